@@ -1,0 +1,186 @@
+"""Credentials made into authorised requests.
+
+An IAM token is kept per process and credentials, renewed before it expires, and asked for by one
+caller at a time: two hundred threads that need it make one call. A refused password is remembered,
+because IAM locks an account after a few wrong ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.messages import Flow, Request, Response, pause
+from airflow_provider_cdm.client.models import PasswordCredentials, Settings
+from airflow_provider_cdm.client.retry import Exchanger
+
+#: Seconds before its end at which a token is renewed, so that no call carries a dying one.
+RENEW_AHEAD = 300.0
+#: Seconds for which a refused password is not sent again (IAM's shortest lock-out period).
+REFUSAL_MEMORY = 900.0
+_QUEUE_PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An IAM token and what it is good for.
+
+    :param value: what goes into ``X-Auth-Token``.
+    :param expires_at: when it ends, epoch seconds.
+    :param renew_at: when to ask for the next one, epoch seconds.
+    :param project_id: project of its scope.
+    """
+
+    value: str = field(repr=False)
+    expires_at: float
+    renew_at: float
+    project_id: str | None = None
+    project_name: str | None = None
+    user_name: str | None = None
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of one token in this process."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    token: Token | None = None
+    refusal: errors.CdmAuthError | None = None
+    refused_until: float = -math.inf
+
+
+_Key = tuple[str, PasswordCredentials, str | None, str | None]
+_slots: dict[_Key, _Slot] = {}
+
+
+def forget_everything() -> None:
+    """Drop all tokens and refusals of this process; for tests."""
+    _slots.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAccess:
+    """Authorises requests with a token for the settings' project.
+
+    :param settings: where and as whom to ask.
+    :param exchanger: performs the call to IAM.
+    :param on_token: told every new token, so that it can be masked in logs.
+    """
+
+    settings: Settings
+    exchanger: Exchanger
+    on_token: Callable[[str], None] | None = None
+
+    def token(self) -> Flow[Token]:
+        """Get a token that is good for some minutes at least.
+
+        :raises CdmAuthError: when IAM refuses the credentials, now or a short while ago.
+        """
+        slot = self._slot()
+        while True:
+            if token := self._usable(slot):
+                return token
+            # Never blocks: a flow may run on an event loop, and the holder may need its turn there.
+            if slot.lock.acquire(blocking=False):
+                try:
+                    return self._usable(slot) or (yield from self._renew(slot))
+                finally:
+                    slot.lock.release()
+            yield from pause(_QUEUE_PAUSE)
+
+    def reject(self, token: Token) -> None:
+        """Drop a token that a service did not accept, unless it was replaced meanwhile."""
+        slot = self._slot()
+        if slot.token is token:
+            slot.token = None
+
+    def _slot(self) -> _Slot:
+        settings = self.settings
+        project_name = None if settings.project_id else settings.project_name
+        key = (settings.iam_endpoint, settings.credentials, settings.project_id, project_name)
+        # setdefault is one atomic step, so two threads cannot end up with two slots.
+        return _slots.setdefault(key, _Slot())
+
+    def _usable(self, slot: _Slot) -> Token | None:
+        now = self.exchanger.clock()
+        if slot.refusal is not None and now < slot.refused_until:
+            minutes = math.ceil((slot.refused_until - now) / 60)
+            raise errors.CdmAuthError(
+                f"{slot.refusal.message} These credentials were refused a short while ago and are"
+                f" not sent again for {minutes} min in this process, so that IAM does not lock the"
+                " account.",
+                http_status=slot.refusal.http_status,
+                code=slot.refusal.code,
+                request_id=slot.refusal.request_id,
+            )
+        token = slot.token
+        return token if token and now < token.renew_at else None
+
+    def _renew(self, slot: _Slot) -> Flow[Token]:
+        try:
+            token = yield from self._ask_for_token()
+        except errors.CdmAuthError as refusal:
+            if refusal.http_status == 401:
+                slot.refusal, slot.refused_until = refusal, self.exchanger.clock() + REFUSAL_MEMORY
+            raise
+        slot.token, slot.refusal = token, None
+        if self.on_token is not None:
+            self.on_token(token.value)
+        return token
+
+    def _ask_for_token(self) -> Flow[Token]:
+        operation = f"get a token from {self.settings.iam_endpoint}"
+        response = yield from self.exchanger.exchange(
+            _token_request(self.settings), operation, idempotent=True
+        )
+        return _read_token(response, operation, self.exchanger.clock())
+
+
+def _token_request(settings: Settings) -> Request:
+    """``POST /v3/auth/tokens`` (IAM API, "Obtaining a User Token Through Password")."""
+    credentials = settings.credentials
+    scope = {"id": settings.project_id} if settings.project_id else {"name": settings.project_name}
+    user = {
+        "name": credentials.user,
+        "password": credentials.password,
+        "domain": {"name": credentials.domain},
+    }
+    identity = {"methods": ["password"], "password": {"user": user}}
+    return Request(
+        method="POST",
+        # Any value of nocatalog keeps the service catalogue, some 10 KB, out of the answer.
+        url=f"{settings.iam_endpoint}/v3/auth/tokens?nocatalog=true",
+        headers={"Content-Type": "application/json;charset=utf8"},
+        body=json.dumps({"auth": {"identity": identity, "scope": {"project": scope}}}).encode(),
+    )
+
+
+def _read_token(response: Response, operation: str, now: float) -> Token:
+    value = response.headers.get("x-subject-token", "")
+    try:
+        body: Any = json.loads(response.body)["token"]
+        expires = datetime.fromisoformat(body["expires_at"])
+        expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        raise errors.bad_response(response, operation, "the answer is not a token") from None
+    if not value:
+        raise errors.bad_response(response, operation, "the answer has no X-Subject-Token")
+    project = _mapping(body.get("project"))
+    return Token(
+        value=value,
+        expires_at=expires_at,
+        renew_at=expires_at - min(RENEW_AHEAD, 0.1 * max(0.0, expires_at - now)),
+        project_id=project.get("id"),
+        project_name=project.get("name"),
+        user_name=_mapping(body.get("user")).get("name"),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

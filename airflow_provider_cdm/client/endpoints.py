@@ -1,0 +1,208 @@
+"""The API operations, each a value: what to send and how to read the answer.
+
+Routes and fields follow the CDM API reference, version 1.1
+(https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.messages import Response
+from airflow_provider_cdm.client.models import Submission, newest_first
+
+T = TypeVar("T")
+
+#: Longest job name that CDM accepts, in characters (model of the job in the official SDK).
+JOB_NAME_LIMIT = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One operation on CDM, before it is authorised.
+
+    :param operation: what it does, to complete the sentence "Could not ...".
+    :param path: path after ``/v1.1/{project_id}``, percent-encoded.
+    :param parse: makes a value of a successful answer.
+    :param idempotent: whether it may be repeated without a thought.
+    """
+
+    operation: str
+    method: str
+    path: str
+    parse: Callable[[Response, Call[T]], T]
+    query: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | None = None
+    idempotent: bool = True
+
+    def target(self, project_id: str) -> str:
+        """Path and query for one project."""
+        query = f"?{urlencode(self.query, quote_via=quote)}" if self.query else ""
+        return f"/v1.1/{_segment(project_id)}{self.path}{query}"
+
+    def payload(self) -> bytes | None:
+        """The body on the wire."""
+        return None if self.body is None else json.dumps(self.body).encode()
+
+
+def start_job(
+    cluster_id: str, job_name: str, variables: Mapping[str, str] | None = None
+) -> Call[Submission]:
+    """Start a job: ``PUT .../cdm/job/{job_name}/start``.
+
+    Not idempotent, and there is no idempotency key: two of these are two runs.
+
+    :param variables: values for ``${name}`` in the job's parameters, for this run only.
+    """
+
+    def parse(response: Response, call: Call[Submission]) -> Submission:
+        found = _submissions(response, call, cluster_id, job_name)
+        if not found:
+            raise errors.bad_response(response, call.operation, "the answer names no submission")
+        return newest_first(found)[0]
+
+    return Call(
+        operation=f"start job {job_name!r} in cluster {cluster_id}",
+        method="PUT",
+        path=f"{_job_path(cluster_id, job_name)}/start",
+        parse=parse,
+        body={"variables": dict(variables)} if variables else {},
+        idempotent=False,
+    )
+
+
+def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
+    """Read the latest run of a job: ``GET .../cdm/job/{job_name}/status``.
+
+    The list has one element, or none where CDM has nothing to say yet.
+    """
+    return Call(
+        operation=f"read the status of job {job_name!r} in cluster {cluster_id}",
+        method="GET",
+        path=f"{_job_path(cluster_id, job_name)}/status",
+        parse=lambda response, call: _submissions(response, call, cluster_id, job_name),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Runs of a job, newest first.
+
+    :param total: how many runs the job has in all, if the server says so.
+    """
+
+    submissions: list[Submission]
+    total: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are surely all runs that CDM remembers."""
+        return self.total is None or self.total <= len(self.submissions)
+
+
+def submissions(cluster_id: str, job_name: str) -> Call[History]:
+    """Read the history of a job: ``GET .../cdm/submissions?jname=``.
+
+    ``jname`` is the only documented parameter; the answer may hold only the ten newest runs.
+    """
+
+    def parse(response: Response, call: Call[History]) -> History:
+        total = _json_object(response, call).get("total")
+        return History(
+            newest_first(_submissions(response, call, cluster_id, job_name)),
+            total if isinstance(total, int) else None,
+        )
+
+    return Call(
+        operation=f"read the runs of job {job_name!r} in cluster {cluster_id}",
+        method="GET",
+        path=f"/clusters/{_segment(cluster_id)}/cdm/submissions",
+        query={"jname": job_name},
+        parse=parse,
+    )
+
+
+def stop_job(cluster_id: str, job_name: str) -> Call[None]:
+    """Stop whatever run of the job is active: ``PUT .../cdm/job/{job_name}/stop``.
+
+    The answer comes before the run has ended. Three generations of it are documented
+    (``validation-result``, ``submissions``, an empty body); only ERROR entries matter.
+    """
+
+    def parse(response: Response, call: Call[None]) -> None:
+        if not response.body.strip():
+            return
+        data = _json_object(response, call)
+        if texts := errors.validation_messages(data.get("validation-result")):
+            raise errors.CdmRefused(
+                f"Could not {call.operation}: {'; '.join(texts)}", http_status=response.status
+            )
+
+    return Call(
+        operation=f"stop job {job_name!r} in cluster {cluster_id}",
+        method="PUT",
+        path=f"{_job_path(cluster_id, job_name)}/stop",
+        parse=parse,
+    )
+
+
+def show_job(cluster_id: str, job_name: str) -> Call[dict[str, Any]]:
+    """Read the definition of a job: ``GET .../cdm/job/{job_name}``.
+
+    :raises CdmConfigError: for a job named ``all``, since that name lists all jobs.
+    """
+    if job_name == "all":
+        raise errors.CdmConfigError(
+            "CDM cannot show a job named 'all': under that name it lists all jobs. Rename the job."
+        )
+
+    def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
+        jobs = _json_object(response, call).get("jobs")
+        if not isinstance(jobs, list) or not jobs or not isinstance(jobs[0], dict):
+            raise errors.bad_response(response, call.operation, "the answer holds no job")
+        return jobs[0]
+
+    return Call(
+        operation=f"show job {job_name!r} in cluster {cluster_id}",
+        method="GET",
+        path=_job_path(cluster_id, job_name),
+        parse=parse,
+    )
+
+
+def _job_path(cluster_id: str, job_name: str) -> str:
+    return f"/clusters/{_segment(cluster_id)}/cdm/job/{_segment(job_name)}"
+
+
+def _segment(text: str) -> str:
+    # "." and ".." would be taken for directories by every hop on the way.
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
+
+
+def _json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
+    if not response.body.strip():
+        raise errors.bad_response(response, call.operation, "the answer is empty")
+    try:
+        data = json.loads(response.body)
+    except (ValueError, RecursionError):
+        raise errors.bad_response(response, call.operation, "the answer is not JSON") from None
+    if not isinstance(data, dict):
+        raise errors.bad_response(response, call.operation, "the answer is not a JSON object")
+    return data
+
+
+def _submissions(
+    response: Response, call: Call[Any], cluster_id: str, job_name: str
+) -> list[Submission]:
+    found = _json_object(response, call).get("submissions")
+    if not isinstance(found, list):
+        raise errors.bad_response(response, call.operation, "the answer has no submissions")
+    try:
+        return [Submission.from_wire(one, cluster_id, job_name) for one in found]
+    except ValueError as problem:
+        raise errors.bad_response(response, call.operation, str(problem)) from problem

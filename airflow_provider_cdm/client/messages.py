@@ -1,0 +1,100 @@
+"""What flows yield and receive: one HTTP exchange or one pause at a time.
+
+A *flow* is a generator that contains a piece of control flow (authorise, retry, wait) and does no
+input or output of its own. It yields a :class:`Request` and is sent a :class:`Response`, or has a
+:class:`TransportError` thrown into it; it yields a :class:`Sleep` and is sent ``None``. Because of
+that the same flow runs on a worker's thread, on the triggerer's event loop, and in a test with
+neither sockets nor clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, complete and authorised.
+
+    Headers and body carry credentials, so neither appears in the ``repr``.
+
+    :param method: HTTP method in capitals.
+    :param url: absolute URL, percent-encoded; it goes on the wire exactly as it stands here.
+    :param headers: all headers that matter to the server.
+    :param body: bytes to send, or ``None`` for no body.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer, read to its end.
+
+    :param status: HTTP status code.
+    :param headers: header names in lower case.
+    :param body: decoded of its transfer and content encoding.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A pause.
+
+    :param seconds: how long; never negative.
+    """
+
+    seconds: float
+
+
+class TransportError(Exception):
+    """No usable HTTP answer arrived.
+
+    :param reason: what went wrong, without credentials.
+    :param sent: whether the request may have reached the server. ``False`` only when that is
+        certain (connection refused, name not found, TLS handshake failed).
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason, sent)
+        self.reason = reason
+        self.sent = sent
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _transport_error, (self.reason, self.sent)
+
+
+def _transport_error(reason: str, sent: bool) -> TransportError:
+    return TransportError(reason, sent=sent)
+
+
+Step: TypeAlias = Request | Sleep
+Flow: TypeAlias = Generator[Step, Response | None, T]
+
+
+def ask(request: Request) -> Flow[Response]:
+    """Perform one exchange.
+
+    :raises TransportError: when the driver could not get an answer.
+    """
+    response = yield request
+    if response is None:
+        raise RuntimeError("A driver must answer a Request with a Response")
+    return response
+
+
+def pause(seconds: float) -> Flow[None]:
+    """Wait for some seconds; zero and below do not pause at all."""
+    if seconds > 0:
+        yield Sleep(seconds)

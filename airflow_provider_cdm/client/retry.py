@@ -1,0 +1,105 @@
+"""Which failed exchange is repeated, and after how long. There is no other place for that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.messages import (
+    Flow,
+    Request,
+    Response,
+    TransportError,
+    ask,
+    pause,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter, or the server's own wish.
+
+    An idempotent call is repeated after every failure that can pass. A start is repeated only when
+    the failed one surely had no effect: the connection was refused, or the quota was used up.
+
+    :param attempts: calls in all, the first one included.
+    :param base: upper bound of the first pause, in seconds; it doubles with every attempt.
+    :param cap: upper bound of any pause that we choose, in seconds.
+    :param retry_after_cap: longest ``Retry-After`` that is honoured, in seconds.
+    """
+
+    attempts: int = 5
+    base: float = 1.0
+    cap: float = 20.0
+    retry_after_cap: float = 120.0
+
+    def pause(
+        self, error: errors.CdmError, *, attempt: int, idempotent: bool, random: Callable[[], float]
+    ) -> float | None:
+        """Seconds to wait before the call is repeated, or ``None`` if it must not be.
+
+        :param attempt: which attempt failed, counted from 1.
+        :param random: returns a number in [0, 1).
+        """
+        if not error.retryable or attempt >= self.attempts:
+            return None
+        if error.effect_unknown and not idempotent:
+            return None
+        if error.retry_after is not None:
+            # A little later than told, and not all at the same instant.
+            return min(error.retry_after, self.retry_after_cap) + random()
+        # The exponent is bounded so that a generous number of attempts cannot overflow a float.
+        return random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanger:
+    """Performs exchanges under a retry policy.
+
+    :param policy: what to repeat.
+    :param clock: epoch seconds.
+    :param random: returns a number in [0, 1).
+    """
+
+    policy: RetryPolicy
+    clock: Callable[[], float]
+    random: Callable[[], float]
+
+    def exchange(self, request: Request, operation: str, *, idempotent: bool) -> Flow[Response]:
+        """Get a successful answer.
+
+        :param operation: what is tried, to complete the sentence "Could not ...".
+        :param idempotent: whether the request may be repeated without a thought.
+        :raises CdmError: what the last attempt came to.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = yield from ask(request)
+            except TransportError as failure:
+                error: errors.CdmError = errors.from_transport(
+                    failure, operation, _origin(request.url)
+                )
+            else:
+                refusal = errors.from_response(response, operation, self.clock())
+                if refusal is None:
+                    return response
+                error = refusal
+            delay = self.policy.pause(
+                error, attempt=attempt, idempotent=idempotent, random=self.random
+            )
+            if delay is None:
+                raise error
+            log.info("%s Trying again in %.1f s.", error, delay)
+            yield from pause(delay)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

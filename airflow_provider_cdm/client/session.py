@@ -1,0 +1,222 @@
+"""Where flows meet the network: one HTTP exchange, and two drivers around it.
+
+``run`` performs a flow on the calling thread. ``arun`` performs the same flow on an event loop: the
+same exchange in a private, bounded thread pool, and pauses with ``asyncio.sleep``. A thread carries
+one exchange with a time-out, never a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from airflow_provider_cdm.client.auth import TokenAccess
+from airflow_provider_cdm.client.flows import CdmFlows
+from airflow_provider_cdm.client.messages import Flow, Request, Response, Sleep, TransportError
+from airflow_provider_cdm.client.models import Settings
+from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+
+#: Threads of the whole process that carry exchanges for event loops.
+POOL_SIZE = 16
+#: Bytes of an answer that are read at most; a page of a hundred jobs is far below it.
+BODY_LIMIT = 32 * 1024 * 1024
+#: Seconds for a whole exchange, against a server that sends a byte now and then.
+EXCHANGE_LIMIT = 300.0
+
+_pool_lock = threading.Lock()
+_pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+
+class CdmSession:
+    """Performs flows against one CDM endpoint as one user. Usable from many threads at once.
+
+    :param settings: where, and as whom.
+    :param policy: how failed calls are repeated.
+    :param clock: epoch seconds.
+    :param sleep: pauses the calling thread for some seconds.
+    :param asleep: the same on an event loop.
+    :param rng: returns a number in [0, 1).
+    :param user_agent: sent with every request.
+    :param on_token: told every new token, so that it can be masked in logs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        policy: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[float], Any] = asyncio.sleep,
+        rng: Callable[[], float] = random.random,
+        user_agent: str = "airflow-provider-cdm",
+        on_token: Callable[[str], None] | None = None,
+    ) -> None:
+        exchanger = Exchanger(policy or RetryPolicy(), clock, rng)
+        self.settings = settings
+        self.flows = CdmFlows(settings, TokenAccess(settings, exchanger, on_token), exchanger)
+        self.clock = clock
+        self._sleep = sleep
+        self._asleep = asleep
+        self._user_agent = user_agent
+        self._local = threading.local()
+        self._opened: list[requests.Session] = []
+
+    def __repr__(self) -> str:
+        return f"CdmSession({self.settings.cdm_endpoint})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the session may be used again and opens new ones."""
+        while self._opened:
+            self._opened.pop().close()
+
+    def run(self, flow: Flow[T]) -> T:
+        """Perform a flow on this thread.
+
+        :raises CdmError: what the flow comes to.
+        """
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Sleep):
+                    self._sleep(step.seconds)
+                    step = flow.send(None)
+                    continue
+                try:
+                    response = self._exchange(step)
+                except TransportError as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(response)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            flow.close()
+
+    async def arun(self, flow: Flow[T]) -> T:
+        """Perform a flow on the running event loop without blocking it.
+
+        Cancelling it leaves at most one exchange to finish unseen in its thread.
+
+        :raises CdmError: what the flow comes to.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Sleep):
+                    await self._asleep(step.seconds)
+                    step = flow.send(None)
+                    continue
+                try:
+                    response = await loop.run_in_executor(_threads(), self._exchange, step)
+                except TransportError as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(response)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            flow.close()
+
+    def _exchange(self, request: Request) -> Response:
+        import requests
+
+        http = self._http()
+        prepared = http.prepare_request(
+            requests.Request(
+                request.method,
+                request.url,
+                headers={**request.headers, "User-Agent": self._user_agent},
+                data=request.body,
+                auth=_unchanged,
+            )
+        )
+        # requests would decode %2E and fold "..", so that the path names another job.
+        prepared.url = request.url
+        kwargs = http.merge_environment_settings(
+            request.url, {}, stream=True, verify=self.settings.verify, cert=None
+        )
+        if self.settings.proxy:
+            kwargs["proxies"] = {"http": self.settings.proxy, "https": self.settings.proxy}
+        timeout = (self.settings.connect_timeout, self.settings.read_timeout)
+        try:
+            with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as answer:
+                return Response(
+                    status=answer.status_code,
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    body=_read(answer),
+                )
+        except requests.RequestException as failure:
+            raise TransportError(_reason(failure), sent=_may_be_sent(failure)) from None
+
+    def _http(self) -> requests.Session:
+        """This thread's connections; requests does not promise that threads may share them."""
+        import requests
+
+        http: requests.Session | None = getattr(self._local, "http", None)
+        if http is None or http not in self._opened:
+            http = self._local.http = requests.Session()
+            self._opened.append(http)
+        return http
+
+
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    global _pool
+    with _pool_lock:
+        if _pool is None:
+            _pool = concurrent.futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="cdm")
+        return _pool
+
+
+def _unchanged(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    # An auth callable of our own keeps requests from adding credentials out of a .netrc file.
+    return prepared
+
+
+def _read(answer: requests.Response) -> bytes:
+    began = time.monotonic()
+    body = bytearray()
+    for chunk in answer.iter_content(64 * 1024):
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise TransportError(f"the answer is longer than {BODY_LIMIT} bytes", sent=True)
+        if time.monotonic() - began > EXCHANGE_LIMIT:
+            raise TransportError(f"the answer took longer than {EXCHANGE_LIMIT:.0f} s", sent=True)
+    return bytes(body)
+
+
+def _may_be_sent(failure: Exception) -> bool:
+    import requests
+    import urllib3.exceptions
+
+    if isinstance(failure, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+        return False
+    reason = getattr(failure.args[0], "reason", None) if failure.args else None
+    return not isinstance(
+        reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
+    )
+
+
+def _reason(failure: Exception) -> str:
+    """Name a failure without the URL and without objects' addresses."""
+    cause: object = failure.args[0] if failure.args else None
+    cause = getattr(cause, "reason", None) or cause
+    text = str(cause or failure).split(": ", 1)[-1] if cause is not failure else str(failure)
+    return f"{type(failure).__name__}: {text}"[:300]

@@ -1,0 +1,174 @@
+"""A job as a configuration describes it, and the wire JSON it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+JDBC = "generic-jdbc-connector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """How long a run stays in each phase; a plain number is the running time."""
+
+    pending: float = 0.0
+    booting: float = 0.05
+    running: float = 0.2
+
+    @classmethod
+    def coerce(cls, data: Any) -> Any:
+        """Turn ``seconds: 3`` into ``seconds: {running: 3}``.
+
+        :param data: what was given.
+        """
+        number = isinstance(data, (int, float)) and not isinstance(data, bool)
+        return {"running": data} if number else data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one run ends; a plain word is the outcome itself."""
+
+    outcome: Literal["SUCCEEDED", "FAILED", "FAILURE_ON_SUBMIT"] = "SUCCEEDED"
+    #: Added to the counters of a success; names as on the wire, such as ``ROWS_READ``.
+    counters: Mapping[str, int] = field(default_factory=dict)
+    error_summary: str | None = None
+    error_details: str | None = None
+
+    @classmethod
+    def coerce(cls, data: Any) -> Any:
+        """Turn ``FAILED`` into ``{outcome: FAILED}``.
+
+        :param data: what was given.
+        """
+        return {"outcome": data} if isinstance(data, str) else data
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """What a database job reads: a table, perhaps with a condition, or a query."""
+
+    link: str
+    table: str | None = None
+    schema: str | None = None
+    where: str | None = None
+    sql: str | None = None
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.sql is None):
+            raise ValueError("give either table or sql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """Where a database job writes; the table must exist."""
+
+    link: str
+    table: str
+    schema: str | None = None
+    columns: tuple[str, ...] = ()
+    before_import: Literal["none", "shouldClearTable"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(Outcome):
+    """A job: what it moves (``from`` and ``to``, or a whole ``wire`` object) and how its runs go.
+
+    Without links that lead to databases the runs are scripted. ``outcomes`` lists how the first,
+    second ... run ends, the last one repeats. ``statuses`` replaces time: each read of a run's
+    status takes the next word, the last one stays, and any word is allowed.
+    """
+
+    name: str
+    type: Literal["NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB"] = "NORMAL_JOB"
+    from_: SourceConfig | None = None
+    to: TargetConfig | None = None
+    wire: Mapping[str, Any] | None = None
+    user: str = "console"
+    enabled: bool = True
+    disposable: Literal["NONE", "DELETE_AFTER_SUCCEED", "DELETE"] = "NONE"
+    seconds: Seconds | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    statuses: tuple[str, ...] = ()
+
+    coerce = None  # a job has no short form
+
+    def __post_init__(self) -> None:
+        if (self.from_ is None) != (self.to is None):
+            raise ValueError("from and to belong together")
+        if self.from_ is not None and self.wire is not None:
+            raise ValueError("give either from and to, or wire")
+
+    def outcome_of(self, number: int) -> Outcome:
+        """Return how a run ends.
+
+        :param number: 0 for the first run of the job.
+        """
+        return self.outcomes[min(number, len(self.outcomes) - 1)] if self.outcomes else self
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the job object that *create job* would have been sent."""
+        if self.wire is not None:
+            return {"job_type": self.type, **self.wire, "name": self.name}
+        source = SourceConfig(link="source", table="t") if self.from_ is None else self.from_
+        target = TargetConfig(link="target", table="t") if self.to is None else self.to
+        connector = "hive-connector" if self.from_ is None else JDBC
+        disposable = {"schedulerConfig.disposableType": self.disposable}
+        return {
+            "job_type": self.type,
+            "name": self.name,
+            "from-connector-name": connector,
+            "from-link-name": source.link,
+            "from-config-values": _block("fromJobConfig", _source_inputs(source)),
+            "to-connector-name": connector,
+            "to-link-name": target.link,
+            "to-config-values": _block("toJobConfig", _target_inputs(target)),
+            "driver-config-values": _block("schedulerConfig", disposable),
+        }
+
+
+def inputs_of(job: Mapping[str, Any], block: str) -> dict[str, str]:
+    """Return the inputs of one block of a job as full name to value; empty where malformed.
+
+    :param job: wire JSON of a job.
+    :param block: ``from-config-values``, ``to-config-values`` or ``driver-config-values``.
+    """
+    found: dict[str, str] = {}
+    values = job.get(block)
+    configs = values.get("configs") if isinstance(values, Mapping) else None
+    for config in configs if isinstance(configs, list) else []:
+        inputs = config.get("inputs") if isinstance(config, Mapping) else None
+        # Some samples have an empty object where the list belongs.
+        for each in inputs if isinstance(inputs, list) else []:
+            if isinstance(each, Mapping) and isinstance(each.get("name"), str):
+                value = each.get("value")
+                found[each["name"]] = "" if value is None else str(value)
+    return found
+
+
+def _source_inputs(source: SourceConfig) -> dict[str, str]:
+    return {
+        "fromJobConfig.useSql": "false" if source.sql is None else "true",
+        "fromJobConfig.sql": source.sql or "",
+        "fromJobConfig.schemaName": source.schema or "",
+        "fromJobConfig.tableName": source.table or "",
+        "fromJobConfig.whereClause": source.where or "",
+        "fromJobConfig.columnList": "&".join(source.columns),
+    }
+
+
+def _target_inputs(target: TargetConfig) -> dict[str, str]:
+    return {
+        "toJobConfig.schemaName": target.schema or "",
+        "toJobConfig.tableName": target.table,
+        "toJobConfig.columnList": "&".join(target.columns),
+        "toJobConfig.beforeImportType": target.before_import,
+    }
+
+
+def _block(name: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+    given = [{"name": key, "value": value} for key, value in inputs.items() if value]
+    return {"configs": [{"name": name, "inputs": given}]}

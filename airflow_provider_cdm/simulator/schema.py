@@ -1,0 +1,149 @@
+"""Read plain data (YAML, JSON, keyword arguments) into dataclasses and report all problems at once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, cast
+
+T = TypeVar("T")
+
+_SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong.
+
+    :param problems: one sentence each, naming the place.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def read(shape: type[T], data: object, where: str) -> T:
+    """Read ``data`` as ``shape``.
+
+    A trailing underscore of a field name is dropped (``from_`` is the key ``from``). A dataclass may
+    have a class method ``coerce`` that turns a short form into a mapping.
+
+    :param shape: a dataclass; its annotations are the rules.
+    :param data: what was given.
+    :param where: names ``data`` in messages, such as ``jobs[0]``.
+    :raises ConfigError: listing everything that is wrong.
+    """
+    problems: list[str] = []
+    value = _Reader(problems).value(shape, data, where)
+    if problems:
+        raise ConfigError(problems)
+    return cast("T", value)
+
+
+class _Reader:
+    """Collects problems instead of stopping at the first; a wrong value is read as ``None``."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self._problems = problems
+
+    def value(self, kind: Any, data: object, where: str) -> Any:
+        origin = typing.get_origin(kind)
+        if kind is Any:
+            return data
+        if is_dataclass(kind):
+            return self._record(cast("type", kind), data, where)
+        if origin in (Union, types.UnionType):
+            return self._optional(kind, data, where)
+        if origin is Literal:
+            return self._choice(typing.get_args(kind), data, where)
+        if origin is tuple:
+            return self._list(typing.get_args(kind)[0], data, where)
+        if origin is Mapping:
+            return self._mapping(typing.get_args(kind)[1], data, where)
+        return self._scalar(kind, data, where)
+
+    def _wrong(self, where: str, wanted: str, data: object) -> None:
+        self._problems.append(f"{where}: {wanted} wanted, got {data!r}")
+
+    def _optional(self, kind: Any, data: object, where: str) -> Any:
+        if data is None:
+            return None
+        rest = [each for each in typing.get_args(kind) if each is not types.NoneType]
+        return self.value(rest[0], data, where)
+
+    def _choice(self, allowed: tuple[Any, ...], data: object, where: str) -> Any:
+        # YAML reads a bare off as false; for a choice the word is meant.
+        if isinstance(data, bool):
+            data = "on" if data else "off"
+        if data not in allowed:
+            self._wrong(where, "one of " + ", ".join(map(str, allowed)), data)
+        return data
+
+    def _list(self, kind: Any, data: object, where: str) -> Any:
+        if not isinstance(data, (list, tuple)):
+            self._wrong(where, "a list", data)
+            return ()
+        return tuple(self.value(kind, item, f"{where}[{i}]") for i, item in enumerate(data))
+
+    def _mapping(self, kind: Any, data: object, where: str) -> Any:
+        if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+            self._wrong(where, "a mapping with text keys", data)
+            return {}
+        return {key: self.value(kind, item, f"{where}.{key}") for key, item in data.items()}
+
+    def _scalar(self, kind: Any, data: object, where: str) -> Any:
+        if kind is bool:
+            known = _SWITCH.get(data.lower()) if isinstance(data, str) else data
+            if not isinstance(known, bool):
+                self._wrong(where, "on or off", data)
+            return known
+        number = isinstance(data, (int, float)) and not isinstance(data, bool)
+        if kind is float:  # every number with a fraction in our configuration is a duration
+            if not number or cast("float", data) < 0:
+                self._wrong(where, "a number of seconds, zero or more,", data)
+                return 0.0
+            return float(cast("float", data))
+        if kind is int:
+            if not isinstance(data, int) or not number:
+                self._wrong(where, "a whole number", data)
+            return data
+        if not isinstance(data, str):
+            self._wrong(where, "text (in quotes)", data)
+        return data
+
+    def _record(self, shape: type, data: object, where: str) -> Any:
+        if isinstance(data, shape):
+            return data
+        if hasattr(shape, "coerce"):
+            data = shape.coerce(data)
+        if not isinstance(data, Mapping):
+            self._wrong(where, "a mapping", data)
+            return None
+        by_key = {field.name.rstrip("_"): field for field in fields(cast("Any", shape))}
+        given = {str(key).rstrip("_"): item for key, item in data.items()}
+        place = f"{where}." if where else ""
+        for key in given.keys() - by_key.keys():
+            allowed = ", ".join(sorted(by_key))
+            self._problems.append(f"{place}{key}: unknown key; allowed here: {allowed}")
+        return self._build(shape, by_key, given, place)
+
+    def _build(
+        self, shape: type, by_key: dict[str, Field[Any]], given: dict[str, object], place: str
+    ) -> Any:
+        hints = typing.get_type_hints(shape)
+        before = len(self._problems)
+        values: dict[str, Any] = {}
+        for key, field in by_key.items():
+            if key in given:
+                values[field.name] = self.value(hints[field.name], given[key], place + key)
+            elif field.default is MISSING and field.default_factory is MISSING:
+                self._problems.append(f"{place}{key}: missing")
+        if len(self._problems) > before:
+            return None
+        try:
+            return shape(**values)
+        except ValueError as exc:
+            self._problems.append(f"{place.rstrip('.')}: {exc}")
+            return None
