@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import errors, failures
 from airflow_provider_cdm.client.messages import Flow, Request, Response, pause
-from airflow_provider_cdm.client.models import PasswordCredentials, Settings
 from airflow_provider_cdm.client.retry import Exchanger
+from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 
 #: Seconds before its end at which a token is renewed, so that no call carries a dying one.
 RENEW_AHEAD = 300.0
@@ -168,9 +168,9 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
         expires = datetime.fromisoformat(body["expires_at"])
         expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        raise errors.bad_response(response, operation, "the answer is not a token") from None
+        raise failures.bad_response(response, operation, "the answer is not a token") from None
     if not value:
-        raise errors.bad_response(response, operation, "the answer has no X-Subject-Token")
+        raise failures.bad_response(response, operation, "the answer has no X-Subject-Token")
     project = _mapping(body.get("project"))
     return Token(
         value=value,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import errors, failures
 from airflow_provider_cdm.client.messages import Response
 from airflow_provider_cdm.client.models import Submission, newest_first
 
@@ -63,7 +63,7 @@ def start_job(
     def parse(response: Response, call: Call[Submission]) -> Submission:
         found = _submissions(response, call, cluster_id, job_name)
         if not found:
-            raise errors.bad_response(response, call.operation, "the answer names no submission")
+            raise failures.bad_response(response, call.operation, "the answer names no submission")
         return newest_first(found)[0]
 
     return Call(
@@ -138,7 +138,7 @@ def stop_job(cluster_id: str, job_name: str) -> Call[None]:
         if not response.body.strip():
             return
         data = _json_object(response, call)
-        if texts := errors.validation_messages(data.get("validation-result")):
+        if texts := failures.validation_messages(data.get("validation-result")):
             raise errors.CdmRefused(
                 f"Could not {call.operation}: {'; '.join(texts)}", http_status=response.status
             )
@@ -164,7 +164,7 @@ def show_job(cluster_id: str, job_name: str) -> Call[dict[str, Any]]:
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
         jobs = _json_object(response, call).get("jobs")
         if not isinstance(jobs, list) or not jobs or not isinstance(jobs[0], dict):
-            raise errors.bad_response(response, call.operation, "the answer holds no job")
+            raise failures.bad_response(response, call.operation, "the answer holds no job")
         return jobs[0]
 
     return Call(
@@ -186,13 +186,13 @@ def _segment(text: str) -> str:
 
 def _json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
     if not response.body.strip():
-        raise errors.bad_response(response, call.operation, "the answer is empty")
+        raise failures.bad_response(response, call.operation, "the answer is empty")
     try:
         data = json.loads(response.body)
     except (ValueError, RecursionError):
-        raise errors.bad_response(response, call.operation, "the answer is not JSON") from None
+        raise failures.bad_response(response, call.operation, "the answer is not JSON") from None
     if not isinstance(data, dict):
-        raise errors.bad_response(response, call.operation, "the answer is not a JSON object")
+        raise failures.bad_response(response, call.operation, "the answer is not a JSON object")
     return data
 
 
@@ -201,8 +201,8 @@ def _submissions(
 ) -> list[Submission]:
     found = _json_object(response, call).get("submissions")
     if not isinstance(found, list):
-        raise errors.bad_response(response, call.operation, "the answer has no submissions")
+        raise failures.bad_response(response, call.operation, "the answer has no submissions")
     try:
         return [Submission.from_wire(one, cluster_id, job_name) for one in found]
     except ValueError as problem:
-        raise errors.bad_response(response, call.operation, str(problem)) from problem
+        raise failures.bad_response(response, call.operation, str(problem)) from problem

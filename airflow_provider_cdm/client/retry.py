@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import errors, failures
 from airflow_provider_cdm.client.messages import (
     Flow,
     Request,
@@ -83,11 +83,11 @@ class Exchanger:
             try:
                 response = yield from ask(request)
             except TransportError as failure:
-                error: errors.CdmError = errors.from_transport(
+                error: errors.CdmError = failures.from_transport(
                     failure, operation, _origin(request.url)
                 )
             else:
-                refusal = errors.from_response(response, operation, self.clock())
+                refusal = failures.from_response(response, operation, self.clock())
                 if refusal is None:
                     return response
                 error = refusal

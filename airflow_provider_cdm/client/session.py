@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from airflow_provider_cdm.client.auth import TokenAccess
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.messages import Flow, Request, Response, Sleep, TransportError
-from airflow_provider_cdm.client.models import Settings
 from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.settings import Settings
 
 if TYPE_CHECKING:
     import requests

@@ -1,0 +1,222 @@
+"""The one interpreter of failed exchanges: from status, headers and body to an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.messages import Response, TransportError
+
+_EXCERPT = 300
+
+# Only codes whose meaning is the same in every edition of the error tables are listed; any other
+# CDM code is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
+_CDM_CODES: dict[str, type[errors.CdmError]] = {
+    "Cdm.0000": errors.CdmUnavailable,
+    "Cdm.0031": errors.CdmUnavailable,
+    "Cdm.0032": errors.CdmAuthError,
+    "Cdm.0036": errors.CdmUnavailable,
+    "Cdm.0052": errors.CdmAlreadyRunning,
+    "Cdm.0053": errors.CdmNotRunning,
+    "Cdm.0054": errors.CdmNotFound,
+    "Cdm.0095": errors.CdmNotFound,
+    "Cdm.0100": errors.CdmNotFound,
+    "Cdm.0101": errors.CdmNotFound,
+    "Cdm.0102": errors.CdmNotFound,
+    "Cdm.0104": errors.CdmAlreadyExists,
+    "Cdm.0201": errors.CdmUnavailable,
+    "Cdm.0202": errors.CdmUnavailable,
+    "Cdm.0307": errors.CdmUnavailable,
+    "Cdm.0315": errors.CdmAlreadyExists,
+    "Cdm.0316": errors.CdmNotFound,
+    "Cdm.0318": errors.CdmAlreadyExists,
+    "Cdm.0319": errors.CdmNotFound,
+    "Cdm.0323": errors.CdmAlreadyRunning,
+}
+
+_HINTS: dict[type[errors.CdmError], str] = {
+    errors.CdmAuthError: (
+        "Check user, password, domain and project of the connection, and that the IAM user may use"
+        " CDM in this project."
+    ),
+    errors.CdmNotFound: (
+        "Check the spelling of the job, the cluster id, project and region; with user isolation on,"
+        " a cluster hides the jobs of other users."
+    ),
+    errors.CdmAlreadyExists: "Choose another name, or update what exists.",
+    errors.CdmAlreadyRunning: (
+        "Wait until that run has ended, or set if_running to 'wait' or 'attach'."
+    ),
+    errors.CdmThrottled: "Poll less often, or spread the work over several IAM users.",
+    errors.CdmUnavailable: (
+        "Usually passes by itself; check the endpoint and the proxy if it does not."
+    ),
+    errors.CdmBadResponse: (
+        "Check that the endpoint is that of CDM, and that no proxy answers for it."
+    ),
+}
+
+
+def from_transport(error: TransportError, operation: str, host: str) -> errors.CdmUnavailable:
+    """Make our error of a failed exchange.
+
+    :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
+    :param host: scheme, host and port that were tried.
+    """
+    came_back = "no complete answer arrived" if error.sent else "the server could not be reached"
+    return errors.CdmUnavailable(
+        f"Could not {operation}: {came_back} from {host} ({error.reason}). "
+        + _HINTS[errors.CdmUnavailable],
+        effect_unknown=error.sent,
+    )
+
+
+def from_response(response: Response, operation: str, now: float) -> errors.CdmError | None:
+    """Interpret an answer: ``None`` when it is a success, else the error that it means.
+
+    CDM's own code decides before the HTTP status does, since the same code is documented with
+    status 400 and 500. Understands the bodies of CDM, the API gateway and IAM.
+
+    :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
+    :param now: epoch seconds, to turn an HTTP date in ``Retry-After`` into seconds.
+    """
+    if 200 <= response.status < 300:
+        return None
+    code, text = decipher(response.body)
+    cls = _class_of(response.status, code)
+    request_id = response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")
+    came_back = ", ".join(
+        part
+        for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
+        if part
+    )
+    hint = _HINTS.get(cls, "The request has to be changed; repeating it will not help.")
+    return cls(
+        f"Could not {operation}: {text or _redirect(response) or 'no reason given'}"
+        f" ({came_back}). {hint}",
+        http_status=response.status,
+        code=code,
+        request_id=request_id,
+        retry_after=_retry_after(response, now),
+        retryable=_retryable(cls, response.status),
+        effect_unknown=cls is errors.CdmUnavailable,
+    )
+
+
+def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
+    """Make the error for an answer that arrived but cannot be what the API documents."""
+    request_id = response.headers.get("x-request-id")
+    came_back = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
+    return errors.CdmBadResponse(
+        f"Could not {operation}: {problem} ({came_back}; the body begins"
+        f" {excerpt(response.body)!r}). {_HINTS[errors.CdmBadResponse]}",
+        http_status=response.status,
+        request_id=request_id,
+        effect_unknown=True,
+    )
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body on one line, for people."""
+    return " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
+
+
+def decipher(body: bytes) -> tuple[str | None, str]:
+    """Read code and text from any of the documented error bodies.
+
+    :returns: the code in its usual spelling (``None`` if there is none) and the text (maybe empty).
+    """
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, excerpt(body)
+    if not isinstance(data, Mapping):
+        return None, excerpt(body)
+    nested = data.get("error")
+    if isinstance(nested, Mapping):
+        data = nested
+    code = _first(data, "errCode", "error_code", "errorCode", "code")
+    # "ternalMessage" is how one documented answer spells it.
+    text = _first(
+        data, "externalMessage", "ternalMessage", "error_msg", "errorMsg", "message", "title"
+    )
+    if text is None and "validation-result" in data:
+        text = "; ".join(validation_messages(data["validation-result"]))
+    return _usual_code(code), (text or "")[: 4 * _EXCERPT]
+
+
+def validation_messages(found: Any) -> list[str]:
+    """Collect the ERROR texts of a ``validation-result``, however deep they are nested."""
+    if isinstance(found, Mapping):
+        if str(found.get("status", "")).upper() == "ERROR":
+            return [str(found.get("message", "no reason given"))]
+        return [text for value in found.values() for text in validation_messages(value)]
+    if isinstance(found, list):
+        return [text for value in found for text in validation_messages(value)]
+    return []
+
+
+def _first(data: Mapping[str, Any], *names: str) -> str | None:
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return None
+
+
+def _usual_code(code: str | None) -> str | None:
+    # The gateway is called APIG or APIGW; one documented sample has five digits (Cdm.00095).
+    # A bare number (keystone puts the HTTP status there) says nothing new.
+    if code is None or code.isdigit():
+        return None
+    if match := re.fullmatch(r"(?i)cdm\.0*(\d+)", code):
+        return f"Cdm.{int(match[1]):04d}"
+    if match := re.fullmatch(r"(?i)apigw?\.(\d+)", code):
+        return f"APIGW.{match[1]}"
+    return code
+
+
+def _class_of(status: int, code: str | None) -> type[errors.CdmError]:
+    if code is not None and code.startswith("Cdm."):
+        return _CDM_CODES.get(code, errors.CdmRefused)
+    if status == 429:
+        return errors.CdmThrottled
+    if status in (401, 403, 407):
+        return errors.CdmAuthError
+    if status == 404:
+        return errors.CdmNotFound
+    # 410 is IAM's "service in failover".
+    if status in (408, 410, 425) or status >= 500:
+        return errors.CdmUnavailable
+    if status >= 400:
+        return errors.CdmRefused
+    return errors.CdmBadResponse
+
+
+def _retryable(cls: type[errors.CdmError], status: int) -> bool:
+    if cls is errors.CdmUnavailable and status in (501, 505):
+        return False
+    return cls.default_retryable
+
+
+def _redirect(response: Response) -> str | None:
+    if 300 <= response.status < 400:
+        target = response.headers.get("location", "an unnamed place").split("?")[0]
+        return f"the server redirects to {target}, and redirects are not followed"
+    return None
+
+
+def _retry_after(response: Response, now: float) -> float | None:
+    value = response.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
