@@ -2,4 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this provider to Airflow; called in every Airflow process, so it stays light.
+
+    :returns: a dictionary in the form of Airflow's ``provider_info.schema.json``.
+    """
+    from airflow_provider_cdm.connection import CONN_TYPE, form_metadata
+
+    integration = "Huawei Cloud CDM"
+    package = "airflow_provider_cdm"
+    return {
+        "package-name": "airflow-provider-cdm",
+        "name": integration,
+        "description": "Start `Huawei Cloud CDM <https://www.huaweicloud.com/intl/en-us/product/"
+        "cdm.html>`__ migrations exactly once, and wait for them.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://support.huaweicloud.com/intl/en-us/cdm/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {"integration-name": integration, "python-modules": [f"{package}.operators"]}
+        ],
+        "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors"]}],
+        "hooks": [{"integration-name": integration, "python-modules": [f"{package}.hooks"]}],
+        "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers"]}],
+        "connection-types": [
+            {
+                "connection-type": CONN_TYPE,
+                "hook-class-name": f"{package}.hooks.CdmHook",
+                "hook-name": integration,
+                **form_metadata(),
+            }
+        ],
+        "extra-links": [f"{package}.links.CdmRunLink"],
+    }

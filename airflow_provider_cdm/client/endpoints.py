@@ -18,9 +18,6 @@ from airflow_provider_cdm.client.models import Submission, newest_first
 
 T = TypeVar("T")
 
-#: Longest job name that CDM accepts, in characters (model of the job in the official SDK).
-JOB_NAME_LIMIT = 240
-
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):

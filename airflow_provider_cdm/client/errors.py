@@ -156,3 +156,38 @@ class CdmSubmissionFailed(CdmError):
 
 class CdmOutcomeUnknown(CdmSubmissionFailed):
     """How the run ended can no longer be learnt, so it does not count as a success."""
+
+
+def to_payload(error: CdmError) -> dict[str, Any]:
+    """An error as plain JSON, to cross from the triggerer to a worker (without its submission)."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "http_status": error.http_status,
+        "code": error.code,
+        "request_id": error.request_id,
+        "retryable": error.retryable,
+    }
+
+
+def from_payload(payload: Any, submission: Submission | None = None) -> CdmError:
+    """Read what :func:`to_payload` made; whatever it is, the result is an error.
+
+    :param submission: run that the error is about.
+    """
+    if not isinstance(payload, dict) or not isinstance(payload.get("message"), str):
+        return CdmBadResponse(f"The trigger reported an error that cannot be read: {payload!r}")
+    named = globals().get(str(payload.get("type")))
+    cls = named if isinstance(named, type) and issubclass(named, CdmError) else CdmError
+    message = payload["message"]
+    error: CdmError
+    if issubclass(cls, CdmSubmissionFailed):
+        error = CdmError(message) if submission is None else cls(message, submission)
+    elif issubclass(cls, CdmWaitTimeout):
+        error = cls(message, submission)
+    else:
+        error = cls(message)
+    error.http_status, error.code = payload.get("http_status"), payload.get("code")
+    error.request_id = payload.get("request_id")
+    error.retryable = bool(payload.get("retryable", error.retryable))
+    return error

@@ -10,7 +10,7 @@ from airflow_provider_cdm.client import endpoints, errors
 from airflow_provider_cdm.client.auth import Token, TokenAccess
 from airflow_provider_cdm.client.endpoints import Call
 from airflow_provider_cdm.client.messages import Flow, Request, Response
-from airflow_provider_cdm.client.models import Submission, Verdict, newest_first
+from airflow_provider_cdm.client.models import RunRef, Submission, Verdict, newest_first
 from airflow_provider_cdm.client.retry import Exchanger
 from airflow_provider_cdm.client.settings import Settings
 
@@ -105,6 +105,16 @@ class CdmFlows:
                 later[-1],
             )
         return newest_first(later)[-1]
+
+    def stop_run(self, run: RunRef) -> Flow[bool]:
+        """Stop one run, and only that one: stopping goes by job name, so look first.
+
+        :returns: whether a stop was sent; ``False`` when the run is not the active one.
+        """
+        active = yield from self.active_run(run.cluster_id, run.job_name)
+        if active is None or not run.is_run(active):
+            return False
+        return (yield from self.stop(run.cluster_id, run.job_name))
 
     def stop(self, cluster_id: str, job_name: str) -> Flow[bool]:
         """Stop whatever run of the job is active.

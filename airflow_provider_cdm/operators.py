@@ -1,0 +1,257 @@
+"""Operators for CDM jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_cdm._compat import BaseOperator, conf
+from airflow_provider_cdm.client import checks, errors
+from airflow_provider_cdm.client.following import Follower, ensure_succeeded
+from airflow_provider_cdm.client.models import RunRef, Submission
+from airflow_provider_cdm.client.progress import ProgressLog, describe
+from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.session import CdmSession
+
+IfRunning = Literal["fail", "wait", "attach"]
+
+#: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
+_KILL_SECONDS = 4.0
+
+
+class CdmStartJobOperator(BaseOperator):
+    """Starts a CDM job and, if asked to, waits until that run is over.
+
+    Returns, and pushes as XCom, one small JSON object, the same in every mode: ``cluster_id,
+    job_name, submission_id, creation_date, status``, and once the run is over also ``progress,
+    counters, execute_date, last_update_date, duration_seconds``.
+
+    Fails with :class:`~airflow_provider_cdm.client.errors.CdmSubmissionFailed` and CDM's own reason
+    when the run ends in any other way than ``SUCCEEDED``.
+
+    :param job_name: name of an existing job (templated).
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param variables: values for ``${name}`` in the job's parameters, for this run only (templated).
+        Pass the logical date here, so that a backfill moves the rows of its own day.
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param wait_for_completion: wait until the run is over. Off: end right after the start, and
+        leave the waiting to a :class:`~airflow_provider_cdm.sensors.CdmSubmissionSensor`.
+    :param deferrable: wait in the triggerer instead of on a worker; needs ``wait_for_completion``.
+    :param poll_interval: seconds between two looks at the run.
+    :param wait_timeout: seconds after which to stop waiting, with
+        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`; the run goes on. By default the
+        task waits for as long as the run takes.
+    :param if_running: what to do when the job has an active run already: ``fail``, ``wait`` until
+        it is over and start then, or ``attach`` to it and take it for this task's own.
+    :param cancel_on_kill: stop the run when the task is killed, if it is this task's own.
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    template_fields: Sequence[str] = (
+        "job_name",
+        "cluster_id",
+        "variables",
+        "project_id",
+        "cdm_conn_id",
+    )
+    template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
+    operator_extra_links = (CdmRunLink(),)
+    ui_color = "#f4e3e3"
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        cluster_id: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        project_id: str | None = None,
+        wait_for_completion: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float = 30,
+        wait_timeout: float | None = None,
+        if_running: IfRunning = "fail",
+        cancel_on_kill: bool = True,
+        cdm_conn_id: str = CdmHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name
+        self.cluster_id = cluster_id
+        self.variables = variables
+        self.project_id = project_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.wait_timeout = wait_timeout
+        self.if_running = if_running
+        self.cancel_on_kill = cancel_on_kill
+        self.cdm_conn_id = cdm_conn_id
+        if if_running not in ("fail", "wait", "attach"):
+            raise errors.CdmConfigError(
+                f"if_running must be 'fail', 'wait' or 'attach', not {if_running!r}."
+            )
+        if not poll_interval > 0:
+            raise errors.CdmConfigError(f"poll_interval must be above 0 s, not {poll_interval!r}.")
+        if wait_timeout is not None and not wait_timeout > 0:
+            raise errors.CdmConfigError(f"wait_timeout must be above 0 s, not {wait_timeout!r}.")
+        self._session: CdmSession | None = None
+        self._own_run: RunRef | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start the job; wait for the run if asked to."""
+        session = self._connect()
+        deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
+        return self._start_and_wait(context, deadline)
+
+    def start_after_wait(
+        self, context: Context, event: Any = None, deadline: float | None = None
+    ) -> dict[str, Any]:
+        """Go on after a deferred wait for somebody else's run."""
+        self._connect()
+        try:
+            other = SubmissionEvent.unwrap(event)
+        except errors.CdmOutcomeUnknown as error:
+            self.log.warning("The run that was in the way cannot be seen any more: %s", error)
+        else:
+            self.log.info("The run that was in the way is over (%s)", other.status)
+        return self._start_and_wait(context, deadline)
+
+    def execute_complete(
+        self,
+        context: Context,  # noqa: ARG002 - Airflow passes it
+        event: Any = None,
+    ) -> dict[str, Any]:
+        """Go on after a deferred wait for this task's run."""
+        return self._conclude(SubmissionEvent.unwrap(event))
+
+    def on_kill(self) -> None:
+        """Stop the run of this task, unless it is over, or not this task's, or ``cancel_on_kill``
+        is off.
+        """
+        run, session = self._own_run, self._session
+        if run is None or session is None:
+            return
+        if not self.cancel_on_kill:
+            self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+            return
+        # In a thread: the signal may have interrupted this one in the middle of an exchange.
+        stopper = threading.Thread(target=self._stop, args=(session, run), daemon=True)
+        stopper.start()
+        stopper.join(_KILL_SECONDS)
+        if stopper.is_alive():
+            self.log.error("Killed; whether the stop of %s arrived is not known", run)
+
+    def _stop(self, session: CdmSession, run: RunRef) -> None:
+        try:
+            sent = session.run(session.flows.stop_run(run))
+        except errors.CdmError as error:
+            self.log.error("Killed, but %s could not be stopped: %s", run, error)  # noqa: TRY400 - a trace of an error that says it all would bury it
+        else:
+            result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
+            self.log.info("Killed; %s: %s", run, result)
+
+    def _connect(self) -> CdmSession:
+        """Check the rendered arguments and resolve the connection, before anything is started."""
+        checks.job_name(self.job_name)
+        self.variables = checks.variables(self.variables)
+        hook = CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
+        self._session = hook.get_conn()
+        self.cluster_id = hook.resolve_cluster()
+        return self._session
+
+    def _start_and_wait(self, context: Context, deadline: float | None) -> dict[str, Any]:
+        session, run = self._start(deadline)
+        self._own_run = RunRef.of(run)
+        address = CdmRunLink.store(context, session.settings, run)
+        self.log.info("%s is %s. Look at it: %s", self._own_run, run.status, address)
+        if run.ended:
+            return self._conclude(run)
+        if not self.wait_for_completion:
+            return run.to_dict()
+        follower = Follower(self._own_run)
+        if self.deferrable:
+            seen = session.run(follower.look(session.flows))
+            if seen is not None and seen.ended:
+                return self._conclude(seen)
+            self._defer(follower.run, deadline, "execute_complete")
+        ended = session.run(
+            follower.follow(
+                session.flows,
+                poll_interval=self.poll_interval,
+                deadline=deadline,
+                on_look=ProgressLog(self.log.info, session.clock),
+            )
+        )
+        return self._conclude(ended)
+
+    def _start(self, deadline: float | None) -> tuple[CdmSession, Submission]:
+        session, cluster = self._session, self.cluster_id
+        if session is None or cluster is None:
+            raise RuntimeError("_connect comes first")
+        while True:
+            try:
+                start = session.flows.start(
+                    cluster, self.job_name, checks.variables(self.variables)
+                )
+                return session, session.run(start)
+            except errors.CdmAlreadyRunning as refusal:
+                if self.if_running == "fail":
+                    raise
+                self.log.info("%s", refusal)
+            active = session.run(session.flows.active_run(cluster, self.job_name))
+            if active is None:
+                # It ended between the two calls, so the way is free now.
+                continue
+            if self.if_running == "attach":
+                self.log.warning("Attached to %s, which this task did not start", RunRef.of(active))
+                return session, active
+            self._wait_for_other(session, RunRef.of(active), deadline)
+
+    def _wait_for_other(self, session: CdmSession, other: RunRef, deadline: float | None) -> None:
+        self.log.info("Waiting until %s is over, to start then", other)
+        if self.deferrable:
+            self._defer(other, deadline, "start_after_wait", {"deadline": deadline})
+        try:
+            session.run(
+                Follower(other).follow(
+                    session.flows,
+                    poll_interval=self.poll_interval,
+                    deadline=deadline,
+                    on_look=ProgressLog(self.log.info, session.clock),
+                )
+            )
+        except errors.CdmOutcomeUnknown as error:
+            self.log.warning("The run that was in the way cannot be seen any more: %s", error)
+
+    def _defer(
+        self,
+        run: RunRef,
+        deadline: float | None,
+        method_name: str,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.defer(
+            trigger=CdmSubmissionTrigger(
+                job_name=run.job_name,
+                cluster_id=run.cluster_id,
+                submission_id=run.submission_id,
+                creation_date=run.creation_date,
+                poll_interval=self.poll_interval,
+                deadline=deadline,
+                project_id=self.project_id,
+                cdm_conn_id=self.cdm_conn_id,
+            ),
+            method_name=method_name,
+            kwargs=kwargs,
+        )
+
+    def _conclude(self, run: Submission) -> dict[str, Any]:
+        ensure_succeeded(run)
+        self.log.info("%s", describe(run, 0))
+        return run.to_dict()

@@ -1,0 +1,174 @@
+"""The triggerer's side of waiting for a run, and the event that crosses back to a worker."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm._compat import BaseTrigger, TriggerEvent
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.following import Follower
+from airflow_provider_cdm.client.messages import Flow, pause
+from airflow_provider_cdm.client.models import RunRef, Submission
+from airflow_provider_cdm.client.progress import ProgressLog
+from airflow_provider_cdm.hooks import CdmHook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_cdm.client.session import CdmSession
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionEvent:
+    """How a wait in the triggerer ended: with a run that is over, or with an error.
+
+    :param submission: the run as last seen.
+    :param error: why the wait ended without the end of the run.
+    """
+
+    submission: Submission | None = None
+    error: errors.CdmError | None = None
+
+    def to_payload(self) -> dict[str, Any]:
+        """The event as plain JSON."""
+        return {
+            "submission": self.submission and self.submission.to_payload(),
+            "error": self.error and errors.to_payload(self.error),
+        }
+
+    @classmethod
+    def unwrap(cls, payload: Any) -> Submission:
+        """Return the ended run that a payload reports.
+
+        :raises CdmBadResponse: when the event is missing or malformed.
+        :raises CdmError: the error that it reports.
+        """
+        if not isinstance(payload, dict) or not (payload.get("submission") or payload.get("error")):
+            raise errors.CdmBadResponse(
+                f"The trigger came back without a usable event ({payload!r}), so nothing is known"
+                " about the run. Look at the triggerer's log; a retry of this task looks again."
+            )
+        found = payload.get("submission")
+        submission = Submission.from_payload(found) if found else None
+        if payload.get("error"):
+            raise errors.from_payload(payload["error"], submission)
+        if submission is None or not submission.ended:
+            raise errors.CdmBadResponse(
+                f"The trigger came back although the run is not over: {payload!r}"
+            )
+        return submission
+
+
+class CdmSubmissionTrigger(BaseTrigger):
+    """Waits for one run of a CDM job, and reports it once, when it is over.
+
+    All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
+    loses nothing. Without ``submission_id`` and ``creation_date`` it first looks for the run that
+    ``started_after`` describes.
+
+    :param job_name: name of the job.
+    :param cluster_id: cluster of the job.
+    :param submission_id: number of the run.
+    :param creation_date: when the run was created, epoch milliseconds.
+    :param started_after: take the first run created at or after this instant, epoch milliseconds.
+    :param poll_interval: seconds between two looks.
+    :param deadline: when to give up, epoch seconds.
+    :param project_id: project of the cluster; by default the connection's.
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        cluster_id: str,
+        submission_id: int | None = None,
+        creation_date: int | None = None,
+        started_after: int | None = None,
+        poll_interval: float = 30.0,
+        deadline: float | None = None,
+        project_id: str | None = None,
+        cdm_conn_id: str = CdmHook.default_conn_name,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+        self.job_name = job_name
+        self.cluster_id = cluster_id
+        self.submission_id = submission_id
+        self.creation_date = creation_date
+        self.started_after = started_after
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.project_id = project_id
+        self.cdm_conn_id = cdm_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Describe this trigger for the metadata database; holds no credentials."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "job_name": self.job_name,
+                "cluster_id": self.cluster_id,
+                "submission_id": self.submission_id,
+                "creation_date": self.creation_date,
+                "started_after": self.started_after,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "project_id": self.project_id,
+                "cdm_conn_id": self.cdm_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
+        hook = CdmHook(self.cdm_conn_id, project_id=self.project_id)
+        session: CdmSession | None = None
+        try:
+            session = await hook.aget_conn()
+            event = SubmissionEvent(await session.arun(self._wait(session)))
+        except errors.CdmError as error:
+            event = SubmissionEvent(getattr(error, "submission", None), error)
+        except Exception as error:
+            log.exception("The wait for job %r in cluster %s broke", self.job_name, self.cluster_id)
+            event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
+        finally:
+            if session is not None:
+                session.close()
+        yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
+
+    def _wait(self, session: CdmSession) -> Flow[Submission]:
+        # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
+        yield from pause(self._until_next_look(session))
+        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
+        if self.submission_id is None and self.creation_date is None:
+            run = RunRef.of((yield from self._find(session)))
+        return (
+            yield from Follower(run).follow(
+                session.flows,
+                poll_interval=self.poll_interval,
+                deadline=self.deadline,
+                on_look=ProgressLog(log.info, session.clock),
+            )
+        )
+
+    def _find(self, session: CdmSession) -> Flow[Submission]:
+        while True:
+            found = yield from session.flows.first_run_since(
+                self.cluster_id, self.job_name, self.started_after or 0
+            )
+            if found is not None:
+                return found
+            if self.deadline is not None and session.clock() >= self.deadline:
+                raise errors.CdmWaitTimeout(
+                    f"No run of job {self.job_name!r} in cluster {self.cluster_id} was created"
+                    f" since {self.started_after} ms."
+                )
+            yield from pause(self._until_next_look(session))
+
+    def _until_next_look(self, session: CdmSession) -> float:
+        if self.deadline is None:
+            return self.poll_interval
+        return max(0.0, min(self.poll_interval, self.deadline - session.clock()))
