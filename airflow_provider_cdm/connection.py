@@ -69,7 +69,7 @@ EXTRA_FIELDS = (
     ExtraField(
         "iam_endpoint",
         "IAM Endpoint",
-        "Left empty: https://iam.{region}.myhuaweicloud.com; other clouds than the main one set it.",
+        "Empty: https://iam.{region}.myhuaweicloud.com; other clouds than the main one set it.",
     ),
     ExtraField(
         "verify",
@@ -77,7 +77,9 @@ EXTRA_FIELDS = (
         "true, or the path of a CA bundle; false switches the check of certificates off.",
     ),
     ExtraField("proxy", "Proxy", "URL of an HTTP proxy for all calls."),
-    ExtraField("connect_timeout", "Connect Timeout", "Seconds to connect. Default 10.", "number"),
+    ExtraField(
+        "connect_timeout", "Connect Timeout", "Seconds to connect. By default 10.", "number"
+    ),
     ExtraField("read_timeout", "Read Timeout", "Seconds without an answer. Default 60.", "number"),
     ExtraField(
         "console_url",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm import __version__
 from airflow_provider_cdm._compat import BaseHook, aget_connection, mask_secret
@@ -40,6 +40,9 @@ class CdmHook(BaseHook):
     conn_type = CONN_TYPE
     hook_name = "Huawei Cloud CDM"
 
+    #: Arguments of every session beside its settings; a test puts clock and sleep here.
+    session_options: ClassVar[dict[str, Any]] = {}
+
     def __init__(
         self,
         cdm_conn_id: str = default_conn_name,
@@ -72,7 +75,9 @@ class CdmHook(BaseHook):
 
     def _open(self, connection: Any, on_token: Any) -> CdmSession:
         settings = settings_from(connection).for_project(self.project_id)
-        return CdmSession(settings, user_agent=USER_AGENT, on_token=on_token)
+        return CdmSession(
+            settings, user_agent=USER_AGENT, on_token=on_token, **self.session_options
+        )
 
     def resolve_cluster(self, cluster_id: str | None = None) -> str:
         """Return the cluster that a call is for: the argument's, the hook's, or the connection's.

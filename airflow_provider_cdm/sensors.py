@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import checks, errors
 from airflow_provider_cdm.client.following import Follower, ensure_succeeded
-from airflow_provider_cdm.client.models import RunRef, Submission
+from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import ProgressLog
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.links import CdmRunLink
@@ -84,51 +85,30 @@ class CdmSubmissionSensor(BaseSensorOperator):
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
+        self._linked = False
 
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         if not self.deferrable:
             return super().execute(context)
         answer = self.poke(context)
-        if answer.is_done:
-            return answer.xcom_value
-        session, wanted = self._connect()
-        run = self._follower.run if self._follower else None
-        self.defer(
-            trigger=CdmSubmissionTrigger(
-                job_name=wanted.job_name,
-                cluster_id=wanted.cluster_id,
-                submission_id=run.submission_id if run else None,
-                creation_date=run.creation_date if run else None,
-                started_after=None if run else self._created_from(),
-                poll_interval=self.poke_interval,
-                deadline=session.clock() + self.timeout,
-                project_id=self.project_id,
-                cdm_conn_id=self.cdm_conn_id,
-            ),
-            method_name="execute_complete",
-        )
+        if not answer.is_done:
+            self._defer()
+        return answer.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once: at the run, or for it.
+        """Look once: for the run if it is not known yet, else at it.
 
         :raises CdmSubmissionFailed: when the run ended in any other way than ``SUCCEEDED``.
         """
-        session, wanted = self._connect()
-        if self._follower is None:
-            run = self._find(session, wanted)
-            if run is None:
-                self.log.info("No run of job %r since %s yet", wanted.job_name, self.started_after)
-                return PokeReturnValue(is_done=False)
-            CdmRunLink.store(
-                context,
-                session.settings,
-                Submission(run.cluster_id, run.job_name, "", run.submission_id),
-            )
-            self._follower = Follower(run)
-            self._progress = ProgressLog(self.log.info, session.clock)
+        session, follower = self._connect()
         try:
-            seen = session.run(self._follower.look(session.flows))
+            seen = session.run(follower.look(session.flows))
+            if seen is not None and not self._linked:
+                CdmRunLink.store(context, session.settings, seen)
+                self._linked = True
+            if not follower.run.known:
+                self.log.info("No such run of job %r yet", follower.run.job_name)
             if self._progress is not None:
                 self._progress(seen)
             if seen is None or not seen.ended:
@@ -157,15 +137,33 @@ class CdmSubmissionSensor(BaseSensorOperator):
         if self.soft_fail or getattr(self, "never_fail", False):
             raise AirflowSkipException(f"Skipped because of soft_fail: {error}") from error
 
-    def _connect(self) -> tuple[CdmSession, RunRef]:
-        """Check the rendered arguments, resolve the connection, and say which run is wanted."""
-        wanted = self._wanted()
-        hook = CdmHook(self.cdm_conn_id, wanted.cluster_id, self.project_id)
-        if self._session is None:
+    def _connect(self) -> tuple[CdmSession, Follower]:
+        """Check the rendered arguments, and resolve the connection, once for all pokes."""
+        if self._session is None or self._follower is None:
+            wanted = self._wanted()
+            created_from = 0 if wanted.known else self._created_from()
+            hook = CdmHook(self.cdm_conn_id, wanted.cluster_id, self.project_id)
             self._session = hook.get_conn()
-        cluster = checks.cluster_id(wanted.cluster_id, self._session.settings.cluster_id)
-        return self._session, RunRef(
-            cluster, wanted.job_name, wanted.submission_id, wanted.creation_date
+            run = replace(wanted, cluster_id=hook.resolve_cluster())
+            self._follower = Follower(run, created_from=created_from)
+            self._progress = ProgressLog(self.log.info, self._session.clock)
+        return self._session, self._follower
+
+    def _defer(self) -> None:
+        session, follower = self._connect()
+        self.defer(
+            trigger=CdmSubmissionTrigger(
+                job_name=follower.run.job_name,
+                cluster_id=follower.run.cluster_id,
+                submission_id=follower.run.submission_id,
+                creation_date=follower.run.creation_date,
+                started_after=None if follower.run.known else follower.created_from,
+                poll_interval=self.poke_interval,
+                deadline=session.clock() + self.timeout,
+                project_id=self.project_id,
+                cdm_conn_id=self.cdm_conn_id,
+            ),
+            method_name="execute_complete",
         )
 
     def _wanted(self) -> RunRef:
@@ -197,14 +195,6 @@ class CdmSubmissionSensor(BaseSensorOperator):
             number,
             created,
         )
-
-    def _find(self, session: CdmSession, wanted: RunRef) -> RunRef | None:
-        if wanted.submission_id is not None or wanted.creation_date is not None:
-            return wanted
-        found = session.run(
-            session.flows.first_run_since(wanted.cluster_id, wanted.job_name, self._created_from())
-        )
-        return RunRef.of(found) if found else None
 
     def _created_from(self) -> int:
         """``started_after`` in epoch milliseconds."""

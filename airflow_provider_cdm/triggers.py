@@ -143,30 +143,15 @@ class CdmSubmissionTrigger(BaseTrigger):
         # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
         yield from pause(self._until_next_look(session))
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
-        if self.submission_id is None and self.creation_date is None:
-            run = RunRef.of((yield from self._find(session)))
+        follower = Follower(run, created_from=self.started_after or 0)
         return (
-            yield from Follower(run).follow(
+            yield from follower.follow(
                 session.flows,
                 poll_interval=self.poll_interval,
                 deadline=self.deadline,
                 on_look=ProgressLog(log.info, session.clock),
             )
         )
-
-    def _find(self, session: CdmSession) -> Flow[Submission]:
-        while True:
-            found = yield from session.flows.first_run_since(
-                self.cluster_id, self.job_name, self.started_after or 0
-            )
-            if found is not None:
-                return found
-            if self.deadline is not None and session.clock() >= self.deadline:
-                raise errors.CdmWaitTimeout(
-                    f"No run of job {self.job_name!r} in cluster {self.cluster_id} was created"
-                    f" since {self.started_after} ms."
-                )
-            yield from pause(self._until_next_look(session))
 
     def _until_next_look(self, session: CdmSession) -> float:
         if self.deadline is None:

@@ -36,11 +36,14 @@ class Follower:
     """Follows one run from look to look, and bears what is not an answer for a bounded time.
 
     :param run: the run to follow; no other run ever decides.
+    :param created_from: while the run is not known: it is the job's first run created at or after
+        this instant, epoch milliseconds.
     :param patience: how long to bear what is not an answer.
     :param last: the run as last seen.
     """
 
     run: RunRef
+    created_from: int = 0
     patience: Patience = field(default_factory=Patience)
     last: Submission | None = None
     _troubles: dict[str, float] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class Follower:
             yield from pause(max(wait, 0.01))
 
     def look(self, flows: CdmFlows) -> Flow[Submission | None]:
-        """Ask once.
+        """Ask once; find the run first if it is not known.
 
         :returns: the run, active or ended; ``None`` while it cannot be seen.
         :raises CdmSubmissionFailed: when it cannot be followed to a known end.
@@ -86,11 +89,15 @@ class Follower:
         """
         clock = flows.exchanger.clock
         try:
+            if not self.run.known and not (yield from self._discover(flows)):
+                return None
             found, shown = yield from self._find(flows)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             self._bear_outage(error, clock())
             return None
         except errors.CdmNotFound as error:
+            if not self.run.known:
+                raise
             raise self._job_gone(error) from error
         self._troubles.pop("outage", None)
         if found is None:
@@ -105,12 +112,27 @@ class Follower:
 
     def timed_out(self) -> errors.CdmWaitTimeout:
         """The error for a wait that reached its deadline."""
+        if not self.run.known:
+            return errors.CdmWaitTimeout(
+                f"The time to wait is over, and job {self.run.job_name!r} in cluster"
+                f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
+            )
         status = f"last seen {self.last.status}" if self.last else "never seen"
         return errors.CdmWaitTimeout(
             f"The time to wait for {self.run} is over; it was {status} and was left alone."
             " Give it more time with wait_timeout, or look at it in the CDM console.",
             self.last,
         )
+
+    def _discover(self, flows: CdmFlows) -> Flow[bool]:
+        first = yield from flows.first_run_since(
+            self.run.cluster_id, self.run.job_name, self.created_from
+        )
+        self._troubles.pop("outage", None)
+        if first is not None:
+            self.run = RunRef.of(first)
+            log.info("Found %s, created at %s ms", self.run, first.creation_date)
+        return first is not None
 
     def _find(self, flows: CdmFlows) -> Flow[tuple[Submission | None, str]]:
         run = self.run

@@ -205,6 +205,11 @@ class RunRef:
             submission.creation_date,
         )
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to tell this run from others by."""
+        return self.submission_id is not None or self.creation_date is not None
+
     def is_run(self, submission: Submission) -> bool:
         """Whether this submission is the run that is meant."""
         return self._compare(submission) == 0
