@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     BaseOperatorLink,
     BaseSensorOperator,
     PokeReturnValue,
+    Variable,
     XCom,
     conf,
 )
@@ -47,11 +48,14 @@ __all__ = [
     "BaseSensorOperator",
     "BaseTrigger",
     "PokeReturnValue",
+    "Store",
     "TriggerEvent",
+    "VariableStore",
     "XCom",
     "aget_connection",
     "conf",
     "mask_secret",
+    "task_state_store",
 ]
 
 # Where the masker lives: Airflow 3.1 and later, 3.0, 2.11.
@@ -76,3 +80,41 @@ async def aget_connection(conn_id: str) -> Connection:
 
     connection: Any = await get_async_connection(conn_id)
     return connection  # type: ignore[no-any-return]  # typed loosely by older compat releases
+
+
+class Store(Protocol):
+    """Text by key, kept somewhere that outlives the task's process."""
+
+    def get(self, key: str) -> Any:
+        """Return the text, or ``None``."""
+
+    def set(self, key: str, value: str) -> None:
+        """Write or replace the text."""
+
+    def delete(self, key: str) -> None:
+        """Forget it, if it is there."""
+
+
+def task_state_store(context: Context) -> Store | None:
+    """Return the task state store of Airflow 3.3 and later, or ``None`` below."""
+    store: Store | None = context.get("task_state_store")
+    return store
+
+
+class VariableStore:
+    """Airflow Variables as a store, for the versions that have no task state store."""
+
+    def get(self, key: str) -> Any:
+        """Return the text, or ``None``."""
+        try:
+            return Variable.get(key, default=None)
+        except TypeError:  # Airflow 2 calls it differently
+            return Variable.get(key, default_var=None)  # type: ignore[call-arg]  # Airflow 2
+
+    def set(self, key: str, value: str) -> None:
+        """Write or replace the text."""
+        Variable.set(key, value)
+
+    def delete(self, key: str) -> None:
+        """Forget it, if it is there."""
+        Variable.delete(key)

@@ -19,6 +19,7 @@ from airflow_provider_cdm.client.following import Follower, ensure_succeeded
 from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import ProgressLog
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.journal import Notebook
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
 
@@ -102,6 +103,24 @@ class CdmSubmissionSensor(BaseSensorOperator):
         :raises CdmSubmissionFailed: when the run ended in any other way than ``SUCCEEDED``.
         """
         session, follower = self._connect()
+        if not self.reschedule:
+            return self._look(context, session, follower)
+        # Each poke of this mode is a process of its own, so what a look learnt is written down.
+        notebook = Notebook(context, "sensor")
+        remembered = notebook.read()
+        follower.recall(remembered)
+        learnt = None
+        try:
+            answer = self._look(context, session, follower)
+            learnt = None if answer.is_done else follower.memory()
+        finally:
+            if learnt is not None and learnt != remembered:
+                notebook.write(learnt)
+            elif learnt is None and remembered is not None:
+                notebook.delete()
+        return answer
+
+    def _look(self, context: Context, session: CdmSession, follower: Follower) -> PokeReturnValue:
         try:
             seen = session.run(follower.look(session.flows))
             if seen is not None and not self._linked:

@@ -6,8 +6,9 @@ A worker's wait, a sensor's poke and the triggerer all look through a :class:`Fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from airflow_provider_cdm.client import endpoints, errors
 from airflow_provider_cdm.client.flows import CdmFlows
@@ -40,13 +41,14 @@ class Follower:
         this instant, epoch milliseconds.
     :param patience: how long to bear what is not an answer.
     :param last: the run as last seen.
+    :param troubles: since when, in epoch seconds, each thing that is not an answer has lasted.
     """
 
     run: RunRef
     created_from: int = 0
     patience: Patience = field(default_factory=Patience)
     last: Submission | None = None
-    _troubles: dict[str, float] = field(default_factory=dict)
+    troubles: dict[str, float] = field(default_factory=dict)
 
     def follow(
         self,
@@ -99,7 +101,7 @@ class Follower:
             if not self.run.known:
                 raise
             raise self._job_gone(error) from error
-        self._troubles.pop("outage", None)
+        self.troubles.pop("outage", None)
         if found is None:
             self._bear("absence", shown, self.patience.absence, clock())
             return None
@@ -107,8 +109,29 @@ class Follower:
         if found.verdict is Verdict.DOUBTFUL:
             self._bear("doubt", f"status {found.status}", self.patience.doubt, clock())
         else:
-            self._troubles.clear()
+            self.troubles.clear()
         return found
+
+    def memory(self) -> dict[str, Any]:
+        """What another process needs to go on looking, as plain JSON."""
+        return {
+            "submission_id": self.run.submission_id,
+            "creation_date": self.run.creation_date,
+            "troubles": dict(self.troubles),
+        }
+
+    def recall(self, memory: Mapping[str, Any] | None) -> None:
+        """Go on where another process left off.
+
+        :param memory: what :meth:`memory` returned there.
+        """
+        if memory:
+            self.troubles = dict(memory["troubles"])
+            self.run = replace(
+                self.run,
+                submission_id=memory["submission_id"],
+                creation_date=memory["creation_date"],
+            )
 
     def timed_out(self) -> errors.CdmWaitTimeout:
         """The error for a wait that reached its deadline."""
@@ -128,7 +151,7 @@ class Follower:
         first = yield from flows.first_run_since(
             self.run.cluster_id, self.run.job_name, self.created_from
         )
-        self._troubles.pop("outage", None)
+        self.troubles.pop("outage", None)
         if first is not None:
             self.run = RunRef.of(first)
             log.info("Found %s, created at %s ms", self.run, first.creation_date)
@@ -166,7 +189,7 @@ class Follower:
             )
 
     def _bear_outage(self, error: errors.CdmError, now: float) -> None:
-        lasted = now - self._troubles.setdefault("outage", now)
+        lasted = now - self.troubles.setdefault("outage", now)
         if lasted < self.patience.outage:
             log.warning("Cannot see %s at the moment: %s", self.run, error)
             return
@@ -179,9 +202,9 @@ class Follower:
         ) from error
 
     def _bear(self, trouble: str, shown: str, patience: float, now: float) -> None:
-        if trouble not in self._troubles:
+        if trouble not in self.troubles:
             log.warning("CDM shows %s for %s; waiting up to %.0f s.", shown, self.run, patience)
-        lasted = now - self._troubles.setdefault(trouble, now)
+        lasted = now - self.troubles.setdefault(trouble, now)
         if lasted >= patience:
             raise errors.CdmOutcomeUnknown(
                 f"CDM has shown {shown} for {self.run} for {lasted:.0f} s, so how it ended cannot"
