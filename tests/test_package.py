@@ -1,0 +1,103 @@
+"""The package as Airflow discovers it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+
+import airflow_provider_cdm
+from airflow_provider_cdm import get_provider_info
+
+INFO = get_provider_info()
+
+
+def run_airflow(*arguments: str) -> str:
+    """Run Airflow's command line and return what it printed."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_provider_info_is_valid_for_this_airflow() -> None:
+    """The schema of the installed Airflow accepts the provider info."""
+    schema = Path(airflow.__file__).parent / "provider_info.schema.json"
+    jsonschema.validate(INFO, json.loads(schema.read_text()))
+
+
+def test_package_name_is_the_distribution() -> None:
+    """Airflow refuses all providers when one names another distribution than its own."""
+    assert importlib.metadata.metadata("airflow-provider-cdm")["Name"] == INFO["package-name"]
+    assert importlib.metadata.version("airflow-provider-cdm") == airflow_provider_cdm.__version__
+
+
+@pytest.mark.parametrize("kind", ["operators", "sensors", "hooks", "triggers"])
+def test_listed_modules_exist(kind: str) -> None:
+    """Every module that the provider info names can be imported."""
+    for entry in INFO[kind]:
+        for module in entry["python-modules"]:
+            importlib.import_module(module)
+
+
+@pytest.mark.parametrize(
+    "path", [INFO["connection-types"][0]["hook-class-name"], *INFO["extra-links"]]
+)
+def test_listed_classes_exist(path: str) -> None:
+    """Every class that the provider info names exists."""
+    module, name = path.rsplit(".", 1)
+    assert isinstance(getattr(importlib.import_module(module), name), type)
+
+
+def test_airflow_lists_the_provider_and_takes_its_connection(airflow_database: None) -> None:
+    """``airflow providers list`` shows it, and ``connections add`` knows the connection type."""
+    providers: list[dict[str, Any]] = json.loads(run_airflow("providers", "list", "-o", "json"))
+    assert "airflow-provider-cdm" in [provider["package_name"] for provider in providers]
+    hooks = json.loads(run_airflow("providers", "hooks", "-o", "json"))
+    assert "huaweicloud_cdm" in [hook["connection_type"] for hook in hooks]
+    extra = json.dumps({"region": "eu-west-101", "domain_name": "acme"})
+    run_airflow(
+        *("connections", "add", "cdm_cli", "--conn-type", "huaweicloud_cdm"),
+        *("--conn-login", "airflow", "--conn-password", "a-password", "--conn-extra", extra),
+    )
+    shown = json.loads(run_airflow("connections", "get", "cdm_cli", "-o", "json"))
+    assert shown[0]["conn_type"] == "huaweicloud_cdm"
+
+
+def test_parsing_a_dag_imports_no_http_library() -> None:
+    """Importing the operators, on top of Airflow's own imports, loads only this package."""
+    script = """if True:
+        import sys, json
+        import airflow_provider_cdm._compat as compat
+        before = set(sys.modules)
+        import airflow_provider_cdm.operators, airflow_provider_cdm.sensors
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
+    )
+    added = json.loads(done.stdout.splitlines()[-1])
+    assert "airflow_provider_cdm.operators" in added
+    assert [name for name in added if not name.startswith("airflow_provider_cdm")] == []
+
+
+def test_root_imports_nothing_heavy() -> None:
+    """Provider discovery, which runs in every Airflow process, loads no Airflow and no requests."""
+    script = (
+        "import sys, airflow_provider_cdm as p; p.get_provider_info(); print(sorted(sys.modules))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "'requests'" not in done.stdout
+    assert "'airflow'" not in done.stdout
