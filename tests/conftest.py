@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
     """Create the metadata database, once."""
-    subprocess.run(  # noqa: S603 - our own interpreter
+    subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True
     )
 
@@ -221,8 +221,9 @@ class TaskLife:
 
         :param make: makes the operator, as parsing the DAG does.
         """
-        names = {cls.__name__: cls for cls in _airflow_signals()}
-        method, kwargs = "execute", {}
+        deferred, rescheduled = _airflow_signals()
+        method = "execute"
+        kwargs: dict[str, Any] = {}
         while True:
             operator = make()
             context = {"ti": self.ti, "task_instance": self.ti, "task": operator}
@@ -233,11 +234,11 @@ class TaskLife:
                 if method == "execute":
                     return operator.execute(context)
                 return operator.resume_execution(method, kwargs, context)
-            except names["TaskDeferred"] as deferral:
+            except deferred as deferral:
                 event = self._trigger(deferral.trigger)
                 method, kwargs = deferral.method_name, {**(deferral.kwargs or {}), "event": event}
                 kwargs = json.loads(json.dumps(kwargs))
-            except names["AirflowRescheduleException"]:
+            except rescheduled:
                 self.reschedules += 1
                 self.advance(operator.poke_interval)
 
@@ -255,7 +256,7 @@ class TaskLife:
         return self.events[-1]
 
 
-def _airflow_signals() -> list[type[Exception]]:
+def _airflow_signals() -> list[Any]:
     try:
         module = importlib.import_module("airflow.sdk.exceptions")
         return [module.TaskDeferred, module.AirflowRescheduleException]

@@ -223,7 +223,7 @@ def test_link_is_there_from_the_start(sim: CdmSimulator, task_life: Any) -> None
 def test_a_malformed_event_is_no_success(event: Any) -> None:
     """Whatever comes back from the triggerer, only a run that SUCCEEDED ends the task well."""
     with pytest.raises(errors.CdmError):
-        operator().execute_complete({}, event)  # type: ignore[arg-type]  # no context is needed
+        operator().execute_complete({}, event)
 
 
 def test_kill_stops_only_the_own_run(sim: CdmSimulator, task_life: Any, clock: ManualClock) -> None:

@@ -23,7 +23,7 @@ INFO = get_provider_info()
 
 def run_airflow(*arguments: str) -> str:
     """Run Airflow's command line and return what it printed."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter
+    done = subprocess.run(
         [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -83,7 +83,7 @@ def test_parsing_a_dag_imports_no_http_library() -> None:
         import airflow_provider_cdm.operators, airflow_provider_cdm.sensors
         print(json.dumps(sorted(set(sys.modules) - before)))
     """
-    done = subprocess.run(  # noqa: S603 - our own interpreter
+    done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
     added = json.loads(done.stdout.splitlines()[-1])
@@ -96,7 +96,7 @@ def test_root_imports_nothing_heavy() -> None:
     script = (
         "import sys, airflow_provider_cdm as p; p.get_provider_info(); print(sorted(sys.modules))"
     )
-    done = subprocess.run(  # noqa: S603 - our own interpreter
+    done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert "'requests'" not in done.stdout

@@ -16,7 +16,7 @@ from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
 
 JOB = "orders"
-WORKER = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
+WORKER: dict[str, Any] = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
 PATHS: dict[str, Callable[[Any], Any]] = {
     "operator on the worker": lambda _: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER),
     "operator deferred": lambda _: CdmStartJobOperator(
@@ -103,7 +103,7 @@ def test_a_deleted_job_is_no_success(path: str, sim: CdmSimulator, task_life: An
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_outage_is_borne_and_then_reported(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """CDM may be away for minutes; after ten of them the wait ends as unavailable, not as failed."""
+    """CDM may be away for minutes; after ten the wait ends as unavailable, not as failed."""
     sim.add_job(JOB, statuses=["RUNNING"])
     sim.fail("status", "status", times=None, status=503)
     outcome = wait(sim, task_life, path)

@@ -96,7 +96,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     )
     hint = _HINTS.get(cls, "The request has to be changed; repeating it will not help.")
     return cls(
-        f"Could not {operation}: {text or _redirect(response) or 'no reason given'}"
+        f"Could not {operation}: {_redirect(response) or text or 'no reason given'}"
         f" ({came_back}). {hint}",
         http_status=response.status,
         code=code,

@@ -1,0 +1,144 @@
+"""CdmHook as a ``@task`` author uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+JOB = "orders"
+
+
+def test_start_follow_stop(
+    sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock
+) -> None:
+    """The hook starts a job, reads its status and history, and stops it."""
+    sim.add_job(JOB, seconds=60)
+    hook = CdmHook()
+    started = hook.start_job(JOB, {"dt": "2025-01-02"})
+    assert started.submission_id == 1
+    assert sim.runs(JOB)[0].variables == {"dt": "2025-01-02"}
+    clock.advance(10)
+    assert hook.get_job_status(JOB).status == "RUNNING"
+    assert hook.stop_job(JOB) is True
+    clock.advance(60)
+    assert hook.get_job_status(JOB).to_dict()["status"] == "STOPPED"
+    assert hook.stop_job(JOB) is False
+    hook.start_job(JOB)
+    assert [run.submission_id for run in hook.list_submissions(JOB)] == [2, 1]
+
+
+def test_never_run(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A job without runs has a status that says so, and an empty history."""
+    sim.add_job(JOB)
+    assert CdmHook().get_job_status(JOB).status == "NEVER_EXECUTED"
+    assert CdmHook().list_submissions(JOB) == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hook: hook.start_job("no such job"),
+        lambda hook: hook.get_job_status("no such job"),
+        lambda hook: hook.stop_job("no such job"),
+    ],
+)
+def test_unknown_job(
+    call: Callable[[CdmHook], Any], sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """A job that does not exist is a typed error with CDM's code."""
+    with pytest.raises(errors.CdmNotFound) as error:
+        call(CdmHook())
+    assert str(error.value.code).startswith("Cdm.")
+
+
+def test_a_cluster_is_needed(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cluster anywhere, the error says where to name one."""
+    bare = sim.connection_json.replace(f', "cluster_id": "{sim.cluster_id}"', "")
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", bare)
+    with pytest.raises(errors.CdmConfigError, match="cluster_id"):
+        CdmHook().start_job(JOB)
+    sim.add_job(JOB)
+    assert CdmHook(cluster_id=sim.cluster_id).start_job(JOB).cluster_id == sim.cluster_id
+
+
+def test_uri_connection(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection works in Airflow's URI form."""
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_uri)
+    sim.add_job(JOB)
+    assert CdmHook().start_job(JOB).submission_id == 1
+
+
+def test_making_a_hook_does_nothing() -> None:
+    """The constructor looks nothing up, so DAG files and triggers can make hooks freely."""
+    assert "no_such_connection" in CdmHook("no_such_connection").cdm_conn_id
+
+
+def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A trigger gets the same session without blocking its loop."""
+    sim.add_job(JOB)
+
+    async def start() -> Any:
+        session = await CdmHook().aget_conn()
+        return await session.arun(session.flows.start(sim.cluster_id, JOB, {}))
+
+    assert asyncio.run(start()).submission_id == 1
+
+
+def test_test_connection(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The button says who was accepted, or what is wrong, and never raises."""
+    good, text = CdmHook().test_connection()
+    assert good, text
+    assert sim.user in text
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json.replace("secret", "wrong"))
+    bad, text = CdmHook().test_connection()
+    assert not bad
+    assert "Check user, password" in text
+    assert not CdmHook("no_such_connection").test_connection()[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        ({"kind": "body", "body": "<html>Sign in</html>"}, errors.CdmBadResponse, "not JSON"),
+        ({"kind": "body", "body": ""}, errors.CdmBadResponse, "empty"),
+        ({"kind": "body", "body": "{}"}, errors.CdmBadResponse, "no submissions"),
+        ({"kind": "body", "body": '{"submissions": [{}]}'}, errors.CdmBadResponse, "no status"),
+        ({"kind": "status", "status": 302}, errors.CdmBadResponse, "redirects"),
+    ],
+)
+def test_nonsense_answers(
+    answer: dict[str, Any],
+    error: type[Exception],
+    words: str,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+) -> None:
+    """A proxy's page, an empty body or a missing field is a typed error that shows what came."""
+    sim.add_job(JOB)
+    sim.fail("status", **answer)
+    with pytest.raises(error, match=words):
+        CdmHook().get_job_status(JOB)
+
+
+def test_unreachable_endpoint(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that nobody listens on is unavailable, and the error names it."""
+    closed = sim.connection_json.replace(sim.url, "http://127.0.0.1:9")
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", closed)
+    with pytest.raises(errors.CdmUnavailable, match=r"127\.0\.0\.1:9") as error:
+        CdmHook().get_job_status(JOB)
+    assert not error.value.effect_unknown
