@@ -36,8 +36,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import (
         TaskInstanceKey as TaskInstanceKey,
     )
+    from airflow.providers.common.compat.sdk import (
+        XComArg as XComArg,
+    )
 
 __all__ = [
+    "TRIGGERS_HEAR_OF_KILLS",
     "AirflowException",
     "AirflowFailException",
     "AirflowSensorTimeout",
@@ -53,6 +57,7 @@ __all__ = [
     "VariableStore",
     "XCom",
     "aget_connection",
+    "aget_task_state",
     "conf",
     "mask_secret",
     "task_state_store",
@@ -118,3 +123,39 @@ class VariableStore:
     def delete(self, key: str) -> None:
         """Forget it, if it is there."""
         Variable.delete(key)
+
+
+#: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
+TRIGGERS_HEAR_OF_KILLS = hasattr(BaseTrigger, "on_kill")
+
+
+async def aget_task_state(ti: Any) -> str | None:
+    """Return the state of a task instance now, seen from a trigger; ``None`` after a clear."""
+    from asgiref.sync import sync_to_async
+
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:
+        return await sync_to_async(_task_state_in_database)(ti)
+    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    found = states.get(ti.run_id, {})
+    # Mapped task instances are listed by task and index.
+    state = found.get(ti.task_id, found.get(f"{ti.task_id}_{ti.map_index}"))
+    return None if state is None else str(getattr(state, "value", state))
+
+
+def _task_state_in_database(ti: Any) -> str | None:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        state: str | None = (
+            session.query(TaskInstance.state)
+            .filter_by(
+                dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index
+            )
+            .scalar()
+        )
+    return None if state is None else str(state)

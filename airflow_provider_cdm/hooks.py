@@ -8,7 +8,9 @@ from airflow_provider_cdm import __version__
 from airflow_provider_cdm._compat import BaseHook, aget_connection, mask_secret
 from airflow_provider_cdm.client import checks, endpoints, errors
 from airflow_provider_cdm.client.models import newest_first
+from airflow_provider_cdm.client.records import Order, StartPolicy
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.starting import start_once
 from airflow_provider_cdm.connection import (
     CONN_TYPE,
     EXTRA_FIELDS,
@@ -94,14 +96,20 @@ class CdmHook(BaseHook):
     ) -> Submission:
         """Start a job and return the run that this made, as CDM first described it.
 
+        When the answer is lost, the history of the job tells whether it was started. Nothing is
+        remembered for a retry of the task, though: only the operator keeps a journal.
+
         :param variables: values for ``${name}`` in the job's parameters, for this run only.
         :raises CdmAlreadyRunning: when the job has an active run.
-        :raises CdmStartUncertain: when no answer says whether the start took effect.
+        :raises CdmStartUncertain: when it cannot be told whether the job was started.
         :raises CdmError: for anything else that went wrong; then nothing was started.
         """
         name, values = checks.job_name(job_name), checks.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        return session.run(session.flows.start(cluster, name, values))
+        settings = session.settings
+        order = Order(settings.project_id or settings.project_name or "", cluster, name, values)
+        start = start_once(session.flows, order, None, StartPolicy())
+        return session.run(start, save=lambda _: None).run
 
     def get_job_status(self, job_name: str, cluster_id: str | None = None) -> Submission:
         """Return the latest run of a job, with status ``NEVER_EXECUTED`` if there is none.

@@ -11,9 +11,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import VariableStore, task_state_store
+from airflow_provider_cdm.client.errors import CdmJournalError
+from airflow_provider_cdm.client.records import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_cdm._compat import Context, Store
+    from airflow_provider_cdm.client.models import Submission
 
 #: Longest name of a Variable, in characters.
 _NAME_LIMIT = 250
@@ -29,6 +34,8 @@ class Notebook:
     def __init__(self, context: Context, subject: str) -> None:
         store = task_state_store(context)
         self._store: Store = VariableStore() if store is None else store
+        #: Whether Airflow itself removes what is kept here when the DAG run is deleted.
+        self.lasting = store is not None
         self._key = f"cdm_{subject}" if store is not None else _variable_name(context, subject)
 
     def read(self) -> dict[str, Any] | None:
@@ -44,6 +51,81 @@ class Notebook:
     def delete(self) -> None:
         """Forget it; nothing happens if there is nothing."""
         self._store.delete(self._key)
+
+
+class Journal:
+    """The journal of one task instance's start: which run is its own.
+
+    A *generation* is all attempts between two clears. Airflow raises ``max_tries`` whenever a
+    finished task is cleared, and only then, so that number tells a retry from a clear.
+
+    :param context: context of the running task.
+    """
+
+    def __init__(self, context: Context) -> None:
+        ti = context["ti"]
+        self._notebook = Notebook(context, "start")
+        self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
+        self.generation = str(ti.max_tries)
+        self.last_attempt = ti.try_number > ti.max_tries
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the record of this or an earlier attempt.
+
+        :raises CdmJournalError: when that is not possible, so that nothing is started blindly.
+        """
+        try:
+            return self._notebook.read()
+        except Exception as error:
+            raise self._unusable("read", error) from error
+
+    def save(self, record: Mapping[str, Any] | None) -> None:
+        """Keep a record, or forget it.
+
+        :raises CdmJournalError: when that is not possible.
+        """
+        try:
+            if record is None:
+                self._notebook.delete()
+            else:
+                self._notebook.write(dict(record))
+        except Exception as error:
+            raise self._unusable("written", error) from error
+
+    def conclude(self, run: Submission) -> None:
+        """Note that our run is over, well or badly: the next start is a new one.
+
+        A retry after a success takes that success for its own. Where the journal is a Variable, it
+        is deleted instead as soon as no attempt needs it.
+        """
+        record = self._record()
+        if record is None:
+            return
+        ended = record.ended_badly(run) if run.failed else record.ended_well(run)
+        done = not self._notebook.lasting and (self.last_attempt or not run.failed)
+        self.save(None if done else ended.to_payload())
+
+    def leave(self) -> None:
+        """Note that nobody of this task waits for the run any more, which may go on."""
+        if not self._notebook.lasting:
+            self.save(None)
+
+    def run(self) -> Mapping[str, Any] | None:
+        """Return the key of our run as far as it is known and not over."""
+        record = self._record()
+        return record.run if record is not None and record.result is None else None
+
+    def _record(self) -> Record | None:
+        payload = self.read()
+        return Record.from_payload(payload) if payload else None
+
+    def _unusable(self, verb: str, error: Exception) -> CdmJournalError:
+        return CdmJournalError(
+            f"The journal of {self._name} cannot be {verb}, so nothing is started:"
+            f" {type(error).__name__}: {error}. It is kept in Airflow's"
+            f" {'task state store' if self._notebook.lasting else 'Variables'}; see that the"
+            " worker reaches it."
+        )
 
 
 def _variable_name(context: Context, subject: str) -> str:

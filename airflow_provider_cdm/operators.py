@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_cdm._compat import BaseOperator, conf
 from airflow_provider_cdm.client import checks, errors
 from airflow_provider_cdm.client.following import Follower, ensure_succeeded
+from airflow_provider_cdm.client.messages import pause
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.progress import ProgressLog, describe
+from airflow_provider_cdm.client.records import Order, Started, StartPolicy
+from airflow_provider_cdm.client.starting import start_once
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.messages import Flow
     from airflow_provider_cdm.client.session import CdmSession
 
 IfRunning = Literal["fail", "wait", "attach"]
+OnGivingUp = Literal["leave", "stop"]
 
 #: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
 _KILL_SECONDS = 4.0
+#: Seconds within which a run that an earlier attempt was about to stop does stop.
+_STOP_SECONDS = 120.0
 
 
 class CdmStartJobOperator(BaseOperator):
@@ -50,6 +58,8 @@ class CdmStartJobOperator(BaseOperator):
     :param if_running: what to do when the job has an active run already: ``fail``, ``wait`` until
         it is over and start then, or ``attach`` to it and take it for this task's own.
     :param cancel_on_kill: stop the run when the task is killed, if it is this task's own.
+    :param on_giving_up: what to do with a run that is still active when the task fails and has no
+        attempt left: ``leave`` it (the log says which, and how to stop it), or ``stop`` it.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
@@ -77,6 +87,7 @@ class CdmStartJobOperator(BaseOperator):
         wait_timeout: float | None = None,
         if_running: IfRunning = "fail",
         cancel_on_kill: bool = True,
+        on_giving_up: OnGivingUp = "leave",
         cdm_conn_id: str = CdmHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -91,10 +102,15 @@ class CdmStartJobOperator(BaseOperator):
         self.wait_timeout = wait_timeout
         self.if_running = if_running
         self.cancel_on_kill = cancel_on_kill
+        self.on_giving_up = on_giving_up
         self.cdm_conn_id = cdm_conn_id
         if if_running not in ("fail", "wait", "attach"):
             raise errors.CdmConfigError(
                 f"if_running must be 'fail', 'wait' or 'attach', not {if_running!r}."
+            )
+        if on_giving_up not in ("leave", "stop"):
+            raise errors.CdmConfigError(
+                f"on_giving_up must be 'leave' or 'stop', not {on_giving_up!r}."
             )
         if not poll_interval > 0:
             raise errors.CdmConfigError(f"poll_interval must be above 0 s, not {poll_interval!r}.")
@@ -107,7 +123,21 @@ class CdmStartJobOperator(BaseOperator):
         """Start the job; wait for the run if asked to."""
         session = self._connect()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
-        return self._start_and_wait(context, deadline)
+        try:
+            return self._start_and_wait(context, deadline)
+        except Exception as error:
+            self._after_failure(context, error)
+            raise
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after a deferral, by one of the methods below."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            self._after_failure(context, error)
+            raise
 
     def start_after_wait(
         self, context: Context, event: Any = None, deadline: float | None = None
@@ -124,11 +154,14 @@ class CdmStartJobOperator(BaseOperator):
 
     def execute_complete(
         self,
-        context: Context,  # noqa: ARG002 - Airflow passes it
+        context: Context,
         event: Any = None,
+        deadline: float | None = None,
+        attached_at: float | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait for this task's run."""
-        return self._conclude(SubmissionEvent.unwrap(event))
+        ended = SubmissionEvent.unwrap(event)
+        return self._conclude(context, ended, deadline, attached_at)
 
     def on_kill(self) -> None:
         """Stop the run of this task, unless it is over, or not this task's, or ``cancel_on_kill``
@@ -140,7 +173,8 @@ class CdmStartJobOperator(BaseOperator):
         if not self.cancel_on_kill:
             self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
             return
-        # In a thread: the signal may have interrupted this one in the middle of an exchange.
+        # In a thread: the signal may have interrupted this one in the middle of an exchange. With
+        # the session at hand: while a task is being killed, Airflow answers no look-ups.
         stopper = threading.Thread(target=self._stop, args=(session, run), daemon=True)
         stopper.start()
         stopper.join(_KILL_SECONDS)
@@ -151,10 +185,10 @@ class CdmStartJobOperator(BaseOperator):
         try:
             sent = session.run(session.flows.stop_run(run))
         except errors.CdmError as error:
-            self.log.error("Killed, but %s could not be stopped: %s", run, error)  # noqa: TRY400 - a trace of an error that says it all would bury it
+            self.log.warning("%s could not be stopped: %s", run, error)
         else:
             result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
-            self.log.info("Killed; %s: %s", run, result)
+            self.log.info("%s: %s", run, result)
 
     def _connect(self) -> CdmSession:
         """Check the rendered arguments and resolve the connection, before anything is started."""
@@ -166,75 +200,77 @@ class CdmStartJobOperator(BaseOperator):
         return self._session
 
     def _start_and_wait(self, context: Context, deadline: float | None) -> dict[str, Any]:
-        session, run = self._start(deadline)
+        journal = Journal(context)
+        session, started = self._start(journal, deadline)
+        run = started.run
         self._own_run = RunRef.of(run)
         address = CdmRunLink.store(context, session.settings, run)
         self.log.info("%s is %s. Look at it: %s", self._own_run, run.status, address)
+        attached_at = session.clock() if started.earlier else None
         if run.ended:
-            return self._conclude(run)
+            return self._conclude(context, run, deadline, attached_at)
         if not self.wait_for_completion:
+            journal.leave()
             return run.to_dict()
         follower = Follower(self._own_run)
         if self.deferrable:
             seen = session.run(follower.look(session.flows))
             if seen is not None and seen.ended:
-                return self._conclude(seen)
-            self._defer(follower.run, deadline, "execute_complete")
-        ended = session.run(
-            follower.follow(
-                session.flows,
-                poll_interval=self.poll_interval,
-                deadline=deadline,
-                on_look=ProgressLog(self.log.info, session.clock),
-            )
-        )
-        return self._conclude(ended)
+                return self._conclude(context, seen, deadline, attached_at)
+            waiting = {"deadline": deadline, "attached_at": attached_at}
+            self._defer(follower.run, "execute_complete", waiting)
+        ended = session.run(self._follow(session, follower, deadline))
+        return self._conclude(context, ended, deadline, attached_at)
 
-    def _start(self, deadline: float | None) -> tuple[CdmSession, Submission]:
+    def _follow(
+        self, session: CdmSession, follower: Follower, deadline: float | None
+    ) -> Flow[Submission]:
+        return follower.follow(
+            session.flows,
+            poll_interval=self.poll_interval,
+            deadline=deadline,
+            on_look=ProgressLog(self.log.info, session.clock),
+        )
+
+    def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, Started]:
         session, cluster = self._session, self.cluster_id
         if session is None or cluster is None:
             raise RuntimeError("_connect comes first")
+        settings = session.settings
+        order = Order(
+            project=settings.project_id or settings.project_name or "",
+            cluster_id=cluster,
+            job_name=self.job_name,
+            variables=checks.variables(self.variables),
+            generation=journal.generation,
+            if_running=self.if_running,
+        )
         while True:
+            start = start_once(session.flows, order, journal.read(), StartPolicy())
             try:
-                start = session.flows.start(
-                    cluster, self.job_name, checks.variables(self.variables)
-                )
-                return session, session.run(start)
+                return session, session.run(start, journal.save)
             except errors.CdmAlreadyRunning as refusal:
                 if self.if_running == "fail":
                     raise
                 self.log.info("%s", refusal)
-            active = session.run(session.flows.active_run(cluster, self.job_name))
-            if active is None:
-                # It ended between the two calls, so the way is free now.
-                continue
-            if self.if_running == "attach":
-                self.log.warning("Attached to %s, which this task did not start", RunRef.of(active))
-                return session, active
-            self._wait_for_other(session, RunRef.of(active), deadline)
+                other = refusal.submission
+            if other is None:
+                # It ended between two calls, so the way should be free now.
+                session.run(pause(1.0))
+            else:
+                self._wait_for_other(session, RunRef.of(other), deadline)
 
     def _wait_for_other(self, session: CdmSession, other: RunRef, deadline: float | None) -> None:
         self.log.info("Waiting until %s is over, to start then", other)
         if self.deferrable:
-            self._defer(other, deadline, "start_after_wait", {"deadline": deadline})
+            self._defer(other, "start_after_wait", {"deadline": deadline}, own=False)
         try:
-            session.run(
-                Follower(other).follow(
-                    session.flows,
-                    poll_interval=self.poll_interval,
-                    deadline=deadline,
-                    on_look=ProgressLog(self.log.info, session.clock),
-                )
-            )
+            session.run(self._follow(session, Follower(other), deadline))
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way cannot be seen any more: %s", error)
 
     def _defer(
-        self,
-        run: RunRef,
-        deadline: float | None,
-        method_name: str,
-        kwargs: dict[str, Any] | None = None,
+        self, run: RunRef, method_name: str, kwargs: dict[str, Any], *, own: bool = True
     ) -> None:
         self.defer(
             trigger=CdmSubmissionTrigger(
@@ -243,7 +279,8 @@ class CdmStartJobOperator(BaseOperator):
                 submission_id=run.submission_id,
                 creation_date=run.creation_date,
                 poll_interval=self.poll_interval,
-                deadline=deadline,
+                deadline=kwargs["deadline"],
+                cancel_on_kill=own and self.cancel_on_kill,
                 project_id=self.project_id,
                 cdm_conn_id=self.cdm_conn_id,
             ),
@@ -251,7 +288,50 @@ class CdmStartJobOperator(BaseOperator):
             kwargs=kwargs,
         )
 
-    def _conclude(self, run: Submission) -> dict[str, Any]:
+    def _conclude(
+        self,
+        context: Context,
+        run: Submission,
+        deadline: float | None,
+        attached_at: float | None,
+    ) -> dict[str, Any]:
+        Journal(context).conclude(run)
+        if attached_at is not None and _stopped_at_once(run, attached_at):
+            self.log.warning(
+                "%s was stopped when its task was killed or cleared; starting anew", RunRef.of(run)
+            )
+            self._connect()
+            return self._start_and_wait(context, deadline)
         ensure_succeeded(run)
         self.log.info("%s", describe(run, 0))
         return run.to_dict()
+
+    def _after_failure(self, context: Context, error: Exception) -> None:
+        """When no attempt is left, say what becomes of a run that is still active."""
+        try:
+            journal = Journal(context)
+            key = journal.run() if journal.last_attempt else None
+            if key is None:
+                return
+            session = self._session or self._connect()
+            run = RunRef(str(self.cluster_id), self.job_name, **key)
+            if self.on_giving_up == "stop":
+                self.log.info("No attempt is left; stopping %s (on_giving_up='stop')", run)
+                self._stop(session, run)
+                return
+        except errors.CdmError as trouble:
+            self.log.warning("Cannot say what becomes of the run: %s", trouble)
+        else:
+            self.log.error(
+                "No attempt is left after %s, and %s may still be active. To stop it, use"
+                " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
+                " on_giving_up='stop' stops such runs by itself.",
+                *(type(error).__name__, run, self.cdm_conn_id, run.job_name, run.cluster_id),
+            )
+
+
+def _stopped_at_once(run: Submission, attached_at: float) -> bool:
+    """Whether a run that an earlier attempt had started ended as a stop by that attempt would."""
+    if run.status != "STOPPED":
+        return False
+    return run.last_update_date is None or run.last_update_date / 1000 < attached_at + _STOP_SECONDS

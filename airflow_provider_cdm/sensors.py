@@ -24,7 +24,7 @@ from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm._compat import Context, XComArg
     from airflow_provider_cdm.client.session import CdmSession
 
 
@@ -64,7 +64,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        submission: Mapping[str, Any] | None = None,
+        submission: Mapping[str, Any] | XComArg | None = None,
         job_name: str | None = None,
         cluster_id: str | None = None,
         submission_id: int | str | None = None,

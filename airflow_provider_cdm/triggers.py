@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import BaseTrigger, TriggerEvent
+from airflow_provider_cdm._compat import (
+    TRIGGERS_HEAR_OF_KILLS,
+    BaseTrigger,
+    TriggerEvent,
+    aget_task_state,
+)
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.messages import Flow, pause
@@ -15,11 +22,14 @@ from airflow_provider_cdm.client.progress import ProgressLog
 from airflow_provider_cdm.hooks import CdmHook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from airflow_provider_cdm.client.session import CdmSession
 
 log = logging.getLogger(__name__)
+
+#: Seconds for a stop after a kill; Airflow gives ``on_kill`` 30.
+_KILL_SECONDS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,8 @@ class CdmSubmissionTrigger(BaseTrigger):
     :param started_after: take the first run created at or after this instant, epoch milliseconds.
     :param poll_interval: seconds between two looks.
     :param deadline: when to give up, epoch seconds.
+    :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that the
+        task has started itself.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -91,6 +103,7 @@ class CdmSubmissionTrigger(BaseTrigger):
         started_after: int | None = None,
         poll_interval: float = 30.0,
         deadline: float | None = None,
+        cancel_on_kill: bool = False,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -102,8 +115,10 @@ class CdmSubmissionTrigger(BaseTrigger):
         self.started_after = started_after
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.cancel_on_kill = cancel_on_kill
         self.project_id = project_id
         self.cdm_conn_id = cdm_conn_id
+        self._session: CdmSession | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Describe this trigger for the metadata database; holds no credentials."""
@@ -117,6 +132,7 @@ class CdmSubmissionTrigger(BaseTrigger):
                 "started_after": self.started_after,
                 "poll_interval": self.poll_interval,
                 "deadline": self.deadline,
+                "cancel_on_kill": self.cancel_on_kill,
                 "project_id": self.project_id,
                 "cdm_conn_id": self.cdm_conn_id,
             },
@@ -125,19 +141,60 @@ class CdmSubmissionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
         hook = CdmHook(self.cdm_conn_id, project_id=self.project_id)
-        session: CdmSession | None = None
         try:
-            session = await hook.aget_conn()
-            event = SubmissionEvent(await session.arun(self._wait(session)))
+            self._session = await hook.aget_conn()
+            event = SubmissionEvent(await self._session.arun(self._wait(self._session)))
         except errors.CdmError as error:
             event = SubmissionEvent(getattr(error, "submission", None), error)
+        except asyncio.CancelledError:
+            if not TRIGGERS_HEAR_OF_KILLS:
+                await _to_the_end(self._stop_if_task_was_ended())
+            raise
         except Exception as error:
             log.exception("The wait for job %r in cluster %s broke", self.job_name, self.cluster_id)
             event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
         finally:
-            if session is not None:
-                session.close()
+            if self._session is not None:
+                self._session.close()
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
+
+    async def on_kill(self) -> None:
+        """Stop the run after a user ended the deferred task (Airflow 3.3 and later call this)."""
+        await _to_the_end(self._stop())
+
+    async def _stop_if_task_was_ended(self) -> None:
+        """Before Airflow 3.3, a restart of the triggerer and a user's act look alike from here."""
+        if not self.cancel_on_kill:
+            return
+        try:
+            state = await aget_task_state(self.task_instance)
+        except Exception as error:
+            log.warning(
+                "Cancelled; the state of the task cannot be read, nothing is stopped: %s", error
+            )
+            return
+        if state == "deferred":
+            return
+        log.info("The task is %s now", state or "cleared")
+        await self._stop()
+
+    async def _stop(self) -> None:
+        session = self._session
+        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
+        if session is None or not run.known:
+            return
+        if not self.cancel_on_kill:
+            log.warning("The task was ended; %s is left running", run)
+            return
+        try:
+            sent = await session.arun(session.flows.stop_run(run))
+        except errors.CdmError as error:
+            log.warning("The task was ended, but %s could not be stopped: %s", run, error)
+        else:
+            result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
+            log.info("The task was ended; %s: %s", run, result)
+        finally:
+            session.close()
 
     def _wait(self, session: CdmSession) -> Flow[Submission]:
         # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
@@ -157,3 +214,17 @@ class CdmSubmissionTrigger(BaseTrigger):
         if self.deadline is None:
             return self.poll_interval
         return max(0.0, min(self.poll_interval, self.deadline - session.clock()))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish a piece of work although the triggerer cancels it again and again, within a limit."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    give_up_at = loop.time() + _KILL_SECONDS
+    while not task.done() and loop.time() < give_up_at:
+        # wait() does not cancel what it waits for.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=give_up_at - loop.time())
+    if not task.done():
+        task.cancel()
+        log.error("The stop of the run was not answered within %.0f s", _KILL_SECONDS)

@@ -23,11 +23,13 @@ for variable in ("AIRFLOW_CONN_CDM_DEFAULT", "AIRFLOW__OPERATORS__DEFAULT_DEFERR
     os.environ.pop(variable, None)
 
 import asyncio  # noqa: E402
+import contextlib  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import types  # noqa: E402
+import uuid  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from typing import Any  # noqa: E402
@@ -73,6 +75,10 @@ def no_tokens() -> Iterator[None]:
     auth.forget_everything()
     yield
     auth.forget_everything()
+    # Airflow masks every token ever seen in a process, with one regular expression of them all.
+    with contextlib.suppress(ImportError):
+        masker = importlib.import_module("airflow.sdk._shared.secrets_masker")
+        masker._secrets_masker().reset_masker()
 
 
 class VirtualTime:
@@ -185,7 +191,7 @@ class TaskInstance:
     task: Any = None
     dag_id: str = "a_dag"
     task_id: str = "a_task"
-    run_id: str = "a_run"
+    run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4()}")
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 0

@@ -125,9 +125,11 @@ class TokenAccess:
     def _renew(self, slot: _Slot) -> Flow[Token]:
         try:
             token = yield from self._ask_for_token()
-        except errors.CdmAuthError as refusal:
-            if refusal.http_status == 401:
-                slot.refusal, slot.refused_until = refusal, self.exchanger.clock() + REFUSAL_MEMORY
+        except errors.CdmError as failure:
+            # The call that the token was for was not sent, so it surely had no effect.
+            failure.effect_unknown = False
+            if isinstance(failure, errors.CdmAuthError) and failure.http_status == 401:
+                slot.refusal, slot.refused_until = failure, self.exchanger.clock() + REFUSAL_MEMORY
             raise
         slot.token, slot.refusal = token, None
         if self.on_token is not None:
@@ -176,10 +178,14 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
         value=value,
         expires_at=expires_at,
         renew_at=expires_at - min(RENEW_AHEAD, 0.1 * max(0.0, expires_at - now)),
-        project_id=project.get("id"),
-        project_name=project.get("name"),
-        user_name=_mapping(body.get("user")).get("name"),
+        project_id=_text(project.get("id")),
+        project_name=_text(project.get("name")),
+        user_name=_text(_mapping(body.get("user")).get("name")),
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ class Call(Generic[T]):
     :param path: path after ``/v1.1/{project_id}``, percent-encoded.
     :param parse: makes a value of a successful answer.
     :param idempotent: whether it may be repeated without a thought.
+    :param patient: whether to wait when a quota is used up.
     """
 
     operation: str
@@ -36,6 +37,7 @@ class Call(Generic[T]):
     query: Mapping[str, str] | None = None
     body: Mapping[str, Any] | None = None
     idempotent: bool = True
+    patient: bool = True
 
     def target(self, project_id: str) -> str:
         """Path and query for one project."""

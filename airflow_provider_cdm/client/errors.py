@@ -13,6 +13,7 @@
     ├── CdmThrottled          too many calls; may be repeated later
     ├── CdmUnavailable        no answer, or a failure on the server's side; may be repeated
     ├── CdmBadResponse        an answer that is not what the API documents
+    ├── CdmJournalError       the journal of starts cannot be read or written
     ├── CdmStartUncertain     a start whose effect could not be established
     ├── CdmWaitTimeout        the time given for waiting is over; the run goes on
     └── CdmSubmissionFailed   the run ended, and not well
@@ -97,9 +98,13 @@ class CdmAlreadyExists(CdmRefused):
 
 
 class CdmAlreadyRunning(CdmRefused):
-    """The job has an active run, and CDM runs a job only once at a time."""
+    """The job has an active run, and CDM runs a job only once at a time.
+
+    ``submission`` is that run, where it was seen.
+    """
 
     default_retryable = True
+    submission: Submission | None = None
 
 
 class CdmNotRunning(CdmRefused):
@@ -120,6 +125,12 @@ class CdmUnavailable(CdmError):
 
 class CdmBadResponse(CdmError):
     """An answer that the API does not document: a proxy's page, broken JSON, missing fields."""
+
+
+class CdmJournalError(CdmError):
+    """What was started cannot be remembered, so nothing is started."""
+
+    default_retryable = True
 
 
 class CdmStartUncertain(CdmError):

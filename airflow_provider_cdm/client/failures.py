@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.messages import Response, TransportError
@@ -86,9 +87,11 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     """
     if 200 <= response.status < 300:
         return None
-    code, text = decipher(response.body)
-    cls = _class_of(response.status, code)
-    request_id = response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")
+    said = decipher(response.body)
+    code, text = said.code, said.text
+    # CDM answers 500 to a check that failed, and that is no failure on its side.
+    cls = errors.CdmRefused if said.checked else _class_of(response.status, code)
+    request_id = _request_id(response) or said.request_id
     came_back = ", ".join(
         part
         for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
@@ -109,7 +112,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
 
 def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
     """Make the error for an answer that arrived but cannot be what the API documents."""
-    request_id = response.headers.get("x-request-id")
+    request_id = _request_id(response)
     came_back = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
     return errors.CdmBadResponse(
         f"Could not {operation}: {problem} ({came_back}; the body begins"
@@ -125,39 +128,60 @@ def excerpt(body: bytes) -> str:
     return " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
 
 
-def decipher(body: bytes) -> tuple[str | None, str]:
-    """Read code and text from any of the documented error bodies.
+class Said(NamedTuple):
+    """What an error body says.
 
-    :returns: the code in its usual spelling (``None`` if there is none) and the text (maybe empty).
+    :param code: in its usual spelling; ``None`` if there is none.
+    :param text: may be empty.
+    :param request_id: of the gateway, which repeats its header there.
+    :param checked: whether it is the result of a check that CDM made and that failed.
     """
+
+    code: str | None
+    text: str
+    request_id: str | None = None
+    checked: bool = False
+
+
+def decipher(body: bytes) -> Said:
+    """Read any of the documented error bodies, and as much as possible of any other."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return None, excerpt(body)
+        data = None
     if not isinstance(data, Mapping):
-        return None, excerpt(body)
+        return Said(None, excerpt(body))
     nested = data.get("error")
     if isinstance(nested, Mapping):
         data = nested
-    code = _first(data, "errCode", "error_code", "errorCode", "code")
+    code = _usual_code(_first(data, "errCode", "error_code", "errorCode", "code"))
     # "ternalMessage" is how one documented answer spells it.
     text = _first(
         data, "externalMessage", "ternalMessage", "error_msg", "errorMsg", "message", "title"
     )
-    if text is None and "validation-result" in data:
-        text = "; ".join(validation_messages(data["validation-result"]))
-    return _usual_code(code), (text or "")[: 4 * _EXCERPT]
+    complaints = validation_messages(data.get("validation-result"))
+    return Said(
+        code=code,
+        text=(text or "; ".join(complaints))[: 4 * _EXCERPT],
+        request_id=_first(data, "request_id"),
+        checked=bool(complaints) and code is None,
+    )
 
 
 def validation_messages(found: Any) -> list[str]:
     """Collect the ERROR texts of a ``validation-result``, however deep they are nested."""
-    if isinstance(found, Mapping):
-        if str(found.get("status", "")).upper() == "ERROR":
-            return [str(found.get("message", "no reason given"))]
-        return [text for value in found.values() for text in validation_messages(value)]
-    if isinstance(found, list):
-        return [text for value in found for text in validation_messages(value)]
-    return []
+    texts: list[str] = []
+    pending = [found]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Mapping):
+            if str(one.get("status", "")).upper() == "ERROR":
+                texts.append(str(one.get("message", "no reason given")))
+                continue
+            one = list(one.values())
+        if isinstance(one, list):
+            pending.extend(reversed(one))
+    return texts
 
 
 def _first(data: Mapping[str, Any], *names: str) -> str | None:
@@ -170,10 +194,10 @@ def _first(data: Mapping[str, Any], *names: str) -> str | None:
 
 def _usual_code(code: str | None) -> str | None:
     # The gateway is called APIG or APIGW; one documented sample has five digits (Cdm.00095).
-    # A bare number (keystone puts the HTTP status there) says nothing new.
-    if code is None or code.isdigit():
+    # A bare number (keystone puts the HTTP status there) says nothing new, a sentence is no code.
+    if code is None or code.isdigit() or not re.fullmatch(r"[\w.-]{1,64}", code):
         return None
-    if match := re.fullmatch(r"(?i)cdm\.0*(\d+)", code):
+    if match := re.fullmatch(r"(?i)cdm\.0*(\d{1,9})", code):
         return f"Cdm.{int(match[1]):04d}"
     if match := re.fullmatch(r"(?i)apigw?\.(\d+)", code):
         return f"APIGW.{match[1]}"
@@ -217,6 +241,13 @@ def _retry_after(response: Response, now: float) -> float | None:
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
         return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+        at = parsedate_to_datetime(value)
+        # HTTP dates are in UTC, and one of their forms does not say so.
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max(0.0, at.timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def _request_id(response: Response) -> str | None:
+    return response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")

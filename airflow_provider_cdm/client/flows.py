@@ -143,7 +143,9 @@ class CdmFlows:
             },
             body=call.payload(),
         )
-        return self.exchanger.exchange(request, call.operation, idempotent=call.idempotent)
+        return self.exchanger.exchange(
+            request, call.operation, idempotent=call.idempotent, patient=call.patient
+        )
 
 
 def _token_refused(error: errors.CdmError) -> bool:

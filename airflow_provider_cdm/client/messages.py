@@ -2,16 +2,16 @@
 
 A *flow* is a generator that contains a piece of control flow (authorise, retry, wait) and does no
 input or output of its own. It yields a :class:`Request` and is sent a :class:`Response`, or has a
-:class:`TransportError` thrown into it; it yields a :class:`Sleep` and is sent ``None``. Because of
-that the same flow runs on a worker's thread, on the triggerer's event loop, and in a test with
-neither sockets nor clocks.
+:class:`TransportError` thrown into it; it yields a :class:`Sleep` or a :class:`Save` and is sent
+``None``. Because of that the same flow runs on a worker's thread, on the triggerer's event loop,
+and in a test with neither sockets nor clocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -58,12 +58,22 @@ class Sleep:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write this down before anything else happens; the driver answers when it is safe.
+
+    :param record: plain JSON to keep in place of what was kept before, ``None`` to forget it.
+    """
+
+    record: Mapping[str, Any] | None
+
+
 class TransportError(Exception):
     """No usable HTTP answer arrived.
 
     :param reason: what went wrong, without credentials.
     :param sent: whether the request may have reached the server. ``False`` only when that is
-        certain (connection refused, name not found, TLS handshake failed).
+        certain (connection refused, name not found, certificate not trusted).
     """
 
     def __init__(self, reason: str, *, sent: bool) -> None:
@@ -79,7 +89,7 @@ def _transport_error(reason: str, sent: bool) -> TransportError:
     return TransportError(reason, sent=sent)
 
 
-Step: TypeAlias = Request | Sleep
+Step: TypeAlias = Request | Sleep | Save
 Flow: TypeAlias = Generator[Step, Response | None, T]
 
 
@@ -92,6 +102,14 @@ def ask(request: Request) -> Flow[Response]:
     if response is None:
         raise RuntimeError("A driver must answer a Request with a Response")
     return response
+
+
+def save(record: Mapping[str, Any] | None) -> Flow[None]:
+    """Have a record kept, or forgotten.
+
+    :raises CdmJournalError: when that is not possible.
+    """
+    yield Save(record)
 
 
 def pause(seconds: float) -> Flow[None]:

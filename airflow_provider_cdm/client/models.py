@@ -97,6 +97,11 @@ class Submission:
         return self.verdict in (Verdict.SUCCESS, Verdict.FAILURE)
 
     @property
+    def failed(self) -> bool:
+        """Whether the run is over, and not well."""
+        return self.verdict is Verdict.FAILURE
+
+    @property
     def duration_seconds(self) -> float | None:
         """Seconds from creation to the last change, once the run is over."""
         begin = self.creation_date if self.creation_date is not None else self.execute_date

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors, failures
@@ -48,6 +50,9 @@ class RetryPolicy:
         """
         if not error.retryable or attempt >= self.attempts:
             return None
+        # A run that is in the way ends in its own time; waiting for it is the caller's decision.
+        if isinstance(error, errors.CdmAlreadyRunning):
+            return None
         if error.effect_unknown and not idempotent:
             return None
         if error.retry_after is not None:
@@ -57,6 +62,23 @@ class RetryPolicy:
         return random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
 
 
+@dataclass(slots=True)
+class ServerClock:
+    """How far the servers' clock is ahead of ours, learnt from the ``Date`` of their answers.
+
+    :param offset: seconds to add to our clock; 0 until an answer told better.
+    """
+
+    offset: float = 0.0
+
+    def observe(self, response: Response, now: float) -> None:
+        """Take note of an answer that arrived at ``now``, epoch seconds by our clock."""
+        with suppress(KeyError, ValueError, OverflowError):
+            sent_at = parsedate_to_datetime(response.headers["date"]).timestamp()
+            # The header is cut to whole seconds.
+            self.offset = sent_at + 0.5 - now
+
+
 @dataclass(frozen=True, slots=True)
 class Exchanger:
     """Performs exchanges under a retry policy.
@@ -64,17 +86,22 @@ class Exchanger:
     :param policy: what to repeat.
     :param clock: epoch seconds.
     :param random: returns a number in [0, 1).
+    :param server_clock: kept up to date by every answer.
     """
 
     policy: RetryPolicy
     clock: Callable[[], float]
     random: Callable[[], float]
+    server_clock: ServerClock = field(default_factory=ServerClock)
 
-    def exchange(self, request: Request, operation: str, *, idempotent: bool) -> Flow[Response]:
+    def exchange(
+        self, request: Request, operation: str, *, idempotent: bool, patient: bool = True
+    ) -> Flow[Response]:
         """Get a successful answer.
 
         :param operation: what is tried, to complete the sentence "Could not ...".
         :param idempotent: whether the request may be repeated without a thought.
+        :param patient: whether to wait when a quota is used up.
         :raises CdmError: what the last attempt came to.
         """
         attempt = 0
@@ -87,6 +114,7 @@ class Exchanger:
                     failure, operation, _origin(request.url)
                 )
             else:
+                self.server_clock.observe(response, self.clock())
                 refusal = failures.from_response(response, operation, self.clock())
                 if refusal is None:
                     return response
@@ -94,7 +122,7 @@ class Exchanger:
             delay = self.policy.pause(
                 error, attempt=attempt, idempotent=idempotent, random=self.random
             )
-            if delay is None:
+            if delay is None or (isinstance(error, errors.CdmThrottled) and not patient):
                 raise error
             log.info("%s Trying again in %.1f s.", error, delay)
             yield from pause(delay)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import random
+import re
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from airflow_provider_cdm.client.auth import TokenAccess
 from airflow_provider_cdm.client.flows import CdmFlows
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import requests
 
 T = TypeVar("T")
+#: Keeps what a flow wants remembered, or forgets it.
+Keep: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 
 #: Threads of the whole process that carry exchanges for event loops.
 POOL_SIZE = 16
@@ -86,20 +89,23 @@ class CdmSession:
         while self._opened:
             self._opened.pop().close()
 
-    def run(self, flow: Flow[T]) -> T:
+    def run(self, flow: Flow[T], save: Keep | None = None) -> T:
         """Perform a flow on this thread.
 
+        :param save: keeps a record, for flows that ask for it; it raises when it cannot.
         :raises CdmError: what the flow comes to.
         """
         try:
             step = next(flow)
             while True:
-                if isinstance(step, Sleep):
-                    self._sleep(step.seconds)
-                    step = flow.send(None)
-                    continue
+                response = None
                 try:
-                    response = self._exchange(step)
+                    if isinstance(step, Request):
+                        response = self._exchange(step)
+                    elif isinstance(step, Sleep):
+                        self._sleep(step.seconds)
+                    else:
+                        _keeper(save)(step.record)
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
@@ -109,23 +115,26 @@ class CdmSession:
         finally:
             flow.close()
 
-    async def arun(self, flow: Flow[T]) -> T:
+    async def arun(self, flow: Flow[T], save: Keep | None = None) -> T:
         """Perform a flow on the running event loop without blocking it.
 
         Cancelling it leaves at most one exchange to finish unseen in its thread.
 
+        :param save: keeps a record, for flows that ask for it; called in a thread.
         :raises CdmError: what the flow comes to.
         """
         loop = asyncio.get_running_loop()
         try:
             step = next(flow)
             while True:
-                if isinstance(step, Sleep):
-                    await self._asleep(step.seconds)
-                    step = flow.send(None)
-                    continue
+                response = None
                 try:
-                    response = await loop.run_in_executor(_threads(), self._exchange, step)
+                    if isinstance(step, Request):
+                        response = await loop.run_in_executor(_threads(), self._exchange, step)
+                    elif isinstance(step, Sleep):
+                        await self._asleep(step.seconds)
+                    else:
+                        await loop.run_in_executor(_threads(), _keeper(save), step.record)
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
@@ -136,6 +145,15 @@ class CdmSession:
             flow.close()
 
     def _exchange(self, request: Request) -> Response:
+        import urllib3.exceptions
+
+        try:
+            return self._send(request)
+        # Errors of requests are OSErrors, as is a missing CA bundle; some of urllib3 pass through.
+        except (OSError, urllib3.exceptions.HTTPError) as failure:
+            raise TransportError(_reason(failure), sent=_may_be_sent(failure)) from None
+
+    def _send(self, request: Request) -> Response:
         import requests
 
         http = self._http()
@@ -156,15 +174,12 @@ class CdmSession:
         if self.settings.proxy:
             kwargs["proxies"] = {"http": self.settings.proxy, "https": self.settings.proxy}
         timeout = (self.settings.connect_timeout, self.settings.read_timeout)
-        try:
-            with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as answer:
-                return Response(
-                    status=answer.status_code,
-                    headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=_read(answer),
-                )
-        except requests.RequestException as failure:
-            raise TransportError(_reason(failure), sent=_may_be_sent(failure)) from None
+        with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as answer:
+            return Response(
+                status=answer.status_code,
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                body=_read(answer),
+            )
 
     def _http(self) -> requests.Session:
         """This thread's connections; requests does not promise that threads may share them."""
@@ -175,6 +190,12 @@ class CdmSession:
             http = self._local.http = requests.Session()
             self._opened.append(http)
         return http
+
+
+def _keeper(save: Keep | None) -> Keep:
+    if save is None:
+        raise RuntimeError("This flow wants something remembered, and nothing keeps it")
+    return save
 
 
 def _threads() -> concurrent.futures.ThreadPoolExecutor:
@@ -203,20 +224,36 @@ def _read(answer: requests.Response) -> bytes:
 
 
 def _may_be_sent(failure: Exception) -> bool:
+    import ssl
+
     import requests
     import urllib3.exceptions
 
-    if isinstance(failure, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
-        return False
-    reason = getattr(failure.args[0], "reason", None) if failure.args else None
-    return not isinstance(
-        reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
+    # Nothing else proves it: TLS may also fail while the answer is read, and urllib3 reports a
+    # proxy that dropped a complete request like one that could not be reached.
+    before_sending = (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+        urllib3.exceptions.LocationValueError,
+        urllib3.exceptions.NewConnectionError,
+        urllib3.exceptions.ConnectTimeoutError,
+        ssl.SSLCertVerificationError,
     )
+    return not any(isinstance(cause, before_sending) for cause in _causes(failure))
+
+
+def _causes(failure: Exception) -> Iterator[object]:
+    """What requests and urllib3 wrapped into each other, from the outside in."""
+    cause: object = failure
+    while isinstance(cause, Exception):
+        yield cause
+        inside = cause.args[0] if cause.args else None
+        cause = getattr(cause, "original_error", None) or getattr(cause, "reason", None) or inside
 
 
 def _reason(failure: Exception) -> str:
-    """Name a failure without the URL and without objects' addresses."""
-    cause: object = failure.args[0] if failure.args else None
-    cause = getattr(cause, "reason", None) or cause
-    text = str(cause or failure).split(": ", 1)[-1] if cause is not failure else str(failure)
+    """Name a failure without the URL, a proxy's password and objects' addresses."""
+    *_, innermost = _causes(failure)
+    text = re.sub(r"^<?[\w.]*HTTPS?Connection\b[^:]*: ", "", str(innermost))
+    text = re.sub(r"//[^/]*@", "//", text)
     return f"{type(failure).__name__}: {text}"[:300]

@@ -26,4 +26,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("airflow_provider_cdm"):
+            raise
+        from airflow_provider_cdm.simulator.errors import MissingExtraError
+
+        raise MissingExtraError(exc.name.partition(".")[0]) from exc
+    return getattr(module, name)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Agenda:
     """The simulator's future.
 
-    Actions run under the simulator's lock, the earliest first, and while one runs :meth:`now` is its
-    due instant: advancing a manual clock by an hour gives the same history as sixty minutes would.
+    Actions run under the simulator's lock, the earliest first, and while one runs :meth:`now` is
+    its due instant: advancing a manual clock by an hour gives the history sixty minutes would.
     With a real clock a thread wakes at the next due instant, so work happens even if nobody asks.
 
     :param clock: tells the time.

@@ -7,13 +7,16 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
+from airflow_provider_cdm.simulator import jdbc
 from airflow_provider_cdm.simulator.faults import Fault
-from airflow_provider_cdm.simulator.jobconfig import JobConfig, Seconds
+from airflow_provider_cdm.simulator.jobconfig import JDBC, JobConfig, Seconds
 from airflow_provider_cdm.simulator.schema import ConfigError, read
 
 REGION = "eu-west-101"
@@ -35,16 +38,30 @@ def stable_uuid(text: str) -> str:
     return str(uuid.UUID(stable_hex(text)))
 
 
+def zone(name: str) -> tzinfo:
+    """Return a time zone; ``UTC`` needs no time zone database.
+
+    :param name: IANA name, such as ``Europe/Dublin``.
+    :raises ValueError: when there is no such zone.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError as exc:
+        raise ValueError(f"there is no time zone {name!r}") from exc
+
+
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
     """Switches for what the documents leave open or state in two ways.
 
-    The default is the documented side where there is one, otherwise the likelier one (ASSUMED).
+    A default is the documented side where there is one, otherwise the likelier one (ASSUMED).
     """
 
     #: What a stopped run ends in; the API's list has no value for it, the console shows "Stopped".
     stop_status: Literal["STOPPED", "FAILED"] = "STOPPED"
-    #: How long a run goes on after a stop was accepted. ASSUMED, only the delay itself is documented.
+    #: How long a run goes on after an accepted stop. ASSUMED: only that it does is documented.
     stop_seconds: float = 0.2
     #: Three generations of the stop answer.
     stop_answer: Literal["validation-result", "submissions", "empty"] = "validation-result"
@@ -86,6 +103,9 @@ class Behaviour:
     cluster_not_ready_code: str = "Cdm.0201"
     #: Time zone of date macros (IANA name). ASSUMED to be the cluster's, UTC here.
     timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        zone(self.timezone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +154,12 @@ class LinkConfig:
 
     name: str
     url: str | None = field(default=None, repr=False)
-    connector: str = "generic-jdbc-connector"
+    connector: str = JDBC
     enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            jdbc.absolute(self.url, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,12 +188,15 @@ class ClusterConfig:
         object.__setattr__(self, "id", self.id or stable_uuid(f"cluster {self.name}"))
 
 
+DEFAULT_USER = UserConfig(name="airflow", password="airflow-secret")  # noqa: S106 - opens nothing
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulatorConfig:
     """Everything; whatever is left out has the default of a small, friendly account."""
 
     domain: str = "acme"
-    users: tuple[UserConfig, ...] = (UserConfig(name="airflow", password="airflow-secret"),)
+    users: tuple[UserConfig, ...] = (DEFAULT_USER,)
     projects: tuple[ProjectConfig, ...] = (ProjectConfig(name=REGION),)
     agencies: tuple[AgencyConfig, ...] = ()
     clusters: tuple[ClusterConfig, ...] = (ClusterConfig(name="demo"),)
@@ -177,11 +204,15 @@ class SimulatorConfig:
     quotas: Any = "off"
     auth: bool = True
     token_seconds: float = 86_400.0
-    seconds: Seconds = Seconds()
+    seconds: Seconds = field(default_factory=Seconds)
     behaviour: Behaviour = Behaviour()
     faults: tuple[Fault, ...] = ()
     #: Folder that relative SQLite paths start from; the YAML file's, otherwise the current one.
     base: str = ""
+
+    def __post_init__(self) -> None:
+        for url in self.databases.values():
+            jdbc.absolute(url, "")
 
 
 def load(source: SimulatorConfig | Mapping[str, Any] | str | Path | None) -> SimulatorConfig:
@@ -223,7 +254,9 @@ def _contradictions(config: SimulatorConfig) -> Iterator[str]:
     ):
         if not values:
             yield f"{what}: at least one is needed"
-    yield from _repeated("users", [f"{user.domain or config.domain}/{user.name}" for user in config.users])
+    yield from _repeated(
+        "users", [f"{user.domain or config.domain}/{user.name}" for user in config.users]
+    )
     yield from _repeated("projects", [project.id for project in config.projects])
     yield from _repeated("clusters", [cluster.id for cluster in config.clusters])
     projects = {key for project in config.projects for key in (project.id, project.name)}

@@ -1,8 +1,21 @@
-"""Failures that know how they look on the wire."""
+"""Failures; those of a request know how they look on the wire."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+
+class MissingExtraError(ImportError):
+    """A package that only the simulator needs is not installed.
+
+    :param package: name of the package.
+    """
+
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"The simulator needs {package}: pip install 'airflow-provider-cdm[simulator]'",
+            name=package,
+        )
 
 
 class WireError(Exception):
@@ -42,7 +55,7 @@ class CdmError(WireError):
 class CdmWriteError(CdmError):
     """A refusal to create or update: the same twice, under four keys.
 
-    :param err_code: ``errCode`` where it differs from ``code``, as in the sample of the update page.
+    :param err_code: ``errCode`` where it differs from ``code``, as in the update page's sample.
     """
 
     def __init__(self, status: int, code: str, message: str, err_code: str | None = None) -> None:
@@ -83,9 +96,14 @@ class GatewayError(WireError):
 
 
 class IamError(WireError):
-    """A refusal by IAM: in the Keystone form, or with an ``IAM.`` code in the form of its v3.0 API."""
+    """A refusal by IAM: in the Keystone form, or in that of its v3.0 API when it has a code."""
 
-    _TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+    _TITLES: ClassVar = {
+        400: "Bad Request",
+        401: "Unauthorized",
+        403: "Forbidden",
+        404: "Not Found",
+    }
 
     def body(self) -> dict[str, Any]:
         """Return the Keystone error, or ``error_code`` and ``error_msg`` when there is a code."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from airflow_provider_cdm.simulator.schema import ConfigError
 
 Kind = Literal["drop", "reset", "hang", "delay", "status", "body"]
 When = Literal["before", "after"]
@@ -28,7 +30,7 @@ class Fault:
     :param skip: how many matching requests pass unharmed first.
     :param job: only requests about this job.
     :param status: HTTP status of kind ``status``.
-    :param body: text, or an object sent as JSON; kind ``status`` has plausible ones by itself.
+    :param body: text, bytes, or an object sent as JSON; kind ``status`` has a plausible default.
     :param headers: additional headers of kinds ``status`` and ``body``.
     :param seconds: duration of ``hang`` and ``delay``, always in real time: clients time out in it.
     :param effect_delay: the effect happens this many seconds (of the simulator's clock) later.
@@ -61,20 +63,28 @@ class Fault:
 
 
 class FaultBook:
-    """The faults to come, in the order in which they were added; safe to use from any thread."""
+    """The faults to come, in the order in which they were added; safe to use from any thread.
 
-    def __init__(self) -> None:
+    :param routes: short names of the routes there are.
+    """
+
+    def __init__(self, routes: Collection[str]) -> None:
+        self._routes = routes
         self._lock = threading.Lock()
         self._pages: list[_Page] = []
 
-    def add(self, fault: Fault) -> Fault:
-        """Add a fault behind the others.
+    def add(self, *faults: Fault) -> None:
+        """Add faults behind the others.
 
-        :param fault: what shall go wrong.
+        :param faults: what shall go wrong.
+        :raises ConfigError: when a route does not exist; then none is added.
         """
+        known = ", ".join(self._routes)
+        wrong = [each.route for each in faults if each.route not in (*self._routes, "*")]
+        if wrong:
+            raise ConfigError([f"no route {name!r}; there are * and {known}" for name in wrong])
         with self._lock:
-            self._pages.append(_Page(fault, fault.skip, fault.times))
-        return fault
+            self._pages.extend(_Page(each, each.skip, each.times) for each in faults)
 
     def clear(self) -> None:
         """Forget all faults."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 JDBC = "generic-jdbc-connector"
+#: Connector shown for a job of which only the runs are described.
+SCRIPTED = "hive-connector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,13 @@ class JobConfig(Outcome):
     outcomes: tuple[Outcome, ...] = ()
     statuses: tuple[str, ...] = ()
 
-    coerce = None  # a job has no short form
+    @classmethod
+    def coerce(cls, data: Any) -> Any:
+        """Turn a plain word into the name of a job.
+
+        :param data: what was given.
+        """
+        return {"name": data} if isinstance(data, str) else data
 
     def __post_init__(self) -> None:
         if (self.from_ is None) != (self.to is None):
@@ -113,43 +121,48 @@ class JobConfig(Outcome):
         """Return the job object that *create job* would have been sent."""
         if self.wire is not None:
             return {"job_type": self.type, **self.wire, "name": self.name}
-        source = SourceConfig(link="source", table="t") if self.from_ is None else self.from_
-        target = TargetConfig(link="target", table="t") if self.to is None else self.to
-        connector = "hive-connector" if self.from_ is None else JDBC
+        connector = SCRIPTED if self.from_ is None else JDBC
         disposable = {"schedulerConfig.disposableType": self.disposable}
         return {
             "job_type": self.type,
             "name": self.name,
             "from-connector-name": connector,
-            "from-link-name": source.link,
-            "from-config-values": _block("fromJobConfig", _source_inputs(source)),
+            "from-link-name": self.from_.link if self.from_ else "source",
+            "from-config-values": _block("fromJobConfig", _source_inputs(self.from_)),
             "to-connector-name": connector,
-            "to-link-name": target.link,
-            "to-config-values": _block("toJobConfig", _target_inputs(target)),
+            "to-link-name": self.to.link if self.to else "target",
+            "to-config-values": _block("toJobConfig", _target_inputs(self.to)),
             "driver-config-values": _block("schedulerConfig", disposable),
         }
 
 
+def inputs_in(block: object) -> Iterator[dict[str, Any]]:
+    """Yield the inputs in a block of configurations; what is malformed is passed over.
+
+    :param block: such as a job's ``from-config-values``.
+    """
+    configs = block.get("configs") if isinstance(block, dict) else None
+    for config in configs if isinstance(configs, list) else []:
+        inputs = config.get("inputs") if isinstance(config, dict) else None
+        # Some samples have an empty object where the list belongs.
+        for each in inputs if isinstance(inputs, list) else []:
+            if isinstance(each, dict):
+                yield each
+
+
 def inputs_of(job: Mapping[str, Any], block: str) -> dict[str, str]:
-    """Return the inputs of one block of a job as full name to value; empty where malformed.
+    """Return the inputs of one block of a job as full name to value.
 
     :param job: wire JSON of a job.
     :param block: ``from-config-values``, ``to-config-values`` or ``driver-config-values``.
     """
-    found: dict[str, str] = {}
-    values = job.get(block)
-    configs = values.get("configs") if isinstance(values, Mapping) else None
-    for config in configs if isinstance(configs, list) else []:
-        inputs = config.get("inputs") if isinstance(config, Mapping) else None
-        # Some samples have an empty object where the list belongs.
-        for each in inputs if isinstance(inputs, list) else []:
-            if isinstance(each, Mapping) and isinstance(each.get("name"), str):
-                value = each.get("value")
-                found[each["name"]] = "" if value is None else str(value)
-    return found
+    found = {str(each.get("name")): each.get("value") for each in inputs_in(job.get(block))}
+    return {name: "" if value is None else str(value) for name, value in found.items()}
 
 
-def _source_inputs(source: SourceConfig) -> dict[str, str]:
+def _source_inputs(source: SourceConfig | None) -> dict[str, str]:
+    if source is None:
+        return {}
     return {
         "fromJobConfig.useSql": "false" if source.sql is None else "true",
         "fromJobConfig.sql": source.sql or "",
@@ -160,7 +173,9 @@ def _source_inputs(source: SourceConfig) -> dict[str, str]:
     }
 
 
-def _target_inputs(target: TargetConfig) -> dict[str, str]:
+def _target_inputs(target: TargetConfig | None) -> dict[str, str]:
+    if target is None:
+        return {}
     return {
         "toJobConfig.schemaName": target.schema or "",
         "toJobConfig.tableName": target.table,

@@ -1,4 +1,4 @@
-"""Read plain data (YAML, JSON, keyword arguments) into dataclasses and report all problems at once."""
+"""Read plain data (YAML, JSON, arguments) into dataclasses and report all problems at once."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ConfigError(ValueError):
 def read(shape: type[T], data: object, where: str) -> T:
     """Read ``data`` as ``shape``.
 
-    A trailing underscore of a field name is dropped (``from_`` is the key ``from``). A dataclass may
-    have a class method ``coerce`` that turns a short form into a mapping.
+    A trailing underscore of a field name is dropped (``from_`` is the key ``from``). A dataclass
+    may have a class method ``coerce`` that turns a short form into a mapping.
 
     :param shape: a dataclass; its annotations are the rules.
     :param data: what was given.
@@ -65,7 +65,9 @@ class _Reader:
         return self._scalar(kind, data, where)
 
     def _wrong(self, where: str, wanted: str, data: object) -> None:
-        self._problems.append(f"{where}: {wanted} wanted, got {data!r}")
+        secret = any(word in where for word in ("password", "secret", "token"))
+        shown = "something else" if secret else repr(data)
+        self._problems.append(f"{where}: {wanted} wanted, got {shown}")
 
     def _optional(self, kind: Any, data: object, where: str) -> Any:
         if data is None:
@@ -77,6 +79,8 @@ class _Reader:
         # YAML reads a bare off as false; for a choice the word is meant.
         if isinstance(data, bool):
             data = "on" if data else "off"
+        elif isinstance(data, int):  # nor does a status need quotes
+            data = str(data)
         if data not in allowed:
             self._wrong(where, "one of " + ", ".join(map(str, allowed)), data)
         return data
@@ -116,8 +120,8 @@ class _Reader:
     def _record(self, shape: type, data: object, where: str) -> Any:
         if isinstance(data, shape):
             return data
-        if hasattr(shape, "coerce"):
-            data = shape.coerce(data)
+        if coerce := getattr(shape, "coerce", None):
+            data = coerce(data)
         if not isinstance(data, Mapping):
             self._wrong(where, "a mapping", data)
             return None

@@ -1,0 +1,74 @@
+"""``python -m airflow_provider_cdm.simulator``: the simulator as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import signal
+import sys
+import threading
+
+from airflow_provider_cdm.simulator.errors import MissingExtraError
+
+DEFAULT_PORT = 8642
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until interrupted.
+
+    :param arguments: of the command line, default those of the process.
+    :return: exit status: 0 after Ctrl-C or SIGTERM, 2 when it cannot start.
+    """
+    options = _parser().parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        return _serve(options, stop)
+    except (MissingExtraError, ValueError, OSError) as exc:
+        lines = str(exc).replace("\n", "\n  ")
+        sys.stderr.write(f"The simulator cannot start:\n  {lines}\n")
+        return 2
+
+
+def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
+    from airflow_provider_cdm.simulator import CdmSimulator
+    from airflow_provider_cdm.simulator.config import load
+
+    config = load(options.config)
+    if options.quotas:
+        config = dataclasses.replace(config, quotas=options.quotas)
+    with CdmSimulator(
+        config, host=options.host, port=options.port, allow_any_host=options.allow_any_host
+    ) as simulator:
+        sys.stdout.write(
+            f"CDM simulator: {simulator.url}\n"
+            f"export AIRFLOW_CONN_CDM_DEFAULT={shlex.quote(simulator.connection_json)}\n"
+        )
+        sys.stdout.flush()
+        stop.wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_cdm.simulator",
+        description="An offline stand-in for Huawei Cloud CDM and IAM.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML: users, clusters, links, jobs")
+    parser.add_argument("--host", default="127.0.0.1", help="default %(default)s")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 for any free one"
+    )
+    parser.add_argument(
+        "--allow-any-host",
+        action="store_true",
+        help="permit a host other machines can reach; nothing is guarded",
+    )
+    parser.add_argument("--quotas", choices=("off", "documented"), help="overrides the file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

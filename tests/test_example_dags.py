@@ -1,0 +1,252 @@
+"""The example DAGs, run by Airflow itself in real time against the simulator: real rows move."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import re
+import runpy
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import airflow
+import pytest
+
+from airflow_provider_cdm.client.errors import CdmSubmissionFailed
+from airflow_provider_cdm.simulator import CdmSimulator
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "example_dags"
+HOME = Path(os.environ["AIRFLOW_HOME"])
+RESULT = {
+    *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
+    *("counters", "execute_date", "last_update_date", "duration_seconds"),
+}
+COLUMNS = "(id INTEGER PRIMARY KEY, order_date TEXT, amount NUMERIC{constraint})"
+#: Airflow 2.11 cannot delete a run outside of its web server, so no logical date comes twice.
+UNUSED_DAYS = (date(2026, 3, 1) + timedelta(days=3 * n) for n in itertools.count())
+
+
+@dataclass
+class Database:
+    """A SQLite file with orders."""
+
+    path: Path
+
+    def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute one statement."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            return connection.execute(sql, values).fetchall()
+
+    def orders(self, day: date | None = None) -> list[tuple[Any, ...]]:
+        """Return the orders of one day, or all of them."""
+        condition, values = ("WHERE order_date = ?", [str(day)]) if day else ("", [])
+        return self.run(f"SELECT * FROM orders {condition} ORDER BY id", *values)
+
+
+@dataclass
+class Demo:
+    """A shop with three days of orders, an empty warehouse, and a CDM between them.
+
+    :param days: the days that have orders.
+    """
+
+    sim: CdmSimulator
+    shop: Database
+    warehouse: Database
+    days: list[date] = field(default_factory=lambda: [next(UNUSED_DAYS)])
+
+    def __post_init__(self) -> None:
+        self.days += [self.days[0] + timedelta(days=1), self.days[0] + timedelta(days=2)]
+        self.shop.run(f"CREATE TABLE orders {COLUMNS.format(constraint='')}")
+        self.warehouse.run(
+            f"CREATE TABLE orders {COLUMNS.format(constraint=' CHECK (amount > 0)')}"
+        )
+        for number in range(30):
+            day = self.days[number % 3]
+            self.shop.run("INSERT INTO orders VALUES (?, ?, ?)", number, str(day), number + 0.5)
+
+    def spoil(self, day: date) -> None:
+        """Let the warehouse refuse one of the day's orders."""
+        self.shop.run("UPDATE orders SET amount = 0 WHERE id = ?", self.shop.orders(day)[-1][0])
+
+    def mend(self) -> None:
+        """Undo :meth:`spoil`."""
+        self.shop.run("UPDATE orders SET amount = 9.9 WHERE amount = 0")
+
+
+@pytest.fixture
+def demo(tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
+    """The demo's simulator, quicker, and with little data."""
+    folder = HOME / "dags"
+    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
+    config = Path(shutil.copy(EXAMPLES / "demo_simulator.yaml", tmp_path))
+    databases = [Database(tmp_path / name) for name in ("source.db", "target.db")]
+    with CdmSimulator(config) as sim:
+        for job in sim.config.clusters[0].jobs:
+            sim.add_job(job.name, seconds=0.3)
+        monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
+        yield Demo(sim, *databases)
+
+
+def load(name: str, **settings: Any) -> Any:
+    """Load an example DAG, and make its tasks impatient.
+
+    :param settings: attributes for those tasks that have them.
+    """
+    dag = runpy.run_path(str(HOME / "dags" / f"{name}.py"))["dag"]
+    quick = {"poll_interval": 0.1, "poke_interval": 0.1, "retry_delay": timedelta(seconds=0.1)}
+    for task in dag.tasks:
+        for attribute, value in {**quick, **settings}.items():
+            if hasattr(task, attribute):
+                setattr(task, attribute, value)
+    return dag
+
+
+def run(dag: Any, day: date) -> Any:
+    """Let Airflow run a DAG for one logical date."""
+    at = datetime.combine(day, time(), UTC)
+    if airflow.__version__.startswith("2."):
+        return dag.test(execution_date=at)
+    return dag.test(logical_date=at)
+
+
+def result(dag_run: Any, task_id: str) -> dict[str, Any]:
+    """Read what a task returned from Airflow's database."""
+    query = "SELECT value FROM xcom WHERE run_id = ? AND task_id = ? AND key = 'return_value'"
+    ((value,),) = Database(HOME / "airflow.db").run(query, dag_run.run_id, task_id)
+    found: dict[str, Any] = json.loads(value)
+    return found
+
+
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker", "deferrable"])
+
+
+@MODES
+def test_daily_migration(deferrable: bool, demo: Demo) -> None:
+    """Each run moves the rows of its own logical date, and returns what CDM counted."""
+    for count, day in enumerate(demo.days[:2], start=1):
+        done = run(load("example_cdm_daily_migration", deferrable=deferrable), day)
+        assert done.state == "success"
+        assert demo.warehouse.orders() == sorted(
+            row for each in demo.days[:count] for row in demo.shop.orders(each)
+        )
+        returned = result(done, "move_orders")
+        assert set(returned) == RESULT
+        assert (returned["status"], returned["submission_id"]) == ("SUCCEEDED", count)
+        assert returned["counters"]["ROWS_WRITTEN"] == len(demo.shop.orders(day)) == 10
+    assert [dict(each.variables) for each in demo.sim.runs("orders_daily")] == [
+        {"dt": str(day)} for day in demo.days[:2]
+    ]
+
+
+@MODES
+def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
+    """When the target refuses a row the task fails with CDM's reason, and nothing is moved."""
+    day = demo.days[0]
+    demo.spoil(day)
+    reasons: list[Any] = []
+    dag = load(
+        "example_cdm_daily_migration",
+        deferrable=deferrable,
+        retries=0,
+        on_failure_callback=[lambda context: reasons.append(context["exception"])],
+    )
+    assert run(dag, day).state == "failed"
+    (reason,) = reasons
+    assert isinstance(reason, CdmSubmissionFailed)
+    assert "CHECK constraint failed: amount > 0" in str(reason)
+    assert reason.submission.status == "FAILED"
+    assert demo.warehouse.orders() == []
+
+
+@MODES
+def test_a_retry_after_mending(deferrable: bool, demo: Demo) -> None:
+    """When the cause is mended between two attempts, the second one moves the day, once."""
+    day = demo.days[0]
+    demo.spoil(day)
+    moved: list[Any] = []
+
+    def mend(context: Any) -> None:
+        moved.append(demo.warehouse.orders())
+        demo.mend()
+
+    dag = load("example_cdm_daily_migration", deferrable=deferrable, on_retry_callback=[mend])
+    done = run(dag, day)
+    assert done.state == "success"
+    assert moved == [[]]
+    assert demo.warehouse.orders() == demo.shop.orders(day)
+    assert [each.status for each in demo.sim.runs("orders_daily")] == ["FAILED", "SUCCEEDED"]
+    assert result(done, "move_orders")["submission_id"] == 2
+
+
+def test_start_then_wait(demo: Demo) -> None:
+    """The sensors wait for the runs that the start tasks made, and for CDM's own."""
+    demo.sim.start("stock_nightly", auto=True)
+    done = run(load("example_cdm_start_then_wait"), demo.days[0])
+    assert done.state == "success"
+    assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
+    for subject, job in (
+        ("orders", "orders_daily"),
+        ("customers", "customers_daily"),
+        ("stock", "stock_nightly"),
+    ):
+        returned = result(done, f"wait_for_{subject}")
+        (ended,) = demo.sim.runs(job)
+        assert set(returned) == RESULT
+        assert (returned["job_name"], returned["submission_id"]) == (job, ended.submission_id)
+
+
+def test_every_mode_returns_the_same(demo: Demo) -> None:
+    """Whoever waits, and in whichever way, the result is the same but for the run's own figures."""
+    day = demo.days[0]
+    returned = []
+    for number, deferrable in enumerate((False, True)):
+        done = run(load("example_cdm_daily_migration", deferrable=deferrable), demo.days[number])
+        returned.append(result(done, "move_orders"))
+    for number, settings in enumerate(
+        ({"mode": "poke"}, {"mode": "reschedule"}, {"deferrable": True})
+    ):
+        demo.sim.start("stock_nightly", auto=True)
+        day = demo.days[number]
+        done = run(load("example_cdm_start_then_wait", **settings), day)
+        returned.append(result(done, "wait_for_orders"))
+    own = {"submission_id", "creation_date", "execute_date", "last_update_date", "duration_seconds"}
+    first, *others = [
+        {key: type(value) if key in own else value for key, value in each.items()}
+        for each in returned
+    ]
+    assert others == [first] * 4
+    assert len({each["submission_id"] for each in returned}) == 5
+
+
+def dag_bag(folder: Path) -> Any:
+    """Parse a folder in the way of Airflow's DAG processor."""
+    try:
+        module = importlib.import_module("airflow.dag_processing.dagbag")
+    except ImportError:
+        module = importlib.import_module("airflow.models.dagbag")
+    return module.DagBag(str(folder), load_op_links=False)
+
+
+def test_examples_parse(airflow_database: None) -> None:
+    """Airflow finds both DAGs and has nothing to complain about."""
+    bag = dag_bag(EXAMPLES)
+    assert bag.import_errors == {}
+    assert set(bag.dag_ids) == {"example_cdm_daily_migration", "example_cdm_start_then_wait"}
+
+
+def test_the_dag_of_the_readme_parses(tmp_path: Path, airflow_database: None) -> None:
+    """Whoever copies the DAG out of the README gets one that Airflow accepts."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "readme.py").write_text(code)
+    bag = dag_bag(tmp_path)
+    assert (bag.import_errors, len(bag.dag_ids)) == ({}, 1)
