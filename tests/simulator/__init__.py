@@ -1,0 +1,1 @@
+"""Tests of the simulator, over real HTTP; time is moved by hand."""

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from airflow_provider_cdm.simulator import CdmSimulator, Fault, ManualClock
+from airflow_provider_cdm.simulator.schema import ConfigError
+
+from .speaking import Cdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return {"clusters": [{"name": "demo", "jobs": ["load", "other"]}]}
+
+
+def raw(sim: CdmSimulator, cdm: Cdm) -> bytes:
+    """Start the job through a bare socket and return everything up to the end of the stream."""
+    path = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/job/load/start"
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {cdm.login()}\r\n"
+    with socket.create_connection(("127.0.0.1", int(sim.url.rsplit(":")[-1]))) as connection:
+        connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+        connection.settimeout(5)
+        return connection.recv(65_536)
+
+
+@pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
+def test_drop(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
+    """A drop ends the stream cleanly without a byte, before or after the effect."""
+    sim.fail("start", "drop", when)
+    assert raw(sim, cdm) == b""
+    assert len(sim.runs("load")) == runs
+
+
+@pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
+def test_reset(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
+    """A reset is seen as one, not as the end of the stream."""
+    sim.fail("start", "reset", when)
+    with pytest.raises(ConnectionResetError):
+        raw(sim, cdm)
+    assert len(sim.runs("load")) == runs
+
+
+def test_hang_closes_in_the_end(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A hang of some seconds is silent for as long and then closes the connection."""
+    sim.fail("start", "hang", "after", seconds=0.1)
+    began = time.monotonic()
+    assert raw(sim, cdm) == b""
+    assert time.monotonic() - began >= 0.1
+    assert sim.runs("load")[0].active
+
+
+def test_hang_times_out_the_client(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A hang without seconds outlasts the client's patience; the request is on record."""
+    sim.fail("status", "hang")
+    token = cdm.login()
+    with pytest.raises(requests.ReadTimeout):
+        requests.get(f"{cdm.base}/job/load/status", headers={"X-Auth-Token": token}, timeout=0.1)
+    assert (sim.requests[-1].route, sim.requests[-1].status) == ("status", None)
+
+
+def test_many_hangs_block_nobody(config: dict[str, Any]) -> None:
+    """Sixty hanging requests neither delay another one nor the end of the simulator."""
+    with ThreadPoolExecutor(60) as pool, CdmSimulator(config) as sim:
+        cdm = Cdm(sim)
+        cdm.start("load")
+        sim.fail("submissions", "hang", times=None)
+        hanging = [pool.submit(cdm.history, "load") for _ in range(60)]
+        while sum(request.route == "submissions" for request in sim.requests) < 60:
+            time.sleep(0.005)
+        began = time.monotonic()
+        assert cdm.status("load")["submission-id"] == 1
+        assert time.monotonic() - began < 1
+        sim.__exit__(None, None, None)
+        assert time.monotonic() - began < 2
+        assert all(isinstance(each.exception(), requests.ConnectionError) for each in hanging)
+        sim.__enter__()
+
+
+@pytest.mark.parametrize(("when", "early"), [("before", 0), ("after", 1)])
+def test_delay(sim: CdmSimulator, cdm: Cdm, when: Any, early: int) -> None:
+    """A delay answers properly but late; "before", the effect is late as well."""
+    sim.fail("start", "delay", when, seconds=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(cdm.start, "load")
+        while not sim.requests or sim.requests[-1].route != "start":
+            time.sleep(0.005)
+        time.sleep(0.1)
+        assert len(sim.runs("load")) == early
+        assert answer.result()["submission-id"] == 1
+
+
+@pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
+def test_status(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
+    """A status comes with the given headers and, without a body, with one the gateway has."""
+    sim.fail("start", "status", when, status=503, headers={"Retry-After": "7"})
+    answer = cdm.on_job("PUT", "load", "/start")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert answer.json()["error_code"] == "APIGW.0613"
+    assert len(sim.runs("load")) == runs
+
+
+def test_status_of_other_kinds(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A failing IAM speaks as IAM does; a redirect has no body; a body may be given."""
+    sim.fail("token", "status", status=401)
+    answer = requests.post(f"{sim.url}/v3/auth/tokens", json={}, timeout=5)
+    assert answer.json()["error"]["code"] == 401
+    sim.fail("status", "status", status=302, headers={"Location": "/elsewhere"})
+    redirect = cdm.on_job("GET", "load", "/status", allow_redirects=False)
+    assert (redirect.status_code, redirect.content) == (302, b"")
+    sim.fail("status", "status", status=500, body={"errCode": "Cdm.0202"})
+    assert cdm.on_job("GET", "load", "/status").json() == {"errCode": "Cdm.0202"}
+
+
+@pytest.mark.parametrize("body", ["<html>proxy</html>", '{"submissions":[{"job', ""])
+def test_body(sim: CdmSimulator, cdm: Cdm, body: str) -> None:
+    """A body replaces what would have been answered, with status 200."""
+    sim.fail("start", "body", "after", body=body)
+    answer = cdm.on_job("PUT", "load", "/start")
+    assert (answer.status_code, answer.text, len(sim.runs("load"))) == (200, body, 1)
+
+
+def test_object_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
+    """An object as body is sent as JSON, bytes as they are; the state can still be shown."""
+    sim.fail("status", "body", body={"submissions": []})
+    sim.fail("status", "body", body=b"\xff")
+    assert requests.get(f"{sim.url}/_sim/state", timeout=5).json()["faults"][1]["kind"] == "body"
+    assert cdm.on_job("GET", "load", "/status").json() == {"submissions": []}
+    assert cdm.on_job("GET", "load", "/status").content == b"\xff"
+
+
+def test_times_skip_and_job(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A fault passes some requests by, hits some, and never those about other jobs."""
+    sim.fail("status", "status", status=500, job="load", skip=1, times=2)
+    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(5)]
+    assert seen == [200, 500, 500, 200, 200]
+    sim.fail("status", "status", status=500, job="load", times=None)
+    assert cdm.on_job("GET", "other", "/status").status_code == 200
+    assert cdm.on_job("GET", "load", "/status").status_code == 500
+
+
+def test_order(sim: CdmSimulator, cdm: Cdm) -> None:
+    """Faults are used up in the order in which they were added."""
+    cdm.status("load")
+    sim.fail("status", "status", status=500)
+    sim.faults.add(Fault(route="*", kind="status", status=502))
+    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)]
+    assert (seen, sim.faults.remaining()) == ([500, 502, 200], [])
+
+
+def test_refused_request_keeps_the_fault(sim: CdmSimulator, cdm: Cdm) -> None:
+    """An "after" fault waits for a request that had an effect."""
+    sim.fail("start", "drop", "after")
+    assert cdm.on_job("PUT", "missing", "/start").status_code == 400
+    with pytest.raises(requests.ConnectionError):
+        cdm.start("load")
+
+
+@pytest.mark.parametrize("kind", ["drop", "status"])
+def test_late_effect(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, kind: Any) -> None:
+    """The effect of a request may come some time after its answer went wrong."""
+    sim.fail("start", kind, "after", effect_delay=30, status=504)
+    if kind == "drop":
+        with pytest.raises(requests.ConnectionError):
+            cdm.start("load")
+    else:
+        assert cdm.on_job("PUT", "load", "/start").status_code == 504
+    clock.advance(29)
+    assert cdm.status("load")["status"] == "NEVER_EXECUTED"
+    clock.advance(1)
+    assert cdm.status("load")["submission-id"] == 1
+    assert sim.runs("load")[0].user == sim.user
+
+
+def test_reset_of_the_simulator(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A reset forgets requests, faults, runs, tokens and plans, and drops what hangs."""
+    cdm.start("load")
+    sim.fail("start", "drop", effect_delay=5)
+    with pytest.raises(requests.ConnectionError):
+        cdm.start("load")
+    sim.add_job("added")
+    sim.fail("stop", "hang", times=None)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(cdm.on_job, "PUT", "load", "/stop")
+        while sim.requests[-1].route != "stop":
+            time.sleep(0.005)
+        sim.reset()
+        assert isinstance(hanging.exception(5), requests.ConnectionError)
+    clock.advance(100)
+    assert (sim.requests, sim.faults.remaining(), sim.runs("load")) == ([], [], [])
+    assert cdm.on_job("GET", "load", "/status").status_code == 401  # the token is unknown now
+    assert Cdm(sim).status("load")["status"] == "NEVER_EXECUTED"
+    assert Cdm(sim).on_job("GET", "added").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sim: sim.fail("strat", "drop"),
+        lambda sim: sim.fail("start", "explode"),
+        lambda sim: sim.fail("start", "status"),
+        lambda sim: sim.fail("start", "delay"),
+        lambda sim: sim.fail("start", "delay", seconds=1, effect_delay=1),
+        lambda sim: sim.fail("start", "drop", tmies=2),
+    ],
+)
+def test_wrong_faults_are_refused(
+    sim: CdmSimulator, call: Callable[[CdmSimulator], object]
+) -> None:
+    """A fault that could never do what is meant is refused when it is scripted."""
+    with pytest.raises(ValueError, match=r"strat|kind|needs|tmies"):
+        call(sim)
+
+
+def test_faults_from_the_configuration() -> None:
+    """Faults of the configuration are there from the start and after each reset."""
+    fault = {"route": "token", "kind": "status", "status": 500}
+    with CdmSimulator({"faults": [fault]}) as sim:
+        for _ in range(2):
+            with pytest.raises(AssertionError):
+                Cdm(sim).login()
+            Cdm(sim).login()
+            sim.reset()
+    with pytest.raises(ConfigError, match=r"faults\[0\].kind"):
+        CdmSimulator({"faults": [{"route": "token", "kind": "?"}]})
+
+
+def test_hits_are_counted_across_threads(sim: CdmSimulator, cdm: Cdm) -> None:
+    """However many requests come at once, a fault hits as many as it says."""
+    cdm.status("load")
+    sim.fail("status", "status", status=500, times=5)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: cdm.on_job("GET", "load", "/status"), range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 15 + [500] * 5
+
+
+def test_no_thread_is_left(config: dict[str, Any]) -> None:
+    """After the block no thread of the simulator is running any more."""
+    with CdmSimulator(config) as sim:
+        Cdm(sim).start("load")
+    assert not [each for each in threading.enumerate() if each.name.startswith("cdm-simulator")]
