@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.simulator import CdmSimulator
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
 
 JOB = "orders"
@@ -88,23 +89,96 @@ def test_errors_cross_with_their_type(error: errors.CdmError) -> None:
     assert getattr(raised.value, "submission", None) == getattr(error, "submission", None)
 
 
-def test_cancellation_passes(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+def test_cancellation_passes_and_stops_nothing(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trigger that is cancelled ends without an event; Airflow will run it again elsewhere."""
+    monkeypatch.setattr("airflow_provider_cdm.triggers.TRIGGERS_HEAR_OF_KILLS", True)
+    asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
+    assert [request.route for request in sim.requests].count("stop") == 0
+
+
+def waiting_trigger(sim: CdmSimulator, **arguments: Any) -> CdmSubmissionTrigger:
+    """A trigger for a run that goes on for long."""
     sim.add_job(JOB, seconds=10_000)
     number = sim.start(JOB).submission_id
-    trigger = CdmSubmissionTrigger(
-        job_name=JOB, cluster_id=sim.cluster_id, submission_id=number, poll_interval=1
+    return CdmSubmissionTrigger(
+        job_name=JOB,
+        cluster_id=sim.cluster_id,
+        submission_id=number,
+        poll_interval=1,
+        **{"cancel_on_kill": True, **arguments},
     )
 
-    async def cancel() -> None:
-        task = asyncio.ensure_future(anext(trigger.run()))
-        while not any(  # noqa: ASYNC110 - the server is another thread
-            request.route == "status" for request in sim.requests
-        ):
-            await asyncio.sleep(0)
-        task.cancel()
+
+async def cancelled_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulator) -> None:
+    """Cancel a trigger after its first look, as the triggerer does."""
+    task = asyncio.ensure_future(anext(trigger.run()))  # type: ignore[arg-type,var-annotated,unused-ignore]
+    while not any(request.route == "status" for request in sim.requests):  # noqa: ASYNC110 - the server is another thread
+        await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
         await task
 
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(cancel())
-    assert sim.runs(JOB)[-1].status == "RUNNING"
+
+@pytest.mark.parametrize(
+    ("cancel_on_kill", "foreign", "expected"),
+    [(True, False, "STOPPED"), (False, False, "RUNNING"), (True, True, "RUNNING")],
+    ids=["ours", "switched off", "somebody else's"],
+)
+def test_on_kill(
+    cancel_on_kill: bool,
+    foreign: bool,
+    expected: str,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``on_kill`` stops the run that the task waited for, also while it is cancelled itself."""
+    monkeypatch.setattr("airflow_provider_cdm.triggers.TRIGGERS_HEAR_OF_KILLS", True)
+    trigger = waiting_trigger(sim, cancel_on_kill=cancel_on_kill)
+
+    async def kill() -> None:
+        await cancelled_while_waiting(trigger, sim)
+        if foreign:
+            sim.stop(JOB)
+            clock.advance(60)
+            sim.start(JOB)
+            clock.advance(60)
+        killing = asyncio.ensure_future(trigger.on_kill())
+        for _ in range(3):
+            await asyncio.sleep(0)
+            killing.cancel()
+        await killing
+
+    asyncio.run(kill())
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("deferred", "RUNNING"), ("failed", "STOPPED"), (None, "STOPPED"), ("?", "RUNNING")],
+    ids=["triggerer restart", "marked failed", "cleared", "unreadable"],
+)
+def test_cancelled_below_airflow_3_3(
+    state: str | None,
+    expected: str,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where triggers hear of no kill, the task's state tells a user's act from a restart."""
+
+    async def look(_: Any) -> str | None:
+        if state == "?":
+            raise OSError("the metadata database is away")
+        return state
+
+    monkeypatch.setattr("airflow_provider_cdm.triggers.TRIGGERS_HEAR_OF_KILLS", False)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.aget_task_state", look)
+    asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == expected
