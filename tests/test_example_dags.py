@@ -12,9 +12,10 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import airflow
@@ -22,6 +23,7 @@ import pytest
 
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.simulator import CdmSimulator
+from airflow_provider_cdm.triggers import CdmSubmissionTrigger
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example_dags"
@@ -30,7 +32,8 @@ RESULT = {
     *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
     *("counters", "execute_date", "last_update_date", "duration_seconds"),
 }
-COLUMNS = "(id INTEGER PRIMARY KEY, order_date TEXT, amount NUMERIC{constraint})"
+# No key: a migration that ran twice shall show as double rows, not as an error.
+TABLE = "CREATE TABLE orders (id INTEGER, order_date TEXT, amount NUMERIC {constraint})"
 #: Airflow 2.11 cannot delete a run outside of its web server, so no logical date comes twice.
 UNUSED_DAYS = (date(2026, 3, 1) + timedelta(days=3 * n) for n in itertools.count())
 
@@ -54,25 +57,19 @@ class Database:
 
 @dataclass
 class Demo:
-    """A shop with three days of orders, an empty warehouse, and a CDM between them.
-
-    :param days: the days that have orders.
-    """
+    """A shop with three days of orders, an empty warehouse, and a CDM between them."""
 
     sim: CdmSimulator
     shop: Database
     warehouse: Database
-    days: list[date] = field(default_factory=lambda: [next(UNUSED_DAYS)])
+    days: list[date]
 
     def __post_init__(self) -> None:
-        self.days += [self.days[0] + timedelta(days=1), self.days[0] + timedelta(days=2)]
-        self.shop.run(f"CREATE TABLE orders {COLUMNS.format(constraint='')}")
-        self.warehouse.run(
-            f"CREATE TABLE orders {COLUMNS.format(constraint=' CHECK (amount > 0)')}"
-        )
+        self.shop.run(TABLE.format(constraint=""))
+        self.warehouse.run(TABLE.format(constraint="CHECK (amount > 0)"))
         for number in range(30):
-            day = self.days[number % 3]
-            self.shop.run("INSERT INTO orders VALUES (?, ?, ?)", number, str(day), number + 0.5)
+            day = str(self.days[number % 3])
+            self.shop.run("INSERT INTO orders VALUES (?, ?, ?)", number, day, number + 0.5)
 
     def spoil(self, day: date) -> None:
         """Let the warehouse refuse one of the day's orders."""
@@ -89,12 +86,31 @@ def demo(tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch
     folder = HOME / "dags"
     shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
     config = Path(shutil.copy(EXAMPLES / "demo_simulator.yaml", tmp_path))
-    databases = [Database(tmp_path / name) for name in ("source.db", "target.db")]
+    first = next(UNUSED_DAYS)
     with CdmSimulator(config) as sim:
         for job in sim.config.clusters[0].jobs:
             sim.add_job(job.name, seconds=0.3)
         monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
-        yield Demo(sim, *databases)
+        yield Demo(
+            sim,
+            shop=Database(tmp_path / "source.db"),
+            warehouse=Database(tmp_path / "target.db"),
+            days=[first + timedelta(days=n) for n in range(3)],
+        )
+
+
+@pytest.fixture
+def deferrals(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Gets an entry for every wait that goes to the triggerer."""
+    found: list[Any] = []
+    original = CdmSubmissionTrigger.run
+
+    def noticed(self: CdmSubmissionTrigger) -> Any:
+        found.append(self)
+        return original(self)
+
+    monkeypatch.setattr(CdmSubmissionTrigger, "run", noticed)
+    return found
 
 
 def load(name: str, **settings: Any) -> Any:
@@ -131,7 +147,7 @@ MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker
 
 
 @MODES
-def test_daily_migration(deferrable: bool, demo: Demo) -> None:
+def test_daily_migration(deferrable: bool, demo: Demo, deferrals: list[Any]) -> None:
     """Each run moves the rows of its own logical date, and returns what CDM counted."""
     for count, day in enumerate(demo.days[:2], start=1):
         done = run(load("example_cdm_daily_migration", deferrable=deferrable), day)
@@ -146,6 +162,7 @@ def test_daily_migration(deferrable: bool, demo: Demo) -> None:
     assert [dict(each.variables) for each in demo.sim.runs("orders_daily")] == [
         {"dt": str(day)} for day in demo.days[:2]
     ]
+    assert len(deferrals) == (2 if deferrable else 0)
 
 
 @MODES
@@ -206,19 +223,23 @@ def test_start_then_wait(demo: Demo) -> None:
 
 
 def test_every_mode_returns_the_same(demo: Demo) -> None:
-    """Whoever waits, and in whichever way, the result is the same but for the run's own figures."""
-    day = demo.days[0]
+    """Whoever waits, and in whichever way, returns the same but for the run's own figures."""
+    daily, two_tasks = "example_cdm_daily_migration", "example_cdm_start_then_wait"
+    ways: list[tuple[str, str, dict[str, Any]]] = [
+        (daily, "move_orders", {"deferrable": False}),
+        (daily, "move_orders", {"deferrable": True}),
+        (two_tasks, "wait_for_orders", {"mode": "poke", "deferrable": False}),
+        (two_tasks, "wait_for_orders", {"mode": "reschedule", "deferrable": False}),
+        (two_tasks, "wait_for_orders", {"deferrable": True}),
+    ]
     returned = []
-    for number, deferrable in enumerate((False, True)):
-        done = run(load("example_cdm_daily_migration", deferrable=deferrable), demo.days[number])
-        returned.append(result(done, "move_orders"))
-    for number, settings in enumerate(
-        ({"mode": "poke"}, {"mode": "reschedule"}, {"deferrable": True})
-    ):
+    for number, (dag_id, task_id, settings) in enumerate(ways):
         demo.sim.start("stock_nightly", auto=True)
-        day = demo.days[number]
-        done = run(load("example_cdm_start_then_wait", **settings), day)
-        returned.append(result(done, "wait_for_orders"))
+        done = run(load(dag_id, **settings), demo.days[number % 3])
+        assert done.state == "success"
+        returned.append(result(done, task_id))
+        while demo.sim.runs("stock_nightly")[-1].active:
+            sleep(0.05)
     own = {"submission_id", "creation_date", "execute_date", "last_update_date", "duration_seconds"}
     first, *others = [
         {key: type(value) if key in own else value for key, value in each.items()}

@@ -1,0 +1,58 @@
+"""Start CDM jobs in one task and wait for them in another, in three ways."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
+
+with DAG(
+    dag_id="example_cdm_start_then_wait",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    tags=["cdm", "example"],
+) as dag:
+    # [START howto_sensor_reschedule]
+    start_orders = CdmStartJobOperator(
+        task_id="start_orders", job_name="orders_daily", variables={"dt": "{{ ds }}"}
+    )
+    # Waits for this very run, whatever else the job does meanwhile. Between two looks it leaves the
+    # worker to others.
+    wait_for_orders = CdmSubmissionSensor(
+        task_id="wait_for_orders",
+        submission=start_orders.output,
+        mode="reschedule",
+        poke_interval=60,
+        timeout=timedelta(hours=6),
+    )
+    # [END howto_sensor_reschedule]
+
+    # [START howto_sensor_deferrable]
+    start_customers = CdmStartJobOperator(
+        task_id="start_customers", job_name="customers_daily", variables={"dt": "{{ ds }}"}
+    )
+    # The same in the triggerer, which waits for thousands of runs in one process.
+    wait_for_customers = CdmSubmissionSensor(
+        task_id="wait_for_customers",
+        submission=start_customers.output,
+        deferrable=True,
+        poke_interval=60,
+        timeout=timedelta(hours=6),
+    )
+    # [END howto_sensor_deferrable]
+
+    # [START howto_sensor_started_after]
+    # A job that CDM's own scheduler starts each night: take its first run after the day was over.
+    wait_for_stock = CdmSubmissionSensor(
+        task_id="wait_for_stock",
+        job_name="stock_nightly",
+        started_after="{{ data_interval_end }}",
+        poke_interval=60,
+        timeout=timedelta(hours=6),
+    )
+    # [END howto_sensor_started_after]

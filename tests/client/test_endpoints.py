@@ -1,0 +1,230 @@
+"""Every operation, through both drivers: what goes on the wire, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.following import Follower
+from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+Sent = Callable[..., list[Any]]
+
+JOB = "orders"
+START, STATUS, STOP = ("PUT", "start"), ("GET", "status"), ("PUT", "stop")
+HISTORY, SHOW = ("GET", "submissions"), ("GET", "show_job")
+PATHS = {
+    "start": "/cdm/job/orders/start",
+    "status": "/cdm/job/orders/status",
+    "stop": "/cdm/job/orders/stop",
+    "submissions": "/cdm/submissions",
+    "show_job": "/cdm/job/orders",
+}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation.
+
+    :param make: makes its flow of the flows, the cluster and the run that is active.
+    :param calls: method and route of each request to CDM.
+    :param result: what it must come to, or a part of it.
+    :param body: JSON of the first request.
+    """
+
+    make: Callable[[Any, str, RunRef], Any]
+    calls: list[tuple[str, str]]
+    result: Any
+    body: Any = None
+
+
+ACTIVE = {"submission_id": 1, "job_name": JOB, "status": "BOOTING"}
+STARTED = {"submission_id": 2, "job_name": JOB, "status": "BOOTING"}
+OPERATIONS = {
+    "start": Op(lambda f, c, _: f.call(endpoints.start_job(c, JOB)), [START], STARTED, body={}),
+    "start with variables": Op(
+        lambda f, c, _: f.call(
+            endpoints.start_job(c, JOB, {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"})
+        ),
+        [START],
+        STARTED,
+        body={"variables": {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"}},
+    ),
+    "status": Op(lambda f, c, _: f.call(endpoints.job_status(c, JOB)), [STATUS], [ACTIVE]),
+    "submissions": Op(
+        lambda f, c, _: f.call(endpoints.submissions(c, JOB)),
+        [HISTORY],
+        {"total": 1, "submissions": [ACTIVE]},
+    ),
+    "stop": Op(lambda f, c, _: f.stop(c, JOB), [STOP], True),
+    "show_job": Op(
+        lambda f, c, _: f.call(endpoints.show_job(c, JOB)),
+        [SHOW],
+        {"name": JOB, "job_type": "NORMAL_JOB"},
+    ),
+    "active_run": Op(lambda f, c, _: f.active_run(c, JOB), [STATUS], ACTIVE),
+    "first_run_since": Op(lambda f, c, _: f.first_run_since(c, JOB, 0), [HISTORY], ACTIVE),
+    "stop_run": Op(lambda f, c, run: f.stop_run(run), [STATUS, STOP], True),
+    "follow": Op(
+        lambda f, c, run: Follower(run).follow(f, poll_interval=1),
+        [STATUS, STATUS],
+        ACTIVE | {"status": "SUCCEEDED"},
+    ),
+}
+
+
+def seen(result: Any, wanted: Any) -> Any:
+    """The parts of a result that a table speaks about."""
+    if isinstance(wanted, list):
+        return [seen(one, part) for one, part in zip(result, wanted, strict=True)]
+    if not isinstance(wanted, dict):
+        return result
+    found = result if isinstance(result, dict) else {n: getattr(result, n) for n in wanted}
+    return {name: seen(found[name], part) for name, part in wanted.items()}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(
+    name: str,
+    drive: Drive,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """Each operation sends what the API documents, authorised, and returns what came back."""
+    operation = OPERATIONS[name]
+    sim.add_job(JOB)
+    run = RunRef(sim.cluster_id, JOB, sim.start(JOB).submission_id)
+    if name.startswith("start"):
+        clock.advance(10)
+    session = make_session()
+    result = drive(session, operation.make(session.flows, sim.cluster_id, run))
+    assert seen(result, operation.result) == operation.result
+
+    requests = sent()
+    prefix = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}"
+    assert [(r.method, r.path, dict(r.query)) for r in requests] == [
+        (method, prefix + PATHS[route], {"jname": JOB} if route == "submissions" else {})
+        for method, route in operation.calls
+    ]
+    assert [r.json() for r in requests] == [operation.body] + [None] * (len(requests) - 1)
+    token = drive(session, session.flows.access.token()).value
+    for request in requests:
+        assert request.headers["x-auth-token"] == token
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["x-language"] == "en-us"
+        assert request.headers["user-agent"].startswith("airflow-provider-cdm")
+        assert not {"authorization", "cookie"} & request.headers.keys()
+    assert len(sent("token")) == 1
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_token(
+    by: str,
+    drive: Drive,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """A token is asked for by password and scoped to the project, by id or by the region's name."""
+    scoped = {"id": sim.project_id} if by == "id" else {"name": sim.region}
+    session = make_session(project_id=scoped.get("id"))
+    token = drive(session, session.flows.access.token())
+    assert (token.project_id, token.project_name) == (sim.project_id, sim.region)
+    assert (token.user_name, token.expires_at) == (sim.user, clock.now() + 86_400)
+    [request] = sent("token")
+    assert (request.method, request.path) == ("POST", "/v3/auth/tokens")
+    assert request.query["nocatalog"]
+    assert request.headers["content-type"] == "application/json;charset=utf8"
+    assert "x-auth-token" not in request.headers
+    user = {"name": sim.user, "password": sim.password, "domain": {"name": sim.domain}}
+    assert request.json() == {
+        "auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": scoped},
+        }
+    }
+
+
+PIECES = ["华东", "a.b", "..", ".", "/", "%", "%2F", "?", "#", "+", "&", " ", "=", ";", "\\", "\n"]
+NAMES = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=240),
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join),
+)
+
+
+@given(NAMES)
+@example(".")
+@example("..")
+@example("....")
+@example("../../x/cdm/job/other")
+@example("订单 日报/a.b%2F?#+&")
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_names_arrive_unchanged(
+    drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, name: str
+) -> None:
+    """Whatever a job's name is made of, the job that is started, shown and stopped is that job."""
+    sim.add_job(name)
+    before = len(sim.runs(name))
+    session = make_session()
+    flows, cluster = session.flows, sim.cluster_id
+    started = drive(session, flows.call(endpoints.start_job(cluster, name)))
+    [*_, run] = sim.runs(name)
+    assert (len(sim.runs(name)), run.submission_id) == (before + 1, started.submission_id)
+    [shown] = drive(session, flows.call(endpoints.job_status(cluster, name)))
+    history = drive(session, flows.call(endpoints.submissions(cluster, name)))
+    assert RunRef.of(shown) == RunRef.of(history.submissions[0]) == RunRef.of(started)
+    assert drive(session, flows.stop_run(RunRef.of(started)))
+    clock.advance(10)
+    assert sim.runs(name)[-1].status == "STOPPED"
+
+
+@pytest.mark.parametrize(
+    ("name", "segment"),
+    [
+        ("a.b", "a.b"),
+        (".", "%2E"),
+        ("..", "%2E%2E"),
+        ("a/b", "a%2Fb"),
+        ("a b", "a%20b"),
+        ("50%", "50%25"),
+        ("a+b&c=d?e#f", "a%2Bb%26c%3Dd%3Fe%23f"),
+        ("订单", "%E8%AE%A2%E5%8D%95"),
+    ],
+)
+def test_names_on_the_wire(
+    name: str,
+    segment: str,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """A name is one percent-encoded segment of the path, also where hops would fold it."""
+    sim.add_job(name)
+    session = make_session()
+    drive(session, session.flows.call(endpoints.start_job(sim.cluster_id, name)))
+    assert sent("start")[0].path.endswith(f"/cdm/job/{segment}/start")
+
+
+def test_job_named_all() -> None:
+    """A job named "all" cannot be shown, since that name lists all jobs."""
+    with pytest.raises(errors.CdmConfigError, match="Rename"):
+        endpoints.show_job("c", "all")

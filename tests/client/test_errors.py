@@ -1,0 +1,162 @@
+"""Errors as values: they cross processes whole, and none shows a secret."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.messages import Request, TransportError
+from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+
+SUBMISSION = Submission("c", "orders", "FAILED", 7, counters={"ROWS_READ": 1}, error_summary="no")
+
+
+def family(cls: type[errors.CdmError]) -> Iterator[type[errors.CdmError]]:
+    """A class and all below it."""
+    yield cls
+    for below in cls.__subclasses__():
+        yield from family(below)
+
+
+CLASSES = sorted(set(family(errors.CdmError)), key=lambda cls: cls.__name__)
+
+
+def make(cls: type[errors.CdmError]) -> errors.CdmError:
+    """An error with something in every attribute."""
+    error: errors.CdmError
+    if issubclass(cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout):
+        error = cls("what happened", SUBMISSION)
+    else:
+        error = cls("what happened", effect_unknown=True, retry_after=7.5)
+    error.http_status, error.code, error.request_id = 500, "Cdm.0036", "r-1"
+    error.retryable = not cls.default_retryable
+    return error
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "travel",
+    [copy.copy, copy.deepcopy]
+    + [lambda error, p=p: pickle.loads(pickle.dumps(error, p)) for p in range(6)],
+)
+def test_errors_travel_whole(
+    cls: type[errors.CdmError], travel: Callable[[errors.CdmError], errors.CdmError]
+) -> None:
+    """Every error is picklable and keeps class, message and all attributes."""
+    error = make(cls)
+    error.add_note("seen on the worker")
+    revived = travel(error)
+    assert type(revived) is cls
+    assert (str(revived), revived.args) == (str(error), error.args)
+    assert vars(revived) == vars(error)
+    assert {"retryable", "effect_unknown", "retry_after", "__notes__"} <= vars(revived).keys()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_transport_errors_travel_whole(sent: bool) -> None:
+    """So is the error of the transport."""
+    revived = pickle.loads(pickle.dumps(TransportError("refused", sent=sent)))
+    assert (type(revived), revived.reason, revived.sent) == (TransportError, "refused", sent)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_errors_cross_as_json(cls: type[errors.CdmError]) -> None:
+    """What the triggerer reports is raised on the worker as the same error."""
+    error = make(cls)
+    payload = json.loads(json.dumps(errors.to_payload(error)))
+    revived = errors.from_payload(payload, SUBMISSION)
+    assert type(revived) is cls
+    kept = ("message", "http_status", "code", "request_id", "retryable")
+    assert [getattr(revived, n) for n in kept] == [getattr(error, n) for n in kept]
+    if issubclass(cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout):
+        assert vars(revived)["submission"] == SUBMISSION
+
+
+@pytest.mark.parametrize(
+    ("payload", "cls"),
+    [
+        (None, errors.CdmBadResponse),
+        ("CdmNotFound", errors.CdmBadResponse),
+        ({}, errors.CdmBadResponse),
+        ({"type": "CdmNotFound"}, errors.CdmBadResponse),
+        ({"message": "m"}, errors.CdmError),
+        ({"type": "OfALaterVersion", "message": "m"}, errors.CdmError),
+        ({"type": "to_payload", "message": "m"}, errors.CdmError),
+        ({"type": "Any", "message": "m"}, errors.CdmError),
+        ({"type": ["CdmNotFound"], "message": "m"}, errors.CdmError),
+        ({"type": "CdmSubmissionFailed", "message": "m"}, errors.CdmError),
+        ({"type": "CdmWaitTimeout", "message": "m"}, errors.CdmWaitTimeout),
+    ],
+)
+def test_any_payload_is_an_error(payload: Any, cls: type[errors.CdmError]) -> None:
+    """Whatever is reported, the worker raises an error, never a success or a surprise."""
+    assert type(errors.from_payload(payload)) is cls
+
+
+PASSWORD, PROXY_PASSWORD = "Pa55/w0rd&of='us'", "proxyPa55"
+TROUBLES: dict[str, Callable[[CdmSimulator], object]] = {
+    "wrong password": lambda sim: None,
+    "token not JSON": lambda sim: sim.fail("token", "body", body="<html>", times=None),
+    "token cut off": lambda sim: sim.fail("token", "body", "after", body='{"token": {'),
+    "IAM down": lambda sim: sim.fail("token", "drop", times=None),
+    "token refused": lambda sim: sim.fail("status", "status", status=401, times=None),
+    "not found": lambda sim: None,
+    "CDM down": lambda sim: sim.fail("status", "reset", times=None),
+    "nonsense": lambda sim: sim.fail("status", "body", body="[]", times=None),
+    "throttled": lambda sim: sim.fail("status", "status", status=429, times=None),
+}
+
+
+@pytest.mark.parametrize("config", [{"users": [{"name": "airflow", "password": PASSWORD}]}])
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_no_secret_shows(
+    trouble: str,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No error, log line or repr holds the password or the token, whatever went wrong."""
+    caplog.set_level(logging.DEBUG)
+    TROUBLES[trouble](sim)
+    wrong = {"password": f"{PASSWORD}?"} if trouble == "wrong password" else {}
+    session = make_session(**wrong)
+    with pytest.raises(errors.CdmError) as caught:
+        drive(session, session.flows.active_run(sim.cluster_id, "orders"))
+    shown = [*traceback.format_exception(caught.value), repr(caught.value), caplog.text]
+    shown += [repr(errors.to_payload(caught.value)), repr(session), repr(session.settings)]
+    shown += [repr(session.settings.credentials), repr(session.flows)]
+    secrets = [PASSWORD, PASSWORD.replace("'", "\\'")]
+    for request in sim.requests:
+        shown.append(repr(Request("PUT", "http://x", dict(request.headers), request.body)))
+        secrets += [request.headers.get("x-auth-token", PASSWORD)]
+    with caplog.at_level(logging.CRITICAL):
+        sim.faults.clear()
+        if not wrong:
+            token = drive(session, session.flows.access.token())
+            shown, secrets = [*shown, repr(token)], [*secrets, token.value]
+    for secret in secrets:
+        assert not [text for text in shown if secret in text]
+
+
+@pytest.mark.parametrize("port", ["1", "bad", "99999999"])
+def test_no_proxy_password_shows(port: str, drive: Drive, make_session: MakeSession) -> None:
+    """A proxy that cannot be reached or understood is named without its password."""
+    session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
+    with pytest.raises(errors.CdmUnavailable) as caught:
+        drive(session, session.flows.access.token())
+    shown = [*traceback.format_exception(caught.value), repr(session.settings), repr(session)]
+    assert not [text for text in shown if PROXY_PASSWORD in text]

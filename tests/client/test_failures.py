@@ -1,0 +1,222 @@
+"""What a failed exchange means: one interpreter, every documented body, and what is not JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import endpoints, errors, failures
+from airflow_provider_cdm.client.messages import Response
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+
+NOW = 1_735_787_045.0  # 2025-01-02T03:04:05Z
+SAMPLES = json.loads((Path(__file__).parents[1] / "wire" / "errors.json").read_text())
+JOB = "orders"
+
+
+def meaning(
+    status: int, body: bytes | Any = b"", headers: dict[str, str] | None = None
+) -> errors.CdmError:
+    """The error that an answer means."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    error = failures.from_response(Response(status, headers or {}, raw), "start job 'a'", NOW)
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
+def test_samples(sample: dict[str, Any]) -> None:
+    """Each documented body gives class, code and text, and says what may help."""
+    body = sample["raw"].encode() if "raw" in sample else sample["body"]
+    error = meaning(sample["status"], body, sample.get("headers"))
+    cls, code, *texts = sample["means"]
+    assert (type(error).__name__, error.code) == (cls, code)
+    assert error.http_status == sample["status"]
+    for text in ("Could not start job 'a': ", f"HTTP {sample['status']}", *texts):
+        assert text in str(error)
+    passes = cls in ("CdmThrottled", "CdmUnavailable")
+    assert error.retryable is sample.get("retryable", passes)
+    assert error.effect_unknown is (cls == "CdmUnavailable")
+    assert sample["source"].startswith(("documented", "assumed"))
+
+
+CODES = {
+    errors.CdmUnavailable: "0000 0031 0036 0201 0202 0307",
+    errors.CdmAuthError: "0032",
+    errors.CdmAlreadyRunning: "0052 0323",
+    errors.CdmNotRunning: "0053",
+    errors.CdmNotFound: "0054 0095 0100 0101 0102 0316 0319",
+    errors.CdmAlreadyExists: "0104 0315 0318",
+    errors.CdmRefused: "0001 0004 0009 0010 0011 0014 0018 0021 0024 0037 0051 0055 0056 0057 0058"
+    " 0059 0060 0061 0065 0085 0089 0317 0320 0321 0322 0327 0901 0950 4711",
+}
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@pytest.mark.parametrize(
+    ("cls", "number"), [(cls, n) for cls, numbers in CODES.items() for n in numbers.split()]
+)
+def test_code_before_status(cls: type[errors.CdmError], number: str, status: int) -> None:
+    """A code of CDM is judged alone: the same one is documented with status 400 and with 500."""
+    error = meaning(status, {"errCode": f"Cdm.{number}", "externalMessage": "text"})
+    assert type(error) is cls
+    assert error.code == f"Cdm.{number}"
+    assert error.effect_unknown is (cls is errors.CdmUnavailable)
+
+
+GATEWAY = [
+    (errors.CdmNotFound, 404, "0101"),
+    (errors.CdmUnavailable, 500, "0103 0104 0105 0201 0601 0605 0606 0608 0609 0611"),
+    (errors.CdmUnavailable, 502, "0201 0610"),
+    (errors.CdmUnavailable, 503, "0613"),
+    (errors.CdmUnavailable, 504, "0201"),
+    (errors.CdmRefused, 400, "0106 0201 0204 0602 0607"),
+    (errors.CdmRefused, 414, "0201"),
+    (errors.CdmRefused, 494, "0201"),
+    (errors.CdmAuthError, 401, "0301 0303 0305 0307 0311"),
+    (errors.CdmAuthError, 403, "0302 0304 0306 0310 0401 0402 0403 0404 0802"),
+    (errors.CdmThrottled, 429, "0308"),
+]
+
+
+@pytest.mark.parametrize("prefix", ["APIGW", "APIG", "apig"])
+@pytest.mark.parametrize(
+    ("cls", "status", "number"), [(c, s, n) for c, s, numbers in GATEWAY for n in numbers.split()]
+)
+def test_gateway_codes(cls: type[errors.CdmError], status: int, number: str, prefix: str) -> None:
+    """A code of the gateway is told in one spelling, and its status decides."""
+    error = meaning(status, {"error_code": f"{prefix}.{number}", "error_msg": "text"})
+    assert type(error) is cls
+    assert error.code == f"APIGW.{number}"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        (" 1.5 ", 1.5),
+        ("Thu, 02 Jan 2025 03:04:35 GMT", 30.0),
+        ("Thu, 02 Jan 2025 04:04:35 +0100", 30.0),
+        ("Thursday, 02-Jan-25 03:04:35 GMT", 30.0),
+        ("Thu Jan  2 03:04:35 2025", 30.0),
+        ("Thu, 02 Jan 2025 03:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("nan", None),
+        ("1e3", None),
+        ("99999999999999999999", None),
+        ("Thu, 99 Jan 2025 03:04:35 GMT", None),
+        ("Thu, 02 Jan 2025 03:04:35 +99999999999999", None),
+    ],
+)
+def test_retry_after(header: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds and all forms of an HTTP date are understood wherever we are, garbage is ignored."""
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert meaning(429, headers={"retry-after": header}).retry_after == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "request_id"),
+    [
+        ({"x-request-id": "r-1"}, {"request_id": "r-3"}, "r-1"),
+        ({"x-iam-trace-id": "r-2"}, {}, "r-2"),
+        ({}, {"request_id": "r-3"}, "r-3"),
+        ({}, {}, None),
+    ],
+)
+def test_request_id(headers: dict[str, str], body: dict[str, str], request_id: str | None) -> None:
+    """The id that support asks for is on the error and in its message."""
+    error = meaning(500, body, headers)
+    assert error.request_id == request_id
+    assert (f"request id {request_id}" in str(error)) is (request_id is not None)
+
+
+@given(
+    st.integers(100, 999),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "location", "x-request-id"]),
+        st.text(st.characters(max_codepoint=255), max_size=40),
+    ),
+    st.binary(max_size=60)
+    | st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=30)
+        | st.text(min_size=1300, max_size=1310),
+        lambda inside: (
+            st.lists(inside, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["error", "errCode", "error_code", "message", "validation-result"]),
+                inside,
+                max_size=3,
+            )
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+@settings(derandomize=True, deadline=None, max_examples=100)
+def test_any_answer_is_interpreted(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Nothing but a 2xx is a success, and the error of whatever else is of readable size."""
+    error = failures.from_response(Response(status, headers, body), "start job 'a'", NOW)
+    assert (error is None) is (200 <= status < 300)
+    if error is not None:
+        assert error.http_status == status
+        assert len(str(error)) < 2_000
+        assert error.retry_after is None or error.retry_after >= 0
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_deep_bodies(depth: int) -> None:
+    """A body nested beyond reason is an error like any other."""
+    body = b'{"validation-result": ' + b"[" * depth + b"]" * depth + b"}"
+    assert type(meaning(500, body)) is errors.CdmUnavailable
+
+
+def test_enormous_code() -> None:
+    """Digits without end are no code."""
+    assert meaning(500, {"errCode": "Cdm." + "1" * 5000}).code is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("route", ["token", "start", "status"])
+def test_redirects_are_not_followed(
+    route: str, status: int, drive: Drive, sim: CdmSimulator, make_session: MakeSession
+) -> None:
+    """A redirect is an error that names its target; neither call nor credentials travel there."""
+    sim.add_job(JOB)
+    session = make_session()
+    with CdmSimulator() as elsewhere:
+        target = f"{elsewhere.url}/v1.1/p/clusters/c/cdm/job/orders/start"
+        sim.fail(route, "status", status=status, headers={"Location": f"{target}?a=secret"})
+        flow = (
+            session.flows.call(endpoints.job_status(sim.cluster_id, JOB))
+            if route == "status"
+            else session.flows.call(endpoints.start_job(sim.cluster_id, JOB))
+        )
+        with pytest.raises(errors.CdmBadResponse) as caught:
+            drive(session, flow)
+        assert elsewhere.requests == []
+    assert f"redirects to {target}, and redirects are not followed" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert [r.status for r in sim.requests if r.route == route] == [status]
+    assert sim.runs(JOB) == []

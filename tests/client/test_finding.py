@@ -1,0 +1,117 @@
+"""Finding the run that is meant: the active one, the first since an instant, the one to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+Sent = Callable[..., list[Any]]
+
+JOB = "orders"
+
+
+@pytest.mark.parametrize(
+    ("script", "active"),
+    [
+        (["PENDING"], True),
+        (["BOOTING"], True),
+        (["RUNNING"], True),
+        (["UNKNOWN"], True),
+        (["PAUSED"], True),
+        (["SUCCEEDED"], False),
+        (["FAILED"], False),
+        (["FAILURE_ON_SUBMIT"], False),
+        (["STOPPED"], False),
+        (["NEVER_EXECUTED"], False),
+        (None, False),
+    ],
+)
+def test_active_run(
+    script: list[str] | None,
+    active: bool,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+) -> None:
+    """A run is active until CDM says that it ended, and a job that never ran has none."""
+    sim.add_job(JOB, statuses=script or [])
+    if script:
+        sim.start(JOB)
+    session = make_session()
+    found = drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    assert (found is not None) is active
+
+
+@pytest.mark.parametrize("who", ["another run", "an ended run", "no run"])
+def test_stop_run_stops_no_other(
+    who: str,
+    drive: Drive,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """Stopping goes by the job's name, so nothing is sent unless the active run is the one."""
+    sim.add_job(JOB)
+    if who != "no run":
+        sim.start(JOB)
+        clock.advance(10)
+    if who == "another run":
+        sim.start(JOB)
+    session = make_session()
+    assert drive(session, session.flows.stop_run(RunRef(sim.cluster_id, JOB, 1))) is False
+    assert sent("stop") == []
+
+
+def test_stop_without_a_run(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
+    """Stopping what does not run (Cdm.0053) is no error, and says so."""
+    sim.add_job(JOB)
+    session = make_session()
+    assert drive(session, session.flows.stop(sim.cluster_id, JOB)) is False
+
+
+@pytest.mark.parametrize(
+    ("runs", "since", "expected"),
+    [(0, 0, None), (3, 0, 1), (3, 100, 2), (3, 101, 3), (3, 201, None), (12, 1100, 12)],
+)
+def test_first_run_since(
+    runs: int,
+    since: int,
+    expected: int | None,
+    drive: Drive,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    make_session: MakeSession,
+) -> None:
+    """The first run created at or after an instant is found among runs 100 s apart."""
+    sim.add_job(JOB)
+    began = clock.now()
+    for _ in range(runs):
+        sim.start(JOB)
+        clock.advance(100)
+    session = make_session()
+    instant = int((began + since) * 1000)
+    found = drive(session, session.flows.first_run_since(sim.cluster_id, JOB, instant))
+    assert (found.submission_id if found else None) == expected
+
+
+def test_first_run_beyond_the_history(
+    drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
+) -> None:
+    """When all of the ten runs that CDM shows are new, an eleventh may have been the first."""
+    sim.add_job(JOB)
+    for _ in range(11):
+        sim.start(JOB)
+        clock.advance(10)
+    session = make_session()
+    with pytest.raises(errors.CdmOutcomeUnknown, match="10 newest of 11"):
+        drive(session, session.flows.first_run_since(sim.cluster_id, JOB, 0))

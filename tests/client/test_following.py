@@ -1,0 +1,220 @@
+"""Following a run: what each look shows, how long doubt is borne, and whose run decides.
+
+The follower is pure, so these tests play CDM by hand: a script says what the status call and the
+history show, look after look, and pauses move the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.following import Patience, ensure_succeeded
+from airflow_provider_cdm.client.messages import Response, TransportError
+from airflow_provider_cdm.client.models import Submission
+
+Play = Callable[..., Any]
+CREATED = 1_735_787_045_000
+
+
+def run(status: str, number: int | None = 5, created: int | None = CREATED) -> dict[str, Any]:
+    """A submission on the wire; ours, if nothing else is said."""
+    keys = {"submission-id": number, "creation-date": created, "job-name": "orders"}
+    return {"status": status} | {name: value for name, value in keys.items() if value is not None}
+
+
+#: What one status call may show.
+BUSY, DONE, BAD = [run("RUNNING")], [run("SUCCEEDED")], [run("FAILED")]
+DOUBT, UNLISTED = [run("UNKNOWN")], [run("HIBERNATING")]
+NEVER = [run("NEVER_EXECUTED", None, CREATED + 9_000)]
+STALE, NEWER = [run("SUCCEEDED", 4, CREATED - 60_000)], [run("SUCCEEDED", 6, CREATED + 60_000)]
+NOTHING: list[Any] = []
+DOWN, LOST = Response(503), TransportError("reset", sent=True)
+FULL, PAGE = Response(429), Response(200, {}, b"<html>Sign in</html>")
+GONE = Response(400, {}, b'{"errCode": "Cdm.0054", "externalMessage": "no such job"}')
+NO_API, FORBIDDEN = Response(404, {}, b"<html>"), Response(403)
+
+
+@pytest.mark.parametrize(
+    ("shown", "status", "looks"),
+    [
+        ([DONE], "SUCCEEDED", 1),
+        ([BAD], "FAILED", 1),
+        ([[run("STOPPED")]], "STOPPED", 1),
+        ([[run("FAILURE_ON_SUBMIT")]], "FAILURE_ON_SUBMIT", 1),
+        ([[run("PENDING")], [run("BOOTING")], BUSY, DONE], "SUCCEEDED", 4),
+        ([DOUBT, UNLISTED, DOUBT, DONE], "SUCCEEDED", 4),
+        ([NEVER, NOTHING, STALE, BUSY, DONE], "SUCCEEDED", 5),
+        ([DOWN, LOST, FULL, PAGE, DONE], "SUCCEEDED", 5),
+        ([STALE + BUSY, STALE + DONE], "SUCCEEDED", 2),
+        ([BUSY, NEVER, BUSY, BAD], "FAILED", 4),
+        ([BUSY] * 500 + [DONE], "SUCCEEDED", 501),
+    ],
+)
+def test_ends(play_cdm: Play, shown: list[Any], status: str, looks: int) -> None:
+    """The run is followed through whatever is shown in between to its own end."""
+    cdm = play_cdm(shown)
+    ended = cdm.follow()
+    assert (ended.status, ended.submission_id) == (status, 5)
+    assert cdm.looks == [10.0 * n for n in range(looks)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "history", "wanted"),
+    [
+        (NEWER, NEWER + DONE, "SUCCEEDED"),
+        (NEWER, NEWER + BAD + STALE, "FAILED"),
+        ([run("RUNNING", 6)], [run("RUNNING", 6), run("STOPPED")], "STOPPED"),
+        (NEWER, NEWER + STALE, errors.CdmOutcomeUnknown),
+        (NEWER, NEWER, errors.CdmOutcomeUnknown),
+        (NEWER, [], errors.CdmOutcomeUnknown),
+        (NEWER, GONE, errors.CdmOutcomeUnknown),
+        (NEWER, FORBIDDEN, errors.CdmAuthError),
+    ],
+)
+def test_newer_run_of_somebody_else(play_cdm: Play, shown: Any, history: Any, wanted: Any) -> None:
+    """A later run never decides: ours is looked up in the history, and its absence is a failure."""
+    cdm = play_cdm([BUSY, shown], [history])
+    if isinstance(wanted, str):
+        ended = cdm.follow()
+        assert (ended.status, ended.submission_id) == (wanted, 5)
+    else:
+        with pytest.raises(wanted):
+            cdm.follow()
+
+
+@pytest.mark.parametrize(
+    ("stuck", "patience", "text"),
+    [
+        (DOUBT, 600, "status UNKNOWN"),
+        (UNLISTED, 600, "status HIBERNATING"),
+        (NEVER, 120, "no run"),
+        (NOTHING, 120, "no run"),
+        (STALE, 120, "run 4 of job 'orders' in cluster c, SUCCEEDED,"),
+    ],
+)
+def test_doubt_ends(play_cdm: Play, stuck: Any, patience: float, text: str) -> None:
+    """What is no answer is borne for its time and no longer, and is never taken for a success."""
+    cdm = play_cdm([BUSY, stuck])
+    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt") as caught:
+        cdm.follow()
+    assert f"CDM has shown {text} for run 5" in str(caught.value)
+    assert cdm.looks[-1] == 10 + patience
+    assert caught.value.submission.submission_id == 5
+
+
+@pytest.mark.parametrize("trouble", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
+def test_outage_ends(play_cdm: Play, trouble: Any) -> None:
+    """CDM that cannot be asked is borne for ten minutes; the error allows for another attempt."""
+    cdm = play_cdm([BUSY, trouble])
+    with pytest.raises(errors.CdmUnavailable, match="for 600 s") as caught:
+        cdm.follow()
+    assert caught.value.retryable
+    assert caught.value.http_status == getattr(trouble, "status", None)
+    assert cdm.looks[-1] == 610
+
+
+@pytest.mark.parametrize(
+    ("final", "error", "text"),
+    [
+        (GONE, errors.CdmOutcomeUnknown, "no longer exists, so how the run ended cannot be learnt"),
+        (NO_API, errors.CdmNotFound, "HTTP 404"),
+        (FORBIDDEN, errors.CdmAuthError, "HTTP 403"),
+        (Response(400), errors.CdmRefused, "HTTP 400"),
+    ],
+    ids=["job gone", "404", "403", "400"],
+)
+def test_refusals_are_not_borne(
+    play_cdm: Play, final: Response, error: type[errors.CdmError], text: str
+) -> None:
+    """A job that no longer exists, and a refusal for good, end the wait at once."""
+    cdm = play_cdm([BUSY, final])
+    with pytest.raises(error, match=text) as caught:
+        cdm.follow()
+    assert type(caught.value) is error
+    assert cdm.looks == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("troubles", "at_most"),
+    [
+        ([DOUBT, NOTHING], 120),
+        ([DOUBT, DOWN], 600),
+        ([NOTHING, DOWN], 120),
+        ([DOUBT, NOTHING, DOWN, STALE], 120),
+        ([DOUBT, UNLISTED], 600),
+        ([PAGE, FULL, LOST], 600),
+    ],
+)
+def test_alternating_troubles_end(play_cdm: Play, troubles: list[Any], at_most: float) -> None:
+    """Troubles that take turns do not start each other's time anew."""
+    cdm = play_cdm([BUSY, *troubles * 200])
+    with pytest.raises(errors.CdmError):
+        cdm.follow()
+    assert cdm.looks[-1] <= 10 + at_most + 10 * len(troubles)
+
+
+def test_a_good_look_makes_patience_whole(play_cdm: Play) -> None:
+    """After a look at the active run each trouble has its full time again."""
+    spells = [[NOTHING] * 11 + [BUSY], [DOUBT] * 59 + [BUSY], [DOWN] * 59 + [BUSY]] * 3
+    ended = play_cdm([*(look for spell in spells for look in spell), DONE]).follow()
+    assert ended.status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "looks"), [(0, [0]), (5, [0, 5]), (20, [0, 10, 20]), (25, [0, 10, 20, 25])]
+)
+def test_deadline(play_cdm: Play, deadline: float, looks: list[float]) -> None:
+    """The last look is at the deadline, and the run is left alone."""
+    cdm = play_cdm([BUSY])
+    with pytest.raises(errors.CdmWaitTimeout, match="last seen RUNNING and was left alone") as end:
+        cdm.follow(deadline=deadline)
+    assert cdm.looks == looks
+    assert end.value.submission is not None
+    assert end.value.submission.status == "RUNNING"
+
+
+def test_an_end_at_the_deadline_counts(play_cdm: Play) -> None:
+    """A run that has ended by the deadline has not timed out."""
+    assert play_cdm([BUSY, DONE]).follow(deadline=10).status == "SUCCEEDED"
+
+
+STATUSES = st.sampled_from(["PENDING", "RUNNING", "UNKNOWN", "HIBERNATING", "SUCCEEDED", "FAILED"])
+STEPS = st.one_of(
+    st.builds(lambda status: [run(status)], STATUSES),
+    st.sampled_from([NEVER, NOTHING, STALE, NEWER, DOWN, LOST, FULL, PAGE, GONE]),
+)
+
+
+@given(st.lists(STEPS, max_size=80), STATUSES, st.sampled_from([DOUBT, NOTHING, STALE, DOWN]))
+@settings(derandomize=True, deadline=None, max_examples=100)
+def test_whatever_is_shown(play_cdm: Play, shown: list[Any], past: str, stuck: Any) -> None:
+    """The end is our own run's, as CDM showed it, or our error; and there is an end."""
+    cdm = play_cdm([*shown, stuck], [[*NEWER, run(past), *STALE]])
+    try:
+        ended = cdm.follow(patience=Patience(outage=300, doubt=300, absence=60))
+    except errors.CdmError:
+        pass
+    else:
+        assert ended.submission_id == 5
+        assert ended.status in ("SUCCEEDED", "FAILED")
+        assert [run(ended.status)] in shown or (NEWER in shown and past == ended.status)
+    assert cdm.looks[-1] <= 10 * len(shown) + 310
+
+
+@pytest.mark.parametrize("status", ["FAILED", "STOPPED", "FAILURE_ON_SUBMIT", "UNKNOWN", "RUNNING"])
+def test_only_success_is_success(status: str) -> None:
+    """Whatever is not SUCCEEDED is raised with CDM's reason and details."""
+    submission = Submission("c", "j", status, 5, error_summary="Too long", error_details="at X")
+    with pytest.raises(errors.CdmSubmissionFailed) as caught:
+        ensure_succeeded(submission)
+    for text in ("run 5 of job 'j' in cluster c", status, "Too long", "at X"):
+        assert text in str(caught.value)
+    assert caught.value.submission is submission
+    done = Submission("c", "j", "SUCCEEDED", 5)
+    assert ensure_succeeded(done) is done

@@ -1,0 +1,185 @@
+"""Which run is followed: by number, by date, found first, and across processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.following import Follower, Patience
+from airflow_provider_cdm.client.messages import Response
+from airflow_provider_cdm.client.models import RunRef
+
+Play = Callable[..., Any]
+CREATED = 1_735_787_045_000
+UNKNOWN_RUN = RunRef("c", "orders")
+GONE = Response(400, {}, b'{"errCode": "Cdm.0054", "externalMessage": "no such job"}')
+DOWN = Response(503)
+
+
+def run(status: str, number: int | None = None, created: int | None = None) -> dict[str, Any]:
+    """A submission on the wire."""
+    keys = {"submission-id": number, "creation-date": created}
+    return {"status": status} | {name: value for name, value in keys.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("number", "created"), [(5, None), (None, CREATED), (5, CREATED)], ids=["id", "date", "both"]
+)
+@pytest.mark.parametrize(
+    ("wire_number", "wire_created", "offset"),
+    [(True, False, 0), (False, True, 0), (True, True, 0), (True, True, 7)],
+    ids=["shows ids", "shows dates", "shows both", "dates differ"],
+)
+def test_identity(
+    number: int | None,
+    created: int | None,
+    wire_number: bool,
+    wire_created: bool,
+    offset: int,
+    play_cdm: Play,
+) -> None:
+    """Numbers tell runs apart where both sides have them, else dates; else nothing is claimed."""
+
+    def shown(status: str, later: int = 0) -> dict[str, Any]:
+        date = CREATED + offset + later * 60_000
+        return run(status, 5 + later if wire_number else None, date if wire_created else None)
+
+    stale, busy, newer, done = (
+        shown("FAILED", -1),
+        shown("RUNNING"),
+        shown("FAILED", 1),
+        shown("SUCCEEDED"),
+    )
+    cdm = play_cdm([[stale], [busy], [newer]], [[newer, done, stale]])
+    ref = RunRef("c", "orders", number, created)
+    by_number = number is not None and wire_number
+    if by_number or (created is not None and wire_created and not offset):
+        assert cdm.follow(ref).status == "SUCCEEDED"
+        assert cdm.looks == [0, 10, 20]
+    else:
+        with pytest.raises(errors.CdmOutcomeUnknown):
+            cdm.follow(ref)
+
+
+def test_identity_is_completed(play_cdm: Play) -> None:
+    """A start answer without a number is known by its date, until a look shows the number."""
+    cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5)]])
+    assert cdm.follow(RunRef("c", "orders", None, CREATED)).submission_id == 5
+
+
+def test_nothing_to_compare(play_cdm: Play) -> None:
+    """A cluster that shows neither numbers nor dates cannot be followed, and that ends."""
+    cdm = play_cdm([[run("SUCCEEDED")]])
+    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt"):
+        cdm.follow()
+    assert cdm.looks[-1] == 120
+
+
+HISTORY = [run("BOOTING", 7, CREATED + 90), run("SUCCEEDED", 6, CREATED), run("FAILED", 5, 1)]
+
+
+@pytest.mark.parametrize(
+    ("histories", "since", "number", "looks"),
+    [
+        ([HISTORY], CREATED, 6, [0]),
+        ([HISTORY], 0, 5, [0]),
+        ([HISTORY], CREATED + 1, 7, [0]),
+        ([[], [], HISTORY], CREATED, 6, [20]),
+        ([DOWN, DOWN, HISTORY], CREATED, 6, [20]),
+    ],
+)
+def test_discovery(
+    histories: list[Any], since: int, number: int, looks: list[float], play_cdm: Play
+) -> None:
+    """A run that is not known yet is the first one since an instant, however long that takes."""
+    ended = [run("SUCCEEDED", n, created) for n, created in ((5, 1), (6, CREATED))]
+    shown = [each for each in ended if each["submission-id"] == number]
+    cdm = play_cdm([shown or [run("FAILED", 7, CREATED + 90)]], histories)
+    assert cdm.follow(UNKNOWN_RUN, created_from=since).submission_id == number
+    assert cdm.looks == looks
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "text"),
+    [
+        (GONE, errors.CdmNotFound, "no such job"),
+        (DOWN, errors.CdmUnavailable, "for 600 s"),
+        (Response(403), errors.CdmAuthError, "HTTP 403"),
+        ([], errors.CdmWaitTimeout, "has no run created at or after 1735787045000 ms"),
+    ],
+    ids=["no job", "outage", "forbidden", "no run"],
+)
+def test_discovery_ends(
+    history: Any, error: type[errors.CdmError], text: str, play_cdm: Play
+) -> None:
+    """Looking for a run ends at once where it is hopeless, else with patience or the deadline."""
+    cdm = play_cdm([[]], [history])
+    with pytest.raises(error, match=text) as caught:
+        cdm.follow(UNKNOWN_RUN, created_from=CREATED, deadline=700)
+    assert type(caught.value) is error
+
+
+def passed_on(follower: Follower) -> Follower:
+    """The follower as another process makes it from what it is told."""
+    heir = Follower(UNKNOWN_RUN, created_from=follower.created_from, patience=follower.patience)
+    heir.recall(json.loads(json.dumps(follower.memory())))
+    return heir
+
+
+@pytest.mark.parametrize(
+    ("trouble", "patience"),
+    [([run("UNKNOWN", 5, CREATED)], 600), ([], 120), (DOWN, 600)],
+    ids=["doubt", "absence", "outage"],
+)
+def test_patience_outlives_a_process(trouble: Any, patience: float, play_cdm: Play) -> None:
+    """A wait that moves on between looks bears a trouble no longer than one that stays."""
+    cdm = play_cdm([[run("RUNNING", 5, CREATED)], trouble])
+
+    def look_for_ever(follower: Follower) -> None:
+        while True:
+            cdm.play(follower.look(cdm.flows))
+            follower = passed_on(follower)
+            cdm.now += 10
+
+    with pytest.raises(errors.CdmError):
+        look_for_ever(Follower(RunRef("c", "orders", 5, CREATED)))
+    assert cdm.looks[-1] == 10 + patience
+
+
+def test_discovery_outlives_a_process(play_cdm: Play) -> None:
+    """The run that was found stays the run, although the history has moved on by then."""
+    cdm = play_cdm([[run("RUNNING", 7, CREATED + 90)]], [HISTORY, [run("RUNNING", 8, CREATED)]])
+    follower = Follower(UNKNOWN_RUN, created_from=CREATED + 1)
+    assert cdm.play(follower.look(cdm.flows)).submission_id == 7
+    heir = passed_on(follower)
+    assert heir.run == RunRef("c", "orders", 7, CREATED + 90)
+    assert cdm.play(heir.look(cdm.flows)).submission_id == 7
+
+
+@pytest.mark.parametrize("memory", [None, {}])
+def test_nothing_to_recall(memory: Any) -> None:
+    """The first process has nothing to recall, and goes by what it was given."""
+    follower = Follower(RunRef("c", "orders", 5, CREATED))
+    follower.recall(memory)
+    assert follower.run == RunRef("c", "orders", 5, CREATED)
+
+
+def test_looks_are_told(play_cdm: Play) -> None:
+    """Whoever watches is told of every look, also of those that saw nothing."""
+    seen: list[Any] = []
+    cdm = play_cdm([DOWN, [], [run("RUNNING", 5, CREATED)], [run("FAILED", 5, CREATED)]])
+    follower = Follower(RunRef("c", "orders", 5), patience=Patience())
+    cdm.play(follower.follow(cdm.flows, poll_interval=10, on_look=seen.append))
+    assert [look and look.status for look in seen] == [None, None, "RUNNING", "FAILED"]
+
+
+@pytest.mark.parametrize(("dice", "gap"), [(0.0, 27.0), (0.5, 30.0), (0.999999, 33.0)])
+def test_looks_are_spread(dice: float, gap: float, play_cdm: Play) -> None:
+    """Looks are spread by a tenth, so that tasks of one minute do not look as one."""
+    cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5, CREATED)]], dice=dice)
+    cdm.play(Follower(RunRef("c", "orders", 5)).follow(cdm.flows, poll_interval=30))
+    assert cdm.looks == [0, pytest.approx(gap, abs=1e-4)]

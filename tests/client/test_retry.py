@@ -1,0 +1,275 @@
+"""What is repeated, how often, and after which pause; and what never is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+Sent = Callable[..., list[Any]]
+
+JOB = "orders"
+DOWN = errors.CdmUnavailable("down")
+AMBIGUOUS = errors.CdmUnavailable("no answer", effect_unknown=True)
+FULL = errors.CdmThrottled("full")
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "idempotent", "pause"),
+    [
+        (AMBIGUOUS, 1, True, 0.5),
+        (AMBIGUOUS, 2, True, 1.0),
+        (AMBIGUOUS, 3, True, 2.0),
+        (AMBIGUOUS, 4, True, 4.0),
+        (AMBIGUOUS, 5, True, None),
+        (AMBIGUOUS, 1, False, None),
+        (DOWN, 1, False, 0.5),
+        (FULL, 1, False, 0.5),
+        (errors.CdmThrottled("full", retry_after=7), 1, False, 7.5),
+        (errors.CdmThrottled("full", retry_after=0), 4, True, 0.5),
+        (errors.CdmThrottled("full", retry_after=500), 1, True, 120.5),
+        (errors.CdmThrottled("full", retry_after=7), 5, True, None),
+        (errors.CdmUnavailable("for good", retryable=False), 1, True, None),
+        (errors.CdmAlreadyRunning("busy"), 1, True, None),
+        (errors.CdmNotFound("gone"), 1, True, None),
+        (errors.CdmAuthError("no"), 1, True, None),
+        (errors.CdmBadResponse("html"), 1, True, None),
+    ],
+)
+def test_policy(
+    error: errors.CdmError, attempt: int, idempotent: bool, pause: float | None
+) -> None:
+    """The policy in examples, with the dice half-way."""
+    policy = RetryPolicy()
+    found = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: 0.5)
+    assert found == pause
+
+
+@given(
+    policy=st.builds(
+        RetryPolicy,
+        attempts=st.integers(1, 2000),
+        base=st.floats(0, 100),
+        cap=st.floats(0, 1000),
+        retry_after_cap=st.floats(0, 1000),
+    ),
+    cls=st.sampled_from([errors.CdmUnavailable, errors.CdmThrottled, errors.CdmRefused]),
+    retry_after=st.none() | st.floats(0, 1e9),
+    effect_unknown=st.booleans(),
+    attempt=st.integers(1, 2000),
+    idempotent=st.booleans(),
+    dice=st.floats(0, 1, exclude_max=True),
+)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_policy_bounds(
+    policy: RetryPolicy,
+    cls: type[errors.CdmError],
+    retry_after: float | None,
+    effect_unknown: bool,
+    attempt: int,
+    idempotent: bool,
+    dice: float,
+) -> None:
+    """A pause is within its bounds, attempts end, and an ambiguous start is never repeated."""
+    error = cls("x", retry_after=retry_after, effect_unknown=effect_unknown)
+    pause = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: dice)
+    final = cls is errors.CdmRefused or attempt >= policy.attempts
+    assert (pause is None) is (final or (effect_unknown and not idempotent))
+    if pause is None:
+        return
+    if retry_after is None:
+        assert 0 <= pause <= policy.cap
+    else:
+        told = min(retry_after, policy.retry_after_cap)
+        assert told <= pause <= told + 1
+
+
+def cdm(number: str) -> dict[str, Any]:
+    """The body of a refusal by CDM."""
+    return {"errCode": f"Cdm.{number}", "externalMessage": "text"}
+
+
+PASSING: list[dict[str, Any]] = [
+    {"kind": "drop"},
+    {"kind": "drop", "when": "after"},
+    {"kind": "reset"},
+    {"kind": "reset", "when": "after"},
+    {"kind": "hang"},
+    {"kind": "status", "status": 408},
+    {"kind": "status", "status": 429},
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 500, "body": ""},
+    {"kind": "status", "status": 502, "body": "<html>"},
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 504, "when": "after"},
+    {"kind": "status", "status": 400, "body": cdm("0000")},
+    {"kind": "status", "status": 500, "body": cdm("0202")},
+]
+FINAL: list[dict[str, Any]] = [
+    {"kind": "status", "status": 302, "headers": {"Location": "/elsewhere"}},
+    {"kind": "status", "status": 400},
+    {"kind": "status", "status": 400, "body": cdm("0054")},
+    {"kind": "status", "status": 403},
+    {"kind": "status", "status": 404},
+    {"kind": "status", "status": 500, "body": cdm("0100")},
+    {"kind": "status", "status": 500, "body": cdm("0001")},
+    {"kind": "status", "status": 501, "body": ""},
+    {"kind": "body", "body": "<html>Sign in</html>"},
+    {"kind": "body", "body": '{"submissions": [{"sta'},
+    {"kind": "body", "body": ""},
+]
+
+
+def name_of(fault: dict[str, Any]) -> str:
+    """A fault in a word."""
+    return " ".join(str(value) for value in fault.values())
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=name_of)
+def test_what_passes_is_repeated(
+    fault: dict[str, Any],
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
+    virtual_time: Any,
+) -> None:
+    """A call without effects is repeated until it succeeds, after growing pauses."""
+    sim.add_job(JOB)
+    times = 1 if fault["kind"] == "hang" else 3
+    sim.fail("status", **fault, times=times)
+    session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
+    assert drive(session, session.flows.active_run(sim.cluster_id, JOB)) is None
+    assert len(sent("status")) == times + 1
+    assert virtual_time.slept == [0.5, 1.0, 2.0][:times]
+
+
+@pytest.mark.parametrize("fault", FINAL, ids=name_of)
+def test_what_is_final_is_not(
+    fault: dict[str, Any],
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
+    virtual_time: Any,
+) -> None:
+    """What cannot pass by itself is reported at once."""
+    sim.add_job(JOB)
+    sim.fail("status", **fault)
+    session = make_session()
+    with pytest.raises(errors.CdmError):
+        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    assert len(sent("status")) == 1
+    assert virtual_time.slept == []
+
+
+def test_attempts_end(
+    drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent, virtual_time: Any
+) -> None:
+    """After five attempts the last failure is reported."""
+    sim.fail("status", "drop", times=None)
+    session = make_session()
+    with pytest.raises(errors.CdmUnavailable, match="no complete answer arrived") as caught:
+        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    assert caught.value.retryable
+    assert len(sent("status")) == 5
+    assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(("header", "pause"), [("7", 7.5), ("0", 0.5), ("600", 120.5), ("?", 0.5)])
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(
+    header: str,
+    pause: float,
+    status: int,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    virtual_time: Any,
+) -> None:
+    """The server's own wish decides the pause, up to two minutes."""
+    sim.add_job(JOB)
+    sim.fail("status", "status", status=status, headers={"Retry-After": header})
+    session = make_session()
+    drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    assert virtual_time.slept == [pause]
+
+
+def test_retry_after_as_a_date(
+    sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, virtual_time: Any
+) -> None:
+    """A date in Retry-After is waited for."""
+    sim.add_job(JOB)
+    date = formatdate(clock.now() + 30, usegmt=True)
+    sim.fail("status", "status", status=503, headers={"Retry-After": date})
+    session = make_session()
+    session.run(session.flows.active_run(sim.cluster_id, JOB))
+    assert virtual_time.slept == [30.5]
+
+
+@pytest.mark.parametrize(
+    "config", [{"quotas": {"status": 2}, "behaviour": {"retry_after": True}}], ids=["2 a minute"]
+)
+def test_quota_is_waited_for(
+    drive: Drive, sim: CdmSimulator, make_session: MakeSession, virtual_time: Any
+) -> None:
+    """A quota that is used up delays a call until it can succeed."""
+    sim.add_job(JOB)
+    session = make_session()
+    for _ in range(3):
+        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    assert virtual_time.slept == [60.5]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("call", [endpoints.start_job, endpoints.job_status])
+def test_refused_connections(
+    call: Callable[[str, str], Any],
+    drive: Drive,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    make_session: MakeSession,
+    closed_port: int,
+    virtual_time: Any,
+) -> None:
+    """A connection that is refused carried nothing, so even a start is tried again: once it runs,
+    there is one run.
+    """
+    late = CdmSimulator({"auth": False}, port=closed_port, clock=clock)
+    late.add_job(JOB)
+    session = CdmSession(
+        replace(make_session().settings, cdm_endpoint=f"http://127.0.0.1:{closed_port}"),
+        **virtual_time.options(),
+    )
+    flow = session.flows.call(call(sim.cluster_id, JOB))
+    with pytest.raises(errors.CdmUnavailable, match="could not be reached") as caught:
+        drive(session, flow)
+    assert not caught.value.effect_unknown
+    assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
+
+    try:
+        virtual_time.sleep = lambda seconds: late.__enter__()
+        session = CdmSession(session.settings, **virtual_time.options())
+        drive(session, session.flows.call(call(sim.cluster_id, JOB)))
+        assert len(late.runs(JOB)) == (1 if call is endpoints.start_job else 0)
+    finally:
+        late.__exit__(None, None, None)

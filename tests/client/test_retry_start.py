@@ -1,0 +1,181 @@
+"""A start has no idempotency key: what is sent once more, and what never is.
+
+On the level of one call; establishing afterwards what an ambiguous start came to is another matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator
+
+Drive = Callable[[CdmSession, Any], Any]
+MakeSession = Callable[..., CdmSession]
+Sent = Callable[..., list[Any]]
+
+JOB = "orders"
+AMBIGUOUS: list[dict[str, Any]] = [
+    {"kind": "drop"},
+    {"kind": "reset"},
+    {"kind": "hang"},
+    {"kind": "status", "status": 408},
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 500, "body": ""},
+    {"kind": "status", "status": 501, "body": ""},
+    {"kind": "status", "status": 502, "body": "<html>"},
+    {"kind": "status", "status": 503, "headers": {"Retry-After": "1"}},
+    {"kind": "status", "status": 504},
+    {"kind": "status", "status": 400, "body": {"errCode": "Cdm.0000"}},
+    {"kind": "status", "status": 400, "body": {"errCode": "Cdm.0031"}},
+    {"kind": "body", "body": ""},
+    {"kind": "body", "body": "<html>Sign in</html>"},
+    {"kind": "body", "body": {"submissions": []}},
+]
+REFUSED: list[tuple[type[errors.CdmError], int, Any]] = [
+    (errors.CdmRefused, 400, {"errCode": "Cdm.0059", "externalMessage": "Job is disabled"}),
+    (errors.CdmRefused, 500, {"errCode": "Cdm.0037", "externalMessage": "Cannot be submitted"}),
+    (errors.CdmNotFound, 500, {"errCode": "Cdm.0100", "externalMessage": "No such job"}),
+    (errors.CdmAlreadyRunning, 400, {"errCode": "Cdm.0052", "externalMessage": "Job is running"}),
+    (errors.CdmAlreadyRunning, 409, {"errCode": "Cdm.0323", "externalMessage": "It exists"}),
+    (errors.CdmAuthError, 403, None),
+    (errors.CdmNotFound, 404, None),
+    (errors.CdmRefused, 400, "<html>Bad request</html>"),
+    (errors.CdmBadResponse, 302, ""),
+]
+
+
+def name_of(fault: Any) -> str:
+    """A fault in a word."""
+    return " ".join(map(str, fault.values())) if isinstance(fault, dict) else str(fault)
+
+
+def start(drive: Drive, session: CdmSession, cluster_id: str) -> Any:
+    """Send a start."""
+    return drive(session, session.flows.call(endpoints.start_job(cluster_id, JOB)))
+
+
+class TestStart:
+    """One start call."""
+
+    @pytest.fixture(autouse=True)
+    def job(self, sim: CdmSimulator) -> None:
+        """The job to start."""
+        sim.add_job(JOB)
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("fault", AMBIGUOUS, ids=name_of)
+    def test_ambiguous(
+        self,
+        fault: dict[str, Any],
+        when: Any,
+        drive: Drive,
+        sim: CdmSimulator,
+        make_session: MakeSession,
+        sent: Sent,
+        virtual_time: Any,
+    ) -> None:
+        """Whatever leaves the effect open is not repeated, whether the job runs or not."""
+        sim.fail("start", when=when, **fault, times=None)
+        session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
+        with pytest.raises(errors.CdmError) as caught:
+            start(drive, session, sim.cluster_id)
+        assert caught.value.effect_unknown
+        assert len(sent("start")) == 1
+        assert len(sim.runs(JOB)) == (1 if when == "after" else 0)
+        assert virtual_time.slept == []
+
+    @pytest.mark.parametrize(("cls", "status", "body"), REFUSED)
+    def test_refused(
+        self,
+        cls: type[errors.CdmError],
+        status: int,
+        body: Any,
+        drive: Drive,
+        sim: CdmSimulator,
+        make_session: MakeSession,
+        sent: Sent,
+        virtual_time: Any,
+    ) -> None:
+        """What is refused for good is reported at once, and certain not to run."""
+        sim.fail("start", "status", status=status, body=body, times=None)
+        session = make_session()
+        with pytest.raises(errors.CdmError) as caught:
+            start(drive, session, sim.cluster_id)
+        assert type(caught.value) is cls
+        assert not caught.value.effect_unknown
+        assert len(sent("start")) == 1
+        assert virtual_time.slept == []
+
+    def test_already_running(
+        self,
+        drive: Drive,
+        sim: CdmSimulator,
+        make_session: MakeSession,
+        sent: Sent,
+        virtual_time: Any,
+    ) -> None:
+        """A job that runs is not started a little later, when nobody expects it any more."""
+        sim.start(JOB)
+        session = make_session()
+        with pytest.raises(errors.CdmAlreadyRunning, match="if_running"):
+            start(drive, session, sim.cluster_id)
+        assert (len(sent("start")), virtual_time.slept) == (1, [])
+        assert len(sim.runs(JOB)) == 1
+
+    @pytest.mark.parametrize("header", [None, "7"])
+    def test_throttled(
+        self,
+        header: str | None,
+        drive: Drive,
+        sim: CdmSimulator,
+        make_session: MakeSession,
+        sent: Sent,
+        virtual_time: Any,
+    ) -> None:
+        """A start that the quota turned away had no effect and is sent again: one run."""
+        headers = {"Retry-After": header} if header else None
+        sim.fail("start", "status", status=429, headers=headers, times=2)
+        session = make_session()
+        assert start(drive, session, sim.cluster_id).submission_id == 1
+        assert (len(sent("start")), len(sim.runs(JOB))) == (3, 1)
+        assert virtual_time.slept == ([7.5, 7.5] if header else [0.5, 1.0])
+
+    @pytest.mark.parametrize("status", [401, 503])
+    def test_no_token_no_start(
+        self,
+        status: int,
+        drive: Drive,
+        sim: CdmSimulator,
+        make_session: MakeSession,
+        sent: Sent,
+    ) -> None:
+        """When IAM gives no token nothing was sent to CDM, so the effect is known: none."""
+        sim.fail("token", "status", status=status, times=None)
+        session = make_session()
+        with pytest.raises((errors.CdmUnavailable, errors.CdmAuthError)) as caught:
+            drive(session, session.flows.start(sim.cluster_id, JOB, {}))
+        assert not caught.value.effect_unknown
+        assert sent("start") == []
+
+    @pytest.mark.parametrize("fault", AMBIGUOUS, ids=name_of)
+    def test_uncertain(
+        self, fault: dict[str, Any], sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    ) -> None:
+        """What is left open is raised as such, with what there is to find the call by."""
+        sim.fail("start", when="after", **fault, times=None)
+        session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
+        with pytest.raises(errors.CdmStartUncertain, match=f"start of job '{JOB}'") as caught:
+            session.run(session.flows.start(sim.cluster_id, JOB, {}))
+        cause = caught.value.__cause__
+        assert isinstance(cause, errors.CdmError)
+        assert (caught.value.http_status, caught.value.request_id) == (
+            cause.http_status,
+            cause.request_id,
+        )
+        assert caught.value.effect_unknown
+        assert (len(sent("start")), len(sim.runs(JOB))) == (1, 1)

@@ -1,0 +1,124 @@
+"""What IAM answers: the end and the project of a token, and answers that are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+Drive = Callable[[CdmSession, Any], Any]
+Look = Callable[[CdmSession], Any]
+MakeSession = Callable[..., CdmSession]
+Sent = Callable[..., list[Any]]
+
+JOB = "orders"
+TWO_PROJECTS = {
+    "projects": [{"name": "eu-west-101"}, {"name": "eu-west-101_other"}],
+    "clusters": [{"name": "one"}, {"name": "two", "project": "eu-west-101_other"}],
+}
+
+
+@pytest.fixture
+def look(drive: Drive, sim: CdmSimulator) -> Look:
+    """Make one call to CDM."""
+    sim.add_job(JOB)
+    return lambda session: drive(session, session.flows.active_run(sim.cluster_id, JOB))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("config", [TWO_PROJECTS], ids=["two projects"])
+def test_project_of_the_token(
+    number: int, drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+) -> None:
+    """A connection without a project id uses the project that its region's token is for."""
+    project, cluster = sim.config.projects[number], sim.config.clusters[number]
+    sim.add_job(JOB, cluster.id)
+    session = make_session(project_id=None, region=project.name)
+    drive(session, session.flows.active_run(cluster.id, JOB))
+    [request] = sent()
+    assert request.path.startswith(f"/v1.1/{project.id}/clusters/{cluster.id}/")
+    assert sent("token")[0].json()["auth"]["scope"] == {"project": {"name": project.name}}
+
+
+TOKEN = {"token": {"expires_at": "2025-01-03T03:04:05.000000Z"}}
+
+
+def with_project(project: Any) -> dict[str, Any]:
+    """The body of a token for a project."""
+    return {"token": TOKEN["token"] | {"project": project}}
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "problem"),
+    [
+        ("<html>Sign in</html>", "MII", "not a token"),
+        ("", "MII", "not a token"),
+        ([], "MII", "not a token"),
+        ({}, "MII", "not a token"),
+        ({"token": None}, "MII", "not a token"),
+        ({"token": "MII"}, "MII", "not a token"),
+        ({"token": {}}, "MII", "not a token"),
+        ({"token": {"expires_at": None}}, "MII", "not a token"),
+        ({"token": {"expires_at": "tomorrow"}}, "MII", "not a token"),
+        (TOKEN, None, "no X-Subject-Token"),
+    ],
+    ids=str,
+)
+def test_answers_that_are_no_token(
+    body: Any,
+    header: str | None,
+    problem: str,
+    look: Look,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """An answer of IAM that is no token says so, is not asked for again, and is not kept."""
+    headers = {"X-Subject-Token": header} if header else {}
+    sim.fail("token", "body", body=body, headers=headers)
+    session = make_session()
+    with pytest.raises(errors.CdmBadResponse, match=problem) as caught:
+        look(session)
+    assert str(caught.value.request_id) in str(caught.value)
+    assert (len(sent("token")), len(sent("status"))) == (1, 0)
+    look(session)
+
+
+@pytest.mark.parametrize(
+    "project", [None, {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": ["p"]}, "p"], ids=str
+)
+def test_token_without_a_project(
+    project: Any, look: Look, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+) -> None:
+    """A token that names no project is good only where the connection does."""
+    headers = {"X-Subject-Token": "MII"}
+    sim.fail("token", "body", body=with_project(project), headers=headers, times=None)
+    with pytest.raises(errors.CdmConfigError, match="Fill in Project ID"):
+        look(make_session(project_id=None))
+    assert sent("status") == []
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    [
+        "2025-01-02T04:04:05Z",
+        "2025-01-02T04:04:05.000000Z",
+        "2025-01-02T04:04:05",
+        "2025-01-02T05:04:05+01:00",
+    ],
+)
+def test_end_of_a_token(
+    expires_at: str, drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
+) -> None:
+    """The end of a token is read in all spellings, and is in UTC where nothing else is said."""
+    body = json.dumps({"token": {"expires_at": expires_at}})
+    sim.fail("token", "body", body=body, headers={"X-Subject-Token": "MII"})
+    session = make_session()
+    token = drive(session, session.flows.access.token())
+    assert token.expires_at == clock.now() + 3600

@@ -1,0 +1,285 @@
+"""What happens on the connection: whether a request may have arrived decides about a start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_cdm.client import session as session_module
+from airflow_provider_cdm.client.messages import Request, Response, TransportError, ask
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.simulator import CdmSimulator
+
+Drive = Callable[[CdmSession, Any], Any]
+Handle = Callable[[socket.socket], object]
+BODY = b'{"variables": {}}'
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class RudeServer:
+    """A server that does as it is told with each connection.
+
+    :param arrived: the requests that were read, whole.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.arrived: list[bytes] = []
+
+    def serve(self, handle: Handle) -> None:
+        """Handle all connections from now on."""
+        threading.Thread(target=self._serve, args=(handle,), daemon=True).start()
+
+    def answer(self, data: bytes) -> None:
+        """Answer each request with some bytes, and close."""
+
+        def handle(connection: socket.socket) -> None:
+            self.read(connection)
+            connection.sendall(data)
+
+        self.serve(handle)
+
+    def read(self, connection: socket.socket) -> None:
+        """Read a request to its end: closing before that would reset the connection."""
+        data = b""
+        while not data.endswith(BODY):
+            data += connection.recv(65_536)
+        self.arrived.append(data)
+
+    @property
+    def methods(self) -> list[bytes]:
+        """The methods of the requests that were read."""
+        return [request.split()[0] for request in self.arrived]
+
+    def close(self) -> None:
+        """Stop."""
+        self._listener.close()
+
+    def _serve(self, handle: Handle) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    handle(connection)
+                except OSError:
+                    continue
+
+
+@pytest.fixture
+def server() -> Iterator[RudeServer]:
+    """A server that misbehaves."""
+    server = RudeServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate of this machine with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1)
+    builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    path.write_bytes(secret + signed.public_bytes(pem))
+    return path
+
+
+@pytest.fixture
+def put(drive: Drive) -> Callable[..., Response]:
+    """Send one PUT; ``settings`` change the connection."""
+
+    def put(url: str, **settings: Any) -> Response:
+        credentials = PasswordCredentials("u", "p", "d")
+        with CdmSession(Settings(url, url, credentials, **settings)) as session:
+            response: Response = drive(session, ask(Request("PUT", url, {}, BODY)))
+            return response
+
+    return put
+
+
+Put = Callable[..., Response]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "RemoteDisconnected"),
+        (b"\x00\x01 junk\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{}", "ChunkedEncodingError"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "InvalidChunkLength"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}", "InvalidHeader"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", "gzip"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "100 headers"),
+    ],
+)
+def test_answers_that_break(answer: bytes, reason: str, server: RudeServer, put: Put) -> None:
+    """A request that got half an answer, or none, has been sent."""
+    server.answer(answer)
+    with pytest.raises(TransportError, match=reason) as caught:
+        put(f"http://{server.address}/start")
+    assert caught.value.sent
+    assert server.methods == [b"PUT"]
+
+
+@pytest.mark.parametrize(
+    ("data", "ended"),
+    [(OK, True), (b"", False)],
+    ids=["answered", "dropped"],
+)
+def test_http_over_tls(
+    data: bytes, ended: bool, server: RudeServer, certificate: Path, put: Put
+) -> None:
+    """A server whose certificate is given as trusted is spoken to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def handle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            server.read(tls)
+            tls.sendall(data)
+
+    server.serve(handle)
+    if ended:
+        answer = put(f"https://{server.address}/start", verify=str(certificate))
+        assert (answer.status, answer.body) == (200, b"{}")
+    else:
+        with pytest.raises(TransportError) as caught:
+            put(f"https://{server.address}/start", verify=str(certificate))
+        assert caught.value.sent
+    assert server.methods == [b"PUT"]
+
+
+@pytest.mark.parametrize("raw", [b"no TLS at all", bytes([21, 3, 3, 0, 2, 2, 80])])
+def test_tls_that_breaks_later(raw: bytes, server: RudeServer, certificate: Path, put: Put) -> None:
+    """TLS can fail after the request has arrived: that the failure is one of TLS proves nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def handle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            server.read(tls)
+            os.write(tls.fileno(), raw)
+
+    server.serve(handle)
+    with pytest.raises(TransportError, match="SSLError") as caught:
+        put(f"https://{server.address}/start", verify=str(certificate))
+    assert server.methods == [b"PUT"]
+    assert caught.value.sent
+
+
+def test_untrusted_certificate(server: RudeServer, certificate: Path, put: Put) -> None:
+    """Nothing is sent to a server whose certificate is not trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.serve(lambda connection: context.wrap_socket(connection, server_side=True).close())
+    with pytest.raises(TransportError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        put(f"https://{server.address}/start")
+    assert not caught.value.sent
+
+
+CLOSED = "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "reason", "sent"),
+    [
+        (f"http://{CLOSED}/start", {}, "Connection refused", False),
+        ("https://*.example/start", {}, "InvalidURL", False),
+        (f"https://{'a' * 64}.example/start", {}, "LocationParseError", False),
+        (f"https://{CLOSED}/start", {"verify": "/no/such/bundle"}, "/no/such/bundle", True),
+        (f"http://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
+        (f"https://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
+        (f"https://{CLOSED}/start", {"proxy": "bogus://x"}, "bogus", False),
+        (f"https://{CLOSED}/start", {"proxy": "http://x:bad"}, "Invalid", False),
+    ],
+)
+def test_nobody_there(
+    url: str, settings: dict[str, Any], reason: str, sent: bool, put: Put
+) -> None:
+    """What cannot be reached got nothing, with a proxy or without; each failure is our error."""
+    with pytest.raises(TransportError, match=reason) as caught:
+        put(url, **settings)
+    assert caught.value.sent is sent
+    assert "0x" not in caught.value.reason
+
+
+def test_proxy_that_drops(server: RudeServer, put: Put) -> None:
+    """A proxy that took the request and then broke off may have passed it on."""
+    server.answer(b"")
+    with pytest.raises(TransportError) as caught:
+        put("http://cdm.invalid/start", proxy=f"http://{server.address}")
+    assert server.methods == [b"PUT"]
+    assert caught.value.sent
+
+
+def test_proxy_gets_the_request(server: RudeServer, put: Put) -> None:
+    """With a proxy, nothing else is asked, not even for the name of the server."""
+    server.answer(OK)
+    assert put("http://cdm.invalid/start", proxy=f"http://{server.address}").status == 200
+    assert server.methods == [b"PUT"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [("BODY_LIMIT", 1, "longer than 1 bytes"), ("EXCHANGE_LIMIT", -1.0, "took longer than")],
+)
+def test_endless_answers(
+    limit: str,
+    value: float,
+    reason: str,
+    server: RudeServer,
+    put: Put,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer that is too long, in bytes or in time, is not read to its end."""
+    monkeypatch.setattr(session_module, limit, value)
+    server.answer(OK)
+    with pytest.raises(TransportError, match=reason) as caught:
+        put(f"http://{server.address}/start")
+    assert caught.value.sent
+
+
+def test_netrc_adds_nothing(
+    server: RudeServer, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials of a .netrc file are not for CDM."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.answer(OK)
+    put(f"http://{server.address}/start")
+    assert b"authorization" not in server.arrived[0].lower()
+
+
+def test_a_closed_session_opens_again(sim: CdmSimulator, make_session: Any, drive: Drive) -> None:
+    """Closing ends connections, not the session."""
+    sim.add_job("orders")
+    session = make_session()
+    for _ in range(2):
+        assert drive(session, session.flows.active_run(sim.cluster_id, "orders")) is None
+        session.close()

@@ -1,0 +1,278 @@
+"""Reading answers: the documented samples in ``tests/wire``, what they leave open, and nonsense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.messages import Response
+from airflow_provider_cdm.client.models import (
+    COUNTERS_GROUP,
+    DETAILS_LIMIT,
+    RunRef,
+    Submission,
+    newest_first,
+)
+
+SAMPLES = Path(__file__).parents[1] / "wire"
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=80)
+CALLS: dict[str, Any] = {
+    "start": endpoints.start_job("c", "asked"),
+    "status": endpoints.job_status("c", "asked"),
+    "submissions": endpoints.submissions("c", "asked"),
+    "stop": endpoints.stop_job("c", "asked"),
+    "show_job": endpoints.show_job("c", "asked"),
+}
+
+
+def read(call: str, body: bytes) -> Any:
+    """What an operation makes of the body of a success."""
+    return CALLS[call].parse(Response(200, {"x-request-id": "r-1"}, body), CALLS[call])
+
+
+def samples(call: str) -> pytest.MarkDecorator:
+    """The samples of one operation, as parameters of a test."""
+    rows = json.loads((SAMPLES / f"{call}.json").read_text())
+    assert all(row["source"].startswith(("documented", "assumed")) for row in rows)
+    return pytest.mark.parametrize("sample", rows, ids=[row["name"] for row in rows])
+
+
+def body_of(sample: dict[str, Any]) -> bytes:
+    """The body of a sample: JSON, or as it stands."""
+    return (sample["raw"] if "raw" in sample else json.dumps(sample["body"])).encode()
+
+
+def part(submission: Submission, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a submission that a sample speaks about."""
+    payload = submission.to_payload()
+    return {name: payload[name] for name in wanted}
+
+
+@samples("start")
+def test_start_samples(sample: dict[str, Any]) -> None:
+    """The answer to a start is read as it is documented."""
+    assert part(read("start", body_of(sample)), sample["means"]) == sample["means"]
+
+
+@samples("status")
+def test_status_samples(sample: dict[str, Any]) -> None:
+    """The answer to a status call is read as it is documented."""
+    found = read("status", body_of(sample))
+    assert [part(s, m) for s, m in zip(found, sample["means"], strict=True)] == sample["means"]
+
+
+@samples("submissions")
+def test_history_samples(sample: dict[str, Any]) -> None:
+    """A history is read newest first, and tells whether it is complete."""
+    found = read("submissions", body_of(sample))
+    ids = [submission.submission_id for submission in found.submissions]
+    means = {"ids": ids, "total": found.total, "complete": found.complete}
+    assert means == sample["means"]
+
+
+@samples("stop")
+def test_stop_samples(sample: dict[str, Any]) -> None:
+    """Each generation of the stop answer is a success, unless it holds an ERROR."""
+    if sample["means"] is None:
+        assert read("stop", body_of(sample)) is None
+    else:
+        with pytest.raises(errors.CdmRefused) as caught:
+            read("stop", body_of(sample))
+        assert sample["means"] in str(caught.value)
+        assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "problem"),
+    [
+        ("start", b"", "is empty"),
+        ("status", b"  \n", "is empty"),
+        ("start", b"<html>Sign in</html>", "not JSON"),
+        ("start", b'{"submissions": [{"status": "BOO', "not JSON"),
+        ("status", b"\xff\xfe", "not JSON"),
+        ("status", b"[" * 100_000, "not JSON"),
+        ("status", b"[]", "not a JSON object"),
+        ("submissions", b"null", "not a JSON object"),
+        ("start", b"{}", "no submissions"),
+        ("status", b'{"submissions": {}}', "no submissions"),
+        ("submissions", b'{"submissions": null, "total": 0}', "no submissions"),
+        ("start", b'{"submissions": []}', "names no submission"),
+        ("status", b'{"submissions": ["RUNNING"]}', "is str, not an object"),
+        ("status", b'{"submissions": [{"submission-id": 1}]}', "has no status"),
+        ("status", b'{"submissions": [{"status": ""}]}', "has no status"),
+        ("status", b'{"submissions": [{"status": 3}]}', "has no status"),
+        ("stop", b"<html>Sign in</html>", "not JSON"),
+        ("show_job", b"{}", "holds no job"),
+        ("show_job", b'{"jobs": []}', "holds no job"),
+        ("show_job", b'{"jobs": ["asked"]}', "holds no job"),
+    ],
+)
+def test_nonsense_is_named(call: str, body: bytes, problem: str) -> None:
+    """A success that is not what the API documents says so, and leaves open what it effected."""
+    with pytest.raises(errors.CdmBadResponse) as caught:
+        read(call, body)
+    error = caught.value
+    assert problem in str(error)
+    assert "asked" in str(error)
+    assert "request id r-1" in str(error)
+    assert (error.http_status, error.request_id, error.retryable) == (200, "r-1", False)
+    assert error.effect_unknown
+    assert len(str(error)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (1536905778725, 1536905778725),
+        ("1536905778725", 1536905778725),
+        (" 1536905778725 ", 1536905778725),
+        (1536905778725.0, 1536905778725),
+        ("1.5369e12", 1536900000000),
+        (-1, -1),
+        (0, 0),
+        (True, None),
+        (None, None),
+        ("", None),
+        ("yesterday", None),
+        ([], None),
+        ({}, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("nan", None),
+        ("9" * 400, None),
+    ],
+)
+def test_whole_numbers(sent: Any, read: int | None) -> None:
+    """Numbers and dates come plain or quoted; what is neither counts as absent."""
+    wire = {"status": "RUNNING", "creation-date": sent, "submission-id": sent}
+    submission = Submission.from_wire(json.loads(json.dumps(wire)), "c", "j")
+    assert (submission.creation_date, submission.submission_id) == (read, read)
+
+
+@pytest.mark.parametrize("sent", [True, "true", " TRUE ", False, "false", "", None, 0, 1, [], {}])
+def test_flags(sent: Any) -> None:
+    """A flag comes as a boolean or as text, and only a clear yes is one."""
+    wire = {"status": "RUNNING", "is-execute-auto": sent}
+    yes = sent is True or (isinstance(sent, str) and "true" in sent.lower())
+    assert Submission.from_wire(wire, "c", "j").is_execute_auto is yes
+
+
+@pytest.mark.parametrize(
+    ("keys", "read"),
+    [
+        ({"last-udpate-user": "typo"}, "typo"),
+        ({"last-update-user": "right"}, "right"),
+        ({"last-udpate-user": "same", "last-update-user": "same"}, "same"),
+        ({"last-udpate-user": "", "last-update-user": "right"}, "right"),
+        ({}, None),
+    ],
+)
+def test_last_user(keys: dict[str, str], read: str | None) -> None:
+    """The last user is read under both spellings of its key."""
+    assert Submission.from_wire({"status": "X", **keys}, "c", "j").last_update_user == read
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["1536905778725", "RUNNING", "ERROR", "true", "\ud800"])
+)
+KEYS = st.text(max_size=5) | st.one_of(
+    st.sampled_from(["submissions", "total", "jobs", "validation-result", "message", "status"]),
+    st.sampled_from(["submission-id", "job-name", "creation-date", "progress", "counters"]),
+    st.sampled_from(["error-summary", "last-udpate-user", "is-execute-auto", COUNTERS_GROUP]),
+)
+JSON = st.recursive(
+    LEAVES,
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(KEYS, inside, max_size=6),
+    max_leaves=30,
+)
+SUBMISSION = st.dictionaries(KEYS, JSON, max_size=8).map(lambda d: {"status": "RUNNING", **d})
+ANSWERS = st.one_of(
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.lists(SUBMISSION, max_size=4).map(lambda s: json.dumps({"submissions": s}).encode()),
+    st.binary(max_size=50),
+)
+
+
+@given(st.sampled_from(sorted(CALLS)), ANSWERS)
+@PROPERTY
+def test_any_answer_is_a_value_or_our_error(call: str, body: bytes) -> None:
+    """Whatever a server sends, reading it gives a value that survives JSON, or our error."""
+    try:
+        found = read(call, body)
+    except errors.CdmError:
+        return
+    if call == "show_job" or found is None:
+        return
+    listed = getattr(found, "submissions", found if isinstance(found, list) else [found])
+    for submission in listed:
+        payload = json.loads(json.dumps(submission.to_payload(), allow_nan=False))
+        assert Submission.from_payload(payload) == submission
+
+
+def test_deep_complaints() -> None:
+    """A validation-result that is nested beyond reason is still our error, or none."""
+    body = b'{"validation-result": ' + b"[" * 900 + b"]" * 900 + b"}"
+    assert read("stop", body) is None
+
+
+@given(JSON)
+@PROPERTY
+def test_any_payload_is_a_submission_or_our_error(payload: Any) -> None:
+    """What crosses from the triggerer is read, or refused as CdmBadResponse."""
+    try:
+        assert Submission.from_payload(payload).status == payload["status"]
+    except errors.CdmBadResponse:
+        assert not {"cluster_id", "job_name", "status"} <= (
+            payload.keys() if isinstance(payload, dict) else set()
+        )
+
+
+def test_long_details_are_cut() -> None:
+    """A stack trace of any length crosses from the triggerer in a bounded form."""
+    submission = Submission("c", "j", "FAILED", error_details="x" * 10 * DETAILS_LIMIT)
+    assert len(submission.to_payload()["error_details"]) == DETAILS_LIMIT
+
+
+RUNS = st.builds(
+    Submission,
+    cluster_id=st.just("c"),
+    job_name=st.just("j"),
+    status=st.just("RUNNING"),
+    submission_id=st.none() | st.integers(1, 4),
+    creation_date=st.none() | st.integers(1, 4),
+)
+
+
+@given(RUNS, RUNS)
+@PROPERTY
+def test_runs_are_told_apart(ours: Submission, other: Submission) -> None:
+    """Numbers decide where both sides have one, else dates do, else nothing is claimed."""
+    ref = RunRef.of(ours)
+    keys = [
+        (getattr(ours, name), getattr(other, name)) for name in ("submission_id", "creation_date")
+    ]
+    mine, its = next(((a, b) for a, b in keys if None not in (a, b)), (None, None))
+    assert ref.is_run(other) is (mine is not None and mine == its)
+    assert ref.is_before(other) is (mine is not None and its is not None and mine < its)
+    assert ref.known is (ours.submission_id is not None or ours.creation_date is not None)
+
+
+@given(st.lists(RUNS.filter(lambda run: run.submission_id is not None), max_size=6))
+@PROPERTY
+def test_newest_first(runs: list[Submission]) -> None:
+    """Of runs with numbers, none stands before a later one, and none is lost."""
+    ordered = newest_first(runs)
+    ids = [run.submission_id or 0 for run in ordered]
+    assert ids == sorted(ids, reverse=True)
+    assert sorted(map(repr, ordered)) == sorted(map(repr, runs))
