@@ -25,6 +25,7 @@ CLIENT_ORDER = [
     "models",
     "records",
     "settings",
+    "signing",
     "endpoints",
     "retry",
     "auth",

@@ -15,6 +15,15 @@ class PasswordCredentials:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCredentials:
+    """An access key with its secret; temporary ones come with a security token."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    security_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that a session must know, checked and complete.
 
