@@ -88,11 +88,13 @@ def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> N
     """A trigger gets the same session without blocking its loop."""
     sim.add_job(JOB)
 
-    async def start() -> Any:
-        session = await CdmHook().aget_conn()
-        return await session.arun(session.flows.start(sim.cluster_id, JOB, {}))
+    sim.start(JOB)
 
-    assert asyncio.run(start()).submission_id == 1
+    async def look() -> Any:
+        session = await CdmHook().aget_conn()
+        return await session.arun(session.flows.active_run(sim.cluster_id, JOB))
+
+    assert asyncio.run(look()).submission_id == 1
 
 
 def test_test_connection(

@@ -1,8 +1,7 @@
-"""Control flow, written once for threads and event loops: call, start, find, stop."""
+"""Control flow, written once for threads and event loops: call, find, stop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,35 +44,6 @@ class CdmFlows:
             self.access.reject(token)
             response = yield from self._send(call, (yield from self.access.token()))
         return call.parse(response, call)
-
-    def start(
-        self, cluster_id: str, job_name: str, variables: Mapping[str, str]
-    ) -> Flow[Submission]:
-        """Start a job and establish which run that made.
-
-        :raises CdmStartUncertain: when the start may have taken effect, but no answer says so.
-        :raises CdmAlreadyRunning: when the job has an active run.
-        """
-        call = endpoints.start_job(cluster_id, job_name, variables)
-        try:
-            started = yield from self.call(call)
-        except errors.CdmError as error:
-            if not error.effect_unknown:
-                raise
-            raise errors.CdmStartUncertain(
-                f"The start of job {job_name!r} in cluster {cluster_id} was sent, but no answer"
-                f" says whether it took effect, so it is not sent again. {error} Look at the"
-                " job's runs before you start it once more.",
-                http_status=error.http_status,
-                code=error.code,
-                request_id=error.request_id,
-                effect_unknown=True,
-            ) from error
-        if started.submission_id is None and started.creation_date is None:
-            # Some samples of the answer show neither; the status call right after it does.
-            seen = yield from self.call(endpoints.job_status(cluster_id, job_name))
-            started = newest_first(seen)[0] if seen else started
-        return started
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
         """Find the run of the job that is active now, whoever started it."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -74,9 +75,11 @@ class ServerClock:
     def observe(self, response: Response, now: float) -> None:
         """Take note of an answer that arrived at ``now``, epoch seconds by our clock."""
         with suppress(KeyError, ValueError, OverflowError):
-            sent_at = parsedate_to_datetime(response.headers["date"]).timestamp()
+            sent_at = parsedate_to_datetime(response.headers["date"])
+            # HTTP dates are in UTC, and one of their forms does not say so.
+            sent_at = sent_at if sent_at.tzinfo else sent_at.replace(tzinfo=UTC)
             # The header is cut to whole seconds.
-            self.offset = sent_at + 0.5 - now
+            self.offset = sent_at.timestamp() + 0.5 - now
 
 
 @dataclass(frozen=True, slots=True)

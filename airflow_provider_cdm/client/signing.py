@@ -1,8 +1,8 @@
 """Requests signed with an access key: ``SDK-HMAC-SHA256``.
 
 After "AK/SK Signing and Authentication" of the API gateway's documentation, compared in the tests
-with the signer of the official SDK. The whole of it needs nothing beyond the standard library, while
-the official signer comes with a package that installs and imports a multiple of this provider.
+with the signer of the official SDK. This needs nothing beyond the standard library, while the
+official signer comes with a package that installs and imports a multiple of this provider.
 """
 
 from __future__ import annotations

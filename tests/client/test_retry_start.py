@@ -158,24 +158,6 @@ class TestStart:
         sim.fail("token", "status", status=status, times=None)
         session = make_session()
         with pytest.raises((errors.CdmUnavailable, errors.CdmAuthError)) as caught:
-            drive(session, session.flows.start(sim.cluster_id, JOB, {}))
+            start(drive, session, sim.cluster_id)
         assert not caught.value.effect_unknown
         assert sent("start") == []
-
-    @pytest.mark.parametrize("fault", AMBIGUOUS, ids=name_of)
-    def test_uncertain(
-        self, fault: dict[str, Any], sim: CdmSimulator, make_session: MakeSession, sent: Sent
-    ) -> None:
-        """What is left open is raised as such, with what there is to find the call by."""
-        sim.fail("start", when="after", **fault, times=None)
-        session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
-        with pytest.raises(errors.CdmStartUncertain, match=f"start of job '{JOB}'") as caught:
-            session.run(session.flows.start(sim.cluster_id, JOB, {}))
-        cause = caught.value.__cause__
-        assert isinstance(cause, errors.CdmError)
-        assert (caught.value.http_status, caught.value.request_id) == (
-            cause.http_status,
-            cause.request_id,
-        )
-        assert caught.value.effect_unknown
-        assert (len(sent("start")), len(sim.runs(JOB))) == (1, 1)
