@@ -85,4 +85,10 @@ def _text(argument: str, value: Any, *, limit: int) -> str:
         raise CdmConfigError(
             f"{argument} has {len(value)} characters, CDM allows {limit}: {value[:40]!r}..."
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise CdmConfigError(
+            f"{argument} holds half a character and cannot be sent: {value!r}"
+        ) from None
     return value

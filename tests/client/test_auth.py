@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_cdm.client import endpoints, errors
 from airflow_provider_cdm.client.auth import REFUSAL_MEMORY
+from airflow_provider_cdm.client.messages import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -101,6 +102,24 @@ def test_revoked_token(
     look(session)
     look(session)
     assert [request.status for request in sent("status")] == [200, 401, 200, 200]
+    assert len(sent("token")) == 2
+
+
+def test_late_refusal_of_an_old_token(
+    look: Look, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+) -> None:
+    """A refusal that arrives when the token was replaced already does not cost the new one."""
+    session = make_session()
+    late = session.flows.call(endpoints.job_status(sim.cluster_id, JOB))
+    look(session)
+    first = next(late)
+    sim.revoke_tokens()
+    look(session)
+    again = late.send(Response(401))
+    assert isinstance(first, Request)
+    assert isinstance(again, Request)
+    assert (again.method, again.url) == (first.method, first.url)
+    assert again.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
     assert len(sent("token")) == 2
 
 

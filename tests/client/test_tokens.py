@@ -113,6 +113,7 @@ def test_token_without_a_project(
         "2025-01-02T05:04:05+01:00",
     ],
 )
+@pytest.mark.usefixtures("far_from_utc")
 def test_end_of_a_token(
     expires_at: str, drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
 ) -> None:
