@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_cdm.client.errors import CdmConfigError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
@@ -166,7 +166,7 @@ class _Reader:
             project_name=region,
             cluster_id=self._text("cluster_id"),
             verify=self._flag("verify", default=True),
-            proxy=self._text("proxy"),
+            proxy=self._proxy(),
             connect_timeout=self._number("connect_timeout", 10.0),
             read_timeout=self._number("read_timeout", 60.0),
             console_url=self._text("console_url"),
@@ -198,13 +198,13 @@ class _Reader:
         if "://" not in host:
             host = f"{_clean(self._connection.schema) or 'https'}://{host}"
         port = self._connection.port
-        if port and urlsplit(host).netloc.rpartition("]")[2].count(":") == 0:
-            parts = urlsplit(host)
+        parts = _split(host)
+        if port and parts.netloc.rpartition("]")[2].count(":") == 0:
             host = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         return self._endpoint(LABELS["host"], host)
 
     def _endpoint(self, label: str, url: str) -> str:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
+        parts = _split(url if "://" in url else f"https://{url}")
         try:
             wrong = parts.port == 0
         except ValueError:
@@ -219,6 +219,13 @@ class _Reader:
                 ' or set "allow_http": true in Extra'
             )
         return parts.geturl().rstrip("/")
+
+    def _proxy(self) -> str | None:
+        value = self._text("proxy")
+        if value is not None and not (value.startswith("http") and _split(value).hostname):
+            # Not shown: it may hold a password.
+            self._problems.append(f"{_label('proxy')} is not a URL such as http://proxy:3128")
+        return value
 
     def _text(self, name: str) -> str | None:
         value = self._extra.get(name)
@@ -266,6 +273,13 @@ class _Reader:
 
 def _label(name: str) -> str:
     return next(field.label for field in EXTRA_FIELDS if field.name == name)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _clean(value: Any) -> str | None:

@@ -11,21 +11,19 @@ fail() {
 }
 
 # find_python [VERSION...]: print the path of the first of these Pythons that is here and can make
-# virtual environments. Without a version: of any Python from 3.11 on.
+# virtual environments. "any" is any from 3.11 on, and the last resort where no version is named.
 find_python() {
     local version name
-    for version in "${@:-3.13 3.12 3.11 any}"; do
-        # shellcheck disable=SC2086 # the default is a list
-        for version in $version; do
-            for name in "${HOME:-}/.pyenv/versions/$version".*/bin/python3 "python$version" python3; do
-                can_make_venvs "$name" "$version" || continue
-                "$name" -c 'import sys; print(sys.executable)'
-                return
-            done
+    (($#)) || set -- 3.13 3.12 3.11 any
+    for version in "$@"; do
+        for name in "${HOME:-}/.pyenv/versions/$version".*/bin/python3 "python$version" python3; do
+            can_make_venvs "$name" "$version" || continue
+            "$name" -c 'import sys; print(sys.executable)'
+            return
         done
     done
-    fail "No usable Python was found; wanted: ${*:-3.11 or later}. Install one, with venv and pip" \
-        "(on Debian and Ubuntu: apt install python3 python3-venv), and put it on PATH."
+    fail "No usable Python was found (looked for: $*). Needed is Python 3.11 or later with venv and" \
+        "pip; on Debian and Ubuntu: apt install python3 python3-venv."
 }
 
 # Asked, not only looked up: pyenv has a command for each version, also for those switched off.

@@ -85,6 +85,7 @@ def test_all_missing_fields_are_named_at_once() -> None:
         ({"iam_endpoint": "http://iam.example.eu"}, {}, "IAM Endpoint is plain HTTP"),
         ({}, {"host": "ftp://cdm.example.eu"}, "not an http or https address"),
         ({}, {"host": "https://"}, "not an http or https address"),
+        ({}, {"host": "http://["}, "not an http or https address"),
         ({}, {"host": "https://cdm.example.eu:nine"}, "not an http or https address"),
         ({}, {"host": f"https://u:{PASSWORD}@cdm.example.eu"}, "must not hold a user"),
         ({}, {"host": "https://cdm.example.eu?x=1"}, "must not hold a user, a query"),
@@ -94,6 +95,8 @@ def test_all_missing_fields_are_named_at_once() -> None:
         ({"allow_http": "perhaps"}, {}, "Allow Plain HTTP must be true or false"),
         ({"project_id": 12}, {}, "Project ID must be text"),
         ({"access_key": "AK"}, {}, "access_key is not supported"),
+        ({"proxy": f"http://u:{PASSWORD}@"}, {}, "Proxy is not a URL"),
+        ({"proxy": "proxy:3128"}, {}, "Proxy is not a URL"),
     ],
 )
 def test_wrong_fields_are_named(extra: Any, fields: dict[str, Any], words: str) -> None:

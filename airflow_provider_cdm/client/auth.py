@@ -128,6 +128,10 @@ class TokenAccess:
         except errors.CdmError as failure:
             # The call that the token was for was not sent, so it surely had no effect.
             failure.effect_unknown = False
+            old = slot.token
+            if failure.retryable and old is not None and self.exchanger.clock() < old.expires_at:
+                # Tokens are renewed early; while IAM is away the old one serves on.
+                return old
             if isinstance(failure, errors.CdmAuthError) and failure.http_status == 401:
                 slot.refusal, slot.refused_until = failure, self.exchanger.clock() + REFUSAL_MEMORY
             raise

@@ -88,6 +88,10 @@ def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
     )
 
 
+#: How many runs the history shows unless it says otherwise.
+HISTORY_PAGE = 10
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """Runs of a job, newest first.
@@ -101,7 +105,9 @@ class History:
     @property
     def complete(self) -> bool:
         """Whether these are surely all runs that CDM remembers."""
-        return self.total is None or self.total <= len(self.submissions)
+        if self.total is None:
+            return len(self.submissions) < HISTORY_PAGE
+        return len(self.submissions) >= self.total
 
 
 def submissions(cluster_id: str, job_name: str) -> Call[History]:

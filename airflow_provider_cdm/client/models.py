@@ -53,7 +53,7 @@ class Submission:
     Everything but the status may be missing on the wire, so everything else may be ``None``.
 
     :param cluster_id: cluster that was asked (not part of the wire format).
-    :param job_name: name of the job.
+    :param job_name: name of the job that was asked for.
     :param status: as CDM spells it, such as ``RUNNING``.
     :param submission_id: number of the run in its cluster; later runs have higher numbers.
     :param creation_date: when the run was created, epoch milliseconds.
@@ -168,7 +168,7 @@ class Submission:
             raise ValueError("a submission has no status")
         return cls(
             cluster_id=cluster_id,
-            job_name=_text(data.get("job-name")) or job_name,
+            job_name=job_name,
             status=status,
             submission_id=_whole(data.get("submission-id")),
             creation_date=_whole(data.get("creation-date")),
