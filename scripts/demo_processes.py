@@ -207,8 +207,10 @@ class Standalone:
 
     def outcome(self) -> bool | None:
         """Whether all went well; ``None`` as long as that is open."""
-        found = self._ask(f"dags/{DAG_ID}/dagRuns?run_type=backfill")["dag_runs"]
-        states = {run["state"] for run in found}
+        states: set[str] = set()
+        with suppress(OSError):  # a busy server is asked again
+            found = self._ask(f"dags/{DAG_ID}/dagRuns?run_type=backfill")["dag_runs"]
+            states = {run["state"] for run in found}
         if not states or states & {"queued", "running"}:
             return None
         return states == {"success"}

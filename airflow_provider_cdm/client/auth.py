@@ -24,6 +24,8 @@ from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 RENEW_AHEAD = 300.0
 #: Seconds for which a refused password is not sent again (IAM's shortest lock-out period).
 REFUSAL_MEMORY = 900.0
+#: How many refusals of the same credentials are borne within that time, whatever the project.
+REFUSALS_BORNE = 2
 _QUEUE_PAUSE = 0.05
 
 
@@ -51,17 +53,24 @@ class _Slot:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = None
-    refusal: errors.CdmAuthError | None = None
-    refused_until: float = -math.inf
+    refusal: _Refusal | None = None
 
 
-_Key = tuple[str, PasswordCredentials, str | None, str | None]
-_slots: dict[_Key, _Slot] = {}
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    error: errors.CdmAuthError
+    until: float
+
+
+_Identity = tuple[str, PasswordCredentials]
+_slots: dict[tuple[_Identity, str | None, str | None], _Slot] = {}
+_refusals: dict[_Identity, tuple[_Refusal, ...]] = {}
 
 
 def forget_everything() -> None:
     """Drop all tokens and refusals of this process; for tests."""
     _slots.clear()
+    _refusals.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +112,39 @@ class TokenAccess:
     def _slot(self) -> _Slot:
         settings = self.settings
         project_name = None if settings.project_id else settings.project_name
-        key = (settings.iam_endpoint, settings.credentials, settings.project_id, project_name)
         # setdefault is one atomic step, so two threads cannot end up with two slots.
-        return _slots.setdefault(key, _Slot())
+        return _slots.setdefault((self._identity(), settings.project_id, project_name), _Slot())
+
+    def _identity(self) -> _Identity:
+        return self.settings.iam_endpoint, self.settings.credentials
+
+    def _refusal(self, slot: _Slot, now: float) -> _Refusal | None:
+        """What forbids to send these credentials now.
+
+        A refusal may be about the project alone, so it counts for its own; but a second one counts
+        for all projects, because IAM may lock the account at the third.
+        """
+        recent = tuple(one for one in _refusals.get(self._identity(), ()) if now < one.until)
+        if len(recent) >= REFUSALS_BORNE:
+            return recent[-1]
+        return slot.refusal if slot.refusal is not None and now < slot.refusal.until else None
 
     def _usable(self, slot: _Slot) -> Token | None:
         now = self.exchanger.clock()
-        if slot.refusal is not None and now < slot.refused_until:
-            minutes = math.ceil((slot.refused_until - now) / 60)
+        token = slot.token
+        if token is not None and now < token.renew_at:
+            return token
+        if refusal := self._refusal(slot, now):
+            minutes = math.ceil((refusal.until - now) / 60)
             raise errors.CdmAuthError(
-                f"{slot.refusal.message} These credentials were refused a short while ago and are"
+                f"{refusal.error.message} These credentials were refused a short while ago and are"
                 f" not sent again for {minutes} min in this process, so that IAM does not lock the"
                 " account.",
-                http_status=slot.refusal.http_status,
-                code=slot.refusal.code,
-                request_id=slot.refusal.request_id,
+                http_status=refusal.error.http_status,
+                code=refusal.error.code,
+                request_id=refusal.error.request_id,
             )
-        token = slot.token
-        return token if token and now < token.renew_at else None
+        return None
 
     def _renew(self, slot: _Slot) -> Flow[Token]:
         try:
@@ -133,7 +157,9 @@ class TokenAccess:
                 # Tokens are renewed early; while IAM is away the old one serves on.
                 return old
             if isinstance(failure, errors.CdmAuthError) and failure.http_status == 401:
-                slot.refusal, slot.refused_until = failure, self.exchanger.clock() + REFUSAL_MEMORY
+                slot.refusal = _Refusal(failure, self.exchanger.clock() + REFUSAL_MEMORY)
+                earlier = _refusals.get(self._identity(), ())
+                _refusals[self._identity()] = (*earlier[-REFUSALS_BORNE:], slot.refusal)
             raise
         slot.token, slot.refusal = token, None
         if self.on_token is not None:

@@ -238,3 +238,14 @@ def test_iam_outage(
     look(make_session())
     assert len(sent("token")) == 3
     assert virtual_time.slept == [0.5, 1.0]
+
+
+def test_one_wrong_password_for_many_projects(
+    look: Look, make_session: MakeSession, sent: Sent
+) -> None:
+    """However many projects the password is for, it is not sent so often that IAM locks up."""
+    for number in range(6):
+        with pytest.raises(errors.CdmAuthError):
+            look(make_session(password="wrong", project_id=f"{number:032x}"))
+    assert len(sent("token")) == 2
+    look(make_session())
