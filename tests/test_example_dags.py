@@ -22,6 +22,8 @@ import airflow
 import pytest
 
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
+from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger
 
@@ -149,6 +151,7 @@ MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker
 @MODES
 def test_daily_migration(deferrable: bool, demo: Demo, deferrals: list[Any]) -> None:
     """Each run moves the rows of its own logical date, and returns what CDM counted."""
+    demo.sim.add_job("orders_daily", seconds=1.5)  # not over before the task thinks of deferring
     for count, day in enumerate(demo.days[:2], start=1):
         done = run(load("example_cdm_daily_migration", deferrable=deferrable), day)
         assert done.state == "success"
@@ -265,9 +268,21 @@ def test_examples_parse(airflow_database: None) -> None:
     assert set(bag.dag_ids) == {"example_cdm_daily_migration", "example_cdm_start_then_wait"}
 
 
+def readme(pattern: str) -> str:
+    """Return the one place in the README that a pattern describes."""
+    (found,) = re.findall(pattern, (ROOT / "README.md").read_text(), re.DOTALL)
+    return str(found)
+
+
 def test_the_dag_of_the_readme_parses(tmp_path: Path, airflow_database: None) -> None:
     """Whoever copies the DAG out of the README gets one that Airflow accepts."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "readme.py").write_text(code)
+    (tmp_path / "readme.py").write_text(readme(r"```python\n(.*?)```"))
     bag = dag_bag(tmp_path)
     assert (bag.import_errors, len(bag.dag_ids)) == ({}, 1)
+
+
+def test_the_connection_of_the_readme_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever copies the connection out of the README has left no field out."""
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", readme(r"AIRFLOW_CONN_CDM_DEFAULT='(.*?)'\n"))
+    settings = settings_from(CdmHook.get_connection("cdm_default"))
+    assert settings.cdm_endpoint == f"https://cdm.{settings.region}.myhuaweicloud.com"

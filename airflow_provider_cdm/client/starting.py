@@ -12,18 +12,29 @@ yields :class:`~airflow_provider_cdm.client.messages.Save` for everything that m
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.endpoints import History
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Flow, pause, save
-from airflow_provider_cdm.client.models import RunRef, Submission, Verdict, newest_first
+from airflow_provider_cdm.client.messages import (
+    Flow,
+    Request,
+    TransportError,
+    pause,
+    save,
+)
+from airflow_provider_cdm.client.models import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.records import Order, Record, Started, StartPolicy, key_of
 
 log = logging.getLogger(__name__)
+
+#: The history may show no more runs than this.
+_ROWS = 10
 
 
 def start_once(
@@ -63,6 +74,7 @@ class _Starter:
     flows: CdmFlows
     order: Order
     policy: StartPolicy
+    ahead: float = -math.inf
 
     def resume(self, record: Record) -> Flow[tuple[Record, Submission | None]]:
         """Take up where an earlier attempt left off; no submission when a new start is due."""
@@ -72,7 +84,9 @@ class _Starter:
             return record, Submission.from_payload(record.result)
         if record.open:
             log.info("An earlier attempt may have started the job; looking for its run.")
-            settled_at = record.sent_at + self.policy.settle + self.policy.grace
+            settings = self.flows.settings
+            given_up_at = record.sent_at + settings.connect_timeout + settings.read_timeout
+            settled_at = given_up_at + self.policy.settle + self.policy.grace
             found = yield from self._reconcile(record, settled_at, retry=retry)
             if found is None:
                 return record, None
@@ -90,20 +104,41 @@ class _Starter:
         record, active = yield from self._intent(floor)
         if active is not None:
             return (yield from self._in_the_way(record, active))
-        start = endpoints.start_job(
-            self.order.cluster_id, self.order.job_name, self.order.variables
-        )
         run: Submission | None = None
         while run is None:
             record = replace(record, sends=record.sends + 1, sent_at=self._now())
-            yield from save(record.to_payload())
             try:
-                run = yield from self.flows.call(start)
+                run = yield from self._send(record)
             except errors.CdmAlreadyRunning as refusal:
                 return (yield from self._refused_as_running(record, refusal))
             except errors.CdmError as error:
                 run = yield from self._after_failure(record, error)
         return (yield from self._started(record, run))
+
+    def _send(self, record: Record) -> Flow[Submission]:
+        """Send the start, and write the intent down right before each time that it goes out.
+
+        A new token, a quota or a refused connection may take minutes of waiting in between.
+        """
+        start = endpoints.start_job(
+            self.order.cluster_id, self.order.job_name, self.order.variables
+        )
+        flow = self.flows.call(start)
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Request) and step.method == start.method:
+                    yield from save(replace(record, sent_at=self._now()).to_payload())
+                try:
+                    answer = yield step
+                except TransportError as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as end:
+            return cast("Submission", end.value)
+        finally:
+            flow.close()
 
     def _intent(self, floor: Mapping[str, Any] | None) -> Flow[tuple[Record, Submission | None]]:
         """Read the baseline, and see whether a run is in the way.
@@ -126,7 +161,7 @@ class _Starter:
             self.order.generation,
             baseline=baseline,
             baseline_known=known,
-            intent_at=self._now() + self.flows.exchanger.server_clock.offset,
+            intent_at=self._by_server_clock(self._now()),
         )
         return record, active
 
@@ -189,9 +224,16 @@ class _Starter:
 
     def _recall(self, record: Record, *, retry: bool) -> Flow[Submission | None]:
         """Look at the run of an earlier attempt; ``None`` when it is over and a new one is due."""
+        if record.result is not None:
+            return None
         run = self.order.run(record.run)
+        follower = Follower(run)
         try:
-            seen = yield from Follower(run).look(self.flows)
+            seen = yield from follower.look(self.flows)
+            while seen is None and not retry:
+                # Whether it is over decides what a cleared task does, so this cannot be put off.
+                yield from pause(10.0)
+                seen = yield from follower.look(self.flows)
         except errors.CdmOutcomeUnknown:
             if retry:
                 raise
@@ -213,47 +255,63 @@ class _Starter:
     ) -> Flow[Submission | None]:
         """Look for the run that a start has made, until one would have shown up.
 
-        :param settled_at: epoch seconds by our clock.
+        :param settled_at: epoch seconds by our clock; a run created later is not ours.
         :raises CdmStartUncertain: when the history cannot be read.
         """
         call = endpoints.submissions(self.order.cluster_id, self.order.job_name)
         delay = 1.0
         while True:
+            asked_at = self._now()
             trouble: errors.CdmError | None = None
             try:
                 history = yield from self.flows.call(call)
             except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
                 trouble = error
             else:
-                found = self._ours(record, history.submissions, retry=retry)
+                found = self._ours(record, history, settled_at, retry=retry)
                 if found is not None:
                     log.warning("Took %s for the one that the start made.", RunRef.of(found))
                     return found
-                if self._now() >= settled_at:
+                # An answer may be slow; what counts is that it was not made too early.
+                if asked_at >= settled_at:
                     return None
             if trouble is not None and self._now() >= settled_at + self.policy.look:
                 raise self._uncertain("the history of the job cannot be read", trouble)
             left = settled_at - self._now()
-            yield from pause(min(delay, left) if left > 0 else delay)
+            yield from pause(delay if trouble is not None and left <= 0 else min(delay, left))
             delay = min(2 * delay, 15.0)
 
     def _ours(
-        self, record: Record, history: Sequence[Submission], *, retry: bool
+        self, record: Record, history: History, settled_at: float, *, retry: bool
     ) -> Submission | None:
         """Choose the run that our start has made: the first that came after the baseline."""
         baseline = self.order.run(record.baseline)
+        shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
+        since = (record.intent_at - self.policy.blur) * 1000
+        until = (self._by_server_clock(settled_at) + self.policy.blur) * 1000
+        after = [run for run in shown if not baseline.known or baseline.is_before(run)]
+        # Before this many rows, a history without a total is taken for complete.
+        cut = len(shown) >= _ROWS if history.total is None else not history.complete
+        if retry and cut and len(after) == len(shown) and (after[0].creation_date or since) >= since:
+            raise self._uncertain("the history of the job does not reach back to the start")
         later = [
             run
-            for run in reversed(newest_first(history))
-            if RunRef.of(run).known
-            and not run.is_execute_auto
-            and (not baseline.known or baseline.is_before(run))
+            for run in after
+            if not run.is_execute_auto
+            and (run.creation_date is None or run.creation_date <= until)
         ]
-        since = (record.intent_at - self.policy.blur) * 1000
-        timely = [run for run in later if run.creation_date is None or run.creation_date >= since]
+        timely = [
+            run
+            for run in later
+            if (record.baseline_known if run.creation_date is None else run.creation_date >= since)
+        ]
         if not record.baseline_known and not timely:
             doubtful_from = since - self.policy.grace * 1000
-            doubtful = [run for run in later if (run.creation_date or 0) >= doubtful_from]
+            doubtful = [
+                run
+                for run in later
+                if run.creation_date is None or run.creation_date >= doubtful_from
+            ]
             if doubtful and retry:
                 raise self._uncertain(
                     f"{RunRef.of(doubtful[0])} was created about when the start was sent, and may"
@@ -282,6 +340,11 @@ class _Starter:
         )
         error.__cause__ = cause
         return error
+
+    def _by_server_clock(self, at: float) -> float:
+        # A slow answer makes the server's clock look slow, and never fast.
+        self.ahead = max(self.ahead, self.flows.exchanger.server_clock.offset)
+        return at + self.ahead
 
     def _now(self) -> float:
         return self.flows.exchanger.clock()
