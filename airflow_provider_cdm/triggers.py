@@ -159,12 +159,19 @@ class CdmSubmissionTrigger(BaseTrigger):
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
 
     async def on_kill(self) -> None:
-        """Stop the run after a user ended the deferred task (Airflow 3.3 and later call this)."""
-        await _to_the_end(self._stop())
+        """Stop the run after a user ended the deferred task.
+
+        Airflow 3.3 and later call this, and also when another triggerer has taken the trigger over.
+        """
+        await _to_the_end(self._stop_if_task_was_ended())
 
     async def _stop_if_task_was_ended(self) -> None:
-        """Before Airflow 3.3, a restart of the triggerer and a user's act look alike from here."""
+        """Only the task's state tells a user's act from what happens to triggerers."""
+        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
+        if self._session is None or not run.known:
+            return
         if not self.cancel_on_kill:
+            log.info("Cancelled; %s is left running", run)
             return
         try:
             state = await aget_task_state(self.task_instance)
@@ -176,16 +183,9 @@ class CdmSubmissionTrigger(BaseTrigger):
         if state == "deferred":
             return
         log.info("The task is %s now", state or "cleared")
-        await self._stop()
+        await self._stop(self._session, run)
 
-    async def _stop(self) -> None:
-        session = self._session
-        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
-        if session is None or not run.known:
-            return
-        if not self.cancel_on_kill:
-            log.warning("The task was ended; %s is left running", run)
-            return
+    async def _stop(self, session: CdmSession, run: RunRef) -> None:
         try:
             sent = await session.arun(session.flows.stop_run(run))
         except errors.CdmError as error:

@@ -122,13 +122,19 @@ async def cancelled_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulat
 
 
 @pytest.mark.parametrize(
-    ("cancel_on_kill", "foreign", "expected"),
-    [(True, False, "STOPPED"), (False, False, "RUNNING"), (True, True, "RUNNING")],
-    ids=["ours", "switched off", "somebody else's"],
+    ("cancel_on_kill", "foreign", "state", "expected"),
+    [
+        (True, False, "failed", "STOPPED"),
+        (False, False, "failed", "RUNNING"),
+        (True, True, "failed", "RUNNING"),
+        (True, False, "deferred", "RUNNING"),
+    ],
+    ids=["ours", "switched off", "somebody else's", "another triggerer has it"],
 )
 def test_on_kill(
     cancel_on_kill: bool,
     foreign: bool,
+    state: str,
     expected: str,
     sim: CdmSimulator,
     cdm_default: dict[str, Any],
@@ -136,7 +142,12 @@ def test_on_kill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``on_kill`` stops the run that the task waited for, also while it is cancelled itself."""
+
+    async def look(_: Any) -> str:
+        return state
+
     monkeypatch.setattr("airflow_provider_cdm.triggers.TRIGGERS_HEAR_OF_KILLS", True)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.aget_task_state", look)
     trigger = waiting_trigger(sim, cancel_on_kill=cancel_on_kill)
 
     async def kill() -> None:

@@ -229,17 +229,13 @@ class _Starter:
         run = self.order.run(record.run)
         follower = Follower(run)
         try:
-            seen = yield from follower.look(self.flows)
-            while seen is None and not retry:
-                # Whether it is over decides what a cleared task does, so this cannot be put off.
+            # Whether it is over decides what comes next, so there is no going on without a look.
+            while (seen := (yield from follower.look(self.flows))) is None:
                 yield from pause(10.0)
-                seen = yield from follower.look(self.flows)
         except errors.CdmOutcomeUnknown:
             if retry:
                 raise
             return None
-        if seen is None:
-            seen = Submission(run.cluster_id, run.job_name, "UNKNOWN", **key_of(run))
         if not seen.ended:
             log.info("Attached to %s of an earlier attempt: %s.", run, seen.status)
             if not retry:

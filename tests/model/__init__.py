@@ -1,0 +1,1 @@
+"""A model of everything that can happen to a start, explored at random."""
