@@ -189,9 +189,10 @@ class _Starter:
             found = yield from self._reconcile(record, self._now())
             if found is not None:
                 return (yield from self._started(record, found))
+        # Before the next call, which may fail: what is in the way must not be taken for ours later.
+        yield from self._nothing_under_way(record)
         active = yield from self.flows.active_run(self.order.cluster_id, self.order.job_name)
         if active is None:
-            yield from self._nothing_under_way(record)
             raise refusal
         return (yield from self._in_the_way(record, active, refusal))
 
@@ -202,8 +203,6 @@ class _Starter:
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
             yield from save(record.with_run(active).to_payload())
             return active
-        if record.sends:
-            yield from self._nothing_under_way(record)
         error = refusal or errors.CdmAlreadyRunning(
             f"Could not start job {self.order.job_name!r} in cluster {self.order.cluster_id}:"
             f" {RunRef.of(active)} is {active.status}, and CDM runs a job only once at a time. Wait"
@@ -219,8 +218,27 @@ class _Starter:
             if found is None:
                 raise self._uncertain("CDM accepted the start, but its history shows no run")
             run = found
+        elif run.submission_id is None:
+            run = yield from self._numbered(record, run)
         yield from save(record.with_run(run).to_payload())
         return run
+
+    def _numbered(self, record: Record, run: Submission) -> Flow[Submission]:
+        """Find the number of a run that was answered without one: dates may be the same for two."""
+        call = endpoints.submissions(self.order.cluster_id, self.order.job_name)
+        try:
+            history = yield from self.flows.call(replace(call, patient=False))
+        except errors.CdmError:
+            return run
+        baseline = self.order.run(record.baseline)
+        same = [
+            seen
+            for seen in history.submissions
+            if seen.creation_date == run.creation_date
+            and not seen.is_execute_auto
+            and (not baseline.known or baseline.is_before(seen))
+        ]
+        return same[-1] if same else run
 
     def _recall(self, record: Record, *, retry: bool) -> Flow[Submission | None]:
         """Look at the run of an earlier attempt; ``None`` when it is over and a new one is due."""
@@ -288,13 +306,17 @@ class _Starter:
         after = [run for run in shown if not baseline.known or baseline.is_before(run)]
         # Before this many rows, a history without a total is taken for complete.
         cut = len(shown) >= _ROWS if history.total is None else not history.complete
-        if retry and cut and len(after) == len(shown) and (after[0].creation_date or since) >= since:
+        if (
+            retry
+            and cut
+            and len(after) == len(shown)
+            and (after[0].creation_date or since) >= since
+        ):
             raise self._uncertain("the history of the job does not reach back to the start")
         later = [
             run
             for run in after
-            if not run.is_execute_auto
-            and (run.creation_date is None or run.creation_date <= until)
+            if not run.is_execute_auto and (run.creation_date is None or run.creation_date <= until)
         ]
         timely = [
             run
