@@ -168,7 +168,7 @@ class CdmSubmissionTrigger(BaseTrigger):
     async def _stop_if_task_was_ended(self) -> None:
         """Only the task's state tells a user's act from what happens to triggerers."""
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
-        if self._session is None or not run.known:
+        if not run.known:
             return
         if not self.cancel_on_kill:
             log.info("Cancelled; %s is left running", run)
@@ -181,20 +181,25 @@ class CdmSubmissionTrigger(BaseTrigger):
             )
             return
         if state == "deferred":
+            log.info("Cancelled, but the task still waits: nothing is stopped")
             return
         log.info("The task is %s now", state or "cleared")
-        await self._stop(self._session, run)
+        try:
+            await self._stop(run)
+        except Exception as error:
+            log.warning("The task was ended, but %s could not be stopped: %s", run, error)
 
-    async def _stop(self, session: CdmSession, run: RunRef) -> None:
+    async def _stop(self, run: RunRef) -> None:
+        # A kill may come while the connection is still being looked up.
+        session = (
+            self._session or await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+        )
         try:
             sent = await session.arun(session.flows.stop_run(run))
-        except errors.CdmError as error:
-            log.warning("The task was ended, but %s could not be stopped: %s", run, error)
-        else:
-            result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
-            log.info("The task was ended; %s: %s", run, result)
         finally:
             session.close()
+        result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
+        log.info("The task was ended; %s: %s", run, result)
 
     def _wait(self, session: CdmSession) -> Flow[Submission]:
         # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.

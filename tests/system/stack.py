@@ -178,15 +178,20 @@ class Stack:
         """Stop a component in its tracks; the result lets it go on."""
         pid = self.processes[name].pid
         frozen = [psutil.Process(pid), *self._below(pid)]
-        for process in frozen:
-            process.send_signal(signal.SIGSTOP)
 
-        def thaw() -> None:
+        def send(number: int) -> None:
             for process in frozen:
                 with suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGCONT)
+                    process.send_signal(number)
 
-        return thaw
+        for _ in range(50):
+            send(signal.SIGSTOP)
+            # SQLite has one writer at a time, and it must not be the one that sleeps.
+            if self._writable():
+                return lambda: send(signal.SIGCONT)
+            send(signal.SIGCONT)
+            time.sleep(0.2)
+        raise TimeoutError(f"{name} writes all the time")
 
     # What a user does
 
@@ -233,6 +238,15 @@ class Stack:
         """The logs of a DAG's tasks and of their triggers, with their paths, in order."""
         for path in sorted(self.home.glob(f"logs/dag_id={dag}/**/*.log*")):
             yield path.relative_to(self.home / "logs"), _readable(path)
+
+    def _writable(self) -> bool:
+        with closing(sqlite3.connect(self.database, timeout=2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            database.rollback()
+        return True
 
     def _printed(self, name: str) -> str:
         return (self.home / "out" / name).read_text(errors="replace")[-3000:]
@@ -284,7 +298,7 @@ def wait_until(ready: Callable[[], bool], patience: float, what: str) -> None:
         time.sleep(0.3)
 
 
-def send_signal(pid: int, born: float, number: int) -> bool:
+def signal_process(pid: int, born: float, number: int) -> bool:
     """Send a signal to a process, but not to a later one with the same id."""
     try:
         process = psutil.Process(pid)
