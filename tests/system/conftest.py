@@ -70,7 +70,7 @@ def _play(config: pytest.Config, folder: Path, wanted: set[str]) -> list[Play]:
         }
         stack = Stack(folder / "airflow", Path(__file__).parent / "dags", environment)
         stack.home.mkdir()
-        stage = Stage(stack, shop, folder, sum(each.uses_triggerer for each in scenarios))
+        stage = Stage(stack, shop, folder, scenarios)
         played = [Play(scenario, stage) for scenario in scenarios]
         try:
             stack.start()
@@ -110,10 +110,12 @@ def _perform(config: pytest.Config, played: list[Play], began: float) -> None:
 
 
 def _tell(config: pytest.Config, text: str, began: float | None = None) -> None:
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     at = "" if began is None else f"{time.monotonic() - began:6.1f} s  "
-    reporter.ensure_newline()
-    reporter.write_line(f"{at}{text}")
+    with capture.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        reporter.write_line(f"{at}{text}", flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ from .stack import Stack, signal_process, wait_until
 
 #: Seconds that a scenario may take from one step to the next.
 PATIENCE = 160
-TASK, RUN = "move", "once"
+TASK, RUN, LOGICAL_DATE = "move", "once", f"{DAY}T00:00:00Z"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,26 +75,30 @@ class Scenario:
 class Stage:
     """What the plays share: the stack, the shop, and turns at the triggerer."""
 
-    def __init__(self, stack: Stack, shop: Shop, folder: Path, others_deferred: int) -> None:
+    def __init__(self, stack: Stack, shop: Shop, folder: Path, scenarios: list[Scenario]) -> None:
         self.stack, self.shop, self.folder = stack, shop, folder
         self.triggerer = "triggerer"
-        self._others = others_deferred
-        self._quiet = threading.Condition()
-        self._turn = threading.Lock()
+        self._using = {each.name for each in scenarios if each.uses_triggerer}
+        self._queue = [each.name for each in scenarios if each.restarts_triggerer]
+        self._changed = threading.Condition()
 
-    def leaves_triggerer(self) -> None:
-        """One more play needs the triggerer no longer."""
-        with self._quiet:
-            self._others -= 1
-            self._quiet.notify_all()
+    def leaves(self, name: str) -> None:
+        """A play is over."""
+        with self._changed:
+            self._using.discard(name)
+            if name in self._queue:
+                self._queue.remove(name)
+            self._changed.notify_all()
 
     @contextmanager
-    def turn_at_triggerer(self) -> Iterator[None]:
+    def turn_at_triggerer(self, name: str) -> Iterator[None]:
         """Wait until no other play minds what happens to the triggerer."""
-        with self._quiet:
-            self._quiet.wait_for(lambda: self._others <= 0, PATIENCE)
-        with self._turn:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._using and self._queue[0] == name, 2 * PATIENCE)
+        try:
             yield
+        finally:
+            self.leaves(name)
 
 
 class Play:
@@ -121,14 +125,13 @@ class Play:
                 self.problems.append(traceback.format_exc())
         finally:
             self.seconds = time.monotonic() - began
-            if self.scenario.uses_triggerer:
-                self.stage.leaves_triggerer()
+            self.stage.leaves(self.name)
 
     # Steps of a story
 
     def begin(self) -> None:
         """Start the DAG run."""
-        self.stack.trigger(self.name, RUN, f"{DAY}T00:00:00Z")
+        self.stack.trigger(self.name, RUN, LOGICAL_DATE)
 
     def run(self, number: int = 1, *statuses: str) -> None:
         """Wait until there is a run of that number, in one of these statuses."""
@@ -172,7 +175,7 @@ class Play:
 
     def clear(self, task: str = TASK) -> None:
         """Clear the task."""
-        self.stack.clear(self.name, RUN, task)
+        self.stack.clear(self.name, RUN, task, LOGICAL_DATE)
 
     def kill(self, victim: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the latest process of the task, or to its supervisor."""

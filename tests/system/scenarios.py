@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
-from .play import Play, Scenario
+from .play import RUN, TASK, Play, Scenario
 from .shop import DAY, DAYS
 from .stack import AIRFLOW_3, TRIGGERER_TIMEOUT, wait_until
 
@@ -49,7 +49,7 @@ def mark(state: str) -> Callable[[Play], None]:
 
 def mark_run_failed(play: Play) -> None:
     """Mark the DAG run failed."""
-    play.stack.mark_run(play.name, "once", "failed")
+    play.stack.mark_run(play.name, RUN, "failed")
 
 
 def clear_afterwards(play: Play) -> None:
@@ -88,14 +88,14 @@ def list_changes(play: Play) -> None:
 
 def triggerer_of(play: Play) -> int | None:
     """Who has the trigger."""
-    return play.stack.tasks(play.name, "move")[-1].triggerer
+    return play.stack.tasks(play.name, TASK)[-1].triggerer
 
 
 def at_triggerer(act: Callable[[Play], None]) -> Callable[[Play], None]:
     """Something happens to the triggerer that has the trigger, and another one goes on."""
 
     def story(play: Play) -> None:
-        with play.stage.turn_at_triggerer():
+        with play.stage.turn_at_triggerer(play.name):
             play.begin()
             play.run(1, "RUNNING")
             play.task("deferred")
@@ -296,7 +296,7 @@ _CLEARED = [
     Scenario(
         name="cleared-running",
         story=while_running(Play.clear),
-        seconds=12,
+        seconds=25,
         runs=("STOPPED", "SUCCEEDED"),
         attempts=2,
         says=STOPPED,
@@ -305,7 +305,7 @@ _CLEARED = [
         name="cleared-running-left",
         story=while_running(Play.clear),
         operator={"cancel_on_kill": False},
-        seconds=20,
+        seconds=25,
         attempts=2,
         says=LEFT,
     ),
@@ -313,7 +313,7 @@ _CLEARED = [
         name="cleared-deferred",
         story=while_running(Play.clear),
         operator=DEFERRED,
-        seconds=12,
+        seconds=25,
         runs=("STOPPED", "SUCCEEDED"),
         # The next attempt may wait for the run already when the triggerer hears of the clear.
         or_runs=("SUCCEEDED",),

@@ -31,7 +31,6 @@ SLOTS = 32
 
 _SECRET = "only-for-loopback-and-a-few-minutes"
 _SETTINGS = {
-    "CORE__AUTH_MANAGER": None,
     "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "CORE__EXECUTOR": "LocalExecutor",
     "CORE__LOAD_EXAMPLES": "False",
@@ -47,10 +46,13 @@ _SETTINGS = {
 _SETTINGS_2 = {
     # As open as Airflow 3 with SIMPLE_AUTH_MANAGER_ALL_ADMINS.
     "API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
+    # What is marked successful while it runs is ended after this many seconds.
+    "CORE__TASK_SUCCESS_OVERTIME": "3",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "3",
+    # Not shorter: a slow retry of a silent task is ordered twice, and the second one comes late.
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "10",
     "WEBSERVER__SECRET_KEY": _SECRET,
 }
 _SETTINGS_3 = {
@@ -101,7 +103,7 @@ class Stack:
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIR"))}
         self._environment = inherited | self.environment
-        self._environment |= {f"AIRFLOW__{k}": v for k, v in settings.items() if v is not None}
+        self._environment |= {f"AIRFLOW__{key}": value for key, value in settings.items()}
         self._environment |= {
             "AIRFLOW_HOME": str(self.home),
             "NO_PROXY": "127.0.0.1",
@@ -211,12 +213,17 @@ class Stack:
         """Mark a DAG run as failed or successful."""
         self._ask("PATCH", f"{self._api}/dags/{dag}/dagRuns/{run}", {"state": state})
 
-    def clear(self, dag: str, run: str, task: str) -> None:
+    def clear(self, dag: str, run: str, task: str, logical_date: str) -> None:
         """Clear one task of a DAG run, whatever its state."""
-        body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "only_failed": False}
-        self._ask(
-            "POST", f"{self._api}/dags/{dag}/clearTaskInstances", body | {"reset_dag_runs": True}
-        )
+        if AIRFLOW_3:
+            body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "only_failed": False}
+            self._ask("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body)
+            return
+        # Not over REST: there, Airflow 2.11 forgets to write that a running task shall restart.
+        span = ("--start-date", logical_date, "--end-date", logical_date)
+        command = ("tasks", "clear", dag, "--task-regex", f"^{task}$", *span, "--yes")
+        if self._spawn(f"clear-{dag}", *command).wait():
+            raise RuntimeError(f"not cleared: {self._printed(f'clear-{dag}')}")
 
     # What can be seen
 
