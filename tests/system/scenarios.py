@@ -191,11 +191,17 @@ _KILLED = [
     Scenario(name="killed-after-record", story=undisturbed, crash=("after the record",)),
     Scenario(name="killed-waiting", story=kill_process("task"), attempts=2, seconds=12),
     Scenario(name="killed-after-end", story=undisturbed, crash=("after the end",)),
+    # The one gap below Airflow 3.3, which the design page names.
+    Scenario(
+        name="killed-after-conclusion",
+        story=undisturbed,
+        crash=("after the conclusion",),
+        on_airflow_2={"runs": ("SUCCEEDED", "SUCCEEDED")},
+    ),
     Scenario(
         name="killed-before-report",
         story=undisturbed,
         crash=("before the report",),
-        # The one gap below Airflow 3.3, which the design page names.
         on_airflow_2={"runs": ("SUCCEEDED", "SUCCEEDED")},
     ),
     Scenario(

@@ -1,4 +1,4 @@
-"""The DAGs of all scenarios, and faults inside of their tasks.
+"""The DAG of a scenario, whose name is that of the copy of this file, and faults inside its tasks.
 
 A fault kills the task's process, or its supervisor, at a chosen point of the attempt, once.
 """
@@ -21,15 +21,15 @@ from airflow_provider_cdm.client import session
 from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.operators import CdmStartJobOperator
 
-FOLDER = Path(os.environ["CDM_SYSTEM_FOLDER"])
+#: Where the scenario's plan is, and where faults leave their traces.
+FOLDER = Path(os.environ["CDM_SYSTEM_FOLDER"], Path(__file__).stem)
 
 Strike = Callable[[], None]
 
 
-def arm(folder: Path, points: list[str], victim: str) -> Callable[[Any], None]:
+def arm(points: list[str], victim: str) -> Callable[[Any], None]:
     """Return a ``pre_execute`` hook that prepares the faults and leaves the process ids.
 
-    :param folder: where to leave them, and which faults have happened.
     :param points: names of points, see below.
     :param victim: ``task``, ``supervisor`` or ``both``.
     """
@@ -38,30 +38,30 @@ def arm(folder: Path, points: list[str], victim: str) -> Callable[[Any], None]:
         index = context["ti"].map_index
         pids = {"task": os.getpid(), "supervisor": os.getppid()}
         born = {name: (pid, psutil.Process(pid).create_time()) for name, pid in pids.items()}
-        (folder / f"{index}.{os.getpid()}.pids").write_text(json.dumps(born))
+        (FOLDER / f"{index}.{os.getpid()}.pids").write_text(json.dumps(born))
         for point in points:
             if point in _POINTS:
-                _POINTS[point](strike(folder, point, index, victim))
+                _POINTS[point](strike(point, index, victim))
 
     return prepare
 
 
-def afterwards(folder: Path, points: list[str], victim: str) -> Callable[[Any, Any], None]:
+def afterwards(points: list[str], victim: str) -> Callable[[Any, Any], None]:
     """Return a ``post_execute`` hook for the last point."""
 
     def report(context: Any, result: Any) -> None:
         if "before the report" in points:
-            strike(folder, "before the report", context["ti"].map_index, victim)()
+            strike("before the report", context["ti"].map_index, victim)()
 
     return report
 
 
-def strike(folder: Path, point: str, index: int, victim: str) -> Strike:
+def strike(point: str, index: int, victim: str) -> Strike:
     """Return what kills, the first time that it is called for a point."""
 
     def kill() -> None:
         try:
-            (folder / f"{index}.{point}.struck").touch(exist_ok=False)
+            (FOLDER / f"{index}.{point}.struck").touch(exist_ok=False)
         except FileExistsError:
             return
         if victim != "task":
@@ -126,8 +126,7 @@ _POINTS: dict[str, Callable[[Strike], None]] = {
 
 def make(plan: dict[str, Any]) -> DAG:
     """Make the DAG of one scenario: one task, whose values may come from another's result."""
-    folder = FOLDER / plan["name"]
-    faults = (folder, plan["crash"], plan["victim"])
+    faults = (plan["crash"], plan["victim"])
     arguments = {
         "task_id": "move",
         "job_name": plan["name"],
@@ -147,11 +146,10 @@ def make(plan: dict[str, Any]) -> DAG:
 
         @task
         def days() -> list[dict[str, str]]:
-            return [{"dt": day} for day in json.loads((folder / "days.json").read_text())]
+            return [{"dt": day} for day in json.loads((FOLDER / "days.json").read_text())]
 
         CdmStartJobOperator.partial(**arguments).expand(variables=days())
     return dag
 
 
-for each in json.loads((FOLDER / "scenarios.json").read_text()):
-    globals()[each["name"]] = make(each)
+made = make(json.loads((FOLDER / "plan.json").read_text()))
