@@ -58,9 +58,11 @@ __all__ = [
     "XCom",
     "aget_connection",
     "aget_task_state",
+    "amask_secret",
     "conf",
     "mask_secret",
     "task_state_store",
+    "token_cipher",
 ]
 
 # Where the masker lives: Airflow 3.1 and later, 3.0, 2.11.
@@ -77,6 +79,26 @@ def mask_secret(secret: str) -> None:
         with suppress(ImportError, AttributeError):
             import_module(module).mask_secret(secret)
             return
+
+
+async def amask_secret(secret: str) -> None:
+    """The same on an event loop, without blocking it."""
+    from asgiref.sync import sync_to_async
+
+    try:
+        from airflow.sdk.log import amask_secret as amask
+    except ImportError:  # below Airflow 3.3
+        await sync_to_async(mask_secret)(secret)
+    else:
+        await amask(secret)
+
+
+def token_cipher() -> Any:
+    """Return what encrypts with Airflow's Fernet key; ``None`` where there is no such key."""
+    from airflow.models.crypto import get_fernet
+
+    fernet = get_fernet()
+    return fernet if fernet.is_encrypted else None
 
 
 async def aget_connection(conn_id: str) -> Connection:

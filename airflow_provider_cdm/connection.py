@@ -14,15 +14,24 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_cdm.client.errors import CdmConfigError
-from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.client.settings import (
+    Agency,
+    Credentials,
+    KeyCredentials,
+    PasswordCredentials,
+    Settings,
+)
 
 CONN_TYPE = "huaweicloud_cdm"
+#: Connections made for apache-airflow-providers-huawei: login and password are a pair of keys.
+KEYS_CONN_TYPE = "huaweicloud"
 
 
 class ConnectionLike(Protocol):
     """What is needed of an Airflow connection."""
 
     conn_id: Any
+    conn_type: Any
     host: Any
     schema: Any
     login: Any
@@ -36,12 +45,14 @@ class ExtraField:
     """A field of the connection's extra.
 
     :param kind: JSON Schema type that the form uses.
+    :param secret: whether the form and Airflow's logs hide it.
     """
 
     name: str
     label: str
     description: str
     kind: str = "string"
+    secret: bool = False
 
 
 LABELS = {
@@ -52,7 +63,7 @@ LABELS = {
     "port": "Endpoint Port",
 }
 PLACEHOLDERS = {
-    "login": "an IAM user with programmatic access",
+    "login": "an IAM user with programmatic access; empty with an access key",
     "host": "leave empty for https://cdm.{region}.myhuaweicloud.com",
     "schema": "https",
     "port": "443",
@@ -66,6 +77,17 @@ EXTRA_FIELDS = (
         "Project of the cluster. Left empty, the region's own project is taken.",
     ),
     ExtraField("cluster_id", "Cluster ID", "Cluster of tasks that name none."),
+    ExtraField(
+        "access_key", "Access Key", "Signs requests instead of user, password and account name."
+    ),
+    ExtraField("secret_key", "Secret Key", "Belongs to the access key.", secret=True),
+    ExtraField(
+        "security_token", "Security Token", "Comes with a temporary access key.", secret=True
+    ),
+    ExtraField(
+        "agency_name", "Agency Name", "Agency of another account, to act in that account's project."
+    ),
+    ExtraField("agency_domain_name", "Agency Account Name", "Account that made the agency."),
     ExtraField(
         "iam_endpoint",
         "IAM Endpoint",
@@ -99,8 +121,13 @@ EXTRA_FIELDS = (
         "true allows endpoints without TLS beyond this machine; the password is then readable.",
         "boolean",
     ),
+    ExtraField(
+        "token_cache",
+        "Token Cache",
+        "Folder in which the workers of a machine share IAM tokens, encrypted with Airflow's Fernet"
+        " key. Empty: each process asks for its own.",
+    ),
 )
-_NOT_YET = ("access_key", "secret_key", "security_token", "agency_name", "agency_domain_name")
 
 
 def form_metadata() -> dict[str, Any]:
@@ -116,7 +143,10 @@ def form_metadata() -> dict[str, Any]:
             field.name: {
                 "label": field.label,
                 "description": field.description,
-                "schema": {"type": [field.kind, "null"]},
+                "schema": {
+                    "type": [field.kind, "null"],
+                    **({"format": "password"} if field.secret else {}),
+                },
             }
             for field in EXTRA_FIELDS
         },
@@ -137,6 +167,7 @@ class _Reader:
     def __init__(self, connection: ConnectionLike) -> None:
         self._connection = connection
         self._problems: list[str] = []
+        self._keys_in_login = getattr(connection, "conn_type", None) == KEYS_CONN_TYPE
         self._extra = self._read_extra(connection.extra)
         self._allow_http = self._flag("allow_http", default=False) is True
 
@@ -147,20 +178,13 @@ class _Reader:
         project_id = self._text("project_id")
         if region is None and not (host and iam_host and project_id):
             self._missing("region", " (or CDM Endpoint, IAM Endpoint and Project ID together)")
-        credentials = PasswordCredentials(
-            user=self._required(LABELS["login"], self._connection.login),
-            password=self._required(LABELS["password"], self._connection.password),
-            domain=self._required(_label("domain_name"), self._extra.get("domain_name")),
-        )
-        for name in _NOT_YET:
-            if self._extra.get(name):
-                self._problems.append(f"{name} is not supported by this version")
         settings = Settings(
             cdm_endpoint=self._cdm_endpoint(host, region),
             iam_endpoint=self._endpoint(
                 _label("iam_endpoint"), iam_host or f"https://iam.{region}.myhuaweicloud.com"
             ),
-            credentials=credentials,
+            credentials=self._credentials(),
+            agency=self._agency(),
             region=region,
             project_id=project_id,
             project_name=region,
@@ -171,6 +195,7 @@ class _Reader:
             read_timeout=self._number("read_timeout", 60.0),
             console_url=self._text("console_url"),
             requests_per_minute=int(self._number("requests_per_minute", 0)) or None,
+            token_cache=self._text("token_cache"),
         )
         if self._problems:
             raise CdmConfigError(
@@ -179,6 +204,41 @@ class _Reader:
                 + "."
             )
         return settings
+
+    def _credentials(self) -> Credentials:
+        """Read those of the kinds of credentials that are filled in."""
+        login, password = self._connection.login, self._connection.password
+        if self._keys_in_login:
+            return KeyCredentials(
+                self._required(f"{_label('access_key')} (login)", login).strip(),
+                self._required(f"{_label('secret_key')} (password)", password).strip(),
+                self._text("security_token"),
+            )
+        if not any(self._text(name) for name in ("access_key", "secret_key", "security_token")):
+            return PasswordCredentials(
+                user=self._required(LABELS["login"], login),
+                password=self._required(LABELS["password"], password),
+                domain=self._required(_label("domain_name"), self._extra.get("domain_name")),
+            )
+        if login or password:
+            self._problems.append(
+                f"fill in either {LABELS['login']} and {LABELS['password']}, or"
+                f" {_label('access_key')} and {_label('secret_key')}, not both"
+            )
+        return KeyCredentials(
+            self._required(_label("access_key"), self._text("access_key")),
+            self._required(_label("secret_key"), self._text("secret_key")),
+            self._text("security_token"),
+        )
+
+    def _agency(self) -> Agency | None:
+        name, domain = self._text("agency_name"), self._text("agency_domain_name")
+        if name is None and domain is None:
+            return None
+        return Agency(
+            self._required(_label("agency_name"), name),
+            self._required(_label("agency_domain_name"), domain),
+        )
 
     def _read_extra(self, raw: Any) -> Mapping[str, Any]:
         if not raw:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from airflow_provider_cdm import __version__
-from airflow_provider_cdm._compat import BaseHook, aget_connection, mask_secret
+from airflow_provider_cdm._compat import (
+    BaseHook,
+    aget_connection,
+    amask_secret,
+    mask_secret,
+    token_cipher,
+)
 from airflow_provider_cdm.client import checks, endpoints, errors
 from airflow_provider_cdm.client.models import newest_first
 from airflow_provider_cdm.client.records import Order, StartPolicy
@@ -20,9 +28,10 @@ from airflow_provider_cdm.connection import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_cdm.client.models import Submission
+    from airflow_provider_cdm.client.settings import Settings
 
 USER_AGENT = f"airflow-provider-cdm/{__version__}"
 
@@ -70,16 +79,39 @@ class CdmHook(BaseHook):
     async def aget_conn(self) -> CdmSession:
         """The same on an event loop, without blocking it."""
         if self._session is None:
-            # Masking talks to the supervisor, which a trigger must not wait for; the token never
-            # leaves the session there.
-            self._session = self._open(await aget_connection(self.cdm_conn_id), None)
+            loop = asyncio.get_running_loop()
+
+            def mask(secret: str) -> None:
+                # Masking talks to the supervisor, which a flow must not wait for.
+                asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
+
+            self._session = self._open(await aget_connection(self.cdm_conn_id), mask)
         return self._session
 
-    def _open(self, connection: Any, on_token: Any) -> CdmSession:
+    def _open(self, connection: Any, mask: Callable[[str], None]) -> CdmSession:
         settings = settings_from(connection).for_project(self.project_id)
+        # Airflow knows the secrets of the connection's own fields, but not what is inside of a URL.
+        if password := settings.proxy and urlsplit(settings.proxy).password:
+            mask(password)
         return CdmSession(
-            settings, user_agent=USER_AGENT, on_token=on_token, **self.session_options
+            settings,
+            user_agent=USER_AGENT,
+            on_token=mask,
+            cipher=self._cipher(settings),
+            **self.session_options,
         )
+
+    def _cipher(self, settings: Settings) -> Any:
+        if settings.token_cache is None:
+            return None
+        cipher = token_cipher()
+        if cipher is None:
+            self.log.warning(
+                "Token Cache of connection %r is not used: tokens are only written to disk"
+                " encrypted, and Airflow has no [core] fernet_key here.",
+                self.cdm_conn_id,
+            )
+        return cipher
 
     def resolve_cluster(self, cluster_id: str | None = None) -> str:
         """Return the cluster that a call is for: the argument's, the hook's, or the connection's.
@@ -159,12 +191,18 @@ class CdmHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The extra fields of the form in Airflow 2; Airflow 3 reads provider info instead."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import StringField
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import PasswordField, StringField
 
         return {
-            field.name: StringField(
-                field.label, widget=BS3TextFieldWidget(), description=field.description
+            field.name: (
+                PasswordField(
+                    field.label, widget=BS3PasswordFieldWidget(), description=field.description
+                )
+                if field.secret
+                else StringField(
+                    field.label, widget=BS3TextFieldWidget(), description=field.description
+                )
             )
             for field in EXTRA_FIELDS
         }

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_cdm import get_provider_info
 from airflow_provider_cdm.client.errors import CdmConfigError
-from airflow_provider_cdm.client.settings import Settings
+from airflow_provider_cdm.client.settings import Agency, KeyCredentials, Settings
 from airflow_provider_cdm.connection import EXTRA_FIELDS, settings_from
 from airflow_provider_cdm.hooks import CdmHook
 
@@ -94,7 +94,19 @@ def test_all_missing_fields_are_named_at_once() -> None:
         ({"requests_per_minute": 0}, {}, "Requests per Minute must be a number above 0"),
         ({"allow_http": "perhaps"}, {}, "Allow Plain HTTP must be true or false"),
         ({"project_id": 12}, {}, "Project ID must be text"),
-        ({"access_key": "AK"}, {}, "access_key is not supported"),
+        (
+            {"access_key": "AK", "secret_key": "SK"},
+            {},
+            "Password, or Access Key and Secret Key, not",
+        ),
+        ({"secret_key": "SK"}, {"login": None, "password": None}, "Access Key is missing"),
+        ({"access_key": "AK"}, {"login": None, "password": None}, "Secret Key is missing"),
+        ({"security_token": "ST"}, {"login": None, "password": None}, "Access Key is missing"),
+        ({"agency_name": "a"}, {}, "Agency Account Name is missing"),
+        ({"agency_domain_name": "a"}, {}, "Agency Name is missing"),
+        ({"agency_name": 7}, {}, "Agency Name must be text"),
+        ({}, {"conn_type": "huaweicloud", "login": None}, "Access Key (login) is missing"),
+        ({}, {"conn_type": "huaweicloud", "password": ""}, "Secret Key (password) is missing"),
         ({"proxy": f"http://u:{PASSWORD}@"}, {}, "Proxy is not a URL"),
         ({"proxy": "proxy:3128"}, {}, "Proxy is not a URL"),
     ],
@@ -135,11 +147,44 @@ def test_settings_show_no_secret() -> None:
     assert "proxy-word" not in repr(made)
 
 
+def test_keys() -> None:
+    """Access keys need neither user nor password nor account name."""
+    given = {"region": "eu-west-101", "access_key": " AK ", "secret_key": "SK\n"}
+    made = settings(json.dumps(given), login=None, password=None)
+    assert made.credentials == KeyCredentials("AK", "SK")
+    made = settings(json.dumps({**given, "security_token": "ST"}), login="", password=None)
+    assert made.credentials == KeyCredentials("AK", "SK", "ST")
+
+
+def test_connection_of_the_other_provider() -> None:
+    """A connection made for apache-airflow-providers-huawei is read as that provider reads it."""
+    extra = {"region": "cn-north-4", "project_id": "0f", "obs_bucket": "b"}
+    made = settings(json.dumps(extra), conn_type="huaweicloud", login="AK", password="SK")
+    assert made.credentials == KeyCredentials("AK", "SK")
+    assert (made.region, made.project_id) == ("cn-north-4", "0f")
+    assert made.cdm_endpoint == "https://cdm.cn-north-4.myhuaweicloud.com"
+
+
+@pytest.mark.parametrize("login", ["user", None])
+def test_agency(login: str | None) -> None:
+    """An agency comes on top of a password or of keys."""
+    extra = {"agency_name": "migrations", "agency_domain_name": "partner"}
+    if login is None:
+        extra |= {"access_key": "AK", "secret_key": "SK"}
+    made = settings(extra, login=login, password=login and PASSWORD)
+    assert made.agency == Agency("migrations", "partner")
+
+
+SECRETS = ["secret_key", "security_token"]
+
+
 def test_form_of_airflow_3() -> None:
     """Provider info describes every extra field, with a label and without a default."""
     fields = get_provider_info()["connection-types"][0]["conn-fields"]
     assert list(fields) == [field.name for field in EXTRA_FIELDS]
     assert all("default" not in field["schema"] for field in fields.values())
+    hidden = [name for name, field in fields.items() if field["schema"].get("format")]
+    assert hidden == SECRETS
 
 
 @pytest.mark.skipif(
@@ -147,5 +192,7 @@ def test_form_of_airflow_3() -> None:
 )
 def test_form_of_airflow_2() -> None:
     """The hook's widgets are the same fields."""
-    assert list(CdmHook.get_connection_form_widgets()) == [field.name for field in EXTRA_FIELDS]
+    widgets = CdmHook.get_connection_form_widgets()
+    assert list(widgets) == [field.name for field in EXTRA_FIELDS]
+    assert [name for name, one in widgets.items() if "Password" in str(one.field_class)] == SECRETS
     assert CdmHook.get_ui_field_behaviour()["relabeling"]["login"] == "IAM User Name"

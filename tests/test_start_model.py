@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth import Token, TokenAccess
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.messages import (
     Request,
@@ -31,6 +30,7 @@ from airflow_provider_cdm.client.records import Order, Record, Started, StartPol
 from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.starting import start_once
+from airflow_provider_cdm.client.tokens import Token, TokenAccess
 
 JOB = "j"
 Owner = tuple[int, int]

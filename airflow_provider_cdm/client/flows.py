@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.auth import Token, TokenAccess
 from airflow_provider_cdm.client.endpoints import Call
+from airflow_provider_cdm.client.grants import Access, Grant, authorised
 from airflow_provider_cdm.client.messages import Flow, Request, Response
 from airflow_provider_cdm.client.models import RunRef, Submission, Verdict, newest_first
 from airflow_provider_cdm.client.retry import Exchanger
@@ -26,7 +26,7 @@ class CdmFlows:
     """
 
     settings: Settings
-    access: TokenAccess
+    access: Access
     exchanger: Exchanger
 
     def call(self, call: Call[T]) -> Flow[T]:
@@ -34,15 +34,7 @@ class CdmFlows:
 
         :raises CdmError: what the last attempt came to.
         """
-        token = yield from self.access.token()
-        try:
-            response = yield from self._send(call, token)
-        except errors.CdmError as error:
-            if not _token_refused(error):
-                raise
-            # Tokens die early when permissions or passwords change: once, a new one may do.
-            self.access.reject(token)
-            response = yield from self._send(call, (yield from self.access.token()))
+        response = yield from authorised(self.access, lambda grant: self._send(call, grant))
         return call.parse(response, call)
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
@@ -97,8 +89,8 @@ class CdmFlows:
             return False
         return True
 
-    def _send(self, call: Call[T], token: Token) -> Flow[Response]:
-        project_id = self.settings.project_id or token.project_id
+    def _send(self, call: Call[T], grant: Grant) -> Flow[Response]:
+        project_id = self.settings.project_id or grant.project_id
         if project_id is None:
             raise errors.CdmConfigError(
                 "The project is not known: IAM's token names none. Fill in Project ID."
@@ -106,17 +98,13 @@ class CdmFlows:
         request = Request(
             method=call.method,
             url=self.settings.cdm_endpoint + call.target(project_id),
-            headers={
-                "Content-Type": "application/json",
-                "X-Language": "en-us",
-                "X-Auth-Token": token.value,
-            },
+            headers={"Content-Type": "application/json", "X-Language": "en-us"},
             body=call.payload(),
         )
         return self.exchanger.exchange(
-            request, call.operation, idempotent=call.idempotent, patient=call.patient
+            request,
+            call.operation,
+            idempotent=call.idempotent,
+            patient=call.patient,
+            authorise=grant.authorise,
         )
-
-
-def _token_refused(error: errors.CdmError) -> bool:
-    return error.http_status == 401 or error.code in ("APIGW.0301", "APIGW.0307")

@@ -3,15 +3,15 @@
 A *flow* is a generator that contains a piece of control flow (authorise, retry, wait) and does no
 input or output of its own. It yields a :class:`Request` and is sent a :class:`Response`, or has a
 :class:`TransportError` thrown into it; it yields a :class:`Sleep` or a :class:`Save` and is sent
-``None``. Because of that the same flow runs on a worker's thread, on the triggerer's event loop,
-and in a test with neither sockets nor clocks.
+``None``, or an :class:`Offload` and is sent its result. Because of that the same flow runs on a
+worker's thread, on the triggerer's event loop, and in a test with neither sockets nor clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -68,6 +68,16 @@ class Save:
     record: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """A piece of work that may block, such as reading a file; done beside the event loop.
+
+    :param work: called once, without arguments; what it raises ends the flow.
+    """
+
+    work: Callable[[], Any]
+
+
 class TransportError(Exception):
     """No usable HTTP answer arrived.
 
@@ -89,8 +99,8 @@ def _transport_error(reason: str, sent: bool) -> TransportError:
     return TransportError(reason, sent=sent)
 
 
-Step: TypeAlias = Request | Sleep | Save
-Flow: TypeAlias = Generator[Step, Response | None, T]
+Step: TypeAlias = Request | Sleep | Save | Offload
+Flow: TypeAlias = Generator[Step, Any, T]
 
 
 def ask(request: Request) -> Flow[Response]:
@@ -99,7 +109,7 @@ def ask(request: Request) -> Flow[Response]:
     :raises TransportError: when the driver could not get an answer.
     """
     response = yield request
-    if response is None:
+    if not isinstance(response, Response):
         raise RuntimeError("A driver must answer a Request with a Response")
     return response
 
@@ -110,6 +120,11 @@ def save(record: Mapping[str, Any] | None) -> Flow[None]:
     :raises CdmJournalError: when that is not possible.
     """
     yield Save(record)
+
+
+def offload(work: Callable[[], T]) -> Flow[T]:
+    """Do something that may block where that disturbs nobody, and return what it returns."""
+    return cast("T", (yield Offload(work)))
 
 
 def pause(seconds: float) -> Flow[None]:

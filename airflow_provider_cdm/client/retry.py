@@ -98,20 +98,27 @@ class Exchanger:
     server_clock: ServerClock = field(default_factory=ServerClock)
 
     def exchange(
-        self, request: Request, operation: str, *, idempotent: bool, patient: bool = True
+        self,
+        request: Request,
+        operation: str,
+        *,
+        idempotent: bool,
+        patient: bool = True,
+        authorise: Callable[[Request], Request] = lambda request: request,
     ) -> Flow[Response]:
         """Get a successful answer.
 
         :param operation: what is tried, to complete the sentence "Could not ...".
         :param idempotent: whether the request may be repeated without a thought.
         :param patient: whether to wait when a quota is used up.
+        :param authorise: adds credentials, each time that the request goes out.
         :raises CdmError: what the last attempt came to.
         """
         attempt = 0
         while True:
             attempt += 1
             try:
-                response = yield from ask(request)
+                response = yield from ask(authorise(request))
             except TransportError as failure:
                 error: errors.CdmError = failures.from_transport(
                     failure, operation, _origin(request.url)

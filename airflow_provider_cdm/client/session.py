@@ -14,13 +14,23 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow_provider_cdm.client.auth import TokenAccess
+from airflow_provider_cdm.client.auth import access_for
 from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import Flow, Request, Response, Sleep, TransportError
+from airflow_provider_cdm.client.messages import (
+    Flow,
+    Offload,
+    Request,
+    Response,
+    Save,
+    Sleep,
+    TransportError,
+)
 from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.settings import Settings
+from airflow_provider_cdm.client.token_cache import Cipher
 
 if TYPE_CHECKING:
     import requests
@@ -51,6 +61,7 @@ class CdmSession:
     :param rng: returns a number in [0, 1).
     :param user_agent: sent with every request.
     :param on_token: told every new token, so that it can be masked in logs.
+    :param cipher: encrypts what goes to the token cache of the settings.
     """
 
     def __init__(
@@ -64,10 +75,12 @@ class CdmSession:
         rng: Callable[[], float] = random.random,
         user_agent: str = "airflow-provider-cdm",
         on_token: Callable[[str], None] | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         exchanger = Exchanger(policy or RetryPolicy(), clock, rng)
         self.settings = settings
-        self.flows = CdmFlows(settings, TokenAccess(settings, exchanger, on_token), exchanger)
+        access = access_for(settings, exchanger, on_token, cipher)
+        self.flows = CdmFlows(settings, access, exchanger)
         self.clock = clock
         self._sleep = sleep
         self._asleep = asleep
@@ -98,18 +111,16 @@ class CdmSession:
         try:
             step = next(flow)
             while True:
-                response = None
+                answer = None
                 try:
-                    if isinstance(step, Request):
-                        response = self._exchange(step)
-                    elif isinstance(step, Sleep):
+                    if isinstance(step, Sleep):
                         self._sleep(step.seconds)
                     else:
-                        _keeper(save)(step.record)
+                        answer = self._work(step, save)()
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
-                    step = flow.send(response)
+                    step = flow.send(answer)
         except StopIteration as end:
             return cast("T", end.value)
         finally:
@@ -127,22 +138,28 @@ class CdmSession:
         try:
             step = next(flow)
             while True:
-                response = None
+                answer = None
                 try:
-                    if isinstance(step, Request):
-                        response = await loop.run_in_executor(_threads(), self._exchange, step)
-                    elif isinstance(step, Sleep):
+                    if isinstance(step, Sleep):
                         await self._asleep(step.seconds)
                     else:
-                        await loop.run_in_executor(_threads(), _keeper(save), step.record)
+                        answer = await loop.run_in_executor(_threads(), self._work(step, save))
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
-                    step = flow.send(response)
+                    step = flow.send(answer)
         except StopIteration as end:
             return cast("T", end.value)
         finally:
             flow.close()
+
+    def _work(self, step: Request | Save | Offload, save: Keep | None) -> Callable[[], Any]:
+        """What a step asks for, to be called on a thread that may wait for it."""
+        if isinstance(step, Request):
+            return partial(self._exchange, step)
+        if isinstance(step, Save):
+            return partial(_keeper(save), step.record)
+        return step.work
 
     def _exchange(self, request: Request) -> Response:
         import urllib3.exceptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,29 @@ class KeyCredentials:
     security_token: str | None = field(default=None, repr=False)
 
 
+Credentials: TypeAlias = PasswordCredentials | KeyCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class Agency:
+    """A delegation by another account, under which its project is used.
+
+    :param domain: name of the account that delegates.
+    """
+
+    name: str
+    domain: str
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All that a session must know, checked and complete.
 
     :param cdm_endpoint: scheme, host, port and path prefix, without a slash at the end.
     :param iam_endpoint: the same for IAM.
-    :param project_id: project in the path of every call; ``None`` to read it from the token.
-    :param project_name: what the token is scoped to while the project id is not known.
+    :param agency: act in the delegating account; its projects are meant by the next two then.
+    :param project_id: project in the path of every call; ``None`` to have it looked up by name.
+    :param project_name: name of the project while its id is not known.
     :param cluster_id: cluster of calls that name none.
     :param verify: whether to check certificates, or the path of a CA bundle.
     :param proxy: URL of a client proxy.
@@ -38,11 +54,13 @@ class Settings:
     :param read_timeout: seconds without a byte from the server.
     :param console_url: where people look at a run; may hold placeholders.
     :param requests_per_minute: calls of one kind that this user may make in a minute.
+    :param token_cache: folder in which the processes of this machine share tokens.
     """
 
     cdm_endpoint: str
     iam_endpoint: str
-    credentials: PasswordCredentials
+    credentials: Credentials
+    agency: Agency | None = None
     region: str | None = None
     project_id: str | None = None
     project_name: str | None = None
@@ -53,6 +71,7 @@ class Settings:
     read_timeout: float = 60.0
     console_url: str | None = None
     requests_per_minute: int | None = None
+    token_cache: str | None = None
 
     def for_project(self, project_id: str | None) -> Settings:
         """The same settings for another project; ``None`` keeps the project."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_cdm.simulator.config import ProjectConfig, UserConfig, stable_hex
 from airflow_provider_cdm.simulator.errors import IamError
@@ -40,6 +40,18 @@ class _Attempts:
     locked_until: float = 0.0
 
 
+class Delegate(Protocol):
+    """The user who wants to act for another account."""
+
+    @property
+    def user(self) -> str:
+        """Name of the user."""
+
+    @property
+    def domain(self) -> str:
+        """Account of the user."""
+
+
 class Iam:
     """The identity service of one simulator. Methods expect the simulator's lock to be held.
 
@@ -62,11 +74,13 @@ class Iam:
 
     # Tokens
 
-    def issue(self, request: Mapping[str, Any], bearer: str | None, now: float) -> Token:
+    def issue(
+        self, request: Mapping[str, Any], delegate: Callable[[], Delegate], now: float
+    ) -> Token:
         """Issue a token (pages "Obtaining a User Token" and "Obtaining an Agency Token").
 
         :param request: the JSON body.
-        :param bearer: the ``X-Auth-Token`` header, which an agency token needs.
+        :param delegate: tells who asks, which an agency token needs.
         :param now: the present instant.
         :raises IamError: when the request or the credentials are not good.
         """
@@ -79,7 +93,7 @@ class Iam:
             domain = self.domain_of(user)
             return self._new(user.name, domain, "password", self._project(scope, domain), now)
         if methods == ["assume_role"]:
-            return self._by_agency(_part(identity, "assume_role"), scope, bearer, now)
+            return self._by_agency(_part(identity, "assume_role"), scope, delegate(), now)
         raise _invalid()
 
     def _by_password(self, given: Mapping[str, Any], now: float) -> UserConfig:
@@ -117,10 +131,9 @@ class Iam:
         self,
         given: Mapping[str, Any],
         scope: Mapping[str, Any] | None,
-        bearer: str | None,
+        holder: Delegate,
         now: float,
     ) -> Token:
-        holder = self.token(bearer, now)
         wanted = {"id": given.get("domain_id"), "name": given.get("domain_name")}
         domain = self._domain_named({key: value for key, value in wanted.items() if value})
         for agency in self._config.agencies:

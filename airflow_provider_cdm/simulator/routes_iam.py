@@ -9,6 +9,7 @@ from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
 from airflow_provider_cdm.simulator.routing import Route
 
 if TYPE_CHECKING:
+    from airflow_provider_cdm.simulator.iam import Delegate
     from airflow_provider_cdm.simulator.world import World
 
 
@@ -20,7 +21,7 @@ def issue_token(world: World, call: Call) -> Answer:
         body = call.json()
     except CdmError as exc:
         raise IamError(400, "", "The request body is invalid") from exc
-    token = world.iam.issue(body, call.headers.get("x-auth-token"), now)
+    token = world.iam.issue(body, lambda: _asker(world, call), now)
     described = world.iam.describe(token, catalog=not call.query.get("nocatalog"))
     return json_answer(described, 201, {"X-Subject-Token": token.value})
 
@@ -38,13 +39,18 @@ def validate_token(world: World, call: Call) -> Answer:
 
 def list_projects(world: World, call: Call) -> Answer:
     """Answer "Querying Project Information"; a signed request will do as well as a token."""
-    if call.headers.get("authorization"):
-        call.identity = world.gateway.identify(call, world.agenda.now())
-        domain = call.identity.domain
-    else:
-        domain = world.iam.token(call.headers.get("x-auth-token"), world.agenda.now()).domain
+    domain = _asker(world, call).domain
     projects = world.iam.find_projects(domain, call.query.get("name"))
     return json_answer({"projects": projects, "links": {"next": None, "previous": None}})
+
+
+def _asker(world: World, call: Call) -> Delegate:
+    """Who sends a token or, as clients of the official Terraform provider do, a signature."""
+    now = world.agenda.now()
+    if call.headers.get("authorization"):
+        call.identity = world.gateway.identify(call, now)
+        return call.identity
+    return world.iam.token(call.headers.get("x-auth-token"), now)
 
 
 def _claimed_user(call: Call) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import auth
-from airflow_provider_cdm.client.auth import TokenAccess
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.messages import Request, Response, Sleep, TransportError
@@ -20,6 +19,7 @@ from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.client.tokens import TokenAccess
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.auth import REFUSAL_MEMORY
 from airflow_provider_cdm.client.messages import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.tokens import REFUSAL_MEMORY
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
