@@ -122,6 +122,7 @@ class Conn:
     """An Airflow connection as far as settings need it."""
 
     conn_id: str = "cdm_default"
+    conn_type: str = "huaweicloud_cdm"
     host: str | None = None
     schema: str | None = None
     login: str | None = None

@@ -18,6 +18,7 @@ MODULES = {
 }
 #: The client from the bottom up: a module may import only what stands before it.
 CLIENT_ORDER = [
+    "wire",
     "messages",
     "errors",
     "checks",

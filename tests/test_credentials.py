@@ -56,8 +56,7 @@ def test_start_and_wait(
     cluster_id = connection["extra"]["cluster_id"]
     assert (result["status"], result["cluster_id"]) == ("SUCCEEDED", cluster_id)
     assert [run.status for run in sim.runs(JOB, cluster_id)] == ["SUCCEEDED"]
-    refused = [(one.route, one.status) for one in sim.requests if one.status >= 400]
-    assert refused == []
+    assert {one.status for one in sim.requests} <= {200, 201}
     by_keys = "agency_name" not in connection["extra"] and not connection["extra"].get(
         "domain_name"
     )

@@ -97,20 +97,6 @@ def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> N
     assert asyncio.run(look()).submission_id == 1
 
 
-def test_test_connection(
-    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The button says who was accepted, or what is wrong, and never raises."""
-    good, text = CdmHook().test_connection()
-    assert good, text
-    assert sim.user in text
-    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json.replace("secret", "wrong"))
-    bad, text = CdmHook().test_connection()
-    assert not bad
-    assert "Check user, password" in text
-    assert not CdmHook("no_such_connection").test_connection()[0]
-
-
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [

@@ -18,7 +18,7 @@ def job_name(value: Any) -> str:
 
     :raises CdmConfigError: when it is not text, empty, or too long.
     """
-    return _text("job_name", value, limit=JOB_NAME_LIMIT)
+    return text("job_name", value, limit=JOB_NAME_LIMIT)
 
 
 def cluster_id(*values: Any) -> str:
@@ -28,7 +28,7 @@ def cluster_id(*values: Any) -> str:
     """
     for value in values:
         if value is not None and value != "":
-            return _text("cluster_id", value, limit=JOB_NAME_LIMIT)
+            return text("cluster_id", value, limit=JOB_NAME_LIMIT)
     raise CdmConfigError(
         "No cluster is named: pass cluster_id, or fill in Cluster ID in the connection. The id is"
         " shown in the CDM console under Cluster Management."
@@ -59,6 +59,16 @@ def variables(value: Any) -> dict[str, str]:
     return {name: str(content) for name, content in value.items()}
 
 
+def seconds(**values: float | None) -> None:
+    """Check durations that are known when the DAG is parsed; ``None`` means that there is none.
+
+    :raises CdmConfigError: names the first that is not above 0.
+    """
+    for argument, value in values.items():
+        if value is not None and not value > 0:
+            raise CdmConfigError(f"{argument} must be above 0 s, not {value!r}.")
+
+
 def _name_problem(name: Any) -> str | None:
     if not isinstance(name, str):
         return f"the name {name!r} is {type(name).__name__}, not text"
@@ -76,7 +86,13 @@ def _value_problem(name: Any, content: Any) -> str | None:
     return None
 
 
-def _text(argument: str, value: Any, *, limit: int) -> str:
+def text(argument: str, value: Any, *, limit: int) -> str:
+    """Return a text that is not empty.
+
+    :param argument: how the user calls it.
+    :param limit: how long it may be, in characters.
+    :raises CdmConfigError: when it is not text, empty, or too long.
+    """
     if not isinstance(value, str):
         raise CdmConfigError(f"{argument} must be text, not {type(value).__name__}.")
     if not value.strip():

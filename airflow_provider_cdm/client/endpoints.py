@@ -13,8 +13,11 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from airflow_provider_cdm.client import errors, failures
+from airflow_provider_cdm.client.budget import Quota
+from airflow_provider_cdm.client.listing import JobPage, ListedJob
 from airflow_provider_cdm.client.messages import Response
 from airflow_provider_cdm.client.models import Submission, newest_first
+from airflow_provider_cdm.client.wire import read_json
 
 T = TypeVar("T")
 
@@ -28,6 +31,7 @@ class Call(Generic[T]):
     :param parse: makes a value of a successful answer.
     :param idempotent: whether it may be repeated without a thought.
     :param patient: whether to wait when a quota is used up.
+    :param quota: which quota it draws on, for the calls that waiting makes.
     """
 
     operation: str
@@ -38,6 +42,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     idempotent: bool = True
     patient: bool = True
+    quota: Quota | None = None
 
     def target(self, project_id: str) -> str:
         """Path and query for one project."""
@@ -85,6 +90,7 @@ def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
         method="GET",
         path=f"{_job_path(cluster_id, job_name)}/status",
         parse=lambda response, call: _submissions(response, call, cluster_id, job_name),
+        quota=Quota.STATUS,
     )
 
 
@@ -129,6 +135,7 @@ def submissions(cluster_id: str, job_name: str) -> Call[History]:
         path=f"/clusters/{_segment(cluster_id)}/cdm/submissions",
         query={"jname": job_name},
         parse=parse,
+        quota=Quota.HISTORY,
     )
 
 
@@ -180,6 +187,43 @@ def show_job(cluster_id: str, job_name: str) -> Call[dict[str, Any]]:
     )
 
 
+#: The most jobs that one page of a listing shows.
+LISTING_PAGE = 100
+
+
+def list_jobs(
+    cluster_id: str, page_no: int, *, job_type: str = "NORMAL_JOB", name_filter: str = ""
+) -> Call[JobPage]:
+    """Read a page of the list of jobs: ``GET .../cdm/job/all``.
+
+    :param page_no: counted from 1.
+    :param job_type: ``NORMAL_JOB``, ``BATCH_JOB`` (whole databases) or ``SCENARIO_JOB``; a listing
+        shows one type only.
+    :param name_filter: a part of the names of the jobs to list; empty for all.
+    """
+
+    def parse(response: Response, call: Call[JobPage]) -> JobPage:
+        data = _json_object(response, call)
+        jobs, total = data.get("jobs"), data.get("total")
+        if not isinstance(jobs, list):
+            raise failures.bad_response(response, call.operation, "the answer has no jobs")
+        try:
+            listed = [ListedJob.from_wire(one) for one in jobs]
+        except ValueError as problem:
+            raise failures.bad_response(response, call.operation, str(problem)) from problem
+        return JobPage(listed, total if isinstance(total, int) else None)
+
+    paging = {"page_no": str(page_no), "page_size": str(LISTING_PAGE), "jobType": job_type}
+    return Call(
+        operation=f"list the jobs of cluster {cluster_id}",
+        method="GET",
+        path=_job_path(cluster_id, "all"),
+        query={"filter": name_filter, **paging} if name_filter else paging,
+        parse=parse,
+        quota=Quota.LISTING,
+    )
+
+
 def _job_path(cluster_id: str, job_name: str) -> str:
     return f"/clusters/{_segment(cluster_id)}/cdm/job/{_segment(job_name)}"
 
@@ -193,8 +237,8 @@ def _json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
     if not response.body.strip():
         raise failures.bad_response(response, call.operation, "the answer is empty")
     try:
-        data = json.loads(response.body)
-    except (ValueError, RecursionError):
+        data = read_json(response.body)
+    except ValueError:
         raise failures.bad_response(response, call.operation, "the answer is not JSON") from None
     if not isinstance(data, dict):
         raise failures.bad_response(response, call.operation, "the answer is not a JSON object")

@@ -9,7 +9,9 @@
     │   ├── CdmNotFound       no such job, link, cluster, or API at this endpoint
     │   ├── CdmAlreadyExists  a job or link of that name exists
     │   ├── CdmAlreadyRunning the job has an active run
-    │   └── CdmNotRunning     the job has no active run
+    │   ├── CdmNotRunning     the job has no active run
+    │   ├── CdmInUse          a job that runs, or a link that jobs use, cannot be changed now
+    │   └── CdmClusterUnusable the cluster is frozen or has failed; only a person can help
     ├── CdmThrottled          too many calls; may be repeated later
     ├── CdmUnavailable        no answer, or a failure on the server's side; may be repeated
     ├── CdmBadResponse        an answer that is not what the API documents
@@ -28,8 +30,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_cdm.client.wire import legible
+
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.models import Submission
+
+#: The longest text of an error, in characters; a server's share in it may be of any length.
+MESSAGE_LIMIT = 12_000
 
 
 class CdmError(Exception):
@@ -57,6 +64,7 @@ class CdmError(Exception):
         retryable: bool | None = None,
         effect_unknown: bool = False,
     ) -> None:
+        message = legible(message, MESSAGE_LIMIT)
         super().__init__(message)
         self.message = message
         self.http_status = http_status
@@ -109,6 +117,17 @@ class CdmAlreadyRunning(CdmRefused):
 
 class CdmNotRunning(CdmRefused):
     """There is no active run to stop."""
+
+
+class CdmInUse(CdmRefused):
+    """The job has an active run, or jobs use the link, so it cannot be changed or deleted now.
+
+    A later attempt of the task may find it free.
+    """
+
+
+class CdmClusterUnusable(CdmRefused):
+    """The cluster is frozen, or has failed; no waiting and no call brings it back."""
 
 
 class CdmThrottled(CdmError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC
@@ -11,8 +10,10 @@ from typing import Any, NamedTuple
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.messages import Response, TransportError
+from airflow_provider_cdm.client.wire import legible, read_json
 
 _EXCERPT = 300
+_ID_LIMIT = 100
 
 # Only codes whose meaning is the same in every edition of the error tables are listed; any other
 # CDM code is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
@@ -36,6 +37,8 @@ _CDM_CODES: dict[str, type[errors.CdmError]] = {
     "Cdm.0316": errors.CdmNotFound,
     "Cdm.0318": errors.CdmAlreadyExists,
     "Cdm.0319": errors.CdmNotFound,
+    "Cdm.0321": errors.CdmInUse,
+    "Cdm.0322": errors.CdmInUse,
     "Cdm.0323": errors.CdmAlreadyRunning,
 }
 
@@ -45,12 +48,16 @@ _HINTS: dict[type[errors.CdmError], str] = {
         " CDM in this project."
     ),
     errors.CdmNotFound: (
-        "Check the spelling of the job, the cluster id, project and region; with user isolation on,"
-        " a cluster hides the jobs of other users."
+        "Check the spelling of the job or link, the cluster id, project and region; with user"
+        " isolation on, a cluster hides the jobs and links of other users."
     ),
     errors.CdmAlreadyExists: "Choose another name, or update what exists.",
     errors.CdmAlreadyRunning: (
         "Wait until that run has ended, or set if_running to 'wait' or 'attach'."
+    ),
+    errors.CdmInUse: (
+        "A job is in use while it runs, a link while jobs refer to it: wait for those runs, or stop"
+        " or delete those jobs."
     ),
     errors.CdmThrottled: "Poll less often, or spread the work over several IAM users.",
     errors.CdmUnavailable: (
@@ -60,6 +67,11 @@ _HINTS: dict[type[errors.CdmError], str] = {
         "Check that the endpoint is that of CDM, and that no proxy answers for it."
     ),
 }
+#: Beside what a check of CDM found wrong.
+_CHECKED_HINT = (
+    "CDM tried what was sent: check host, port, user and password, and that the cluster reaches"
+    " the other side."
+)
 
 
 def from_transport(error: TransportError, operation: str, host: str) -> errors.CdmUnavailable:
@@ -90,7 +102,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     said = decipher(response.body)
     code, text = said.code, said.text
     # CDM answers 500 to a check that failed, and that is no failure on its side.
-    cls = errors.CdmRefused if said.checked else _class_of(response.status, code)
+    cls = errors.CdmRefused if said.checked else _class_of(response.status, code, text)
     request_id = _request_id(response) or said.request_id
     came_back = ", ".join(
         part
@@ -98,6 +110,8 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         if part
     )
     hint = _HINTS.get(cls, "The request has to be changed; repeating it will not help.")
+    if said.checked:
+        hint = _CHECKED_HINT
     return cls(
         f"Could not {operation}: {_redirect(response) or text or 'no reason given'}"
         f" ({came_back}). {hint}",
@@ -125,7 +139,9 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
 
 def excerpt(body: bytes) -> str:
     """The beginning of a body on one line, for people."""
-    return " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split())[:_EXCERPT]
+    return legible(
+        " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split()), limit=_EXCERPT
+    )
 
 
 class Said(NamedTuple):
@@ -146,8 +162,8 @@ class Said(NamedTuple):
 def decipher(body: bytes) -> Said:
     """Read any of the documented error bodies, and as much as possible of any other."""
     try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
+        data = read_json(body)
+    except ValueError:
         data = None
     if not isinstance(data, Mapping):
         return Said(None, excerpt(body))
@@ -163,19 +179,22 @@ def decipher(body: bytes) -> Said:
     return Said(
         code=code,
         text=(text or "; ".join(complaints))[: 4 * _EXCERPT],
-        request_id=_first(data, "request_id"),
+        request_id=(_first(data, "request_id") or "")[:_ID_LIMIT] or None,
         checked=bool(complaints) and code is None,
     )
 
 
-def validation_messages(found: Any) -> list[str]:
-    """Collect the ERROR texts of a ``validation-result``, however deep they are nested."""
+def validation_messages(found: Any, status: str = "ERROR") -> list[str]:
+    """Collect the texts of a ``validation-result``, however deep they are nested.
+
+    :param status: ``ERROR`` or ``WARNING``.
+    """
     texts: list[str] = []
     pending = [found]
     while pending:
         one = pending.pop()
         if isinstance(one, Mapping):
-            if str(one.get("status", "")).upper() == "ERROR":
+            if str(one.get("status", "")).upper() == status:
                 texts.append(str(one.get("message", "no reason given")))
                 continue
             one = list(one.values())
@@ -204,8 +223,14 @@ def _usual_code(code: str | None) -> str | None:
     return code
 
 
-def _class_of(status: int, code: str | None) -> type[errors.CdmError]:
+def _class_of(status: int, code: str | None, text: str) -> type[errors.CdmError]:
+    # The page "Deleting a Link" has this code for a link in use, the table gives it another meaning.
+    if code == "Cdm.0021" and "in use" in text.lower():
+        return errors.CdmInUse
     if code is not None and code.startswith("Cdm."):
+        # What is missing, or wrong in another way; only with this status is it clear which.
+        if code == "Cdm.0001" and status == 404:
+            return errors.CdmNotFound
         return _CDM_CODES.get(code, errors.CdmRefused)
     if status == 429:
         return errors.CdmThrottled
@@ -229,7 +254,8 @@ def _retryable(cls: type[errors.CdmError], status: int) -> bool:
 
 def _redirect(response: Response) -> str | None:
     if 300 <= response.status < 400:
-        target = response.headers.get("location", "an unnamed place").split("?")[0]
+        target = legible(response.headers.get("location", "an unnamed place"), _EXCERPT)
+        target = target.split("?")[0]
         return f"the server redirects to {target}, and redirects are not followed"
     return None
 
@@ -250,4 +276,5 @@ def _retry_after(response: Response, now: float) -> float | None:
 
 
 def _request_id(response: Response) -> str | None:
-    return response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")
+    found = response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")
+    return legible(found, _ID_LIMIT) if found else None

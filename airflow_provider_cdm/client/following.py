@@ -133,18 +133,35 @@ class Follower:
                 creation_date=memory["creation_date"],
             )
 
-    def timed_out(self) -> errors.CdmWaitTimeout:
-        """The error for a wait that reached its deadline."""
+    def timed_out(self, limit: str = "wait_timeout") -> errors.CdmWaitTimeout:
+        """The error for a wait that reached its deadline.
+
+        :param limit: the task's argument that set it.
+        """
         if not self.run.known:
             return errors.CdmWaitTimeout(
-                f"The time to wait is over, and job {self.run.job_name!r} in cluster"
+                f"The time to wait is over ({limit}), and job {self.run.job_name!r} in cluster"
                 f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
             )
         status = f"last seen {self.last.status}" if self.last else "never seen"
         return errors.CdmWaitTimeout(
-            f"The time to wait for {self.run} is over; it was {status} and was left alone."
-            " Give it more time with wait_timeout, or look at it in the CDM console.",
+            f"The time to wait for {self.run} is over ({limit}); it was {status} and was left"
+            f" alone. Give it more time with {limit}, or look at it in the CDM console.",
             self.last,
+        )
+
+    def out_of_sight(self, error: errors.CdmError, lasted: float) -> errors.CdmUnavailable:
+        """The error for a wait during which CDM could not be asked for too long.
+
+        :param error: what the last attempt failed with.
+        :param lasted: for how long, in seconds.
+        """
+        return errors.CdmUnavailable(
+            f"CDM could not be asked about {self.run} for {lasted:.0f} s, so the wait was given up;"
+            f" the run itself was left alone. The last attempt: {error}",
+            http_status=error.http_status,
+            code=error.code,
+            request_id=error.request_id,
         )
 
     def _discover(self, flows: CdmFlows) -> Flow[bool]:
@@ -193,13 +210,7 @@ class Follower:
         if lasted < self.patience.outage:
             log.warning("Cannot see %s at the moment: %s", self.run, error)
             return
-        raise errors.CdmUnavailable(
-            f"CDM could not be asked about {self.run} for {lasted:.0f} s, so the wait was given up;"
-            f" the run itself was left alone. The last attempt: {error}",
-            http_status=error.http_status,
-            code=error.code,
-            request_id=error.request_id,
-        ) from error
+        raise self.out_of_sight(error, lasted) from error
 
     def _bear(self, trouble: str, shown: str, patience: float, now: float) -> None:
         if trouble not in self.troubles:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from airflow_provider_cdm.client.refusals import Refusals
 from airflow_provider_cdm.client.retry import Exchanger
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 from airflow_provider_cdm.client.signing import sign
+from airflow_provider_cdm.client.wire import read_json
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ REFUSAL_MEMORY = 300.0
 #: Seconds of difference to the server's clock from which a refusal is put down to it. The gateway
 #: bears 900, and the answer that tells its time may have been a while on its way.
 SKEW_BORNE = 600.0
+#: Seconds of difference from which it is the server's clock that is wrong.
+SKEW_BELIEVED = 10 * 365 * 86_400.0
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ class KeyAccess:
         if slot.skew != grant.skew:
             return True
         skew = self.exchanger.server_clock.offset
-        if abs(skew - slot.skew) > SKEW_BORNE:
+        if abs(skew - slot.skew) > SKEW_BORNE and abs(skew) < SKEW_BELIEVED:
             log.warning(
                 "The clock of this machine is %.0f s %s that of %s, which does not bear it in"
                 " signatures. They are made with the server's time now; set this machine's clock.",
@@ -150,13 +153,14 @@ class KeyAccess:
 
 def _only_project(response: Response, operation: str, name: str) -> str:
     try:
-        found: Any = json.loads(response.body)["projects"]
+        found: Any = read_json(response.body)["projects"]
         ids = [(str(each["id"]), str(each["name"])) for each in found]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise failures.bad_response(response, operation, "the answer lists no projects") from None
     # One that bears exactly this name is meant, whatever else the server finds like it.
     exact = [each for each in ids if each[1] == name] or ids
-    if len(exact) == 1 and exact[0][0]:
+    # The id goes into a header.
+    if len(exact) == 1 and re.fullmatch(r"[\w-]+", exact[0][0], re.ASCII):
         return exact[0][0]
     listed = ", ".join(f"{label} ({number})" for number, label in exact) or "none"
     raise errors.CdmConfigError(

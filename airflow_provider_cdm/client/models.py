@@ -10,8 +10,10 @@ from typing import Any
 from airflow_provider_cdm.client import errors
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
-#: The longest error-details that travel in events and exceptions, in characters.
+#: The longest text that is kept of a run, such as its error-details, in characters.
 DETAILS_LIMIT = 8_000
+#: The longest status, which is one word, in characters.
+STATUS_LIMIT = 100
 
 
 class Verdict(Enum):
@@ -169,12 +171,12 @@ class Submission:
         return cls(
             cluster_id=cluster_id,
             job_name=job_name,
-            status=status,
-            submission_id=_whole(data.get("submission-id")),
-            creation_date=_whole(data.get("creation-date")),
+            status=status[:STATUS_LIMIT],
+            submission_id=whole(data.get("submission-id")),
+            creation_date=whole(data.get("creation-date")),
             creation_user=_text(data.get("creation-user")),
-            execute_date=_whole(data.get("execute-date")),
-            last_update_date=_whole(data.get("last-update-date")),
+            execute_date=whole(data.get("execute-date")),
+            last_update_date=whole(data.get("last-update-date")),
             last_update_user=_text(data.get("last-udpate-user") or data.get("last-update-user")),
             progress=_number(data.get("progress")),
             is_execute_auto=_truth(data.get("is-execute-auto")),
@@ -182,9 +184,9 @@ class Submission:
             counters=_counters(data.get("counters")),
             error_summary=_text(data.get("error-summary")),
             error_details=_text(data.get("error-details")),
-            write_rows=_whole(data.get("write_rows")),
-            update_rows=_whole(data.get("update_rows")),
-            delete_rows=_whole(data.get("delete_rows")),
+            write_rows=whole(data.get("write_rows")),
+            update_rows=whole(data.get("update_rows")),
+            delete_rows=whole(data.get("delete_rows")),
         )
 
 
@@ -263,7 +265,8 @@ def _number(value: Any) -> float | None:
     return number if abs(number) < 1e18 else None
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """Read a whole number off the wire, where it may also come in quotes or with a fraction."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     number = _number(value)
@@ -271,7 +274,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value[:DETAILS_LIMIT] if isinstance(value, str) and value else None
 
 
 def _truth(value: Any) -> bool:
@@ -284,5 +287,5 @@ def _counters(value: Any) -> dict[str, int]:
     group = value.get(COUNTERS_GROUP, value)
     if not isinstance(group, Mapping):
         return {}
-    counted = ((str(name), _whole(count)) for name, count in group.items())
+    counted = ((str(name), whole(count)) for name, count in group.items())
     return {name: count for name, count in counted if count is not None}

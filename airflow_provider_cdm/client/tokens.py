@@ -20,6 +20,7 @@ from airflow_provider_cdm.client.refusals import Refusals
 from airflow_provider_cdm.client.retry import Exchanger
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.token_cache import CachedToken, Cipher, Lock, cached_token
+from airflow_provider_cdm.client.wire import read_json
 
 #: Seconds before its end at which a token is renewed, so that no call carries a dying one.
 RENEW_AHEAD = 300.0
@@ -258,12 +259,13 @@ class TokenAccess:
 def _read_token(response: Response, operation: str, now: float) -> Token:
     value = response.headers.get("x-subject-token", "")
     try:
-        body: Any = json.loads(response.body)["token"]
+        body: Any = read_json(response.body)["token"]
         expires = datetime.fromisoformat(body["expires_at"])
         expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise failures.bad_response(response, operation, "the answer is not a token") from None
-    if not value:
+    # A header may be folded over lines, and then it cannot be sent back.
+    if not value or not value.isascii() or not value.isprintable():
         raise failures.bad_response(response, operation, "the answer has no X-Subject-Token")
     project = _mapping(body.get("project"))
     return Token(

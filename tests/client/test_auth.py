@@ -63,7 +63,7 @@ def test_token_is_not_shared_with_others(
         {"iam_endpoint": sim.iam_url.replace("127.0.0.1", "localhost")},
     ]
     sessions = [make_session(**connection) for connection in connections]
-    tokens = [drive(each, each.flows.access.token()).value for each in sessions * 2]
+    tokens = [drive(each, each.flows.access.grant()).value for each in sessions * 2]
     assert len(set(tokens)) == len(sent("token")) == len(connections)
     assert tokens[: len(sessions)] == tokens[len(sessions) :]
 

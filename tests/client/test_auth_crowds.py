@@ -45,7 +45,7 @@ class Crowd:
             session = CdmSession(settings, **options, on_token=lambda token: self._answered.set())
             barrier.wait(30)
             try:
-                return outcome(lambda: session.run(session.flows.access.token()))
+                return outcome(lambda: session.run(session.flows.access.grant()))
             finally:
                 self._answered.set()
                 session.close()
@@ -64,7 +64,7 @@ class Crowd:
 
                 async def ask() -> Any:
                     try:
-                        return await session.arun(session.flows.access.token())
+                        return await session.arun(session.flows.access.grant())
                     finally:
                         answered.set()
 
@@ -100,7 +100,7 @@ def test_a_crowd_does_not_lock_the_account(
     assert [type(refusal) for refusal in refusals] == [errors.CdmAuthError] * 50
     assert len(sent("token")) == 1
     session = make_session()
-    assert session.run(session.flows.access.token()).user_name == sim.user
+    assert session.run(session.flows.access.grant()).project_id == sim.project_id
 
 
 def test_a_crowd_with_a_revoked_token(
@@ -118,7 +118,7 @@ def test_a_crowd_with_a_revoked_token(
             on_token=lambda token: renewed.set(),
         )
         with session:
-            await session.arun(session.flows.access.token())
+            await session.arun(session.flows.access.grant())
             renewed.clear()
             sim.revoke_tokens()
             calls = (session.arun(session.flows.call(call)) for _ in range(40))
@@ -147,9 +147,9 @@ def test_the_queue_moves_on(
 
         options = virtual_time.options() | {"asleep": asleep}
         with CdmSession(make_session().settings, **options) as session:
-            first = asyncio.create_task(session.arun(session.flows.access.token()))
+            first = asyncio.create_task(session.arun(session.flows.access.grant()))
             first.add_done_callback(lambda task: over.set())
-            second = asyncio.create_task(session.arun(session.flows.access.token()))
+            second = asyncio.create_task(session.arun(session.flows.access.grant()))
             await queued.wait()
             while not sent("token"):  # noqa: ASYNC110 - the simulator runs in another thread
                 await asyncio.sleep(0)

@@ -119,7 +119,7 @@ def test_operations(
         for method, route in operation.calls
     ]
     assert [r.json() for r in requests] == [operation.body] + [None] * (len(requests) - 1)
-    token = drive(session, session.flows.access.token()).value
+    token = drive(session, session.flows.access.grant()).value
     for request in requests:
         assert request.headers["x-auth-token"] == token
         assert request.headers["content-type"] == "application/json"
@@ -141,7 +141,7 @@ def test_token(
     """A token is asked for by password and scoped to the project, by id or by the region's name."""
     scoped = {"id": sim.project_id} if by == "id" else {"name": sim.region}
     session = make_session(project_id=scoped.get("id"))
-    token = drive(session, session.flows.access.token())
+    token = drive(session, session.flows.access.grant())
     assert (token.project_id, token.project_name) == (sim.project_id, sim.region)
     assert (token.user_name, token.expires_at) == (sim.user, clock.now() + 86_400)
     [request] = sent("token")

@@ -146,7 +146,7 @@ def test_no_secret_shows(
     with caplog.at_level(logging.CRITICAL):
         sim.faults.clear()
         if not wrong:
-            token = drive(session, session.flows.access.token())
+            token = drive(session, session.flows.access.grant())
             shown, secrets = [*shown, repr(token)], [*secrets, token.value]
     for secret in secrets:
         assert not [text for text in shown if secret in text]
@@ -157,6 +157,6 @@ def test_no_proxy_password_shows(port: str, drive: Drive, make_session: MakeSess
     """A proxy that cannot be reached or understood is named without its password."""
     session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
     with pytest.raises(errors.CdmUnavailable) as caught:
-        drive(session, session.flows.access.token())
+        drive(session, session.flows.access.grant())
     shown = [*traceback.format_exception(caught.value), repr(session.settings), repr(session)]
     assert not [text for text in shown if PROXY_PASSWORD in text]

@@ -131,19 +131,26 @@ def test_refused_token_is_deleted(process: Process, sim: CdmSimulator, sent: Sen
     assert [one.status for one in sent("status")] == [200, 401, 200, 200]
 
 
-def spoil(path: Path) -> None:
-    """Leave something that is no token."""
-    path.write_bytes(CIPHER.encrypt(b'["no", "token"]'))
+def replace_by_a_link(path: Path) -> None:
+    """Put a link in the place of a file."""
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def replace_by_a_folder(path: Path) -> None:
+    """Put a folder in the place of a file."""
+    path.unlink()
+    path.mkdir()
 
 
 SPOILT: dict[str, Callable[[Path], Any]] = {
     "another key": lambda path: path.write_bytes(Fernet(Fernet.generate_key()).encrypt(b"{}")),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:40]),
     "empty": lambda path: path.write_bytes(b""),
-    "no token": spoil,
+    "no token": lambda path: path.write_bytes(CIPHER.encrypt(b'["no", "token"]')),
     "readable for others": lambda path: path.chmod(0o644),
-    "a directory": lambda path: (path.unlink(), path.mkdir()),
-    "a link": lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")),
+    "a folder": replace_by_a_folder,
+    "a link": replace_by_a_link,
 }
 
 

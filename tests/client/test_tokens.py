@@ -121,5 +121,5 @@ def test_end_of_a_token(
     body = json.dumps({"token": {"expires_at": expires_at}})
     sim.fail("token", "body", body=body, headers={"X-Subject-Token": "MII"})
     session = make_session()
-    token = drive(session, session.flows.access.token())
+    token = drive(session, session.flows.access.grant())
     assert token.expires_at == clock.now() + 3600

@@ -1,0 +1,209 @@
+"""How many calls may be made: CDM's quotas per IAM user and minute, and what 429 teaches about them.
+
+Each kind of call has a quota of its own. A :class:`Lane` hands out instants at which one call may be
+made, so that calls are spread instead of sent in heaps, and never are more than the limit within a
+minute. Workers and other triggerers draw on the same quotas unseen; when CDM says 429 the lane
+halves its pace and gets back slowly, by which any number of users of one quota come to equal shares.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from enum import Enum
+
+from airflow_provider_cdm.client.settings import Settings
+
+#: Calls of one kind per minute, where the connection says nothing. CDM documents 120; the rest is
+#: for what does not wait here: starts, sensors that poke, and people in the console.
+REQUESTS_PER_MINUTE = 100
+#: A slot that was not used for this long, in seconds, is lost; or two calls could meet.
+SLOT_SECONDS = 1.0
+#: Seconds of silence after the first 429 that does not say for how long; it doubles.
+_SILENCE, _LONGEST_SILENCE = 5.0, 60.0
+#: Longest ``Retry-After`` that is honoured, in seconds.
+_RETRY_AFTER_CAP = 120.0
+#: Minutes in which a lane gets back from nothing to its limit.
+_RECOVERY = 20.0
+#: The slowest pace, as a part of the limit.
+_SLOWEST = 1 / 16
+
+
+class Quota(Enum):
+    """Which of CDM's quotas a call draws on."""
+
+    STATUS = "status"
+    HISTORY = "history"
+    LISTING = "job list"
+
+
+class Lane:
+    """Instants for calls of one kind; usable from many threads at once.
+
+    Within any minute it hands out at most ``limit`` of them; up to a tenth of that at once.
+
+    :param limit: calls per minute.
+    :param random: returns a number in [0, 1).
+    """
+
+    def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
+        self._lock = threading.Lock()
+        self._random = random
+        self._pace, self._pace_at = 0.0, 0.0
+        #: When the next call would be due if all calls kept the pace; the burst may come earlier.
+        self._even = 0.0
+        self._silent_until = 0.0
+        self._refusals = 0
+        self._seen = 0.0
+        self.lower(limit)
+        self._pace = self._full
+
+    def lower(self, limit: int) -> None:
+        """Set the limit, in calls per minute."""
+        self.limit = max(1, limit)
+        self._burst = max(1, self.limit // 10)
+        # The burst counts too: a minute may begin with it and go on at full pace.
+        self._full = float(self.limit - (self._burst - 1))
+
+    def pace(self, now: float) -> float:
+        """Calls per minute that it allows at present."""
+        recovered = self._pace + max(0.0, now - self._pace_at) / 60 * self.limit / _RECOVERY
+        return min(self._full, recovered)
+
+    def book(self, now: float) -> float:
+        """Take the next slot, and return when it is, in epoch seconds."""
+        with self._lock:
+            slot = self._next(now)
+            self._even = max(slot, self._even) + self._gap(now)
+            return slot
+
+    def take(self, now: float, patience: float) -> float | None:
+        """Take the next slot if it comes within some seconds, and return it; else ``None``."""
+        with self._lock:
+            slot = self._next(now)
+            if slot > now + patience:
+                return None
+            self._even = max(slot, self._even) + self._gap(now)
+            return slot
+
+    def good(self, slot: float, now: float) -> bool:
+        """Whether a slot that was taken before may still be used, now or later."""
+        return now <= slot + SLOT_SECONDS and slot >= self._silent_until
+
+    def give_back(self, now: float) -> None:
+        """Return a slot that was taken and led to no call."""
+        with self._lock:
+            self._even -= self._gap(now)
+
+    def refused(self, now: float, retry_after: float | None = None) -> None:
+        """Take note of a 429: be silent for a while, then go on at half the pace.
+
+        :param retry_after: seconds that CDM asked us to wait.
+        """
+        with self._lock:
+            self._follow_clock(now)
+            # What was on its way when the first one came is the same refusal.
+            if now >= self._silent_until:
+                self._refusals += 1
+                self._pace = max(self.pace(now) / 2, self.limit * _SLOWEST, 1.0)
+                self._pace_at = now
+            if retry_after is None:
+                silence = min(_LONGEST_SILENCE, _SILENCE * 2.0 ** min(self._refusals - 1, 10))
+                silence *= 0.5 + self._random()
+            else:
+                silence = min(retry_after, _RETRY_AFTER_CAP) + self._random()
+            self._silent_until = max(self._silent_until, now + max(silence, 1.0))
+            # No burst afterwards.
+            self._even = max(self._even, self._silent_until + self._tolerance(now))
+
+    def answered(self) -> None:
+        """Take note of a call that was not refused."""
+        self._refusals = 0
+
+    def _next(self, now: float) -> float:
+        self._follow_clock(now)
+        return max(now, self._even - self._tolerance(now), self._silent_until)
+
+    def _gap(self, now: float) -> float:
+        return 60 / self.pace(now)
+
+    def _tolerance(self, now: float) -> float:
+        return (self._burst - 1) * self._gap(now)
+
+    def _follow_clock(self, now: float) -> None:
+        """When the clock was set back, what was to come comes as much earlier."""
+        if (back := self._seen - now) > SLOT_SECONDS:
+            self._even -= back
+            self._silent_until -= back
+            self._pace_at -= back
+        self._seen = now
+
+
+class Budget:
+    """The lanes of one IAM user in this process.
+
+    :param limit: calls of one kind per minute.
+    :param random: returns a number in [0, 1).
+    """
+
+    def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
+        self.limit = limit
+        self.lanes = {quota: Lane(limit, random) for quota in Quota}
+
+    def lower(self, limit: int) -> None:
+        """Take the lower one of this and the present limit."""
+        if limit < self.limit:
+            self.limit = limit
+            for lane in self.lanes.values():
+                lane.lower(limit)
+
+
+class Slots:
+    """The slots that one watch holds, one of each kind at most.
+
+    Watches of one user get theirs in the order in which they ask, so that none starves another.
+
+    :param budget: of the user.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._held: dict[Quota, float] = {}
+
+    def ready(self, quota: Quota, now: float) -> bool:
+        """Whether a call may be made now; if not, a slot is held for the next time."""
+        lane = self._budget.lanes[quota]
+        slot = self._held.get(quota)
+        if slot is None or not lane.good(slot, now):
+            slot = self._held[quota] = lane.book(now)
+        return slot <= now
+
+    def when(self, quota: Quota) -> float:
+        """When the held slot is, epoch seconds; long ago if none is held."""
+        return self._held.get(quota, 0.0)
+
+    def use(self, quota: Quota) -> None:
+        """Let a call be made in the held slot."""
+        del self._held[quota]
+
+    def give_back(self, quota: Quota, now: float) -> None:
+        """Return a slot that was used and led to no call."""
+        self._budget.lanes[quota].give_back(now)
+
+
+_budgets: dict[object, Budget] = {}
+
+
+def budget_for(settings: Settings, random: Callable[[], float] = random.random) -> Budget:
+    """Return the budget of the settings' user: one in this process, whatever the cluster.
+
+    Where connections of one user name different limits, the lowest one holds.
+    """
+    limit = settings.requests_per_minute or REQUESTS_PER_MINUTE
+    # setdefault is one atomic step, so two threads cannot end up with two budgets.
+    budget = _budgets.setdefault(
+        (settings.iam_endpoint, settings.credentials), Budget(limit, random)
+    )
+    budget.lower(limit)
+    return budget

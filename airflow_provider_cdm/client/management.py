@@ -1,0 +1,157 @@
+"""The API operations around jobs: managing jobs, links and clusters. Like ``endpoints``, values.
+
+Routes and fields follow the CDM API reference, version 1.1
+(https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_cdm.client import errors, failures
+from airflow_provider_cdm.client.clusters import Cluster
+from airflow_provider_cdm.client.definitions import JOB, Definition, Kind
+from airflow_provider_cdm.client.endpoints import Call, _json_object, _segment, show_job
+from airflow_provider_cdm.client.messages import Response
+
+
+def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
+    """Create a job or a link: ``POST .../cdm/job``, ``.../cdm/link``. A job is not started.
+
+    Names are unique, so it may be repeated: at worst the answer is that it exists by now.
+
+    :returns: CDM's warnings.
+    """
+    kind = definition.kind
+    return Call(
+        operation=f"create {kind.noun} {definition.name!r} in cluster {cluster_id}",
+        method="POST",
+        path=f"/clusters/{_segment(cluster_id)}/cdm/{kind.noun}",
+        parse=_validated,
+        body=definition.body,
+    )
+
+
+def update(cluster_id: str, definition: Definition) -> Call[list[str]]:
+    """Replace the definition of a job or link: ``PUT .../cdm/job/{job_name}``.
+
+    :returns: CDM's warnings.
+    """
+    kind = definition.kind
+    return Call(
+        operation=f"update {kind.noun} {definition.name!r} in cluster {cluster_id}",
+        method="PUT",
+        path=_path(kind, cluster_id, definition.name),
+        parse=_validated,
+        body=definition.body,
+    )
+
+
+def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
+    """Read the definition of a job or link: ``GET .../cdm/job/{job_name}``."""
+    if kind is JOB:
+        return show_job(cluster_id, name)
+
+    def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
+        found = _json_object(response, call).get(kind.plural)
+        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+            raise failures.bad_response(
+                response, call.operation, f"the answer holds no {kind.noun}"
+            )
+        return found[0]
+
+    return Call(
+        operation=f"show {kind.noun} {name!r} in cluster {cluster_id}",
+        method="GET",
+        path=_path(kind, cluster_id, name),
+        parse=parse,
+    )
+
+
+def delete(kind: Kind, cluster_id: str, name: str) -> Call[None]:
+    """Delete a job or link: ``DELETE .../cdm/job/{job_name}``; the answer is empty."""
+    return Call(
+        operation=f"delete {kind.noun} {name!r} in cluster {cluster_id}",
+        method="DELETE",
+        path=_path(kind, cluster_id, name),
+        parse=lambda _response, _call: None,
+    )
+
+
+def list_clusters() -> Call[list[Cluster]]:
+    """Read all clusters of the project: ``GET /clusters``."""
+
+    def parse(response: Response, call: Call[list[Cluster]]) -> list[Cluster]:
+        found = _json_object(response, call).get("clusters")
+        if not isinstance(found, list):
+            raise failures.bad_response(response, call.operation, "the answer has no clusters")
+        return [_cluster(response, call, one, None) for one in found]
+
+    return Call(operation="list the clusters", method="GET", path="/clusters", parse=parse)
+
+
+def show_cluster(cluster_id: str) -> Call[Cluster]:
+    """Read the details of a cluster: ``GET /clusters/{cluster_id}``."""
+    return Call(
+        operation=f"read the state of cluster {cluster_id}",
+        method="GET",
+        path=f"/clusters/{_segment(cluster_id)}",
+        parse=lambda response, call: _cluster(
+            response, call, _json_object(response, call), cluster_id
+        ),
+    )
+
+
+def start_cluster(cluster_id: str) -> Call[None]:
+    """Start a stopped cluster; its details tell when that is done."""
+    return _action(cluster_id, "start", {})
+
+
+def stop_cluster(cluster_id: str, *, graceful: bool, delay: int | None = None) -> Call[None]:
+    """Stop a running cluster; its details tell when that is done.
+
+    :param graceful: let active runs go on; off, they fail.
+    :param delay: seconds for which active runs may go on; ``None`` until they are over.
+    """
+    mode = "GRACEFULLY" if graceful else "IMMEDIATELY"
+    return _action(
+        cluster_id, "stop", {"stopMode": mode, "delayTime": -1 if delay is None else delay}
+    )
+
+
+def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[None]:
+    """``POST /clusters/{cluster_id}/action``; what it answers leads nowhere.
+
+    A repetition may be refused in the state that the first one led to, so it is not made blindly.
+    """
+    return Call(
+        operation=f"{action} cluster {cluster_id}",
+        method="POST",
+        path=f"/clusters/{_segment(cluster_id)}/action",
+        parse=lambda _response, _call: None,
+        body={action: options},
+        idempotent=False,
+    )
+
+
+def _path(kind: Kind, cluster_id: str, name: str) -> str:
+    return f"/clusters/{_segment(cluster_id)}/cdm/{kind.noun}/{_segment(name)}"
+
+
+def _validated(response: Response, call: Call[list[str]]) -> list[str]:
+    if not response.body.strip():
+        return []
+    found = _json_object(response, call).get("validation-result")
+    if texts := failures.validation_messages(found):
+        raise errors.CdmRefused(
+            f"Could not {call.operation}: {'; '.join(texts)}", http_status=response.status
+        )
+    return failures.validation_messages(found, "WARNING")
+
+
+def _cluster(response: Response, call: Call[Any], data: Any, cluster_id: str | None) -> Cluster:
+    try:
+        return Cluster.from_wire(data, cluster_id)
+    except ValueError as problem:
+        raise failures.bad_response(response, call.operation, str(problem)) from problem

@@ -1,0 +1,91 @@
+"""When which job is due, and which of the due ones comes first. All steps cost logarithmic time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from enum import IntEnum
+from typing import Generic, Protocol, TypeVar
+
+
+class Urgency(IntEnum):
+    """Why a job is due; the lower, the sooner its turn."""
+
+    #: There is a reason to believe that a run is over, or its wait is.
+    CONFIRM = 0
+    #: A wait that was not looked at yet.
+    FRESH = 1
+    #: Its interval has passed.
+    ROUTINE = 2
+    #: Only listings have told of it for long.
+    AGE = 3
+
+
+class HasDue(Protocol):
+    """A thing with a due instant for each urgency, ``inf`` for none."""
+
+    due: list[float]
+
+
+J = TypeVar("J", bound=HasDue)
+
+
+class Schedule(Generic[J]):
+    """Jobs by urgency and due instant.
+
+    A steady flow of urgent jobs does not starve the others: of four turns one goes to what has been
+    due longest, and of eight one may even be of the least urgency.
+    """
+
+    def __init__(self) -> None:
+        self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in Urgency]
+        self._order = itertools.count()
+        self._turn = 0
+
+    def put(self, job: J, urgency: Urgency, due: float) -> None:
+        """Make a job due; an earlier entry of the same urgency is replaced."""
+        job.due[urgency] = due
+        if due < math.inf:
+            heapq.heappush(self._heaps[urgency], (due, next(self._order), job))
+
+    def next_due(self) -> float:
+        """When the first job is or was due; ``inf`` if there is none."""
+        return min(self._top(urgency) for urgency in Urgency)
+
+    def pop(self, now: float) -> tuple[J, Urgency] | None:
+        """Take a job out whose turn it is, for all urgencies; ``None`` while none is due."""
+        due = [(self._top(urgency), urgency) for urgency in Urgency]
+        due = [one for one in due if one[0] <= now]
+        if not due:
+            return None
+        self._turn += 1
+        urgency = due[0][1]
+        if self._turn % 4 == 0:
+            fair = due if self._turn % 8 == 0 else [o for o in due if o[1] < Urgency.AGE] or due
+            urgency = min(fair)[1]
+        _, _, job = heapq.heappop(self._heaps[urgency])
+        forget(job)
+        return job, urgency
+
+    def shift(self, jobs: list[J], seconds: float) -> None:
+        """Move everything; for a clock that was set.
+
+        :param jobs: all jobs of this schedule.
+        """
+        for heap in self._heaps:
+            heap.clear()
+        for job in jobs:
+            for urgency in Urgency:
+                self.put(job, urgency, job.due[urgency] + seconds)
+
+    def _top(self, urgency: Urgency) -> float:
+        heap = self._heaps[urgency]
+        while heap and heap[0][2].due[urgency] != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else math.inf
+
+
+def forget(job: HasDue) -> None:
+    """Make a job not due at all; its entries vanish when they come up."""
+    job.due = [math.inf] * len(Urgency)

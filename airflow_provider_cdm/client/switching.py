@@ -1,0 +1,151 @@
+"""Starting and stopping clusters, and waiting until they have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from airflow_provider_cdm.client import errors, management
+from airflow_provider_cdm.client.clusters import Cluster
+from airflow_provider_cdm.client.endpoints import Call
+from airflow_provider_cdm.client.flows import CdmFlows
+from airflow_provider_cdm.client.following import Patience
+from airflow_provider_cdm.client.messages import Flow, pause
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which an action without an answer that shows no effect has had none.
+_SETTLE = 60.0
+#: How often an action is sent at most.
+_SENDS = 3
+
+
+def look(flows: CdmFlows, cluster_id: str) -> Flow[Cluster]:
+    """Read the state of a cluster.
+
+    :raises CdmNotFound: when there is no such cluster; says which there are.
+    """
+    try:
+        return (yield from flows.call(management.show_cluster(cluster_id)))
+    except errors.CdmNotFound as error:
+        try:
+            known = yield from flows.call(management.list_clusters())
+        except errors.CdmError:
+            raise error from None
+        names = ", ".join(f"{one.cluster_id} ({one.name})" for one in known) or "none"
+        error.message += f" Clusters of this project: {names}."
+        error.args = (error.message,)
+        raise
+
+
+def send(flows: CdmFlows, call: Call[None], before: Cluster) -> Flow[None]:
+    """Send an action, again if there is no answer and no effect.
+
+    :param before: the cluster right before.
+    :raises CdmError: when CDM refused, or no action was answered or had an effect.
+    """
+    for left in reversed(range(_SENDS)):
+        try:
+            yield from flows.call(call)
+        except errors.CdmError as error:
+            if not error.effect_unknown:
+                raise
+            log.warning("%s Whether it was done is not known; looking.", error)
+            if (yield from _changes(flows, before)):
+                return
+            if not left:
+                raise
+        else:
+            return
+
+
+def _changes(flows: CdmFlows, before: Cluster) -> Flow[bool]:
+    until = flows.exchanger.clock() + _SETTLE
+    delay = 1.0
+    while True:
+        now = yield from look(flows, before.cluster_id)
+        if now.state != before.state:
+            return True
+        left = until - flows.exchanger.clock()
+        if left <= 0:
+            return False
+        yield from pause(min(delay, left))
+        delay = min(2 * delay, 15.0)
+
+
+@dataclass(slots=True)
+class ClusterWatch:
+    """Waits until a cluster is in one of some states, and bears outages for a bounded time.
+
+    :param states: what is waited for.
+    :param patience: ``outage`` says how long CDM may not be reachable.
+    :param last: the cluster as last seen.
+    :param trouble_since: since when CDM cannot be asked, epoch seconds.
+    """
+
+    cluster_id: str
+    states: Collection[str]
+    patience: Patience = field(default_factory=Patience)
+    last: Cluster | None = None
+    trouble_since: float | None = None
+
+    def wait(
+        self,
+        flows: CdmFlows,
+        *,
+        poll_interval: float,
+        deadline: float | None,
+        info: Callable[[str], None],
+    ) -> Flow[Cluster]:
+        """Wait.
+
+        :param poll_interval: seconds between two looks, spread by a tenth.
+        :param deadline: epoch seconds at which to give up; ``None`` for never.
+        :param info: writes a line when the state has changed.
+        :raises CdmWaitTimeout: at the deadline.
+        :raises CdmClusterUnusable: when the cluster comes to another dead end.
+        :raises CdmError: when CDM could not be asked for too long, or refused.
+        """
+        shown = None
+        while True:
+            seen = yield from self.look(flows)
+            if seen is not None and seen.state != shown:
+                shown = seen.state
+                info(f"The {seen} is {shown}")
+            if seen is not None and seen.state in self.states:
+                return seen
+            wait = poll_interval * (0.9 + 0.2 * flows.exchanger.random())
+            if deadline is not None:
+                left = deadline - flows.exchanger.clock()
+                if left <= 0:
+                    raise self.timed_out()
+                wait = min(wait, left)
+            yield from pause(max(wait, 0.01))
+
+    def look(self, flows: CdmFlows) -> Flow[Cluster | None]:
+        """Look once; ``None`` while CDM cannot be asked.
+
+        :raises CdmClusterUnusable: when the cluster has come to a dead end that is not waited for.
+        :raises CdmError: when CDM could not be asked for too long, or refused.
+        """
+        try:
+            self.last = yield from look(flows, self.cluster_id)
+        except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
+            now = flows.exchanger.clock()
+            if self.trouble_since is None:
+                self.trouble_since = now
+                log.warning("%s Waiting up to %.0f s.", error, self.patience.outage)
+            if now - self.trouble_since >= self.patience.outage:
+                raise
+            return None
+        self.trouble_since = None
+        return self.last if self.last.state in self.states else self.last.ensure_usable()
+
+    def timed_out(self) -> errors.CdmWaitTimeout:
+        """The error for a wait that reached its deadline."""
+        seen = f"it was last seen {self.last.state}" if self.last else "it was never seen"
+        return errors.CdmWaitTimeout(
+            f"The time to wait until cluster {self.cluster_id} is {' or '.join(self.states)} is"
+            f" over; {seen}. Give it more time, or look at it in the CDM console."
+        )

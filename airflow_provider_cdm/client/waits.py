@@ -1,0 +1,207 @@
+"""What a watch keeps of each wait and each job, and the calls that it sends out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client.budget import Quota
+from airflow_provider_cdm.client.following import Follower
+from airflow_provider_cdm.client.listing import JobPage
+from airflow_provider_cdm.client.messages import Flow
+from airflow_provider_cdm.client.metering import Errand, MeteredFlows, Postponed
+from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.schedule import Urgency
+
+T = TypeVar("T")
+#: What a look came to: an ended or active run, ``None`` for nothing usable, or why there was none.
+Outcome: TypeAlias = Submission | None | Exception
+
+#: Types of jobs; a listing shows one of them.
+JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
+
+
+class Run(Protocol):
+    """Performs a flow on this thread."""
+
+    def __call__(self, flow: Flow[T], /) -> T:
+        """Return what the flow returns."""
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """One wait for one run.
+
+    :param follower: judges what is seen of the run.
+    :param poll_interval: seconds between two looks, as wished.
+    :param end: told once how it ended: the ended run, or why it ended otherwise.
+    :param notice: told what each look saw; what it raises ends the wait.
+    :param deadline: epoch seconds at which to give up.
+    :param limit: the task's argument that set the deadline.
+    :param context: where looks are logged from, so that the lines reach the right task's log.
+    :param asked_last: whether the look that the deadline asks for is due.
+    :param over: whether it has ended, or was left.
+    """
+
+    follower: Follower
+    poll_interval: float
+    end: Callable[[Submission | Exception], None]
+    notice: Callable[[Submission | None], None] = lambda _: None
+    deadline: float | None = None
+    limit: str = "wait_timeout"
+    context: Context = field(default_factory=copy_context, repr=False)
+    asked_last: bool = False
+    over: bool = False
+
+    @property
+    def job_name(self) -> str:
+        """The job of its run."""
+        return self.follower.run.job_name
+
+    def look(self, run: Run, flows: MeteredFlows) -> Outcome:
+        """Look once, and say what came of it."""
+        try:
+            seen = run(self.follower.look(flows))
+            self.notice(seen)
+        except Exception as error:
+            return error
+        return seen
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job with somebody waiting for a run of it.
+
+    :param due: when it is to be looked at, by urgency.
+    :param quota: what the first call of a look draws on.
+    :param interval: the shortest of the waits' intervals, in seconds.
+    :param type: place of its type in ``JOB_TYPES``; beyond the last one if no listing shows it.
+    :param tried_at: begin of the last look, epoch seconds.
+    :param seen_at: when its own status was seen last, epoch seconds.
+    :param failures: looks in a row that failed for lack of an answer.
+    :param hinted: whether a listing has asked for the next look.
+    :param misled: how often a listing did so although the run went on.
+    :param flying: whether it is being looked at.
+    :param again: whether it is to be looked at once more after that.
+    """
+
+    name: str
+    waits: list[Wait] = field(default_factory=list)
+    due: list[float] = field(default_factory=lambda: [math.inf] * len(Urgency))
+    quota: Quota = Quota.STATUS
+    interval: float = math.inf
+    type: int = 0
+    tried_at: float = -math.inf
+    seen_at: float = 0.0
+    failures: int = 0
+    hinted: bool = False
+    misled: int = 0
+    flying: bool = False
+    again: bool = False
+
+    def refresh(self) -> None:
+        """Take note that waits came, went, or found their run."""
+        self.interval = min((wait.poll_interval for wait in self.waits), default=math.inf)
+        unknown = any(not wait.follower.run.known for wait in self.waits)
+        self.quota = Quota.HISTORY if unknown else Quota.STATUS
+
+    @property
+    def listable(self) -> bool:
+        """Whether a listing may stand for a look: the job shows there, and nothing is the matter."""
+        return (
+            self.type < len(JOB_TYPES)
+            and not (self.flying or self.failures)
+            and not any(wait.follower.troubles for wait in self.waits)
+        )
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the youngest run was created; ``None`` if that is not known."""
+        created = [wait.follower.run.creation_date for wait in self.waits]
+        known = [date / 1000 for date in created if date is not None]
+        return now - max(known) if known and len(known) == len(created) else None
+
+
+@dataclass(slots=True)
+class Look:
+    """A look at all runs of one job that are waited for.
+
+    :param outcomes: what it came to, wait for wait.
+    """
+
+    job: Job
+    urgency: Urgency
+    flows: MeteredFlows
+    waits: list[Wait]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def errand(self) -> Errand:
+        """What came of its calls."""
+        return self.flows.errand
+
+    def perform(self, run: Run) -> None:
+        """Look, wait for wait; made for a thread, and to be landed afterwards."""
+        for wait in self.waits:
+            # Without a slot for the first, there is none for the others.
+            postponed = self.outcomes and isinstance(self.outcomes[-1], Postponed)
+            outcome = self.outcomes[-1] if postponed else wait.context.run(wait.look, run, self.flows)
+            self.outcomes.append(outcome)
+
+
+@dataclass(slots=True)
+class Round:
+    """One reading of all pages of a listing.
+
+    :param type: place of the jobs' type in ``JOB_TYPES``.
+    :param covered: the jobs that it stands for and that have not shown up yet, by name.
+    :param rest: jobs that became due meanwhile.
+    :param shown: how many jobs were on the pages so far.
+    """
+
+    type: int
+    name_filter: str
+    covered: dict[str, Job]
+    began_at: float
+    rest: list[Job] = field(default_factory=list)
+    page_no: int = 1
+    shown: int = 0
+    found: bool = False
+
+
+@dataclass(slots=True)
+class Page:
+    """The reading of one page.
+
+    :param outcome: the page, or why there is none.
+    """
+
+    round: Round
+    cluster_id: str
+    flows: MeteredFlows
+    outcome: JobPage | Exception | None = None
+
+    @property
+    def errand(self) -> Errand:
+        """What came of its call."""
+        return self.flows.errand
+
+    def perform(self, run: Run) -> None:
+        """Read the page; made for a thread, since pages can be long."""
+        one = self.round
+        call = endpoints.list_jobs(
+            self.cluster_id,
+            one.page_no,
+            job_type=JOB_TYPES[one.type],
+            name_filter=one.name_filter,
+        )
+        try:
+            self.outcome = run(self.flows.call(call))
+        except (errors.CdmError, Postponed) as error:
+            self.outcome = error
+
+
+Sent: TypeAlias = Look | Page
