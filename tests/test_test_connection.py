@@ -150,3 +150,44 @@ def test_one_attempt(sim: CdmSimulator, press: Test) -> None:
     sim.fail("show_cluster", "status", status=503, times=None)
     assert not press(KINDS["password"](sim))[0]
     assert len([one for one in sim.requests if one.route == "show_cluster"]) == 1
+
+
+def by_server(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
+    """As the API server does it, and the web server of Airflow 2."""
+    from airflow.models.connection import Connection
+
+    made = Connection(conn_id="x1", **{**connection, "extra": json.dumps(connection["extra"])})
+    monkeypatch.setenv("AIRFLOW_CONN_X1", made.get_uri())
+    outcome: tuple[bool, str] = made.test_connection()
+    return outcome
+
+
+def by_worker(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
+    """As a worker of Airflow 3.3 does it for the server."""
+    definitions = pytest.importorskip("airflow.sdk.definitions.connection")
+    made = definitions.Connection(
+        conn_id="x2", **{**connection, "extra": json.dumps(connection["extra"])}
+    )
+    if not hasattr(made, "test_connection"):
+        pytest.skip("this Airflow tests connections on its server only")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
+    monkeypatch.setenv("AIRFLOW_CONN_X2", made.get_uri())
+    outcome: tuple[bool, str] = made.test_connection()
+    return outcome
+
+
+@pytest.mark.parametrize("variant", [by_server, by_worker])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "other" not in kind])
+def test_as_airflow_calls_it(
+    variant: Callable[..., tuple[bool, str]],
+    kind: str,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every kind survives the way through Airflow's own connection, its URI and the hook."""
+    good, text = variant(KINDS[kind](sim), monkeypatch)
+    assert good, text
+    bad, text = variant(changed(KINDS[kind](sim), cluster_id="nothing"), monkeypatch)
+    assert not bad
+    assert "Failed at: cluster" in text
