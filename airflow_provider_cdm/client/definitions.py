@@ -58,10 +58,13 @@ JOB = Kind(
     optional=("driver-config-values",),
     defaults={"job_type": JOB_TYPES[0]},
     read_only=frozenset(
-        "creation-user creation-date update-user update-date is_incre_job flag files_read"
-        " files_written external_id type execute_start_date execute_create_date"
-        " execute_update_date delete_rows update_rows write_rows rows_read rows_written bytes_read"
-        " bytes_written enabled id is_use_sql is_incrementing group_name status".split()
+        {
+            *("creation-user", "creation-date", "update-user", "update-date", "enabled", "id"),
+            *("is_incre_job", "is_incrementing", "is_use_sql", "flag", "external_id", "type"),
+            *("execute_start_date", "execute_create_date", "execute_update_date", "status"),
+            *("delete_rows", "update_rows", "write_rows", "rows_read", "rows_written"),
+            *("files_read", "files_written", "bytes_read", "bytes_written", "group_name"),
+        }
     ),
 )
 LINK = Kind(
@@ -69,7 +72,9 @@ LINK = Kind(
     "links",
     texts=("name", "connector-name"),
     blocks=("link-config-values",),
-    read_only=frozenset("creation-user creation-date update-user update-date enabled id".split()),
+    read_only=frozenset(
+        {"creation-user", "creation-date", "update-user", "update-date", "enabled", "id"}
+    ),
 )
 
 

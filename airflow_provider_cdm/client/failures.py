@@ -224,7 +224,7 @@ def _usual_code(code: str | None) -> str | None:
 
 
 def _class_of(status: int, code: str | None, text: str) -> type[errors.CdmError]:
-    # The page "Deleting a Link" has this code for a link in use, the table gives it another meaning.
+    # "Deleting a Link" has this code for a link in use, the table gives it another meaning.
     if code == "Cdm.0021" and "in use" in text.lower():
         return errors.CdmInUse
     if code is not None and code.startswith("Cdm."):

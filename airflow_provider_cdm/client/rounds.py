@@ -13,7 +13,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.endpoints import LISTING_PAGE
 from airflow_provider_cdm.client.listing import JobPage
 from airflow_provider_cdm.client.schedule import Urgency
-from airflow_provider_cdm.client.waits import JOB_TYPES, Job, Round
+from airflow_provider_cdm.client.waits import Job, Round
 
 log = logging.getLogger(__name__)
 
@@ -44,24 +44,32 @@ class Rounds:
 
     def covers(self, job: Job) -> bool:
         """Whether the listing that is being read will tell of the job."""
-        return self.active is not None and self.active.type == job.type and job.listable
+        one = self.active
+        return (
+            one is not None
+            and one.type == job.type
+            and job.joined_at <= one.began_at
+            and job.listable
+        )
 
-    def worth(self, job: Job, jobs: Iterable[Job], now: float) -> bool:
-        """Whether a listing costs less than asking job by job, now that this job is due.
+    def worth(self, job: Job, jobs: Iterable[Job], now: float) -> int:
+        """How many looks a listing would save now that this job is due; 0 if it costs more.
 
         What will be due soon counts as well: to look a little early is better than twice.
         """
         if self.active is not None or now < self.off_until or not job.listable:
-            return False
-        bound = max(_PAGE_WEIGHT, self.pages(job.type, now))
-        soon, due = now + job.interval / 2, 1
+            return 0
+        soon, kind = now + job.interval / 2, job.type
+        due = 1
         for other in jobs:
-            routine = min(other.due[Urgency.FRESH], other.due[Urgency.ROUTINE])
-            if routine <= soon and other.type == job.type and other.listable:
+            times = other.due
+            if (
+                other.type == kind
+                and (times[Urgency.ROUTINE] <= soon or times[Urgency.FRESH] <= soon)
+                and other.listable
+            ):
                 due += 1
-                if due > bound:
-                    return True
-        return False
+        return due if due > max(_PAGE_WEIGHT, self.pages(kind, now)) else 0
 
     def pages(self, job_type: int, now: float) -> int:
         """How many pages a listing of this type has, as far as is known; else 1."""
@@ -72,11 +80,10 @@ class Rounds:
         ]
         return min(known, default=1)
 
-    def begin(self, job_type: int, jobs: Iterable[Job], now: float) -> Round:
-        """Begin to read a listing; from now on it stands for all jobs of its type."""
-        covered = {job.name: job for job in jobs if job.type == job_type and job.listable}
-        self.active = Round(job_type, self._filter(covered), covered, began_at=now)
-        return self.active
+    def begin(self, job_type: int, worth: int, jobs: Iterable[Job], now: float) -> None:
+        """Begin to read a listing; from now on it stands for looks at all jobs of its type."""
+        names = (job.name for job in jobs if job.type == job_type)
+        self.active = Round(job_type, self._filter(names), now, worth)
 
     def read(self, page: JobPage, now: float) -> bool:
         """Take note of a page; returns whether there is another one worth reading."""
@@ -85,16 +92,21 @@ class Rounds:
             return False
         self.failures = 0
         one.shown += len(page.jobs)
-        size = len(page.jobs) if one.page_no == 1 else LISTING_PAGE
-        total = page.total if page.total is not None else math.inf
         one.page_no += 1
-        if page.jobs and one.shown < total and (total < math.inf or size >= LISTING_PAGE):
-            pages = one.page_no if total == math.inf else math.ceil(total / size)
-            self.lengths[one.type, one.name_filter] = (int(pages), now + _MEMORY)
-            # The first page tells how long it is; too long, and asking job by job is cheaper.
-            return one.page_no > 2 or pages <= max(_PAGE_WEIGHT, len(one.covered))
-        self.lengths[one.type, one.name_filter] = (one.page_no - 1, now + _MEMORY)
-        return False
+        if page.total is None:
+            one.complete = len(page.jobs) < LISTING_PAGE
+            pages = one.page_no - one.complete
+        else:
+            one.complete = not page.jobs or one.shown >= page.total
+            # The server may show less on a page than it was asked for.
+            pages = math.ceil(page.total / max(1, one.shown)) if one.page_no == 2 else one.page_no
+        known = self.lengths.get((one.type, one.name_filter), (1, 0.0))[0]
+        self.lengths[one.type, one.name_filter] = (
+            one.page_no - 1 if one.complete else max(pages, known),
+            now + _MEMORY,
+        )
+        # Too long for what it saves: asking job by job is cheaper.
+        return not one.complete and pages <= max(_PAGE_WEIGHT, one.worth)
 
     def failed(self, error: Exception, now: float) -> None:
         """Take note of a page that could not be read."""
@@ -108,22 +120,22 @@ class Rounds:
             error,
         )
 
-    def end(self, *, complete: bool) -> Round | None:
-        """End the reading, and return what was read.
+    def end(self, jobs: Iterable[Job]) -> list[Job]:
+        """End the reading, and return what has become due meanwhile.
 
-        :param complete: whether all pages were read: what did not show up is not in this listing.
+        What did not show up although all pages were read is of another type, or shows nowhere.
         """
         one, self.active = self.active, None
-        if one is None or not complete:
-            return one
-        if one.name_filter and not one.found and one.covered:
+        if one is None:
+            return []
+        if one.complete and one.name_filter and not one.found:
             # The filter may mean something else than we think.
             self.filters = False
-            return one
-        for job in one.covered.values():
-            if job.type == one.type:
-                job.type = min(job.type + 1, len(JOB_TYPES))
-        return one
+        elif one.complete:
+            for job in jobs:
+                if job.type == one.type and job.listed_at < one.began_at >= job.joined_at:
+                    job.type += 1
+        return one.rest
 
     def _filter(self, names: Iterable[str]) -> str:
         """What all names begin with, as far as a filter surely means nothing else by it."""

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from airflow_provider_cdm.client import errors, management
+from airflow_provider_cdm.client import endpoints, errors, management
 from airflow_provider_cdm.client.clusters import Cluster
+from airflow_provider_cdm.client.definitions import JOB_TYPES
 from airflow_provider_cdm.client.endpoints import Call
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Patience
 from airflow_provider_cdm.client.messages import Flow, pause
+from airflow_provider_cdm.client.models import Verdict, judge
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,33 @@ def look(flows: CdmFlows, cluster_id: str) -> Flow[Cluster]:
         error.message += f" Clusters of this project: {names}."
         error.args = (error.message,)
         raise
+
+
+def busy_jobs(flows: CdmFlows, cluster_id: str) -> Flow[list[str]]:
+    """Name the jobs of a cluster, of any type, that have an active run, whoever started it.
+
+    A listing may be out of date, so each job whose run is not surely over is asked about.
+    """
+    names: dict[str, bool] = {}
+    for job_type in JOB_TYPES:
+        page_no, listed = 1, 0
+        while True:
+            call = endpoints.list_jobs(cluster_id, page_no, job_type=job_type)
+            page = yield from flows.call(call)
+            news = {job.name: _may_run(job.status) for job in page.jobs if job.name not in names}
+            names |= news
+            page_no, listed = page_no + 1, listed + len(page.jobs)
+            if not news or listed >= (listed if page.total is None else page.total):
+                break
+    busy = []
+    for name in (name for name, may_run in names.items() if may_run):
+        if (yield from flows.active_run(cluster_id, name)) is not None:
+            busy.append(name)  # noqa: PERF401 - a comprehension cannot yield from a flow
+    return busy
+
+
+def _may_run(status: str) -> bool:
+    return status != "NEW" and judge(status) in (Verdict.ACTIVE, Verdict.DOUBTFUL)
 
 
 def send(flows: CdmFlows, call: Call[None], before: Cluster) -> Flow[None]:

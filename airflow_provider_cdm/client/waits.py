@@ -80,7 +80,9 @@ class Job:
     :param quota: what the first call of a look draws on.
     :param interval: the shortest of the waits' intervals, in seconds.
     :param type: place of its type in ``JOB_TYPES``; beyond the last one if no listing shows it.
+    :param joined_at: when the first of the waits came, epoch seconds.
     :param tried_at: begin of the last look, epoch seconds.
+    :param listed_at: when a listing showed it last, epoch seconds.
     :param seen_at: when its own status was seen last, epoch seconds.
     :param failures: looks in a row that failed for lack of an answer.
     :param hinted: whether a listing has asked for the next look.
@@ -95,7 +97,9 @@ class Job:
     quota: Quota = Quota.STATUS
     interval: float = math.inf
     type: int = 0
+    joined_at: float = 0.0
     tried_at: float = -math.inf
+    listed_at: float = -math.inf
     seen_at: float = 0.0
     failures: int = 0
     hinted: bool = False
@@ -118,11 +122,13 @@ class Job:
             and not any(wait.follower.troubles for wait in self.waits)
         )
 
-    def age(self, now: float) -> float | None:
-        """Seconds since the youngest run was created; ``None`` if that is not known."""
+    def age(self, now: float) -> float:
+        """Seconds since the youngest run was created; ``inf`` if that is not known."""
         created = [wait.follower.run.creation_date for wait in self.waits]
-        known = [date / 1000 for date in created if date is not None]
-        return now - max(known) if known and len(known) == len(created) else None
+        if not created or None in created:
+            return math.inf
+        # The servers' clock may be ahead of ours.
+        return max(now - self.joined_at, now - max(date or 0 for date in created) / 1000)
 
 
 @dataclass(slots=True)
@@ -157,19 +163,24 @@ class Round:
     """One reading of all pages of a listing.
 
     :param type: place of the jobs' type in ``JOB_TYPES``.
-    :param covered: the jobs that it stands for and that have not shown up yet, by name.
+    :param began_at: epoch seconds; it tells of the jobs that were waited for by then.
+    :param worth: how many looks it is to save.
     :param rest: jobs that became due meanwhile.
+    :param page_no: the page to read next.
     :param shown: how many jobs were on the pages so far.
+    :param found: whether one of ours was among them.
+    :param complete: whether all pages have been read.
     """
 
     type: int
     name_filter: str
-    covered: dict[str, Job]
     began_at: float
+    worth: int
     rest: list[Job] = field(default_factory=list)
     page_no: int = 1
     shown: int = 0
     found: bool = False
+    complete: bool = False
 
 
 @dataclass(slots=True)

@@ -36,8 +36,6 @@ CALLS = 8
 _FIRST_LOOK = 5.0
 #: Seconds for the look that a deadline asks for.
 _LAST_LOOK = 10.0
-#: Failures in a row after which only one call at a time probes whether CDM is back.
-_SIGNS_OF_OUTAGE = 3
 #: Seconds without a look of its own, for a run that listings show active; the second number while
 #: they do not say that it is this run.
 _MAX_AGE, _DOUBT_AGE = 600.0, 150.0
@@ -45,8 +43,6 @@ _MAX_AGE, _DOUBT_AGE = 600.0, 150.0
 _TRUST = 2
 #: What is done at most in one step, so that no step takes long.
 _SLICE = 200
-
-_RETRIES = RetryPolicy(attempts=1_000_000)
 
 
 class Watch:
@@ -65,9 +61,10 @@ class Watch:
         self.jobs: dict[str, Job] = {}
         self.flying = 0
         self.rounds = Rounds()
-        self.outage = Outage()
         self._flows, self._budget = flows, budget
+        self._slots = Slots(budget)
         self._random: Callable[[], float] = flows.exchanger.random
+        self._outage = Outage(self._random)
         self._patience = patience or Patience()
         self._schedules: dict[Quota, Schedule[Job]] = {
             Quota.STATUS: Schedule(),
@@ -75,25 +72,21 @@ class Watch:
         }
         self._deadlines: list[tuple[float, int, Wait]] = []
         self._order = itertools.count()
-        self._slots: dict[Quota, float] = {}
+        self._given_up: deque[tuple[Wait, errors.CdmError, float]] = deque()
         self._suspects = 0
         self._reading = False
-        self._given_up: deque[tuple[Wait, errors.CdmError, float]] = deque()
         self._demand = 0.0
-
-    # Who waits
 
     def join(self, wait: Wait, now: float) -> None:
         """Begin to look for a wait."""
-        job = self.jobs.setdefault(wait.job_name, Job(wait.job_name))
+        job = self.jobs.get(wait.job_name)
+        if job is None:
+            job = self.jobs[wait.job_name] = Job(wait.job_name, joined_at=now, seen_at=now)
         job.waits.append(wait)
         self._refresh(job)
-        first = min(_FIRST_LOOK, wait.poll_interval) * self._spread()
-        if job.flying:
-            job.again = True
-        else:
-            due = min(now + first, wait.deadline or math.inf, job.due[Urgency.FRESH])
-            self._put(job, Urgency.FRESH, due)
+        job.again = job.flying
+        if not job.flying:
+            self._put_fresh(job, now)
         if wait.deadline is not None:
             heapq.heappush(self._deadlines, (wait.deadline, next(self._order), wait))
 
@@ -106,20 +99,130 @@ class Watch:
         job.waits.remove(wait)
         self._refresh(job)
 
-    def _end(self, wait: Wait, outcome: Submission | Exception) -> None:
-        self.leave(wait)
-        wait.end(outcome)
+    def next_call(self, now: float) -> Sent | None:
+        """Return the call to make now; to be performed and then given to :meth:`landed`."""
+        if self._outage.probing:
+            return self._probe(now)
+        if self.flying >= CALLS:
+            return None
+        for quota in self._schedules:
+            if look := self._next_look(quota, now):
+                return look
+        return self._next_page(now)
 
-    def _refresh(self, job: Job) -> None:
-        known = 60 / job.interval
-        before = job.quota
-        job.refresh()
-        self._demand += 60 / job.interval - known
-        if not job.waits:
-            forget(job)
-            del self.jobs[job.name]
-        elif job.quota is not before:
-            due = job.due
-            forget(job)
-            for urgency in Urgency:
-                self._put(job, urgency, due[urgency])
+    def next_event(self, now: float) -> float:
+        """When there is something to do next, epoch seconds; ``inf`` if only a landing can bring
+        that about.
+        """
+        events = [self._deadlines[0][0]] if self._deadlines else []
+        if self._given_up:
+            events.append(now)
+        if self._outage.probing:
+            if not self.flying and self.jobs:
+                events.append(max(self._outage.probe_at, self._probe_slot()))
+        elif self.flying < CALLS:
+            for quota, schedule in self._schedules.items():
+                due = schedule.next_due()
+                events.append(max(due, self._slots.when(quota)) if due <= now else due)
+            if self.rounds.active is not None and not self._reading:
+                events.append(self._slots.when(Quota.LISTING))
+        return min(events, default=math.inf)
+
+    def tidy(self, now: float) -> None:
+        """End what is to be ended without a call; a part of it, if it is much."""
+        for _ in range(_SLICE):
+            if not self._given_up:
+                break
+            wait, error, lasted = self._given_up.popleft()
+            if not wait.over:
+                self._end(wait, wait.follower.out_of_sight(error, lasted))
+        for _ in range(_SLICE):
+            if not self._deadlines or self._deadlines[0][0] > now:
+                break
+            self._at_deadline(heapq.heappop(self._deadlines)[2], now)
+
+    def landed(self, sent: Sent, now: float) -> None:
+        """Take note of what came of a call."""
+        self.flying -= 1
+        errand = sent.errand
+        if errand.paid is not None:
+            self._slots.give_back(errand.paid, now)
+        if errand.answered:
+            self._outage.over()
+        elif errand.trouble is not None:
+            self._troubled(errand.trouble, now)
+        if isinstance(sent, Look):
+            self._land_look(sent, now)
+        else:
+            self._land_page(sent, now)
+
+    def pace(self, now: float) -> tuple[float, float]:
+        """Seconds between two looks at a run: what the quota allows, and what is wished."""
+        jobs = len(self.jobs)
+        if not jobs or self._demand <= 0:
+            return 0.0, 0.0
+        wish = 60 * jobs / self._demand
+        allowed = 60 * jobs / self._budget.lanes[Quota.STATUS].pace(now)
+        if self.rounds.lengths and now >= self.rounds.off_until:
+            listing = 60 * self.rounds.pages(0, now) / self._budget.lanes[Quota.LISTING].pace(now)
+            allowed = min(allowed, listing)
+        return max(wish, allowed), wish
+
+    def rewind(self, seconds: float) -> None:
+        """Have everything due some seconds earlier, since the clock was set back; deadlines stay."""
+        for quota, schedule in self._schedules.items():
+            schedule.shift([job for job in self.jobs.values() if job.quota is quota], -seconds)
+        self._outage.probe_at -= seconds
+        self.rounds.off_until -= seconds
+
+    # What to do next
+
+    def _next_look(self, quota: Quota, now: float) -> Look | None:
+        schedule = self._schedules[quota]
+        for _ in range(_SLICE):
+            if schedule.next_due() > now or not self._slots.ready(quota, now):
+                break
+            turn = schedule.pop(now)
+            if turn is None:
+                break
+            job, urgency = turn
+            if job.failures and self._suspects >= CALLS // 2:
+                self._put(job, Urgency.ROUTINE, now + 1)
+            elif urgency not in (Urgency.FRESH, Urgency.ROUTINE) or not self._list(job, now):
+                return self._look(job, urgency, now)
+        return None
+
+    def _look(self, job: Job, urgency: Urgency, now: float) -> Look:
+        self._slots.use(job.quota)
+        forget(job)
+        job.flying, job.tried_at = True, now
+        self.flying += 1
+        self._suspects += bool(job.failures)
+        return Look(job, urgency, self._metered(job.quota), list(job.waits))
+
+    def _list(self, job: Job, now: float) -> bool:
+        """Have a listing tell of a job that is due, if that is cheaper."""
+        if not self.rounds.covers(job):
+            worth = self.rounds.worth(job, self.jobs.values(), now)
+            if not worth:
+                return False
+            self.rounds.begin(job.type, worth, self.jobs.values(), now)
+        if self.rounds.active is not None:
+            self.rounds.active.rest.append(job)
+        self._put(job, Urgency.AGE, job.seen_at + _MAX_AGE)
+        return True
+
+    def _next_page(self, now: float) -> Page | None:
+        one = self.rounds.active
+        if one is None or self._reading or not self._slots.ready(Quota.LISTING, now):
+            return None
+        self._slots.use(Quota.LISTING)
+        self._reading = True
+        self.flying += 1
+        return Page(one, self.cluster_id, self._metered(Quota.LISTING))
+
+    def _probe(self, now: float) -> Look | None:
+        job = suspect(self.jobs.values())
+        if job is None or self.flying or now < self._outage.probe_at:
+            return None
+        return self._look(job, Urgency.CONFIRM, now) if self._slots.ready(job.quota, now) else None
