@@ -154,7 +154,9 @@ class Look:
         for wait in self.waits:
             # Without a slot for the first, there is none for the others.
             postponed = self.outcomes and isinstance(self.outcomes[-1], Postponed)
-            outcome = self.outcomes[-1] if postponed else wait.context.run(wait.look, run, self.flows)
+            outcome = (
+                self.outcomes[-1] if postponed else wait.context.run(wait.look, run, self.flows)
+            )
             self.outcomes.append(outcome)
 
 

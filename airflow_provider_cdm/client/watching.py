@@ -14,16 +14,15 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.budget import Budget, Quota
+from airflow_provider_cdm.client.budget import Budget, Quota, Slots
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Patience
 from airflow_provider_cdm.client.listing import Hint, JobPage, ListedJob, hint
 from airflow_provider_cdm.client.metering import Errand, MeteredFlows, Postponed
 from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client.outage import Outage, retry_pause, suspect
 from airflow_provider_cdm.client.rounds import Rounds
 from airflow_provider_cdm.client.schedule import Schedule, Urgency, forget
 from airflow_provider_cdm.client.waits import Job, Look, Outcome, Page, Round, Sent, Wait
@@ -226,3 +225,148 @@ class Watch:
         if job is None or self.flying or now < self._outage.probe_at:
             return None
         return self._look(job, Urgency.CONFIRM, now) if self._slots.ready(job.quota, now) else None
+
+    # What came of it
+
+    def _land_look(self, look: Look, now: float) -> None:
+        job, errand = look.job, look.errand
+        self._suspects -= bool(job.failures)
+        job.flying = False
+        for wait, outcome in zip(look.waits, look.outcomes, strict=True):
+            if not wait.over:
+                self._settle(wait, outcome, now)
+        if not job.waits:
+            return
+        self._refresh(job)
+        if any(isinstance(outcome, Postponed) for outcome in look.outcomes):
+            self._put(job, min(look.urgency, Urgency.FRESH), now)
+        elif errand.trouble is not None:
+            job.failures += 1
+            pause = retry_pause(errand.trouble, job.failures, self._random)
+            self._put(job, Urgency.ROUTINE, now + pause)
+        else:
+            job.failures, job.seen_at = 0, now
+            job.misled += job.hinted
+            job.hinted = False
+            self._put(job, Urgency.ROUTINE, now + self._gap(job, now))
+        self._put(job, Urgency.AGE, max(now, job.seen_at + _MAX_AGE))
+        if job.again:
+            job.again = False
+            self._put_fresh(job, now)
+
+    def _settle(self, wait: Wait, outcome: Outcome, now: float) -> None:
+        late = wait.deadline is not None and now >= wait.deadline
+        if isinstance(outcome, Postponed):
+            if late:
+                self._at_deadline(wait, now)
+        elif isinstance(outcome, Exception) or (outcome is not None and outcome.ended):
+            self._end(wait, outcome)
+        elif late:
+            self._end(wait, wait.follower.timed_out(wait.limit))
+
+    def _land_page(self, page: Page, now: float) -> None:
+        self._reading = False
+        outcome = page.outcome
+        if page.round is not self.rounds.active or isinstance(outcome, Postponed):
+            return
+        if isinstance(outcome, JobPage):
+            for listed in outcome.jobs:
+                if (job := self.jobs.get(listed.name)) is not None:
+                    self._take_hint(job, listed, page.round, now)
+            if self.rounds.read(outcome, now):
+                return
+        else:
+            self.rounds.failed(outcome or RuntimeError("no page"), now)
+        for job in self.rounds.end(self.jobs.values()):
+            if job.waits and not job.flying and job.due[Urgency.ROUTINE] == math.inf:
+                self._put(job, Urgency.ROUTINE, now)
+
+    def _take_hint(self, job: Job, listed: ListedJob, one: Round, now: float) -> None:
+        one.found = True
+        job.type, job.listed_at = one.type, now
+        if not job.listable:
+            return
+        followers = [wait.follower for wait in job.waits]
+        hints = {hint(each.run, each.created_from, listed) for each in followers}
+        if Hint.LOOK in hints and job.misled < _TRUST:
+            job.hinted = all(each.run.known for each in followers)
+            self._put(job, Urgency.CONFIRM, min(now, job.due[Urgency.CONFIRM]))
+            return
+        self._put(job, Urgency.ROUTINE, now + self._gap(job, now))
+        job.due[Urgency.FRESH] = math.inf
+        if hints != {Hint.OURS}:
+            soon = job.seen_at + max(_DOUBT_AGE, 5 * job.interval)
+            self._put(job, Urgency.AGE, max(now, min(job.due[Urgency.AGE], soon)))
+
+    def _troubled(self, error: errors.CdmError, now: float) -> None:
+        before = self._outage.probing
+        lasted = self._outage.failed(error, now)
+        if lasted >= self._patience.outage:
+            for job in self.jobs.values():
+                self._given_up.extend((wait, error, lasted) for wait in job.waits)
+            self._outage.over()
+        elif self._outage.probing and not before:
+            log.warning(
+                "Cluster %s cannot be asked; %d jobs are waited for, and that goes on for up to"
+                " %.0f s: %s",
+                *(self.cluster_id, len(self.jobs), self._patience.outage, error),
+            )
+
+    def _at_deadline(self, wait: Wait, now: float) -> None:
+        if wait.over:
+            return
+        job = self.jobs[wait.job_name]
+        if wait.asked_last and not job.flying:
+            self._end(wait, wait.follower.timed_out(wait.limit))
+            return
+        # Its run may have ended since the last look, so there is one more; it must not take long.
+        wait.asked_last = True
+        heapq.heappush(self._deadlines, (now + _LAST_LOOK, next(self._order), wait))
+        if not job.flying:
+            self._put(job, Urgency.CONFIRM, now)
+
+    # Small steps
+
+    def _end(self, wait: Wait, outcome: Submission | Exception) -> None:
+        self.leave(wait)
+        wait.end(outcome)
+
+    def _refresh(self, job: Job) -> None:
+        """Take note that waits of a job came, went, or found their run."""
+        before, due = 60 / job.interval, job.due
+        quota = job.quota
+        job.refresh()
+        self._demand += 60 / job.interval - before
+        if not job.waits:
+            forget(job)
+            del self.jobs[job.name]
+        elif job.quota is not quota:
+            # It moves to the other schedule.
+            forget(job)
+            for urgency in Urgency:
+                self._put(job, urgency, due[urgency])
+
+    def _put(self, job: Job, urgency: Urgency, due: float) -> None:
+        self._schedules[job.quota].put(job, urgency, due)
+
+    def _put_fresh(self, job: Job, now: float) -> None:
+        first = now + min(_FIRST_LOOK, job.interval) * self._spread()
+        limits = [wait.deadline for wait in job.waits if wait.deadline is not None]
+        self._put(job, Urgency.FRESH, min(first, job.due[Urgency.FRESH], *limits))
+
+    def _gap(self, job: Job, now: float) -> float:
+        """Seconds until the next look at a run; a young one is looked at sooner, if that is cheap."""
+        gap = job.interval
+        if self._demand <= self._budget.lanes[Quota.STATUS].pace(now) / 2:
+            gap = min(gap, max(_FIRST_LOOK, job.age(now) / 2))
+        return gap * self._spread()
+
+    def _spread(self) -> float:
+        return 0.9 + 0.2 * self._random()
+
+    def _metered(self, quota: Quota) -> MeteredFlows:
+        return MeteredFlows.of(self._flows, self._budget, Errand(paid=quota))
+
+    def _probe_slot(self) -> float:
+        job = suspect(self.jobs.values())
+        return self._slots.when(job.quota) if job is not None else 0.0

@@ -95,6 +95,8 @@ class Behaviour:
     check_links: bool = True
     #: Whether values of a job's configuration are read back percent-encoded.
     encode_values: bool = False
+    #: Whether a job is shown with settings that nobody sent. ASSUMED: which, and that they are so.
+    default_inputs: bool = False
     #: ``jobId`` of a cluster restart; the page shows a string, a client in the field reads a list.
     restart_job_id: Literal["string", "list"] = "string"
     #: Whether 429 answers carry ``Retry-After``.

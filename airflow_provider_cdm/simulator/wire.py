@@ -98,6 +98,8 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
     :param behaviour: switches for the spelling.
     """
     shown = copy.deepcopy(job.config.to_wire())
+    if behaviour.default_inputs:
+        _add_defaults(shown)
     if behaviour.encode_values:
         for block in ("from-config-values", "to-config-values", "driver-config-values"):
             for each in inputs_in(shown.get(block)):
@@ -125,6 +127,24 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
     if last is not None:
         shown.update(_last_run(last, behaviour))
     return shown
+
+
+#: Settings of a job as the parameter tables have them by default.
+_DEFAULTS = {
+    "throttlingConfig.numExtractors": "1",
+    "retryJobConfig.retryJobType": "NONE",
+    "groupJobConfig.groupName": "DEFAULT",
+}
+
+
+def _add_defaults(shown: dict[str, Any]) -> None:
+    given = inputs_of(shown, "driver-config-values")
+    block = shown.setdefault("driver-config-values", {})
+    configs = block.setdefault("configs", [])
+    for name, value in _DEFAULTS.items():
+        if name not in given:
+            inputs = [{"name": name, "value": value}]
+            configs.append({"name": name.partition(".")[0], "inputs": inputs})
 
 
 def link(link: Link, behaviour: Behaviour) -> dict[str, Any]:
@@ -180,7 +200,14 @@ def cluster(cluster: Cluster) -> dict[str, Any]:
         "updated": _iso(cluster.updated),
         "instances": [instance],
         "publicEndpointStatus": {},
+        **_failed(cluster.status),
     }
+
+
+def _failed(status: str) -> dict[str, Any]:
+    """Tell why a cluster could not be created; code and text are ASSUMED."""
+    reason = {"errorCode": "CDM.3040", "errorMsg": "The subnet has no free address."}
+    return {"failedReasons": {"CREATE_FAILED": reason}} if status == "303" else {}
 
 
 _STATUS_DETAIL = {"200": "Normal", "900": "Stopped"}
