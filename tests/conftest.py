@@ -185,6 +185,33 @@ class TaskStateStore:
         self.content.pop(key, None)
 
 
+class Supervisor:
+    """What a task of Airflow 3.0 to 3.2 asks its supervisor for: Variables.
+
+    :param broken: what to answer with instead.
+    """
+
+    def __init__(self) -> None:
+        self.variables: dict[str, str] = {}
+        self.broken: Exception | None = None
+
+    def send(self, message: Any) -> Any:
+        comms = importlib.import_module("airflow.sdk.execution_time.comms")
+        if self.broken is not None:
+            raise self.broken
+        if isinstance(message, comms.PutVariable):
+            self.variables[message.key] = message.value
+        elif isinstance(message, comms.DeleteVariable):
+            self.variables.pop(message.key, None)
+        elif isinstance(message, comms.GetVariable):
+            if message.key in self.variables:
+                value = self.variables[message.key]
+                return comms.VariableResult(key=message.key, value=value)
+            kinds = importlib.import_module("airflow.sdk.exceptions").ErrorType
+            return comms.ErrorResponse(error=kinds.VARIABLE_NOT_FOUND)
+        return None
+
+
 @dataclass
 class TaskInstance:
     """What a task sees of its task instance."""
@@ -281,6 +308,25 @@ def _has_state_store() -> bool:
 
 
 @pytest.fixture
-def task_life(cdm_default: dict[str, Any], clock: ManualClock, airflow_database: None) -> TaskLife:
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor | None:
+    """The supervisor of tasks where Airflow has one and keeps the journal there."""
+    if _has_state_store():
+        return None
+    try:
+        runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
+    except ImportError:
+        return None
+    made = Supervisor()
+    monkeypatch.setattr(runner, "SUPERVISOR_COMMS", made, raising=False)
+    return made
+
+
+@pytest.fixture
+def task_life(
+    cdm_default: dict[str, Any],
+    clock: ManualClock,
+    airflow_database: None,
+    supervisor: Supervisor | None,
+) -> TaskLife:
     """Airflow's part in the life of one task, in virtual time."""
     return TaskLife(advance=clock.advance)

@@ -370,6 +370,46 @@ def test_a_journal_that_cannot_be_written_stops_the_task(
     assert (starts(sim), sim.runs(JOB)) == (0, [])
 
 
+def spoil_the_journal(life: Any, supervisor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the journal unreadable, where this Airflow keeps it, as it may happen there."""
+
+    def broken(*_: Any) -> None:
+        raise OSError("the API server answers 500")
+
+    if life.store.content:
+        monkeypatch.setattr(life.store, "get", broken)
+    elif supervisor is not None:
+        supervisor.broken = OSError("the API server answers 500")
+    else:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            rows = session.query(Variable).filter(Variable.key.contains(life.ti.run_id))
+            # What is encrypted with another key is read like this.
+            assert rows.update({"val": None}, synchronize_session=False) == 1
+
+
+def test_a_journal_that_cannot_be_read_stops_the_task(
+    sim: CdmSimulator,
+    shop: Shop,
+    life: Any,
+    supervisor: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A journal that cannot be read is not taken for one that is empty."""
+    life.ti.max_tries = 1
+    sim.fail("status", "status", status=503, times=200)
+    with pytest.raises(errors.CdmUnavailable):
+        life.run(migrate)
+    sim.faults.clear()
+    spoil_the_journal(life, supervisor, monkeypatch)
+    life.ti.try_number += 1
+    with pytest.raises(errors.CdmJournalError, match="cannot be read, so nothing is started"):
+        life.run(migrate)
+    assert (starts(sim), len(sim.runs(JOB))) == (1, 1)
+
+
 @pytest.mark.parametrize("wish", ["leave", "stop"])
 def test_giving_up_for_good(
     wish: str, sim: CdmSimulator, shop: Shop, life: Any, clock: ManualClock, caplog: Any
