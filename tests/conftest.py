@@ -188,7 +188,7 @@ class TaskStateStore:
 class Supervisor:
     """What a task of Airflow 3.0 to 3.2 asks its supervisor for: Variables.
 
-    :param broken: what to answer with instead.
+    :param broken: what to answer with to questions for a Variable.
     """
 
     def __init__(self) -> None:
@@ -197,13 +197,13 @@ class Supervisor:
 
     def send(self, message: Any) -> Any:
         comms = importlib.import_module("airflow.sdk.execution_time.comms")
-        if self.broken is not None:
-            raise self.broken
         if isinstance(message, comms.PutVariable):
             self.variables[message.key] = message.value
         elif isinstance(message, comms.DeleteVariable):
             self.variables.pop(message.key, None)
         elif isinstance(message, comms.GetVariable):
+            if self.broken is not None:
+                raise self.broken
             if message.key in self.variables:
                 value = self.variables[message.key]
                 return comms.VariableResult(key=message.key, value=value)

@@ -57,8 +57,9 @@ CODES = {
     errors.CdmNotRunning: "0053",
     errors.CdmNotFound: "0054 0095 0100 0101 0102 0316 0319",
     errors.CdmAlreadyExists: "0104 0315 0318",
-    errors.CdmRefused: "0001 0004 0009 0010 0011 0014 0018 0021 0024 0037 0051 0055 0056 0057 0058"
-    " 0059 0060 0061 0065 0085 0089 0317 0320 0321 0322 0327 0901 0950 4711",
+    errors.CdmInUse: "0321 0322",
+    errors.CdmRefused: "0004 0009 0010 0011 0014 0018 0021 0024 0037 0051 0055 0056 0057 0058"
+    " 0059 0060 0061 0065 0085 0089 0317 0320 0327 0901 0950 4711",
 }
 
 
@@ -72,6 +73,14 @@ def test_code_before_status(cls: type[errors.CdmError], number: str, status: int
     assert type(error) is cls
     assert error.code == f"Cdm.{number}"
     assert error.effect_unknown is (cls is errors.CdmUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"), [(400, errors.CdmRefused), (404, errors.CdmNotFound)], ids=str
+)
+def test_a_code_with_two_meanings(status: int, cls: type[errors.CdmError]) -> None:
+    """One code stands for what is missing and for what is wrong; there the status decides."""
+    assert type(meaning(status, {"errCode": "Cdm.0001", "externalMessage": "text"})) is cls
 
 
 GATEWAY = [
