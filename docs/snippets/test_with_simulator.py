@@ -1,0 +1,13 @@
+"""A DAG tested against the simulator, without an account and without a network."""
+
+from airflow_provider_cdm.hooks import CdmHook
+
+pytest_plugins = ["airflow_provider_cdm.simulator.fixtures"]
+
+
+def test_orders_are_moved(cdm_simulator, cdm_connection):
+    """The job is started for the day that is asked for."""
+    cdm_simulator.add_job("orders_daily", seconds=0.2)
+    run = CdmHook(cdm_connection).start_job("orders_daily", {"dt": "2026-03-02"})
+    assert run.submission_id == 1
+    assert cdm_simulator.runs("orders_daily")[0].variables == {"dt": "2026-03-02"}
