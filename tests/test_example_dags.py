@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -192,6 +193,8 @@ def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
 @MODES
 def test_a_retry_after_mending(deferrable: bool, demo: Demo) -> None:
     """When the cause is mended between two attempts, the second one moves the day, once."""
+    if deferrable and version("apache-airflow").startswith("3.0."):
+        pytest.skip("dag.test() of Airflow 3.0 hands the old event to the next attempt")
     day = demo.days[0]
     demo.spoil(day)
     moved: list[Any] = []
@@ -253,6 +256,73 @@ def test_every_mode_returns_the_same(demo: Demo) -> None:
     assert len({each["submission_id"] for each in returned}) == 5
 
 
+@MODES
+def test_side_by_side(deferrable: bool, demo: Demo) -> None:
+    """Each day has a job of its own, made of the file with its date, and gone afterwards."""
+    before = demo.sim.jobs()
+    dag = load("example_cdm_side_by_side", deferrable=deferrable)
+    done = [run(dag, day) for day in demo.days[:2]]
+    assert [each.state for each in done] == ["success"] * 2
+    assert demo.warehouse.orders() == sorted(
+        row for day in demo.days[:2] for row in demo.shop.orders(day)
+    )
+    assert len({result(each, "move_orders")["job_name"] for each in done}) == 2
+    assert demo.sim.jobs() == before
+
+
+@MODES
+def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
+    """The cluster is started, used and stopped again, also when the migration has failed."""
+    dag = load("example_cdm_cluster_for_a_while", deferrable=deferrable, retries=0)
+    assert run(dag, demo.days[0]).state == "success"
+    assert demo.sim.cluster_status() == "900"
+    demo.spoil(demo.days[1])
+    done = run(dag, demo.days[1])
+    assert done.state == "failed"
+    assert result(done, "start_cluster")["state"] == "normal"
+    actions = [each.route for each in demo.sim.requests if each.path.endswith("/action")]
+    assert actions == ["stop_cluster", "start_cluster", "stop_cluster"]
+    assert demo.sim.cluster_status() == "900"
+    assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
+
+
+PASSWORD = "Pa55word-of-the-archive"
+
+
+def test_jobs_as_code(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Link and job are made of their files, then left alone; the password shows nowhere."""
+    connection = {"conn_type": "generic", "login": "cdm", "password": PASSWORD}
+    monkeypatch.setenv("AIRFLOW_CONN_ARCHIVE", json.dumps(connection))
+    actions = []
+    for day in demo.days[:2]:
+        done = run(load("example_cdm_jobs_as_code"), day)
+        assert done.state == "success"
+        actions.append([result(done, task)["action"] for task in ("apply_link", "apply_job")])
+        assert demo.warehouse.orders(day) == demo.shop.orders(day)
+    assert actions == [["created"] * 2, ["unchanged"] * 2]
+    (made,) = [request for request in demo.sim.requests if request.route == "create_link"]
+    assert PASSWORD in made.body.decode()
+    rendered = rendered_fields(done, "apply_link")
+    assert rendered["definition"]["name"] == "archive"
+    assert '"***"' in json.dumps(rendered)
+    assert PASSWORD not in "".join(capfd.readouterr())
+    assert PASSWORD.encode() not in b"".join(path.read_bytes() for path in everything_kept())
+
+
+def rendered_fields(dag_run: Any, task_id: str) -> Any:
+    """Read the rendered templates of a task from Airflow's database."""
+    query = "SELECT rendered_fields FROM rendered_task_instance_fields WHERE run_id=? AND task_id=?"
+    ((value,),) = Database(HOME / "airflow.db").run(query, dag_run.run_id, task_id)
+    return json.loads(value)
+
+
+def everything_kept() -> list[Path]:
+    """The files of Airflow's database and logs."""
+    return [*HOME.glob("airflow.db*"), *(path for path in HOME.glob("logs/**/*") if path.is_file())]
+
+
 def dag_bag(folder: Path) -> Any:
     """Parse a folder in the way of Airflow's DAG processor."""
     try:
@@ -263,10 +333,10 @@ def dag_bag(folder: Path) -> Any:
 
 
 def test_examples_parse(airflow_database: None) -> None:
-    """Airflow finds both DAGs and has nothing to complain about."""
+    """Airflow finds all DAGs and has nothing to complain about."""
     bag = dag_bag(EXAMPLES)
     assert bag.import_errors == {}
-    assert set(bag.dag_ids) == {"example_cdm_daily_migration", "example_cdm_start_then_wait"}
+    assert set(bag.dag_ids) == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 def readme(pattern: str) -> str:
