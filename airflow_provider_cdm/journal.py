@@ -92,18 +92,25 @@ class Journal:
         except Exception as error:
             raise self._unusable("written", error) from error
 
-    def conclude(self, run: Submission) -> None:
+    def note(self, run: Submission) -> None:
         """Note that our run is over, well or badly: the next start is a new one.
 
-        A retry after a success takes that success for its own. Where the journal is a Variable, it
-        is deleted instead as soon as no attempt needs it.
+        A retry after a success takes that success for its own.
         """
         record = self._record()
-        if record is None:
-            return
-        ended = record.ended_badly(run) if run.failed else record.ended_well(run)
-        done = not self._notebook.lasting and (self.last_attempt or not run.failed)
-        self.save(None if done else ended.to_payload())
+        if record is not None:
+            ended = record.ended_badly(run) if run.failed else record.ended_well(run)
+            self.save(ended.to_payload())
+
+    def conclude(self, run: Submission) -> None:
+        """Note that our run is over, and that nothing is left to be done about it.
+
+        Where the journal is a Variable, it is deleted instead as soon as no attempt needs it.
+        """
+        if not self._notebook.lasting and (self.last_attempt or not run.failed):
+            self.save(None)
+        else:
+            self.note(run)
 
     def leave(self) -> None:
         """Note that nobody of this task waits for the run any more, which may go on."""

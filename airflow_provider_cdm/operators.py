@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_cdm._compat import BaseOperator, conf
 from airflow_provider_cdm.client import checks, errors
@@ -73,6 +73,8 @@ class CdmStartJobOperator(BaseOperator):
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
     ui_color = "#f4e3e3"
+    #: What waits for this operator's run in the triggerer.
+    trigger_class: ClassVar[type[CdmSubmissionTrigger]] = CdmSubmissionTrigger
 
     def __init__(
         self,
@@ -229,22 +231,12 @@ class CdmStartJobOperator(BaseOperator):
             session.flows,
             poll_interval=self.poll_interval,
             deadline=deadline,
-            on_look=ProgressLog(self.log.info, session.clock),
+            on_look=ProgressLog(self.log, session.clock),
         )
 
     def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, Started]:
-        session, cluster = self._session, self.cluster_id
-        if session is None or cluster is None:
-            raise RuntimeError("_connect comes first")
-        settings = session.settings
-        order = Order(
-            project=settings.project_id or settings.project_name or "",
-            cluster_id=cluster,
-            job_name=self.job_name,
-            variables=checks.variables(self.variables),
-            generation=journal.generation,
-            if_running=self.if_running,
-        )
+        session = self._session or self._connect()
+        order = self._order(journal)
         while True:
             start = start_once(session.flows, order, journal.read(), StartPolicy())
             try:
@@ -260,6 +252,21 @@ class CdmStartJobOperator(BaseOperator):
             else:
                 self._wait_for_other(session, RunRef.of(other), deadline)
 
+    def _order(self, journal: Journal) -> Order:
+        """What is to be started."""
+        session, cluster = self._session, self.cluster_id
+        if session is None or cluster is None:
+            raise RuntimeError("_connect comes first")
+        settings = session.settings
+        return Order(
+            project=settings.project_id or settings.project_name or "",
+            cluster_id=cluster,
+            job_name=self.job_name,
+            variables=checks.variables(self.variables),
+            generation=journal.generation,
+            if_running=self.if_running,
+        )
+
     def _wait_for_other(self, session: CdmSession, other: RunRef, deadline: float | None) -> None:
         self.log.info("Waiting until %s is over, to start then", other)
         if self.deferrable:
@@ -273,7 +280,7 @@ class CdmStartJobOperator(BaseOperator):
         self, run: RunRef, method_name: str, kwargs: dict[str, Any], *, own: bool = True
     ) -> None:
         self.defer(
-            trigger=CdmSubmissionTrigger(
+            trigger=self.trigger_class(
                 job_name=run.job_name,
                 cluster_id=run.cluster_id,
                 submission_id=run.submission_id,

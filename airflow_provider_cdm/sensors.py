@@ -165,7 +165,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
             self._session = hook.get_conn()
             run = replace(wanted, cluster_id=hook.resolve_cluster())
             self._follower = Follower(run, created_from=created_from)
-            self._progress = ProgressLog(self.log.info, self._session.clock)
+            self._progress = ProgressLog(self.log, self._session.clock)
         return self._session, self._follower
 
     def _defer(self) -> None:

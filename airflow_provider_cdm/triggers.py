@@ -16,15 +16,13 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Flow, pause
 from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.progress import ProgressLog
+from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.watcher import Watcher, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-
-    from airflow_provider_cdm.client.session import CdmSession
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +83,11 @@ class CdmSubmissionTrigger(BaseTrigger):
     :param submission_id: number of the run.
     :param creation_date: when the run was created, epoch milliseconds.
     :param started_after: take the first run created at or after this instant, epoch milliseconds.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two looks, as far as CDM's quota allows.
     :param deadline: when to give up, epoch seconds.
+    :param limit: the task's argument that set the deadline, for the error.
+    :param stalled_after: seconds in which nothing moves and after which to warn; ``None`` for never.
+    :param fail_when_stalled: end the wait then.
     :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that the
         task has started itself.
     :param project_id: project of the cluster; by default the connection's.
@@ -103,6 +104,9 @@ class CdmSubmissionTrigger(BaseTrigger):
         started_after: int | None = None,
         poll_interval: float = 30.0,
         deadline: float | None = None,
+        limit: str = "wait_timeout",
+        stalled_after: float | None = STALLED_AFTER,
+        fail_when_stalled: bool = False,
         cancel_on_kill: bool = False,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
@@ -115,10 +119,13 @@ class CdmSubmissionTrigger(BaseTrigger):
         self.started_after = started_after
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.limit = limit
+        self.stalled_after = stalled_after
+        self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
         self.project_id = project_id
         self.cdm_conn_id = cdm_conn_id
-        self._session: CdmSession | None = None
+        self._watcher: Watcher | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Describe this trigger for the metadata database; holds no credentials."""
@@ -132,6 +139,9 @@ class CdmSubmissionTrigger(BaseTrigger):
                 "started_after": self.started_after,
                 "poll_interval": self.poll_interval,
                 "deadline": self.deadline,
+                "limit": self.limit,
+                "stalled_after": self.stalled_after,
+                "fail_when_stalled": self.fail_when_stalled,
                 "cancel_on_kill": self.cancel_on_kill,
                 "project_id": self.project_id,
                 "cdm_conn_id": self.cdm_conn_id,
@@ -140,10 +150,10 @@ class CdmSubmissionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
-        hook = CdmHook(self.cdm_conn_id, project_id=self.project_id)
         try:
-            self._session = await hook.aget_conn()
-            event = SubmissionEvent(await self._session.arun(self._wait(self._session)))
+            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+            with watching(session, self.cluster_id) as self._watcher:
+                event = await self._wait(self._watcher)
         except errors.CdmError as error:
             event = SubmissionEvent(getattr(error, "submission", None), error)
         except asyncio.CancelledError:
@@ -153,9 +163,6 @@ class CdmSubmissionTrigger(BaseTrigger):
         except Exception as error:
             log.exception("The wait for job %r in cluster %s broke", self.job_name, self.cluster_id)
             event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
-        finally:
-            if self._session is not None:
-                self._session.close()
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
 
     async def on_kill(self) -> None:
@@ -190,35 +197,31 @@ class CdmSubmissionTrigger(BaseTrigger):
             log.warning("The task was ended, but %s could not be stopped: %s", run, error)
 
     async def _stop(self, run: RunRef) -> None:
-        # A kill may come while the connection is still being looked up.
-        session = (
-            self._session or await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-        )
+        watcher = self._watcher
+        if watcher is not None:
+            session = watcher.session
+        else:
+            # A kill may come while the connection is still being looked up.
+            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         try:
             sent = await session.arun(session.flows.stop_run(run))
         finally:
-            session.close()
+            if watcher is None or watcher.closed:
+                session.close()
         result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
         log.info("The task was ended; %s: %s", run, result)
 
-    def _wait(self, session: CdmSession) -> Flow[Submission]:
-        # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
-        yield from pause(self._until_next_look(session))
+    async def _wait(self, watcher: Watcher) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
-        follower = Follower(run, created_from=self.started_after or 0)
-        return (
-            yield from follower.follow(
-                session.flows,
-                poll_interval=self.poll_interval,
-                deadline=self.deadline,
-                on_look=ProgressLog(log.info, session.clock),
-            )
+        stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
+        ended = await watcher.wait(
+            Follower(run, created_from=self.started_after or 0),
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            limit=self.limit,
+            notice=ProgressLog(log, watcher.session.clock, stall),
         )
-
-    def _until_next_look(self, session: CdmSession) -> float:
-        if self.deadline is None:
-            return self.poll_interval
-        return max(0.0, min(self.poll_interval, self.deadline - session.clock()))
+        return SubmissionEvent(ended)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

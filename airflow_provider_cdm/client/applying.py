@@ -9,7 +9,7 @@ from airflow_provider_cdm.client import errors, management
 from airflow_provider_cdm.client.definitions import JOB, Definition, Difference, Kind
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Flow
+from airflow_provider_cdm.client.messages import Flow, pause
 from airflow_provider_cdm.client.models import RunRef, Submission, Verdict
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
@@ -91,19 +91,29 @@ def apply(
     return Applied(UPDATED, differences, unnamed, tuple(warnings))
 
 
-def remove(flows: CdmFlows, kind: Kind, cluster_id: str, name: str) -> Flow[bool]:
+def remove(
+    flows: CdmFlows, kind: Kind, cluster_id: str, name: str, *, patience: float = 0.0
+) -> Flow[bool]:
     """Delete a job or link.
 
+    :param patience: seconds for which to bear outages and a quota (120 a minute) that is used up.
     :returns: ``False`` when it was gone already.
     :raises CdmInUse: when the job runs, or jobs use the link.
     """
-    try:
-        yield from flows.call(management.delete(kind, cluster_id, name))
-    except errors.CdmNotFound as error:
-        if not _is_gone(error):
-            raise
-        return False
-    return True
+    give_up_at = flows.exchanger.clock() + patience
+    while True:
+        try:
+            yield from flows.call(management.delete(kind, cluster_id, name))
+        except errors.CdmNotFound as error:
+            if not _is_gone(error):
+                raise
+            return False
+        except (errors.CdmThrottled, errors.CdmUnavailable):
+            if flows.exchanger.clock() >= give_up_at:
+                raise
+            yield from pause(10.0 + 20.0 * flows.exchanger.random())
+        else:
+            return True
 
 
 def stop_active(flows: CdmFlows, cluster_id: str, job_name: str) -> Flow[Submission | None]:
@@ -130,6 +140,9 @@ def discard(
     follower = Follower(run)
     ended = yield from follower.follow(flows, poll_interval=0.5, deadline=deadline)
     if spare_success and ended.verdict is Verdict.SUCCESS:
+        return False
+    # A cleared task may have started it again by now.
+    if (yield from flows.active_run(run.cluster_id, run.job_name)) is not None:
         return False
     yield from remove(flows, JOB, run.cluster_id, run.job_name)
     return True

@@ -1,9 +1,9 @@
-"""How many calls may be made: CDM's quotas per IAM user and minute, and what 429 teaches about them.
+"""How many calls may be made: CDM's quotas per IAM user and minute, and what 429 teaches.
 
-Each kind of call has a quota of its own. A :class:`Lane` hands out instants at which one call may be
-made, so that calls are spread instead of sent in heaps, and never are more than the limit within a
-minute. Workers and other triggerers draw on the same quotas unseen; when CDM says 429 the lane
-halves its pace and gets back slowly, by which any number of users of one quota come to equal shares.
+Each kind of call has a quota of its own. A :class:`Lane` hands out instants at which one call may
+be made, so that calls are spread instead of sent in heaps, and never are more than the limit within
+a minute. Workers and other triggerers draw on the same quotas unseen; when CDM says 429 the lane
+halves its pace and gets back slowly, by which all users of one quota come to equal shares.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Lane:
         #: When the next call would be due if all calls kept the pace; the burst may come earlier.
         self._even = 0.0
         self._silent_until = 0.0
+        self._returned: list[float] = []
         self._refusals = 0
         self._seen = 0.0
         self.lower(limit)
@@ -63,8 +64,8 @@ class Lane:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
         self._burst = max(1, self.limit // 10)
-        # The burst counts too: a minute may begin with it and go on at full pace.
-        self._full = float(self.limit - (self._burst - 1))
+        # A minute may begin with the burst and go on at full pace, and slots may be used late.
+        self._full = (self.limit - self._burst + 1) * 60 / (61 + SLOT_SECONDS)
 
     def pace(self, now: float) -> float:
         """Calls per minute that it allows at present."""
@@ -74,27 +75,35 @@ class Lane:
     def book(self, now: float) -> float:
         """Take the next slot, and return when it is, in epoch seconds."""
         with self._lock:
-            slot = self._next(now)
-            self._even = max(slot, self._even) + self._gap(now)
-            return slot
+            self._follow_clock(now)
+            while self._returned:
+                slot = self._returned.pop()
+                if self.good(slot, now):
+                    return slot
+            return self._advance(self._next(now), now)
 
-    def take(self, now: float, patience: float) -> float | None:
-        """Take the next slot if it comes within some seconds, and return it; else ``None``."""
+    def take(self, now: float, patience: float) -> tuple[float, bool]:
+        """Return when the next slot is, and whether it was taken: it is, within some seconds."""
         with self._lock:
             slot = self._next(now)
-            if slot > now + patience:
-                return None
-            self._even = max(slot, self._even) + self._gap(now)
-            return slot
+            taken = slot <= now + patience
+            if taken:
+                self._advance(slot, now)
+            return slot, taken
+
+    def next_slot(self, now: float) -> float:
+        """When the next slot is, epoch seconds; it is not taken."""
+        with self._lock:
+            return self._next(now)
 
     def good(self, slot: float, now: float) -> bool:
         """Whether a slot that was taken before may still be used, now or later."""
         return now <= slot + SLOT_SECONDS and slot >= self._silent_until
 
-    def give_back(self, now: float) -> None:
-        """Return a slot that was taken and led to no call."""
+    def give_back(self, slot: float) -> None:
+        """Return a slot that was taken and led to no call; another call may be made in its place."""
         with self._lock:
-            self._even -= self._gap(now)
+            self._returned.append(slot)
 
     def refused(self, now: float, retry_after: float | None = None) -> None:
         """Take note of a 429: be silent for a while, then go on at half the pace.
@@ -125,6 +134,10 @@ class Lane:
         self._follow_clock(now)
         return max(now, self._even - self._tolerance(now), self._silent_until)
 
+    def _advance(self, slot: float, now: float) -> float:
+        self._even = max(slot, self._even) + self._gap(now)
+        return slot
+
     def _gap(self, now: float) -> float:
         return 60 / self.pace(now)
 
@@ -137,6 +150,7 @@ class Lane:
             self._even -= back
             self._silent_until -= back
             self._pace_at -= back
+            self._returned.clear()
         self._seen = now
 
 
@@ -183,13 +197,9 @@ class Slots:
         """When the held slot is, epoch seconds; long ago if none is held."""
         return self._held.get(quota, 0.0)
 
-    def use(self, quota: Quota) -> None:
-        """Let a call be made in the held slot."""
-        del self._held[quota]
-
-    def give_back(self, quota: Quota, now: float) -> None:
-        """Return a slot that was used and led to no call."""
-        self._budget.lanes[quota].give_back(now)
+    def use(self, quota: Quota) -> float:
+        """Let a call be made in the held slot; returns the slot."""
+        return self._held.pop(quota)
 
 
 _budgets: dict[object, Budget] = {}

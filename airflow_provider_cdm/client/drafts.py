@@ -6,7 +6,6 @@ object, bare or in a list of one under ``jobs`` or ``links``; a mapping, or JSON
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -151,6 +150,8 @@ class _Check:
 
     def _others(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Keys of other releases of CDM pass; what looks like a slip of the pen does not."""
+        import difflib
+
         known = (*self._kind.texts, *self._kind.blocks)
         others = {
             key: value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -29,6 +29,7 @@ class Call(Generic[T]):
     :param operation: what it does, to complete the sentence "Could not ...".
     :param path: path after ``/v1.1/{project_id}``, percent-encoded.
     :param parse: makes a value of a successful answer.
+    :param body: JSON to send; not in the ``repr``, since a link's holds a password.
     :param idempotent: whether it may be repeated without a thought.
     :param patient: whether to wait when a quota is used up.
     :param quota: which quota it draws on, for the calls that waiting makes.
@@ -39,7 +40,7 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[Response, Call[T]], T]
     query: Mapping[str, str] | None = None
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotent: bool = True
     patient: bool = True
     quota: Quota | None = None

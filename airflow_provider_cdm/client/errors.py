@@ -18,6 +18,7 @@
     ├── CdmJournalError       the journal of starts cannot be read or written
     ├── CdmStartUncertain     a start whose effect could not be established
     ├── CdmWaitTimeout        the time given for waiting is over; the run goes on
+    │   └── CdmStalled        nothing has moved for long; the run goes on
     └── CdmSubmissionFailed   the run ended, and not well
         └── CdmOutcomeUnknown how the run ended can no longer be learnt
 
@@ -169,6 +170,10 @@ class CdmWaitTimeout(CdmError):
     def __init__(self, message: str, submission: Submission | None = None) -> None:
         super().__init__(message)
         self.submission = submission
+
+
+class CdmStalled(CdmWaitTimeout):
+    """The run is active, but nothing has moved for long. The run itself was left alone."""
 
 
 class CdmSubmissionFailed(CdmError):

@@ -7,8 +7,8 @@ job only once at a time. So:
 * The job is not active: our run is over, or does not show yet. That is worth a look, which decides.
 * The job is active since the instant at which our run was created: most probably it is our run.
 * The job is active since later than that: ours is over. That is worth a look.
-* The job is active, since when is not said: some run is. Ours may be over and a later one active, so
-  our run has to be looked at now and then all the same.
+* The job is active, since when is not said: some run is. Ours may be over and a later one active,
+  so our run has to be looked at now and then all the same.
 * The job does not show up: it is of another type, hidden from this user, a part of a whole-database
   job, or gone. The listing says nothing about it.
 

@@ -22,20 +22,27 @@ TROUBLES = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
 
 
 class Postponed(Exception):  # noqa: N818 - not an error: nothing happened, nothing was learnt
-    """The budget does not allow a call now, or CDM refused it with 429."""
+    """The budget does not allow a call now, or CDM refused it with 429.
+
+    :param until: when it may be allowed, epoch seconds.
+    """
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 @dataclass(slots=True)
 class Errand:
     """What one thread does in one go, and what came of it.
 
-    :param paid: a slot that was taken for its first call.
+    :param paid: the slot that was taken for its first call, until that is made.
     :param answers: what was answered already, by path and query; so waits on one job share calls.
     :param answered: whether CDM gave any usable answer.
     :param trouble: what the last call failed with, if that says nothing about what was asked.
     """
 
-    paid: Quota | None = None
+    paid: tuple[Quota, float] | None = None
     answers: dict[object, Any] = field(default_factory=dict)
     answered: bool = False
     trouble: errors.CdmError | None = None
@@ -67,7 +74,7 @@ class MeteredFlows(CdmFlows):
         key = (call.path, *(call.query or {}).items())
         if key not in errand.answers:
             try:
-                errand.answers[key] = yield from CdmFlows.call(self, call)
+                errand.answers[key] = yield from super(MeteredFlows, self).call(call)
                 errand.answered, errand.trouble = True, None
             except errors.CdmError as error:
                 errand.answers[key] = error
@@ -83,21 +90,23 @@ class MeteredFlows(CdmFlows):
     def _send(self, call: Call[T], grant: Grant) -> Flow[Response]:
         """Take a slot for each request that goes out; a grant that is refused leads to two."""
         lane = None if call.quota is None else self.budget.lanes[call.quota]
-        if call.quota is self.errand.paid:
+        if self.errand.paid is not None and self.errand.paid[0] is call.quota:
             self.errand.paid = None
         elif lane is not None:
             now = self.exchanger.clock()
-            slot = lane.take(now, _PATIENCE)
-            if slot is None:
-                raise Postponed
+            slot, taken = lane.take(now, _PATIENCE)
+            if not taken:
+                raise Postponed(slot)
             yield from pause(slot - now)
         try:
-            response = yield from CdmFlows._send(self, call, grant)
+            response = yield from super(MeteredFlows, self)._send(call, grant)
         except errors.CdmThrottled as error:
             self.errand.trouble = error
-            if lane is not None:
-                lane.refused(self.exchanger.clock(), error.retry_after)
-            raise Postponed from error
+            if lane is None:
+                raise
+            now = self.exchanger.clock()
+            lane.refused(now, error.retry_after)
+            raise Postponed(lane.next_slot(now)) from error
         if lane is not None:
             lane.answered()
         return response

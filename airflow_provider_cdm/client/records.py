@@ -38,6 +38,7 @@ class Order:
 
     :param generation: the same for all attempts that shall share one run.
     :param if_running: ``attach`` takes a run that is active already for our own.
+    :param definition: fingerprint of the job's definition, where the job is made for this order.
     """
 
     project: str
@@ -46,11 +47,14 @@ class Order:
     variables: Mapping[str, str]
     generation: str = ""
     if_running: str = "fail"
+    definition: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Tells orders apart; holds nothing of the variables that could be read back."""
         content = [self.project, self.cluster_id, self.job_name, sorted(self.variables.items())]
+        if self.definition is not None:
+            content.append(self.definition)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     def run(self, key: Mapping[str, Any] | None) -> RunRef:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os.path
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.endpoints import LISTING_PAGE
@@ -59,16 +59,12 @@ class Rounds:
         """
         if self.active is not None or now < self.off_until or not job.listable:
             return 0
-        soon, kind = now + job.interval / 2, job.type
-        due = 1
+        soon, kind, due = now + job.interval / 2, job.type, 1
+        fresh, routine = Urgency.FRESH.value, Urgency.ROUTINE.value
+        # One pass over all jobs, maybe ten thousand, so it is kept simple.
         for other in jobs:
-            times = other.due
-            if (
-                other.type == kind
-                and (times[Urgency.ROUTINE] <= soon or times[Urgency.FRESH] <= soon)
-                and other.listable
-            ):
-                due += 1
+            if (other.due[routine] <= soon or other.due[fresh] <= soon) and other.type == kind:
+                due += not other.failures
         return due if due > max(_PAGE_WEIGHT, self.pages(kind, now)) else 0
 
     def pages(self, job_type: int, now: float) -> int:
@@ -139,6 +135,11 @@ class Rounds:
 
     def _filter(self, names: Iterable[str]) -> str:
         """What all names begin with, as far as a filter surely means nothing else by it."""
-        common = os.path.commonprefix(list(names)) if self.filters else ""
+        if not self.filters:
+            return ""
+        ordered = list(names)
+        first, last = min(ordered, default=""), max(ordered, default="")
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+        common = "".join(pair[0] for pair in alike)
         match = re.match(r"[A-Za-z0-9_-]*", common)
         return match[0] if match else ""

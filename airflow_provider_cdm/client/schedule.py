@@ -9,6 +9,10 @@ from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
 
+#: Replaced entries that are cleared away at a time, so that no step takes long.
+_SLICE = 200
+
+
 class Urgency(IntEnum):
     """Why a job is due; the lower, the sooner its turn."""
 
@@ -50,11 +54,14 @@ class Schedule(Generic[J]):
             heapq.heappush(self._heaps[urgency], (due, next(self._order), job))
 
     def next_due(self) -> float:
-        """When the first job is or was due; ``inf`` if there is none."""
+        """When the first job is or was due; ``inf`` if there is none.
+
+        Entries that were replaced may make it too early, never too late.
+        """
         return min(self._top(urgency) for urgency in Urgency)
 
     def pop(self, now: float) -> tuple[J, Urgency] | None:
-        """Take a job out whose turn it is, for all urgencies; ``None`` while none is due."""
+        """Take a job out whose turn it is, for all urgencies; ``None`` while none is to be seen."""
         due = [(self._top(urgency), urgency) for urgency in Urgency]
         due = [one for one in due if one[0] <= now]
         if not due:
@@ -64,7 +71,9 @@ class Schedule(Generic[J]):
         if self._turn % 4 == 0:
             fair = due if self._turn % 8 == 0 else [o for o in due if o[1] < Urgency.AGE] or due
             urgency = min(fair)[1]
-        _, _, job = heapq.heappop(self._heaps[urgency])
+        entry, _, job = heapq.heappop(self._heaps[urgency])
+        if job.due[urgency] != entry:
+            return None
         forget(job)
         return job, urgency
 
@@ -81,7 +90,9 @@ class Schedule(Generic[J]):
 
     def _top(self, urgency: Urgency) -> float:
         heap = self._heaps[urgency]
-        while heap and heap[0][2].due[urgency] != heap[0][0]:
+        for _ in range(_SLICE):
+            if not heap or heap[0][2].due[urgency] == heap[0][0]:
+                break
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
 

@@ -55,7 +55,7 @@ def busy_jobs(flows: CdmFlows, cluster_id: str) -> Flow[list[str]]:
             news = {job.name: _may_run(job.status) for job in page.jobs if job.name not in names}
             names |= news
             page_no, listed = page_no + 1, listed + len(page.jobs)
-            if not news or listed >= (listed if page.total is None else page.total):
+            if not news or (page.total and listed >= page.total):
                 break
     busy = []
     for name in (name for name, may_run in names.items() if may_run):

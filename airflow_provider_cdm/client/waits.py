@@ -19,7 +19,7 @@ from airflow_provider_cdm.client.schedule import Urgency
 
 T = TypeVar("T")
 #: What a look came to: an ended or active run, ``None`` for nothing usable, or why there was none.
-Outcome: TypeAlias = Submission | None | Exception
+Outcome: TypeAlias = Submission | Exception | None
 
 #: Types of jobs; a listing shows one of them.
 JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
@@ -115,7 +115,7 @@ class Job:
 
     @property
     def listable(self) -> bool:
-        """Whether a listing may stand for a look: the job shows there, and nothing is the matter."""
+        """Whether a listing may stand for a look: the job shows there, and nothing is odd."""
         return (
             self.type < len(JOB_TYPES)
             and not (self.flying or self.failures)
@@ -158,6 +158,11 @@ class Look:
                 self.outcomes[-1] if postponed else wait.context.run(wait.look, run, self.flows)
             )
             self.outcomes.append(outcome)
+
+    def broke(self, error: BaseException) -> None:
+        """Take note that it came to no end of its own."""
+        outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        self.outcomes = [outcome] * len(self.waits)
 
 
 @dataclass(slots=True)
@@ -215,6 +220,10 @@ class Page:
             self.outcome = run(self.flows.call(call))
         except (errors.CdmError, Postponed) as error:
             self.outcome = error
+
+    def broke(self, error: BaseException) -> None:
+        """Take note that it came to no end of its own."""
+        self.outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 Sent: TypeAlias = Look | Page

@@ -72,6 +72,7 @@ class Watch:
         self._deadlines: list[tuple[float, int, Wait]] = []
         self._order = itertools.count()
         self._given_up: deque[tuple[Wait, errors.CdmError, float]] = deque()
+        self._set_aside: deque[Job] = deque()
         self._suspects = 0
         self._reading = False
         self._demand = 0.0
@@ -114,7 +115,7 @@ class Watch:
         that about.
         """
         events = [self._deadlines[0][0]] if self._deadlines else []
-        if self._given_up:
+        if self._given_up or self._set_aside:
             events.append(now)
         if self._outage.probing:
             if not self.flying and self.jobs:
@@ -128,7 +129,13 @@ class Watch:
         return min(events, default=math.inf)
 
     def tidy(self, now: float) -> None:
-        """End what is to be ended without a call; a part of it, if it is much."""
+        """Do what needs no call; a part of it, if it is much."""
+        for _ in range(_SLICE):
+            if not self._set_aside:
+                break
+            job = self._set_aside.popleft()
+            if job.waits and not job.flying and job.due[Urgency.ROUTINE] == math.inf:
+                self._put(job, Urgency.ROUTINE, now)
         for _ in range(_SLICE):
             if not self._given_up:
                 break
@@ -145,7 +152,8 @@ class Watch:
         self.flying -= 1
         errand = sent.errand
         if errand.paid is not None:
-            self._slots.give_back(errand.paid, now)
+            quota, slot = errand.paid
+            self._budget.lanes[quota].give_back(slot)
         if errand.answered:
             self._outage.over()
         elif errand.trouble is not None:
@@ -168,7 +176,7 @@ class Watch:
         return max(wish, allowed), wish
 
     def rewind(self, seconds: float) -> None:
-        """Have everything due some seconds earlier, since the clock was set back; deadlines stay."""
+        """Have everything due some seconds earlier, since the clock was set back; no deadline."""
         for quota, schedule in self._schedules.items():
             schedule.shift([job for job in self.jobs.values() if job.quota is quota], -seconds)
         self._outage.probe_at -= seconds
@@ -185,19 +193,23 @@ class Watch:
             if turn is None:
                 break
             job, urgency = turn
-            if job.failures and self._suspects >= CALLS // 2:
+            if job.quota is not quota:
+                # It moved to the other schedule, and was due here as well.
+                self._put(job, urgency, now)
+            elif job.failures and self._suspects >= CALLS // 2:
                 self._put(job, Urgency.ROUTINE, now + 1)
             elif urgency not in (Urgency.FRESH, Urgency.ROUTINE) or not self._list(job, now):
                 return self._look(job, urgency, now)
         return None
 
     def _look(self, job: Job, urgency: Urgency, now: float) -> Look:
-        self._slots.use(job.quota)
         forget(job)
         job.flying, job.tried_at = True, now
         self.flying += 1
         self._suspects += bool(job.failures)
-        return Look(job, urgency, self._metered(job.quota), list(job.waits))
+        # The slot at hand is for the first call, and who knows no run yet begins with the history.
+        waits = sorted(job.waits, key=lambda wait: wait.follower.run.known)
+        return Look(job, urgency, self._metered(job.quota), waits)
 
     def _list(self, job: Job, now: float) -> bool:
         """Have a listing tell of a job that is due, if that is cheaper."""
@@ -215,7 +227,6 @@ class Watch:
         one = self.rounds.active
         if one is None or self._reading or not self._slots.ready(Quota.LISTING, now):
             return None
-        self._slots.use(Quota.LISTING)
         self._reading = True
         self.flying += 1
         return Page(one, self.cluster_id, self._metered(Quota.LISTING))
@@ -238,8 +249,11 @@ class Watch:
         if not job.waits:
             return
         self._refresh(job)
-        if any(isinstance(outcome, Postponed) for outcome in look.outcomes):
-            self._put(job, min(look.urgency, Urgency.FRESH), now)
+        postponed = [one.until for one in look.outcomes if isinstance(one, Postponed)]
+        if postponed:
+            until = max(now, *postponed)
+            self._outage.probe_at = max(self._outage.probe_at, until)
+            self._put(job, min(look.urgency, Urgency.FRESH), until)
         elif errand.trouble is not None:
             job.failures += 1
             pause = retry_pause(errand.trouble, job.failures, self._random)
@@ -249,7 +263,7 @@ class Watch:
             job.misled += job.hinted
             job.hinted = False
             self._put(job, Urgency.ROUTINE, now + self._gap(job, now))
-        self._put(job, Urgency.AGE, max(now, job.seen_at + _MAX_AGE))
+            self._put(job, Urgency.AGE, now + _MAX_AGE)
         if job.again:
             job.again = False
             self._put_fresh(job, now)
@@ -277,9 +291,7 @@ class Watch:
                 return
         else:
             self.rounds.failed(outcome or RuntimeError("no page"), now)
-        for job in self.rounds.end(self.jobs.values()):
-            if job.waits and not job.flying and job.due[Urgency.ROUTINE] == math.inf:
-                self._put(job, Urgency.ROUTINE, now)
+        self._set_aside.extend(self.rounds.end(self.jobs.values()))
 
     def _take_hint(self, job: Job, listed: ListedJob, one: Round, now: float) -> None:
         one.found = True
@@ -333,18 +345,15 @@ class Watch:
 
     def _refresh(self, job: Job) -> None:
         """Take note that waits of a job came, went, or found their run."""
-        before, due = 60 / job.interval, job.due
-        quota = job.quota
+        before, quota = 60 / job.interval, job.quota
         job.refresh()
         self._demand += 60 / job.interval - before
         if not job.waits:
             forget(job)
             del self.jobs[job.name]
         elif job.quota is not quota:
-            # It moves to the other schedule.
-            forget(job)
             for urgency in Urgency:
-                self._put(job, urgency, due[urgency])
+                self._put(job, urgency, job.due[urgency])
 
     def _put(self, job: Job, urgency: Urgency, due: float) -> None:
         self._schedules[job.quota].put(job, urgency, due)
@@ -355,7 +364,7 @@ class Watch:
         self._put(job, Urgency.FRESH, min(first, job.due[Urgency.FRESH], *limits))
 
     def _gap(self, job: Job, now: float) -> float:
-        """Seconds until the next look at a run; a young one is looked at sooner, if that is cheap."""
+        """Seconds until the next look; a young run is looked at sooner, if that is cheap."""
         gap = job.interval
         if self._demand <= self._budget.lanes[Quota.STATUS].pace(now) / 2:
             gap = min(gap, max(_FIRST_LOOK, job.age(now) / 2))
@@ -365,7 +374,8 @@ class Watch:
         return 0.9 + 0.2 * self._random()
 
     def _metered(self, quota: Quota) -> MeteredFlows:
-        return MeteredFlows.of(self._flows, self._budget, Errand(paid=quota))
+        errand = Errand(paid=(quota, self._slots.use(quota)))
+        return MeteredFlows.of(self._flows, self._budget, errand)
 
     def _probe_slot(self) -> float:
         job = suspect(self.jobs.values())

@@ -1,6 +1,6 @@
 """Text and JSON from a server, read so that logs, JSON, MessagePack and databases can bear them.
 
-A lone half of a character (``\\ud800``) cannot be written to a log, a NUL cannot be stored by
+A lone half of a character (a surrogate) cannot be written to a log, a NUL cannot be stored by
 PostgreSQL, and a number beyond 64 bits cannot be sent to Airflow's supervisor. All of them are
 legal JSON, so they end here.
 """
@@ -13,11 +13,11 @@ from typing import Any
 
 #: Numbers at or above this are none that CDM means.
 _LIMIT = 1e18
-_NOT_LEGIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-# In JSON these come as escapes only; other escapes are matched so that none is read from its middle.
+_NOT_LEGIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+# In JSON these come as escapes; the others are matched so that none is read from its middle.
 _ESCAPES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|(?P<wrong>\\u(?:[dD][89a-fA-F]|00[01789])[0-9a-fA-F]{2}|\\[bf])|\\."
+    r"|(?P<wrong>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
 )
 
 
@@ -30,7 +30,7 @@ def legible(text: str, limit: int) -> str:
 
 
 def read_json(body: bytes) -> Any:
-    """Read JSON; what is wrong with texts is replaced, and numbers that cannot be meant are ``None``.
+    """Read JSON. What is wrong with a text is replaced; numbers that cannot be meant are ``None``.
 
     :raises ValueError: when it is not JSON.
     """
@@ -55,7 +55,8 @@ def _legible_escape(escape: re.Match[str]) -> str:
 
 
 def _whole(digits: str) -> int | None:
-    return int(digits) if len(digits) <= 18 else None
+    # Not all digits at once: Python refuses to read some thousands of them.
+    return int(digits) if len(digits) <= 19 and abs(int(digits)) < _LIMIT else None
 
 
 def _number(digits: str) -> float | None:

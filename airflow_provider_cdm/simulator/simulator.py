@@ -172,6 +172,24 @@ class CdmSimulator:
             ]
             return [_snapshot(life) for life in lives]
 
+    def jobs(self, cluster_id: str | None = None) -> list[str]:
+        """Return the names of the jobs that a cluster has now, oldest first.
+
+        :param cluster_id: default the first cluster.
+        """
+        with self._world.lock:
+            self._world.agenda.settle()
+            return list(self._cluster(cluster_id).jobs)
+
+    def cluster_status(self, cluster_id: str | None = None) -> str:
+        """Return the status code of a cluster, such as ``200``.
+
+        :param cluster_id: default the first cluster.
+        """
+        with self._world.lock:
+            self._world.agenda.settle()
+            return self._cluster(cluster_id).status
+
     # What shall happen
 
     @property

@@ -117,6 +117,31 @@ def test_delete(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     assert cdm.history("copy")["total"] == 0
 
 
+@pytest.mark.parametrize("config", [{"behaviour": {"default_inputs": True, "check_links": False}}])
+def test_shown_with_defaults(sim: CdmSimulator, cdm: Cdm) -> None:
+    """On request a job is shown with settings that nobody sent; those that were sent stay."""
+    inputs = [{"name": "throttlingConfig.numExtractors", "value": "4"}]
+    driver = {"configs": [{"name": "throttlingConfig", "inputs": inputs}]}
+    create(cdm, "copy", **{"driver-config-values": driver})
+    [shown] = cdm.on_job("GET", "copy").json()["jobs"]
+    found = {
+        each["name"]: each["value"]
+        for config in shown["driver-config-values"]["configs"]
+        for each in config["inputs"]
+    }
+    assert found["throttlingConfig.numExtractors"] == "4"
+    assert found["retryJobConfig.retryJobType"] == "NONE"
+
+
+def test_names_of_the_jobs_there_are(sim: CdmSimulator, cdm: Cdm) -> None:
+    """The simulator tells a test which jobs there are, however they came and went."""
+    sim.add_job("load")
+    create(cdm, "copy")
+    assert sim.jobs() == ["load", "copy"]
+    cdm.on_job("DELETE", "load")
+    assert sim.jobs() == ["copy"]
+
+
 @pytest.mark.parametrize(
     ("method", "action", "code"),
     [

@@ -121,6 +121,22 @@ def test_stop_and_start(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None
     assert cdm.start("load")["submission-id"] == 2
 
 
+def test_a_test_may_ask_for_the_status(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """The simulator tells the status of a cluster without a request."""
+    assert sim.cluster_status() == "200"
+    action(cdm, stop=STOP)
+    clock.advance(20)
+    assert sim.cluster_status(sim.cluster_id) == "900"
+
+
+@pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "status": "303"}]}])
+def test_a_cluster_that_failed(cdm: Cdm) -> None:
+    """A cluster that could not be created says why, as the official SDK reads it."""
+    detail = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}").json()
+    assert detail["status"] == "303"
+    assert detail["failedReasons"]["CREATE_FAILED"]["errorMsg"]
+
+
 @pytest.mark.parametrize(("delay", "outcome"), [(-1, "SUCCEEDED"), (5, "FAILED")])
 def test_graceful_stop(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, delay: int, outcome: str

@@ -204,6 +204,15 @@ class Stack:
         body = {"dag_run_id": run, "logical_date": logical_date}
         self._ask("POST", f"{self._api}/dags/{dag}/dagRuns", body)
 
+    def add_connection(self, conn_id: str, connection: dict[str, Any]) -> None:
+        """Store a connection, given as plain data."""
+        body = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
+        self._ask("POST", f"{self._api}/connections", body)
+
+    def connections(self) -> Any:
+        """The stored connections, as the REST API shows them."""
+        return self._ask("GET", f"{self._api}/connections")
+
     def mark(self, dag: str, run: str, task: str, state: str) -> None:
         """Mark a task instance as failed or successful."""
         body: dict[str, Any] = {"new_state": state}

@@ -1,0 +1,176 @@
+"""Operators that create, change, delete and stop CDM jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm.client import applying, checks, drafts
+from airflow_provider_cdm.client.definitions import JOB
+from airflow_provider_cdm.client.following import Follower
+from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client.progress import ProgressLog
+from airflow_provider_cdm.operator_base import CdmOperator, DefiningOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.applying import Applied
+    from airflow_provider_cdm.client.definitions import Definition
+    from airflow_provider_cdm.client.flows import CdmFlows
+    from airflow_provider_cdm.client.messages import Flow
+
+
+class _JobDefiningOperator(DefiningOperator):
+    template_fields: Sequence[str] = ("definition", "job_name", *CdmOperator.template_fields)
+
+    def __init__(self, *, job_name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Check the definition, send it, and say what was done."""
+        return self._perform(drafts.job(self.draft(), self.job_name or None))
+
+
+class CdmCreateJobOperator(_JobDefiningOperator):
+    """Creates a CDM job, without starting it.
+
+    A job that exists already just as it is defined is a success, since it may be the work of an
+    earlier attempt; one that differs is an error that says how. Where the job may exist and shall
+    be brought up to date, use :class:`CdmApplyJobOperator`.
+
+    Returns ``cluster_id, job_name, action`` (``created`` or ``unchanged``) and ``differences``.
+
+    :param definition: the job as CDM's create call takes it and its console exports it: a mapping,
+        or the path of a JSON or YAML file (templated).
+    :param job_name: name of the job, if the definition names none (templated).
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
+        return applying.create(flows, cluster_id, wanted)
+
+
+class CdmUpdateJobOperator(_JobDefiningOperator):
+    """Replaces the definition of a CDM job that exists.
+
+    Fails with :class:`~airflow_provider_cdm.client.errors.CdmNotFound` when there is no such job,
+    and with :class:`~airflow_provider_cdm.client.errors.CdmInUse` when CDM refuses because it runs.
+
+    Returns ``cluster_id, job_name, action`` (``updated``) and ``differences`` (empty, since nothing
+    is compared).
+
+    :param definition: the whole job, as for :class:`CdmCreateJobOperator` (templated).
+    :param job_name: name of the job, if the definition names none (templated).
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
+        return applying.update(flows, cluster_id, wanted)
+
+
+class CdmApplyJobOperator(_JobDefiningOperator):
+    """Makes a CDM job what its definition says: creates it, updates it, or does nothing.
+
+    Only what the definition names is compared. To take a value away (a where clause, say), name the
+    input with an empty value; leaving it out leaves it as it is, since CDM fills in defaults that
+    look the same. Secret inputs never count as a difference: CDM does not show them.
+
+    Returns ``cluster_id, job_name, action`` (``created``, ``updated`` or ``unchanged``) and
+    ``differences``, the names of what an update has changed.
+
+    :param definition: the whole job, as for :class:`CdmCreateJobOperator` (templated).
+    :param job_name: name of the job, if the definition names none (templated).
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
+        return applying.apply(flows, cluster_id, wanted)
+
+
+class CdmDeleteJobOperator(CdmOperator):
+    """Deletes a CDM job; one that is gone already is a success.
+
+    Fails with :class:`~airflow_provider_cdm.client.errors.CdmInUse` while the job runs:
+    :class:`CdmStopJobOperator` stops it first.
+
+    Returns ``cluster_id, job_name, action`` (``deleted`` or ``absent``).
+
+    :param job_name: name of the job (templated).
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    template_fields: Sequence[str] = ("job_name", *CdmOperator.template_fields)
+
+    def __init__(self, *, job_name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Delete the job."""
+        return self._delete(JOB, checks.job_name(self.job_name))
+
+
+class CdmStopJobOperator(CdmOperator):
+    """Stops the active run of a CDM job, whoever started it; a job that does not run is a success.
+
+    CDM answers before the run has ended, so the operator waits for that, a matter of seconds.
+
+    Returns ``cluster_id, job_name, action`` (``stopped`` or ``not running``) and ``submission``,
+    the run as last seen, as :class:`~airflow_provider_cdm.operators.CdmStartJobOperator` has it.
+
+    :param job_name: name of the job (templated).
+    :param wait_for_completion: wait until the run has ended.
+    :param poll_interval: seconds between two looks at the run.
+    :param wait_timeout: seconds after which to stop waiting, with
+        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`.
+    :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    template_fields: Sequence[str] = ("job_name", *CdmOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        wait_for_completion: bool = True,
+        poll_interval: float = 5,
+        wait_timeout: float = 600,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.wait_timeout = wait_timeout
+        checks.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Stop the active run, and wait until it has ended."""
+        name = checks.job_name(self.job_name)
+        session, cluster_id = self._open()
+        result = {"cluster_id": cluster_id, "job_name": name}
+        run = session.run(applying.stop_active(session.flows, cluster_id, name))
+        if run is None:
+            self.log.info("Job %r in cluster %s does not run; nothing to stop", name, cluster_id)
+            return {**result, "action": "not running", "submission": None}
+        self.log.info("CDM was asked to stop %s", RunRef.of(run))
+        if self.wait_for_completion and RunRef.of(run).known:
+            wait = Follower(RunRef.of(run)).follow(
+                session.flows,
+                poll_interval=self.poll_interval,
+                deadline=session.clock() + self.wait_timeout,
+                on_look=ProgressLog(self.log, session.clock),
+            )
+            run = session.run(wait)
+        return {**result, "action": "stopped", "submission": run.to_dict()}

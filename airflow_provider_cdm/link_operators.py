@@ -1,0 +1,84 @@
+"""Operators for CDM links: where a cluster's jobs read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm.client import applying, checks, drafts
+from airflow_provider_cdm.client.definitions import LINK
+from airflow_provider_cdm.operator_base import CdmOperator, DefiningOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.applying import Applied
+    from airflow_provider_cdm.client.definitions import Definition
+    from airflow_provider_cdm.client.flows import CdmFlows
+    from airflow_provider_cdm.client.messages import Flow
+
+
+class CdmApplyLinkOperator(DefiningOperator):
+    """Makes a CDM link what its definition says: creates it, updates it, or does nothing.
+
+    CDM tries a link before it takes it; when it cannot connect, the task fails with CDM's reason.
+
+    Passwords and keys come from a connection of Airflow, in the definition's own place for them::
+
+        {"name": "linkConfig.password", "value": "{{ conn.warehouse.password }}"}
+
+    They are masked in logs, and neither stored nor shown with the rendered definition. A secret in
+    plain text in the DAG file is refused. CDM does not show secrets, so a new password alone is no
+    difference: pass ``always_update=True`` when one has changed.
+
+    Only what the definition names is compared. Returns ``cluster_id, link_name, action``
+    (``created``, ``updated`` or ``unchanged``) and ``differences``, names of what was changed.
+
+    :param definition: the link as CDM's create call takes it and its console exports it: a mapping,
+        or the path of a JSON or YAML file (templated).
+    :param link_name: name of the link, if the definition names none (templated).
+    :param always_update: send the definition even if nothing differs.
+    :param cluster_id: cluster of the link; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    template_fields: Sequence[str] = ("definition", "link_name", *CdmOperator.template_fields)
+
+    def __init__(
+        self, *, link_name: str | None = None, always_update: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.link_name = link_name
+        self.always_update = always_update
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Check the definition, compare it to what CDM has, and send it where they differ."""
+        return self._perform(drafts.link(self.draft(), self.link_name or None))
+
+    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
+        return applying.apply(flows, cluster_id, wanted, always=self.always_update)
+
+
+class CdmDeleteLinkOperator(CdmOperator):
+    """Deletes a CDM link; one that is gone already is a success.
+
+    Fails with :class:`~airflow_provider_cdm.client.errors.CdmInUse` while jobs refer to it.
+
+    Returns ``cluster_id, link_name, action`` (``deleted`` or ``absent``).
+
+    :param link_name: name of the link (templated).
+    :param cluster_id: cluster of the link; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    """
+
+    template_fields: Sequence[str] = ("link_name", *CdmOperator.template_fields)
+
+    def __init__(self, *, link_name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.link_name = link_name
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
+        """Delete the link."""
+        name = checks.text("link_name", self.link_name, limit=checks.JOB_NAME_LIMIT)
+        return self._delete(LINK, name)

@@ -1,0 +1,33 @@
+"""Have a cluster run only while there is something to migrate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_cdm.cluster_operators import CdmStartClusterOperator, CdmStopClusterOperator
+from airflow_provider_cdm.operators import CdmStartJobOperator
+
+with DAG(
+    dag_id="example_cdm_cluster_for_a_while",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["cdm", "example"],
+) as dag:
+    # [START howto_cluster]
+    start = CdmStartClusterOperator(task_id="start_cluster").as_setup()
+    move = CdmStartJobOperator(
+        task_id="move_orders",
+        job_name="orders_daily",
+        variables={"dt": "{{ ds }}"},
+        wait_for_completion=True,
+    )
+    # Runs also when the migration has failed; and leaves the cluster alone while somebody else's
+    # job runs on it.
+    stop = CdmStopClusterOperator(task_id="stop_cluster").as_teardown(setups=start)
+    start >> move >> stop
+    # [END howto_cluster]

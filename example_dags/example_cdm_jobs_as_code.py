@@ -1,0 +1,44 @@
+"""Keep links and jobs in files beside the DAG, and bring CDM up to date before each run.
+
+Needs the connection ``archive`` with the user and password of a database, beside ``cdm_default``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_cdm.job_operators import CdmApplyJobOperator
+from airflow_provider_cdm.link_operators import CdmApplyLinkOperator
+from airflow_provider_cdm.operators import CdmStartJobOperator
+
+with DAG(
+    dag_id="example_cdm_jobs_as_code",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["cdm", "example"],
+) as dag:
+    # [START howto_apply]
+    link = CdmApplyLinkOperator(
+        task_id="apply_link",
+        # Holds {{ conn.archive.password }}, which is masked and never stored with the task.
+        definition="definitions/archive_link.yaml",
+    )
+    job = CdmApplyJobOperator(
+        task_id="apply_job",
+        # As CDM's console exports it.
+        definition="definitions/orders_to_archive.json",
+    )
+    move = CdmStartJobOperator(
+        task_id="move_orders",
+        job_name="orders_to_archive",
+        variables={"dt": "{{ ds }}"},
+        wait_for_completion=True,
+        if_running="wait",
+    )
+    link >> job >> move
+    # [END howto_apply]

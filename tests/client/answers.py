@@ -1,0 +1,227 @@
+"""Answers that a server might give: documented ones, the same with something wrong, and nonsense.
+
+``ANSWERS`` draws from all of them: what arrives after HTTP has been read, or that nothing did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client.messages import Response, TransportError
+
+Answer: TypeAlias = Response | TransportError
+
+_PROJECT = {"id": "p-of-region", "name": "r-1", "domain_id": "d", "enabled": True}
+TOKEN_BODY = {
+    "token": {
+        "expires_at": "2099-01-01T00:00:00.000000Z",
+        "methods": ["password"],
+        "user": {"name": "u", "id": "1", "domain": {"id": "d", "name": "d"}},
+        "project": {**_PROJECT, "domain": {"id": "d", "name": "d"}},
+    }
+}
+PROJECTS_BODY = {"projects": [_PROJECT], "links": {"next": None, "previous": None}}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A documented answer."""
+
+    status: int
+    body: Any
+
+
+def _samples(name: str) -> list[Sample]:
+    rows = json.loads((Path(__file__).parents[1] / "wire" / f"{name}.json").read_text())
+    return [Sample(row.get("status", 200), row.get("body", row.get("raw"))) for row in rows]
+
+
+#: Documented answers by route; "errors" are those of all routes.
+SAMPLES: dict[str, list[Sample]] = {
+    **{name: _samples(name) for name in ("start", "status", "submissions", "stop", "errors")},
+    "show_job": [Sample(200, {"jobs": [{"name": "j", "job_type": "NORMAL_JOB"}], "total": 0})],
+    "iam": [Sample(201, TOKEN_BODY), Sample(200, PROJECTS_BODY)],
+}
+_EVERYTHING = [sample for samples in SAMPLES.values() for sample in samples]
+
+
+# Wrong bodies
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Text that stands in JSON for a value as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Twice:
+    """The values of a key that an object has twice."""
+
+    first: Any
+    second: Any
+
+
+def write(value: Any) -> str:
+    """Write JSON, and what is almost JSON."""
+    if isinstance(value, Raw):
+        return value.text
+    if isinstance(value, Twice):
+        return write(value.second)
+    if isinstance(value, list):
+        return f"[{', '.join(map(write, value))}]"
+    if isinstance(value, dict):
+        pairs = []
+        for name, content in value.items():
+            both = (content.first, content) if isinstance(content, Twice) else (content,)
+            pairs += [f"{json.dumps(name)}: {write(each)}" for each in both]
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value)
+
+
+_JUNK: list[Any] = [
+    *(None, True, False, 0, -1, 1, 5, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 10**4000),
+    *(0.5, -0.0, 1e17, 1e308, Raw("1e999"), float("nan"), float("inf"), float("-inf")),
+    *("", " ", "x", "\x00", "a\x00b", "\ud800", "x\udfffy", "\u202e", "a\nb\r\nc", "\x1b[31m"),
+    *("NaN", "-Infinity", "1e400", "0x10", "1_000", "٣", "9" * 5000, "w" * 20_000, "\ud83d" * 3000),
+    *([], {}, [[]], [{}], [None], {"": None}, {"error": {"error": {}}}, {"status": "ERROR"}),
+    *("RUNNING", "SUCCEEDED", "FAILED", "UNKNOWN", "NEVER_EXECUTED", "2099-01-01T00:00:00Z"),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2099-01-01", "2099-W01-1"),
+    *(Raw("[" * 200 + "]" * 200), Raw("[" * 100_000), Raw("undefined"), Raw("01"), Raw("1" * 9000)),
+]
+junk = st.sampled_from(_JUNK).map(deepcopy) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=6), inside, max_size=3)
+    ),
+    max_leaves=8,
+)
+Spot: TypeAlias = tuple[Any, Any]
+
+
+def _spots(value: Any) -> Iterator[Spot]:
+    """All places inside a value, as container and key."""
+    if isinstance(value, list | dict):
+        for key in range(len(value)) if isinstance(value, list) else list(value):
+            yield value, key
+            yield from _spots(value[key])
+
+
+def _wrong(spot: Spot, how: str, other: Any) -> None:
+    """Make one thing wrong in one place."""
+    container, key = spot
+    value = container[key]
+    if how == "drop":
+        del container[key]
+    elif how == "twice" and isinstance(container, dict):
+        container[key] = Twice(other, value)
+    elif how == "rename" and isinstance(container, dict):
+        container[str(key).upper()] = container.pop(key)
+    elif how == "repeat" and isinstance(value, list):
+        container[key] = value * 50
+    elif how == "text":
+        container[key] = write(value)
+    elif how == "wrap":
+        container[key] = [value]
+    else:
+        container[key] = other
+
+
+_WAYS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "text", "wrap"]
+
+
+@st.composite
+def _bodies(draw: st.DrawFn, sample: Any) -> bytes:
+    """The body of a sample with up to three things wrong in it."""
+    box = [deepcopy(sample)]
+    for _ in range(draw(st.integers(0, 3))):
+        spots = list(_spots(box))
+        if not spots:
+            break
+        spot = spots[draw(st.integers(0, len(spots) - 1))]
+        _wrong(spot, draw(st.sampled_from(_WAYS)), draw(junk))
+    text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write, box))
+    body = text.encode(draw(_ENCODINGS), "surrogatepass")
+    cut = draw(_CUTS)
+    return body if cut is None else body[: cut % (len(body) + 1)]
+
+
+_ENCODINGS = st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-32-be", "utf-7"])
+_CUTS = st.none() | st.none() | st.none() | st.integers(0, 10_000)
+
+
+# Statuses and headers
+
+_STATUSES = [
+    200,
+    200,
+    200,
+    201,
+    202,
+    204,
+    206,
+    299,
+    300,
+    302,
+    304,
+    307,
+    400,
+    401,
+    402,
+    403,
+    404,
+    405,
+]
+_STATUSES += [407, 408, 409, 410, 413, 418, 425, 429, 429, 451, 499, 500, 501, 502, 503, 504, 505]
+_NUMBERS = ["0", "1", "-1", "120", "1e9", "9" * 30, "1.5", "nan", "inf", "٣", "", " ", "soon"]
+_DATES = [formatdate(at, usegmt=True) for at in (0, 1_735_787_045, 253_402_300_799)] + [
+    "Wed, 01 Jan 2025 03:04:05",
+    "Wed, 01 Jan 2025 03:04:05 +9999",
+    "Wed, 01 Jan 2025 03:04:05 -99999999999999",
+    "Wed, 31 Feb 2025 25:61:61 GMT",
+    "Mon, 01 Jan 0001 00:00:00 +1400",
+    "Fri, 31 Dec 9999 23:59:59 -1200",
+    "Wed, 01 Jan 99999 03:04:05 GMT",
+    "0 0 0 0 0",
+    ",",
+]
+#: What http.client can hand over: Latin-1, folded lines included.
+_LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=30)
+_VALUES = _LATIN | st.sampled_from(["", "x" * 60_000, "a\r\n b", "a\r\n\tb", "\x00", "(", '"'])
+_TIMES = st.sampled_from(_NUMBERS + _DATES) | _VALUES
+_HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "date": _TIMES,
+        "retry-after": _TIMES,
+        "x-request-id": _VALUES,
+        "x-iam-trace-id": _VALUES,
+        "x-subject-token": st.just("MII") | st.just("MII") | _VALUES,
+        "location": st.just("https://login.example/?ticket=1") | _VALUES,
+        "content-type": _VALUES,
+    },
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn, route: str) -> Answer:
+    """Draw an answer to a call on a route, or the failure to get one."""
+    kind = draw(st.integers(0, 19))
+    if kind == 0:
+        return TransportError("reset", sent=draw(st.booleans()))
+    headers = draw(_HEADERS)
+    if kind == 1:
+        return Response(draw(st.integers(200, 999)), headers, draw(st.binary(max_size=300)))
+    own = SAMPLES.get(route) if kind < 14 else None
+    sample = draw(st.sampled_from(own or _EVERYTHING))
+    status = sample.status if kind % 3 else draw(st.sampled_from(_STATUSES))
+    return Response(status, headers, draw(_bodies(sample.body)))

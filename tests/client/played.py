@@ -1,0 +1,118 @@
+"""A server that answers as a test says, without sockets, and what a flow makes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from airflow_provider_cdm.client import auth
+from airflow_provider_cdm.client.flows import CdmFlows
+from airflow_provider_cdm.client.messages import (
+    Flow,
+    Offload,
+    Request,
+    Response,
+    Save,
+    TransportError,
+)
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.settings import (
+    Agency,
+    KeyCredentials,
+    PasswordCredentials,
+    Settings,
+)
+
+from .answers import PROJECTS_BODY, TOKEN_BODY, Answer
+
+BEGIN = 1_735_787_045.0
+CREATED = int(BEGIN * 1000)
+PLACE = "https://cdm.example"
+#: With what JSON and addresses write differently.
+PASSWORD = 'pass "word" /of\\u+%&é'
+TOKEN = "MII" + "token/Of+Iam" * 100
+SECRET_KEY, SECURITY_TOKEN = "sk-of-u/+abcdefgh", "sts/Of+U" * 40
+SECRETS = (PASSWORD, TOKEN, SECRET_KEY, SECURITY_TOKEN)
+
+_PASSWORD = PasswordCredentials("u", PASSWORD, "d")
+_KEYS = KeyCredentials("ak-of-u", SECRET_KEY)
+_TEMPORARY = KeyCredentials("ak-of-u", SECRET_KEY, SECURITY_TOKEN)
+_AGENCY = Agency("a", "other")
+#: As whom calls are made.
+WHO: dict[str, Settings] = {
+    "password": Settings(PLACE, PLACE, _PASSWORD, project_id="p"),
+    "password, project by name": Settings(PLACE, PLACE, _PASSWORD, project_name="r-1"),
+    "keys": Settings(PLACE, PLACE, _KEYS, project_id="p"),
+    "keys, project by name": Settings(PLACE, PLACE, _TEMPORARY, project_name="r-1"),
+    "agency by password": Settings(PLACE, PLACE, _PASSWORD, _AGENCY, project_name="r-1"),
+    "agency by keys": Settings(PLACE, PLACE, _TEMPORARY, _AGENCY, project_id="p"),
+}
+Visit: TypeAlias = Callable[[CdmFlows], Flow[Any]]
+
+
+@dataclass
+class Server:
+    """Gives drawn answers to some requests and good ones to all others; pauses move the clock.
+
+    :param drawn: answers in turn; the last one stays.
+    :param wanted: which requests get those, by a part of the address.
+    """
+
+    drawn: Sequence[Answer | Callable[[Request], Answer]]
+    wanted: str
+    now: float = BEGIN
+    steps: int = 0
+    asked: int = 0
+    record: Mapping[str, Any] | None = field(default=None)
+
+    def play(self, make: Visit, settings: Settings) -> Any:
+        """Perform a flow to its end."""
+        auth.forget_everything()
+        session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
+        flow = make(session.flows)
+        step = next(flow, None)
+        try:
+            while True:
+                self.steps += 1
+                assert self.steps < 2_000, "this never ends"
+                if isinstance(step, Request):
+                    answer = self._answer(step)
+                    throws = isinstance(answer, TransportError)
+                    step = flow.throw(answer) if throws else flow.send(answer)
+                elif isinstance(step, Save):
+                    self.record = json.loads(json.dumps(step.record, allow_nan=False))
+                    step = flow.send(None)
+                elif isinstance(step, Offload):
+                    step = flow.send(step.work())
+                else:
+                    assert step is not None
+                    assert 0 <= step.seconds <= 130
+                    self.now += step.seconds
+                    step = flow.send(None)
+        except StopIteration as end:
+            return end.value
+
+    def _answer(self, request: Request) -> Answer:
+        _sendable(request)
+        self.now += 0.1
+        if self.wanted in request.url:
+            answer = self.drawn[min(self.asked, len(self.drawn) - 1)]
+            self.asked += 1
+            return answer(request) if callable(answer) else answer
+        if "/v3/projects" in request.url:
+            return Response(200, {}, json.dumps(PROJECTS_BODY).encode())
+        if "/v3/" in request.url:
+            return Response(201, {"x-subject-token": TOKEN}, json.dumps(TOKEN_BODY).encode())
+        run = {"status": "SUCCEEDED", "submission-id": 5, "creation-date": CREATED}
+        return Response(200, {}, json.dumps({"submissions": [run], "total": 1}).encode())
+
+
+def _sendable(request: Request) -> None:
+    """What is sent next must not be broken by what was answered before."""
+    assert request.url.isascii()
+    assert request.url.isprintable()
+    assert " " not in request.url
+    for value in request.headers.values():
+        assert not set(b"\r\n") & set(value.encode("latin-1"))

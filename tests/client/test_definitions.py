@@ -1,0 +1,181 @@
+"""Definitions of jobs and links: what differs from what CDM shows, and what does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import definitions, drafts
+from airflow_provider_cdm.client.definitions import Definition
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "as they are": lambda value: value,
+    "percent-encoded": lambda value: quote(value, safe=""),
+    "as in forms": quote_plus,
+}
+encodings = pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+names = st.sampled_from(["tableName", "whereClause", "columnList", "sql", "useSql", "schemaName"])
+values = st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"])), min_size=1)
+
+
+def inputs(block: str, pairs: dict[str, Any]) -> dict[str, Any]:
+    """A block with one configuration."""
+    listed = [{"name": f"{block}.{name}", "value": value} for name, value in pairs.items()]
+    return {"configs": [{"name": block, "inputs": listed}]}
+
+
+def wire(pairs: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A job that reads something."""
+    return {
+        "name": "orders",
+        "from-connector-name": "generic-jdbc-connector",
+        "from-link-name": "shop",
+        "from-config-values": inputs("fromJobConfig", pairs),
+        "to-connector-name": "generic-jdbc-connector",
+        "to-link-name": "warehouse",
+        "to-config-values": inputs("toJobConfig", {"tableName": "orders"}),
+        **changes,
+    }
+
+
+def shown(job: Definition, encode: Callable[[str], str], chance: random.Random) -> dict[str, Any]:
+    """The job as CDM might show it: encoded, shuffled, with defaults and read-only keys."""
+    found = dict(job.wire)
+    for block in ("from-config-values", "to-config-values"):
+        listed = [
+            {"name": name, "value": encode(value), "type": "STRING"}
+            for name, value in definitions.inputs_of(job.wire, block).items()
+        ]
+        listed.append({"name": f"{block}.default", "value": "DEFAULT"})
+        chance.shuffle(listed)
+        found[block] = {"configs": [{"name": "x", "inputs": listed, "id": 3}]}
+    driver = inputs("throttlingConfig", {"numExtractors": "1"})
+    return {**found, "driver-config-values": driver, "status": "NEW", "id": 7}
+
+
+@encodings
+@given(pairs=values, chance=st.randoms(use_true_random=False))
+def test_what_was_sent_does_not_differ(
+    encode: Callable[[str], str], pairs: dict[str, str], chance: random.Random
+) -> None:
+    """However CDM encodes and orders what it was sent, and whatever it adds, nothing differs."""
+    job = drafts.job(wire(pairs))
+    assert job.differences(shown(job, encode, chance)) == []
+
+
+@encodings
+@given(pairs=values, other=st.text("abc =<>'", min_size=1), chance=st.randoms())
+def test_what_has_changed_differs(
+    encode: Callable[[str], str], pairs: dict[str, str], other: str, chance: random.Random
+) -> None:
+    """A value that is another differs, and that one only."""
+    job = drafts.job(wire(pairs))
+    changed = chance.choice(sorted(pairs))
+    other = f"{pairs[changed]}!{other}"
+    wanted = drafts.job(wire({**pairs, changed: other}))
+    (difference,) = wanted.differences(shown(job, encode, chance))
+    assert difference.what == f"fromJobConfig.{changed}"
+    assert difference.wanted == other
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("from-link-name", "archive"), ("to-connector-name", "dws-connector"),
+     ("job_type", "BATCH_JOB")],
+)  # fmt: skip
+def test_links_connectors_and_type_count(key: str, value: str) -> None:
+    """What a job leads from and to is compared as well; its type is NORMAL_JOB unless said."""
+    job = drafts.job(wire({"tableName": "a"}))
+    (difference,) = drafts.job(wire({"tableName": "a"}, **{key: value})).differences(job.wire)
+    assert (difference.what, difference.wanted) == (key, value)
+    without_type = {name: each for name, each in job.wire.items() if name != "job_type"}
+    assert job.differences(without_type) == []
+
+
+def test_empty_is_absent() -> None:
+    """An input without a value and one that is not there mean the same."""
+    job = drafts.job(wire({"tableName": "a", "whereClause": ""}))
+    assert job.differences(wire({"tableName": "a"})) == []
+    assert job.differences(wire({"tableName": "a", "whereClause": None})) == []
+    (difference,) = job.differences(wire({"tableName": "a", "whereClause": "b"}))
+    assert str(difference) == "fromJobConfig.whereClause is 'b', wanted ''"
+    (difference,) = drafts.job(wire({"tableName": "a"})).differences(wire({}))
+    assert str(difference) == "fromJobConfig.tableName is not set, wanted 'a'"
+
+
+@pytest.mark.parametrize("junk", [None, [], "x", {"configs": 1}, {"configs": [1, {"inputs": {}}]}])
+def test_whatever_cdm_shows(junk: Any) -> None:
+    """What CDM shows may lack everything; then everything differs, and nothing breaks."""
+    job = drafts.job(wire({"tableName": "a"}))
+    broken = {"from-config-values": junk, "to-config-values": junk}
+    assert "fromJobConfig.tableName" in [each.what for each in job.differences(broken)]
+    assert job.unnamed(broken) == []
+
+
+def test_what_is_not_named() -> None:
+    """What CDM has beyond the definition is listed, so that a log can say so."""
+    job = drafts.job(wire({"tableName": "a"}))
+    assert job.unnamed(wire({"tableName": "b", "whereClause": "c", "sql": ""})) == [
+        "fromJobConfig.whereClause"
+    ]
+
+
+SECRET = [
+    *("linkConfig.password", "linkConfig.accessKey", "linkConfig.securityKey", "x.secret_key"),
+    *("linkConfig.authToken", "linkConfig.ak", "linkConfig.sk", "token", "linkConfig.PASSWORD"),
+    *("linkConfig.keyPassword", "a.passphrase", "linkConfig.credential", "toJobConfig.dek"),
+]
+OPEN = [
+    *("linkConfig.username", "linkConfig.host", "fromJobConfig.sql", "linkConfig.task"),
+    *("fromJobConfig.primaryKey", "linkConfig.passwordPolicy", "toJobConfig.disk", "", None, 7),
+]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_secret_names(name: str) -> None:
+    """Passwords, keys and tokens are known by the end of their names."""
+    assert definitions.is_secret(name)
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_names(name: Any) -> None:
+    """Everything else may be seen and compared."""
+    assert not definitions.is_secret(name)
+
+
+def link(password: Any) -> dict[str, Any]:
+    """A link with a password."""
+    values = inputs("linkConfig", {"host": "db", "password": password})
+    return {"name": "l", "connector-name": "c", "link-config-values": values}
+
+
+def test_secrets_never_differ_and_never_show() -> None:
+    """CDM does not show secrets, so they are not compared; no repr or fingerprint holds them."""
+    one, other = drafts.link(link("pa55word")), drafts.link(link("other"))
+    assert one.differences(link(None)) == other.differences(one.wire) == []
+    assert one.fingerprint == other.fingerprint
+    assert one.fingerprint != drafts.link({**link("pa55word"), "connector-name": "d"}).fingerprint
+    assert "pa55word" not in repr(one)
+    assert one.body["links"][0]["name"] == "l"
+
+
+def test_secret_inputs_are_found_anywhere() -> None:
+    """Also in a definition that would not pass the check, such as one with several links."""
+    draft = {"links": [link("a"), link(""), {"x": [{"name": "a.token", "value": 1}]}]}
+    assert {each["value"] for each in definitions.secret_inputs(draft)} == {"a", 1}
+    assert definitions.secret_inputs("a string") == []
+
+
+def test_fingerprints() -> None:
+    """A fingerprint tells definitions apart by everything but order and secrets."""
+    one = drafts.job(wire({"tableName": "a", "sql": "b"}))
+    assert one.fingerprint == drafts.job(wire({"sql": "b", "tableName": "a"})).fingerprint
+    assert one.fingerprint != drafts.job(wire({"tableName": "a", "sql": "c"})).fingerprint
+    assert one.fingerprint != one.named("other").fingerprint
+    assert one.named("other").name == "other"

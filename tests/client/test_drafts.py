@@ -1,0 +1,269 @@
+"""What users write for a job or a link: read, checked, and every problem told at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from contextlib import suppress
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import definitions, drafts
+from airflow_provider_cdm.client.errors import CdmConfigError
+
+JOB: dict[str, Any] = {
+    "name": "orders",
+    "job_type": "NORMAL_JOB",
+    "from-connector-name": "generic-jdbc-connector",
+    "from-link-name": "shop",
+    "from-config-values": {
+        "configs": [
+            {
+                "name": "fromJobConfig",
+                "inputs": [{"name": "fromJobConfig.tableName", "value": "orders"}],
+            }
+        ]
+    },
+    "to-connector-name": "generic-jdbc-connector",
+    "to-link-name": "warehouse",
+    "to-config-values": {"configs": [{"name": "toJobConfig", "inputs": {}}]},
+}
+LINK: dict[str, Any] = {
+    "name": "shop",
+    "connector-name": "generic-jdbc-connector",
+    "link-config-values": {
+        "configs": [
+            {"name": "linkConfig", "inputs": [{"name": "linkConfig.password", "value": "pa55word"}]}
+        ]
+    },
+}
+YAML = """
+# A comment
+name: orders
+from-connector-name: &jdbc generic-jdbc-connector
+from-link-name: shop
+from-config-values:
+  configs:
+    - name: fromJobConfig
+      inputs:
+        - {name: fromJobConfig.tableName, value: orders}
+        - {name: fromJobConfig.runAt, value: 12:30:45}
+        - {name: fromJobConfig.day, value: 2025-01-02}
+        - {name: fromJobConfig.number, value: 0123}
+        - {name: fromJobConfig.word, value: no}
+        - {name: fromJobConfig.big, value: 1e3}
+        - name: fromJobConfig.sql
+          value: |-
+            SELECT 1
+            FROM x
+to-connector-name: *jdbc
+to-link-name: warehouse
+to-config-values: {configs: []}
+"""
+
+
+def changed(path: str, value: Any, of: dict[str, Any] = JOB) -> dict[str, Any]:
+    """A definition with something else at a place; ``...`` takes it away."""
+    whole = copy.deepcopy(of)
+    *way, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    place: Any = whole
+    for part in way:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return whole
+
+
+@pytest.mark.parametrize(
+    "form", [JOB, {"jobs": [JOB]}, json.dumps(JOB), json.dumps({"jobs": [JOB]})]
+)
+def test_forms(form: Any) -> None:
+    """A job comes bare or in CDM's list of one, as a mapping or as text."""
+    expected = copy.deepcopy(JOB)
+    expected["to-config-values"]["configs"][0]["inputs"] = []
+    assert drafts.job(form).body == {"jobs": [expected]}
+
+
+def test_yaml_is_what_was_typed() -> None:
+    """Values are text, so YAML makes no numbers, dates or booleans of them."""
+    job = drafts.job(YAML)
+    assert definitions.inputs_of(job.wire, "from-config-values") == {
+        "fromJobConfig.tableName": "orders",
+        "fromJobConfig.runAt": "12:30:45",
+        "fromJobConfig.day": "2025-01-02",
+        "fromJobConfig.number": "0123",
+        "fromJobConfig.word": "no",
+        "fromJobConfig.big": "1e3",
+        "fromJobConfig.sql": "SELECT 1\nFROM x",
+    }
+    assert job.wire["job_type"] == "NORMAL_JOB"
+
+
+INPUT = "from-config-values/configs/0/inputs/0"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a", "a"), ("", ""), (1, "1"), (1.5, "1.5"), (True, "true"), (False, "false"),
+     (Decimal("1.10"), "1.10"), (date(2025, 1, 2), "2025-01-02")],
+)  # fmt: skip
+def test_values_become_text(value: Any, text: str) -> None:
+    """Numbers, booleans and dates of a mapping become the text that CDM wants."""
+    job = drafts.job(changed(f"{INPUT}/value", value))
+    assert definitions.inputs_of(job.wire, "from-config-values") == {
+        "fromJobConfig.tableName": text
+    }
+
+
+def test_what_cdm_shows_may_be_sent_again() -> None:
+    """The read-only keys of a job that was shown or exported are left out."""
+    read_only = {"id": 7, "status": "NEW", "creation-date": 5, "enabled": True}
+    assert set(drafts.job({**JOB, **read_only}).wire) == set(JOB)
+    assert drafts.job({**JOB, "keyOfTomorrow": {"a": 1}}).wire["keyOfTomorrow"] == {"a": 1}
+
+
+def test_names() -> None:
+    """The name stands in the definition, in the argument, or in both if they agree."""
+    nameless = changed("name", ...)
+    assert drafts.job(nameless, "a").name == "a"
+    assert drafts.job(JOB, "orders").name == "orders"
+    for name in ("a", "订单", "a" * 240):
+        assert drafts.job(changed("name", name)).name == name
+
+
+WRONG: list[tuple[Any, list[str]]] = [
+    (None, ["it must be an object", "not NoneType"]),
+    ([], ["it must be an object", "not list"]),
+    ({1: 2}, ["it must be an object"]),
+    ("", ["not NoneType"]),
+    ("just words", ["not str"]),
+    ({"jobs": []}, ["jobs must be a list of exactly one job, not 0"]),
+    ({"jobs": [JOB, JOB]}, ["exactly one job, not 2"]),
+    ({"jobs": JOB}, ["exactly one job, not dict"]),
+    ({"jobs": [1]}, ["it must be an object", "not int"]),
+    ({}, ["name is missing", "from-link-name is missing", "to-config-values is missing"]),
+    (changed("name", 7), ["name must be text, not int"]),
+    (changed("name", " "), ["name is empty"]),
+    (changed("name", "a" * 241), ["name has 241 characters, CDM allows 240"]),
+    (changed("name", "a\ud800"), ["half a character"]),
+    (changed("name", "all"), ["CDM lists everything under the name 'all'"]),
+    (changed("name", "b"), ["it is named 'b', and job_name says 'orders'"]),
+    (changed("job_type", "TABLE"), ["job_type must be one of NORMAL_JOB", "not 'TABLE'"]),
+    (changed("from-link-name", ""), ["from-link-name must be text, and is empty"]),
+    (changed("from-link-name", 5), ["from-link-name must be text, and is int"]),
+    (changed("from-link-name", None), ["from-link-name is missing"]),
+    ({**JOB, "job-type": "BATCH_JOB"}, ["there is no key 'job-type'; is 'job_type' meant?"]),
+    ({**JOB, "driver-config-value": {}}, ["is 'driver-config-values' meant?"]),
+    (changed("from-config-values", []), ["from-config-values must be an object with a list"]),
+    (changed("from-config-values/configs", {}), ["from-config-values must be an object"]),
+    (changed("from-config-values/configs/0", 1), ["each of its configs must be an object"]),
+    (changed("from-config-values/configs/0/name", ""), ["each of its configs must be an object"]),
+    (changed("from-config-values/configs/0/inputs", "x"), ["inputs of 'fromJobConfig' must be"]),
+    (changed(INPUT, "x"), ["each input must be an object with a name and a value"]),
+    (changed(f"{INPUT}/name", 1), ["each input must be an object with a name and a value"]),
+    (changed(f"{INPUT}/value", ...), ["'fromJobConfig.tableName' has no value"]),
+    (changed(INPUT, {"name": "a", "values": "b"}), ["the key is 'value', not 'values'"]),
+    (changed(f"{INPUT}/value", None), ["'fromJobConfig.tableName' is null"]),
+    (changed(f"{INPUT}/value", ["a"]), ["'fromJobConfig.tableName' is list, not text"]),
+    (changed(f"{INPUT}/value", float("nan")), ["'fromJobConfig.tableName' is not a finite number"]),
+    (
+        changed("from-config-values/configs/0/inputs", [{"name": "a", "value": "b"}] * 2),
+        ["from-config-values: 'a' is given 2 times"],
+    ),
+    ('{"name": "a"', ["not JSON: ", "in line 1, column 13"]),
+    ("name: a\n  b: c", ["not YAML: ", "in line 2"]),
+    ("name: !!int x", ["cannot be read"]),
+    ("[" * 100_000, ["nested too deeply"]),
+    ("a: \x00", ["not YAML"]),
+]
+
+
+@pytest.mark.parametrize(("draft", "words"), WRONG)
+def test_wrong_definitions(draft: Any, words: list[str]) -> None:
+    """What is wrong is said in the user's words; nothing else is raised."""
+    with pytest.raises(CdmConfigError) as refusal:
+        drafts.job(draft, "orders" if draft == changed("name", "b") else None)
+    for text in words:
+        assert text in str(refusal.value)
+
+
+def test_all_problems_at_once() -> None:
+    """One error names everything, so that a definition is mended in one go."""
+    broken = changed(f"{INPUT}/value", None)
+    del broken["to-link-name"]
+    broken["job_type"] = "x"
+    with pytest.raises(CdmConfigError) as refusal:
+        drafts.job(broken)
+    assert str(refusal.value) == (
+        "The definition of the job 'orders' cannot be sent to CDM: job_type must be one of"
+        " NORMAL_JOB, BATCH_JOB, SCENARIO_JOB, not 'x'; to-link-name is missing;"
+        " 'fromJobConfig.tableName' is null (an expression that yields nothing?)."
+    )
+
+
+def test_a_scenario_may_consist_of_anything() -> None:
+    """What a scenario consists of is not documented, so nothing is demanded of one."""
+    assert drafts.job({"name": "a", "job_type": "SCENARIO_JOB"}).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("connector-name", ..., "connector-name is missing"),
+        ("name", ..., "name is missing"),
+        ("link-config-values", None, "link-config-values is missing"),
+        ("link-config-values/configs/0/inputs/0/value", ["pa55word"], "'linkConfig.password' is"),
+        ("link-config-values/configs/0/inputs/0/value", ..., "'linkConfig.password' has no value"),
+    ],
+)
+def test_wrong_links(path: str, value: Any, words: str) -> None:
+    """Links are checked in the same way, and no message holds a password."""
+    with pytest.raises(CdmConfigError) as refusal:
+        drafts.link(changed(path, value, LINK))
+    assert words in str(refusal.value)
+    assert "pa55word" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"password": "pa55word"', "password: pa55word: x", "- pa55word\nx"]
+)
+def test_unreadable_text_is_not_repeated(text: str) -> None:
+    """What cannot be read may hold a password all the same."""
+    with pytest.raises(CdmConfigError) as refusal:
+        drafts.link(text)
+    assert "pa55word" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+
+
+@given(draft=json_like, path=st.sampled_from(["", "name", "from-config-values", INPUT]))
+def test_any_draft_is_checked_or_refused(draft: Any, path: str) -> None:
+    """Whatever stands where: a checked definition, all of whose values are text, or one error."""
+    whole = changed(path, draft) if path else draft
+    try:
+        job = drafts.job(whole)
+    except CdmConfigError:
+        return
+    for block in job.kind.blocks:
+        for config in (job.wire.get(block) or {"configs": []})["configs"]:
+            assert all(isinstance(each["value"], str) for each in config["inputs"])
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Whatever stands in a file, reading it comes to a value or to one error."""
+    with suppress(CdmConfigError):
+        drafts.read(text)

@@ -1,0 +1,234 @@
+"""The watch in virtual time: whatever happens, every wait ends once, rightly, and within the budget."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.budget import Budget
+from airflow_provider_cdm.client.messages import Response, TransportError
+from airflow_provider_cdm.client.models import Submission
+
+from .crowd import Play, PlayedCluster, PlayedJob, PlayedRun, Waiter, most_in_a_minute
+
+HOUR = 3600.0
+DOWN, PAGE, FULL = Response(503), Response(200, {}, b"<html>Sign in</html>"), Response(429)
+LATER = Response(429, {"retry-after": "7"})
+TROUBLES: dict[str, Response | TransportError] = {
+    "503": DOWN,
+    "reset": TransportError("reset", sent=True),
+    "nonsense": PAGE,
+    "429": FULL,
+    "429 with Retry-After": LATER,
+}
+LISTED = ["well", "well", "without dates", "late", "wrong", "never"]
+
+
+@dataclass
+class Trouble:
+    """Something goes wrong for a while."""
+
+    what: str
+    begin: float
+    lasts: float
+    kinds: frozenset[str]
+
+    def __call__(self, kind: str, now: float) -> Response | TransportError | None:
+        hit = self.begin <= now < self.begin + self.lasts and kind in self.kinds
+        return TROUBLES[self.what] if hit else None
+
+
+@dataclass
+class Story:
+    """One play, drawn at random."""
+
+    limit: int
+    quota: float
+    others: float
+    seed: int
+    jobs: list[dict[str, Any]]
+    crowd: int
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+seconds = st.floats(0, 3000, allow_nan=False).map(lambda s: round(s, 1))
+troubles = st.builds(
+    Trouble,
+    what=st.sampled_from(sorted(TROUBLES)),
+    begin=seconds,
+    lasts=st.sampled_from([5.0, 60.0, 400.0, 1500.0]),
+    kinds=st.sampled_from(
+        [frozenset({"status", "history", "list"}), frozenset({"status"}), frozenset({"list"})]
+    ),
+)
+waits = st.fixed_dictionaries(
+    {
+        "at": seconds,
+        "poll_interval": st.sampled_from([5.0, 30.0, 300.0]),
+        "deadline": st.none() | seconds,
+        "leaves": st.none() | seconds,
+        "by": st.sampled_from(["number", "number and date", "since"]),
+    }
+)
+jobs = st.fixed_dictionaries(
+    {
+        "lasts": st.floats(0, 3000, allow_nan=False),
+        "status": st.sampled_from(["SUCCEEDED", "FAILED", "STOPPED"]),
+        "earlier": st.integers(0, 2),
+        "later": st.lists(st.tuples(seconds, seconds), max_size=12),
+        "listed": st.sampled_from(LISTED),
+        "type": st.sampled_from(["NORMAL_JOB", "NORMAL_JOB", "BATCH_JOB"]),
+        "deleted": st.none() | seconds,
+        "broken": st.none() | st.tuples(seconds, st.sampled_from([30.0, 500.0, 1e9])),
+        "waits": st.lists(waits, min_size=1, max_size=3),
+    }
+)
+stories = st.builds(
+    Story,
+    limit=st.sampled_from([6, 30, 100]),
+    quota=st.sampled_from([40, 120, float("inf")]),
+    others=st.sampled_from([0.0, 20.0, 70.0]),
+    seed=st.integers(0, 1000),
+    jobs=st.lists(jobs, min_size=1, max_size=8),
+    crowd=st.sampled_from([0, 0, 15, 60]),
+    troubles=st.lists(troubles, max_size=3),
+)
+
+
+def play(story: Story) -> tuple[Play, PlayedCluster]:
+    """Let a story happen."""
+    dice = random.Random(story.seed)
+
+    def trouble(kind: str, now: float) -> Response | TransportError | None:
+        found = (one(kind, now) for one in story.troubles)
+        return next((answer for answer in found if answer is not None), None)
+
+    cluster = PlayedCluster(quota=story.quota, trouble=trouble)
+    cluster.latency = lambda kind, now: 60.0 if trouble(kind, now) == TROUBLES["reset"] else 0.1
+    stage = Play(cluster, Budget(story.limit, dice.random), random=dice.random)
+    for number, drawn in enumerate(story.jobs):
+        _add_job(stage, f"job_{number}", drawn)
+    for number in range(story.crowd):
+        run = PlayedRun(1, -100.0, 3000.0 * dice.random())
+        cluster.add(PlayedJob(f"crowd_{number}", [run], listed=dice.choice(LISTED)))
+        stage.wait_for(f"crowd_{number}", run, at=600 * dice.random())
+    _others(stage, story.others)
+    stage.run(until=6 * HOUR)
+    return stage, cluster
+
+
+def _add_job(stage: Play, name: str, drawn: dict[str, Any]) -> None:
+    runs = [PlayedRun(n + 1, -900.0 + 100 * n, -890.0 + 100 * n) for n in range(drawn["earlier"])]
+    ours = PlayedRun(len(runs) + 1, -30.0, drawn["lasts"], drawn["status"])
+    runs.append(ours)
+    free = ours.ended
+    for pause, lasts in drawn["later"]:
+        runs.append(PlayedRun(len(runs) + 1, free + pause, free + pause + lasts, "FAILED"))
+        free += pause + lasts
+    deleted = float("inf") if drawn["deleted"] is None else drawn["deleted"]
+    job = PlayedJob(name, runs, drawn["type"], deleted, drawn["listed"])
+    if drawn["broken"]:
+        begin, length = drawn["broken"]
+        job.broken = lambda now: DOWN if begin <= now < begin + length else None
+    stage.cluster.add(job)
+    for wish in drawn["waits"]:
+        deadline = None if wish["deadline"] is None else wish["at"] + wish["deadline"]
+        waiter = stage.wait_for(
+            name,
+            None if wish["by"] == "since" else ours,
+            at=wish["at"],
+            poll_interval=wish["poll_interval"],
+            deadline=deadline,
+            created_from=-60.0,
+            know_date=wish["by"] == "number and date",
+        )
+        waiter.number, waiter.by = ours.number, wish["by"]
+        if wish["leaves"] is not None:
+            stage.leave(waiter, wish["at"] + wish["leaves"])
+
+
+def _others(stage: Play, per_minute: float) -> None:
+    """Somebody else draws on the same quotas, for an hour and a half."""
+    if not per_minute:
+        return
+
+    def charge(at: float) -> Callable[[], None]:
+        def act() -> None:
+            stage.cluster.now = at
+            for kind in ("status", "history", "list"):
+                stage.cluster.charge(kind)
+
+        return act
+
+    for number in range(int(per_minute * 90)):
+        at = number * 60 / per_minute
+        stage.at(at, charge(at))
+
+
+def check(waiter: Waiter, cluster: PlayedCluster) -> str:
+    """A wait ended once, and as the history of its job says."""
+    if waiter.left:
+        assert waiter.ends == []
+        return "left"
+    assert len(waiter.ends) == 1, waiter
+    ((when, outcome),) = waiter.ends
+    job = cluster.jobs[waiter.job]
+    (run,) = [run for run in job.runs if run.number == waiter.number]
+    if isinstance(outcome, Submission):
+        assert (outcome.submission_id, outcome.status) == (run.number, run.status)
+        assert when >= run.ended
+    elif isinstance(outcome, errors.CdmWaitTimeout):
+        assert waiter.deadline is not None
+        assert waiter.deadline <= when <= max(waiter.deadline, waiter.joined) + 10 + 130
+    elif isinstance(outcome, errors.CdmOutcomeUnknown):
+        newer = [one for one in job.runs if one.number > run.number and one.created <= when]
+        assert job.deleted <= when or len(newer) >= 9
+    elif isinstance(outcome, errors.CdmNotFound):
+        assert job.deleted <= when
+        assert waiter.by == "since"
+    else:
+        assert type(outcome) is errors.CdmUnavailable, outcome
+        # Nothing was heard of this job for ten minutes, at the end of which it was asked for.
+        heard = [at for at in cluster.heard.get(waiter.job, []) if when - 590 < at <= when - 61]
+        assert heard == []
+        failed = cluster.unheard.get(waiter.job, []) + cluster.unheard_all
+        assert any(at <= when - 540 for at in failed)
+    return type(outcome).__name__
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(stories)
+def test_every_wait_ends_once_and_rightly(story: Story) -> None:
+    """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no verdict is wrong."""
+    stage, cluster = play(story)
+    for waiter in stage.waiters:
+        event(check(waiter, cluster))
+    assert stage.watch.jobs == {}
+    assert stage.watch.flying == 0
+    for kind, times in cluster.calls.items():
+        assert most_in_a_minute(times) <= story.limit, kind
+
+
+@pytest.mark.parametrize("count", [1, 8, 100, 1000])
+def test_ends_are_seen_in_time(count: int) -> None:
+    """While all is well, the end of a run is seen within little more than the interval."""
+    dice = random.Random(count)
+    cluster = PlayedCluster(quota=120)
+    stage = Play(cluster, Budget(100, dice.random), random=dice.random)
+    for number in range(count):
+        run = PlayedRun(1, -60.0, 100 + 3000 * dice.random())
+        cluster.add(PlayedJob(f"job_{number}", [run]))
+        stage.wait_for(f"job_{number}", run, at=60 * dice.random())
+    stage.run(until=HOUR)
+    late = [w.ends[0][0] - cluster.jobs[w.job].runs[0].ended for w in stage.waiters]
+    assert max(late) < 40
+    assert sum(cluster.refused.values()) == 0

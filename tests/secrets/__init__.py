@@ -1,0 +1,1 @@
+"""No secret shows anywhere in a real Airflow: logs, database, output, files."""

@@ -1,0 +1,132 @@
+"""Operators by wrong input, and what the user reads then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.cluster_operators import CdmStartClusterOperator, CdmStopClusterOperator
+from airflow_provider_cdm.cluster_sensor import CdmClusterSensor
+from airflow_provider_cdm.job_operators import (
+    CdmApplyJobOperator,
+    CdmCreateJobOperator,
+    CdmDeleteJobOperator,
+    CdmStopJobOperator,
+    CdmUpdateJobOperator,
+)
+from airflow_provider_cdm.link_operators import CdmApplyLinkOperator, CdmDeleteLinkOperator
+from airflow_provider_cdm.run_job_operator import CdmRunJobOperator
+from airflow_provider_cdm.simulator import CdmSimulator
+
+BLOCK = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": "b"}]}]}
+JOB = {
+    "name": "orders",
+    "from-connector-name": "generic-jdbc-connector",
+    "from-link-name": "shop",
+    "from-config-values": BLOCK,
+    "to-connector-name": "generic-jdbc-connector",
+    "to-link-name": "warehouse",
+    "to-config-values": BLOCK,
+}
+LINK = {"name": "shop", "connector-name": "generic-jdbc-connector", "link-config-values": BLOCK}
+DEFINING = [CdmCreateJobOperator, CdmUpdateJobOperator, CdmApplyJobOperator]
+NULL = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": None}]}]}
+
+#: What is wrong by itself: nothing is sent. Operators, their arguments, what the user reads.
+BEFOREHAND: list[tuple[list[Any], dict[str, Any], str]] = [
+    ([*DEFINING, CdmRunJobOperator], {"definition": None}, "not NoneType"),
+    ([*DEFINING, CdmRunJobOperator], {"definition": {}}, "name is missing; from-connector-name"),
+    ([*DEFINING, CdmRunJobOperator], {"definition": "name: a: b"}, "it is not YAML"),
+    ([*DEFINING, CdmRunJobOperator], {"definition": {"jobs": [JOB, JOB]}}, "exactly one job"),
+    ([*DEFINING, CdmRunJobOperator], {"definition": LINK}, "from-config-values is missing"),
+    (
+        [*DEFINING, CdmRunJobOperator],
+        {"definition": {**JOB, "to-config-values": NULL, "to-link-name": ""}},
+        "'orders' cannot be sent to CDM: to-link-name must be text, and is empty; 'c.a' is null",
+    ),
+    ([*DEFINING, CdmRunJobOperator], {"definition": JOB, "cluster_id": 5}, "cluster_id must be"),
+    (DEFINING, {"definition": JOB, "job_name": "b"}, "it is named 'orders', and job_name says 'b'"),
+    ([CdmRunJobOperator], {"definition": JOB, "variables": {"a": None}}, "'a' is None"),
+    ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": ""}, "rendered to nothing"),
+    ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": "a" * 241}, "241 characters"),
+    ([CdmApplyLinkOperator], {"definition": JOB}, "connector-name is missing; link-config-values"),
+    ([CdmApplyLinkOperator], {"definition": LINK, "link_name": "b"}, "link_name says 'b'"),
+    ([CdmApplyLinkOperator], {"definition": {"links": []}}, "exactly one link, not 0"),
+    ([CdmDeleteLinkOperator], {"link_name": None}, "link_name must be text"),
+    ([CdmClusterSensor], {"state": "running"}, "There is no cluster state 'running'; there are"),
+    ([CdmStartClusterOperator, CdmStopClusterOperator], {"poll_interval": 0}, "above 0 s"),
+    ([CdmStartClusterOperator, CdmStopClusterOperator], {"wait_timeout": -1}, "above 0 s"),
+    ([CdmStopJobOperator], {"job_name": "a", "wait_timeout": 0}, "wait_timeout must be above"),
+    ([CdmStopClusterOperator], {"stop_mode": "now"}, "'graceful' or 'immediate', not 'now'"),
+    ([CdmStopClusterOperator], {"delay": 0}, "delay must be above 0 s"),
+    (
+        [CdmStopClusterOperator],
+        {"delay": 5, "stop_mode": "immediate"},
+        "needs stop_mode='graceful'",
+    ),
+]
+#: What CDM has to be asked for. Operators, their arguments, the class, what the user reads.
+BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str]] = [
+    (
+        [*DEFINING[::2], CdmRunJobOperator],
+        {"definition": JOB},
+        errors.CdmNotFound,
+        r"Could not create job 'orders.*: Link \[shop\] doesn't exist. \(Cdm.0101",
+    ),
+    ([CdmUpdateJobOperator], {"definition": JOB}, errors.CdmNotFound, "Check the spelling"),
+    ([CdmStopJobOperator], {"job_name": "a"}, errors.CdmNotFound, r"Job\[a\] doesn't exist"),
+    (
+        [CdmStartClusterOperator, CdmStopClusterOperator, CdmClusterSensor],
+        {"cluster_id": "nowhere"},
+        errors.CdmNotFound,
+        r"Could not read the state of cluster nowhere.*Clusters of this project: .* \(demo\)",
+    ),
+    (
+        [CdmDeleteJobOperator, CdmStopJobOperator],
+        {"job_name": "a", "cluster_id": "nowhere"},
+        errors.CdmRefused,
+        "Cluster nowhere does not exist",
+    ),
+    (
+        [CdmDeleteJobOperator, CdmStopJobOperator],
+        {"job_name": "a", "project_id": "0" * 32},
+        errors.CdmNotFound,
+        "Could not find project: 0000",
+    ),
+]
+
+
+def cases(table: list[Any]) -> list[Any]:
+    """One case for each operator of a row."""
+    return [
+        pytest.param(operator, *row[1:], id=f"{operator.__name__}-{number}")
+        for number, row in enumerate(table)
+        for operator in row[0]
+    ]
+
+
+@pytest.mark.parametrize(("operator", "arguments", "words"), cases(BEFOREHAND))
+def test_wrong_by_itself(
+    operator: Any, arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+) -> None:
+    """Wrong arguments are one clear error when the DAG is parsed or the task begins."""
+    with pytest.raises(errors.CdmConfigError) as refusal:
+        task_life.run(lambda: operator(task_id="t", **arguments))
+    assert words in str(refusal.value)
+    assert sim.requests == []
+
+
+@pytest.mark.parametrize(("operator", "arguments", "cls", "words"), cases(BY_CDM))
+def test_wrong_by_cdm(
+    operator: Any,
+    arguments: dict[str, Any],
+    cls: type[errors.CdmError],
+    words: str,
+    sim: CdmSimulator,
+    task_life: Any,
+) -> None:
+    """What CDM refuses is a typed error: what was tried, what came back, what to do."""
+    with pytest.raises(cls, match=words):
+        task_life.run(lambda: operator(task_id="t", **arguments))
