@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DEFERRAL_MARGIN",
     "TRIGGERS_HEAR_OF_KILLS",
     "AirflowException",
     "AirflowFailException",
@@ -182,6 +184,11 @@ def _variable_in_database(key: str) -> Any:
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HEAR_OF_KILLS = hasattr(BaseTrigger, "on_kill")
+
+
+#: Seconds before ``execution_timeout`` by which a deferred wait must be over: Airflow 2 ends it at
+#: that instant by itself, and has less to say; Airflow 3 never does.
+DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
 
 
 async def aget_task_state(ti: Any) -> str | None:

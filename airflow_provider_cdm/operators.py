@@ -11,13 +11,18 @@ from airflow_provider_cdm.client import checks, errors
 from airflow_provider_cdm.client.following import Follower, ensure_succeeded
 from airflow_provider_cdm.client.messages import pause
 from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.progress import ProgressLog, describe
+from airflow_provider_cdm.client.progress import (
+    STALLED_AFTER,
+    ProgressLog,
+    StallPolicy,
+    describe,
+)
 from airflow_provider_cdm.client.records import Order, Started, StartPolicy
 from airflow_provider_cdm.client.starting import start_once
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent, wait_limit
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -55,6 +60,10 @@ class CdmStartJobOperator(BaseOperator):
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`; the run goes on. By default the
         task waits for as long as the run takes.
+    :param stalled_after: seconds in which neither status nor progress nor rows move, and after
+        which the log warns; ``None`` for never.
+    :param fail_when_stalled: stop waiting then, with
+        :class:`~airflow_provider_cdm.client.errors.CdmStalled`; the run goes on.
     :param if_running: what to do when the job has an active run already: ``fail``, ``wait`` until
         it is over and start then, or ``attach`` to it and take it for this task's own.
     :param cancel_on_kill: stop the run when the task is killed, if it is this task's own.
@@ -87,6 +96,8 @@ class CdmStartJobOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 30,
         wait_timeout: float | None = None,
+        stalled_after: float | None = STALLED_AFTER,
+        fail_when_stalled: bool = False,
         if_running: IfRunning = "fail",
         cancel_on_kill: bool = True,
         on_giving_up: OnGivingUp = "leave",
@@ -102,6 +113,8 @@ class CdmStartJobOperator(BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
+        self.stalled_after = stalled_after
+        self.fail_when_stalled = fail_when_stalled
         self.if_running = if_running
         self.cancel_on_kill = cancel_on_kill
         self.on_giving_up = on_giving_up
@@ -118,13 +131,16 @@ class CdmStartJobOperator(BaseOperator):
             raise errors.CdmConfigError(f"poll_interval must be above 0 s, not {poll_interval!r}.")
         if wait_timeout is not None and not wait_timeout > 0:
             raise errors.CdmConfigError(f"wait_timeout must be above 0 s, not {wait_timeout!r}.")
+        if stalled_after is not None and not stalled_after > 0:
+            raise errors.CdmConfigError(f"stalled_after must be above 0 s, not {stalled_after!r}.")
         self._session: CdmSession | None = None
         self._own_run: RunRef | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job; wait for the run if asked to."""
         session = self._connect()
-        deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
+        seconds, _ = self._limit()
+        deadline = None if seconds is None else session.clock() + seconds
         try:
             return self._start_and_wait(context, deadline)
         except Exception as error:
@@ -231,8 +247,16 @@ class CdmStartJobOperator(BaseOperator):
             session.flows,
             poll_interval=self.poll_interval,
             deadline=deadline,
-            on_look=ProgressLog(self.log, session.clock),
+            on_look=ProgressLog(
+                self.log, session.clock, StallPolicy(self.stalled_after, self.fail_when_stalled)
+            ),
         )
+
+    def _limit(self) -> tuple[float | None, str]:
+        """How long an attempt may wait, in seconds, and which argument says so."""
+        # On a worker Airflow sees to the execution_timeout; while a task is deferred, it does not.
+        limit = self.execution_timeout if self.deferrable else None
+        return wait_limit(self.wait_timeout, "wait_timeout", limit)
 
     def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, Started]:
         session = self._session or self._connect()
@@ -287,6 +311,9 @@ class CdmStartJobOperator(BaseOperator):
                 creation_date=run.creation_date,
                 poll_interval=self.poll_interval,
                 deadline=kwargs["deadline"],
+                limit=self._limit()[1],
+                stalled_after=self.stalled_after,
+                fail_when_stalled=self.fail_when_stalled,
                 cancel_on_kill=own and self.cancel_on_kill,
                 project_id=self.project_id,
                 cdm_conn_id=self.cdm_conn_id,

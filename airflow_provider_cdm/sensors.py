@@ -17,11 +17,11 @@ from airflow_provider_cdm._compat import (
 from airflow_provider_cdm.client import checks, errors
 from airflow_provider_cdm.client.following import Follower, ensure_succeeded
 from airflow_provider_cdm.client.models import RunRef
-from airflow_provider_cdm.client.progress import ProgressLog
+from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.journal import Notebook
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent, wait_limit
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context, XComArg
@@ -44,6 +44,10 @@ class CdmSubmissionSensor(BaseSensorOperator):
         ISO 8601 text (UTC if it names no zone), or epoch milliseconds (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
+    :param stalled_after: seconds in which neither status nor progress nor rows move, and after
+        which the log warns; ``None`` for never.
+    :param fail_when_stalled: stop waiting then, with
+        :class:`~airflow_provider_cdm.client.errors.CdmStalled`; the run goes on.
     :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
@@ -70,6 +74,8 @@ class CdmSubmissionSensor(BaseSensorOperator):
         submission_id: int | str | None = None,
         started_after: datetime | str | int | None = None,
         project_id: str | None = None,
+        stalled_after: float | None = STALLED_AFTER,
+        fail_when_stalled: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         cdm_conn_id: str = CdmHook.default_conn_name,
         **kwargs: Any,
@@ -81,8 +87,12 @@ class CdmSubmissionSensor(BaseSensorOperator):
         self.submission_id = submission_id
         self.started_after = started_after
         self.project_id = project_id
+        self.stalled_after = stalled_after
+        self.fail_when_stalled = fail_when_stalled
         self.deferrable = deferrable
         self.cdm_conn_id = cdm_conn_id
+        if stalled_after is not None and not stalled_after > 0:
+            raise errors.CdmConfigError(f"stalled_after must be above 0 s, not {stalled_after!r}.")
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
@@ -92,9 +102,12 @@ class CdmSubmissionSensor(BaseSensorOperator):
         """Wait, by poking or by deferring."""
         if not self.deferrable:
             return super().execute(context)
+        session, _ = self._connect()
+        seconds, limit = self._limit()
+        deadline = session.clock() + seconds
         answer = self.poke(context)
         if not answer.is_done:
-            self._defer()
+            self._defer(deadline, limit)
         return answer.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -103,16 +116,19 @@ class CdmSubmissionSensor(BaseSensorOperator):
         :raises CdmSubmissionFailed: when the run ended in any other way than ``SUCCEEDED``.
         """
         session, follower = self._connect()
-        if not self.reschedule:
+        progress = self._progress
+        if not self.reschedule or progress is None:
             return self._look(context, session, follower)
         # Each poke of this mode is a process of its own, so what a look learnt is written down.
         notebook = Notebook(context, "sensor")
         remembered = notebook.read()
         follower.recall(remembered)
+        progress.recall((remembered or {}).get("progress"))
         learnt = None
         try:
             answer = self._look(context, session, follower)
-            learnt = None if answer.is_done else follower.memory()
+            if not answer.is_done:
+                learnt = {**follower.memory(), "progress": progress.memory()}
         finally:
             if learnt is not None and learnt != remembered:
                 notebook.write(learnt)
@@ -133,7 +149,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
             if seen is None or not seen.ended:
                 return PokeReturnValue(is_done=False)
             return PokeReturnValue(is_done=True, xcom_value=ensure_succeeded(seen).to_dict())
-        except errors.CdmSubmissionFailed as failure:
+        except (errors.CdmSubmissionFailed, errors.CdmStalled) as failure:
             self._skip_if_soft(failure)
             raise
 
@@ -147,10 +163,17 @@ class CdmSubmissionSensor(BaseSensorOperator):
             return ensure_succeeded(SubmissionEvent.unwrap(event)).to_dict()
         except errors.CdmWaitTimeout as error:
             self._skip_if_soft(error)
+            if isinstance(error, errors.CdmStalled) or self._limit()[1] != "timeout":
+                raise
             raise AirflowSensorTimeout(str(error)) from error
         except errors.CdmSubmissionFailed as failure:
             self._skip_if_soft(failure)
             raise
+
+    def _limit(self) -> tuple[float, str]:
+        """How long a deferred wait may take, in seconds, and which argument says so."""
+        seconds, name = wait_limit(self.timeout, "timeout", self.execution_timeout)
+        return seconds or 0.0, name
 
     def _skip_if_soft(self, error: errors.CdmError) -> None:
         if self.soft_fail or getattr(self, "never_fail", False):
@@ -165,11 +188,12 @@ class CdmSubmissionSensor(BaseSensorOperator):
             self._session = hook.get_conn()
             run = replace(wanted, cluster_id=hook.resolve_cluster())
             self._follower = Follower(run, created_from=created_from)
-            self._progress = ProgressLog(self.log, self._session.clock)
+            stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
+            self._progress = ProgressLog(self.log, self._session.clock, stall)
         return self._session, self._follower
 
-    def _defer(self) -> None:
-        session, follower = self._connect()
+    def _defer(self, deadline: float, limit: str) -> None:
+        _, follower = self._connect()
         self.defer(
             trigger=CdmSubmissionTrigger(
                 job_name=follower.run.job_name,
@@ -178,7 +202,10 @@ class CdmSubmissionSensor(BaseSensorOperator):
                 creation_date=follower.run.creation_date,
                 started_after=None if follower.run.known else follower.created_from,
                 poll_interval=self.poke_interval,
-                deadline=session.clock() + self.timeout,
+                deadline=deadline,
+                limit=limit,
+                stalled_after=self.stalled_after,
+                fail_when_stalled=self.fail_when_stalled,
                 project_id=self.project_id,
                 cdm_conn_id=self.cdm_conn_id,
             ),

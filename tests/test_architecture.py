@@ -20,6 +20,7 @@ MODULES = {
 CLIENT_ORDER = [
     "wire",
     "messages",
+    "hiding",
     "errors",
     "checks",
     "definitions",

@@ -152,9 +152,7 @@ def stop_job(cluster_id: str, job_name: str) -> Call[None]:
             return
         data = _json_object(response, call)
         if texts := failures.validation_messages(data.get("validation-result")):
-            raise errors.CdmRefused(
-                f"Could not {call.operation}: {'; '.join(texts)}", http_status=response.status
-            )
+            raise failures.refused(response, call.operation, texts)
 
     return Call(
         operation=f"stop job {job_name!r} in cluster {cluster_id}",

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.messages import Response, TransportError
+from airflow_provider_cdm.client.hiding import hide
+from airflow_provider_cdm.client.messages import Request, Response, TransportError
 from airflow_provider_cdm.client.wire import legible, read_json
 
 _EXCERPT = 300
@@ -74,15 +76,19 @@ _CHECKED_HINT = (
 )
 
 
-def from_transport(error: TransportError, operation: str, host: str) -> errors.CdmUnavailable:
+def from_transport(
+    error: TransportError, operation: str, request: Request
+) -> errors.CdmUnavailable:
     """Make our error of a failed exchange.
 
     :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
-    :param host: scheme, host and port that were tried.
+    :param request: what was sent.
     """
     came_back = "no complete answer arrived" if error.sent else "the server could not be reached"
+    parts = urlsplit(request.url)
+    reason = hide(error.reason, request.secrets)
     return errors.CdmUnavailable(
-        f"Could not {operation}: {came_back} from {host} ({error.reason}). "
+        f"Could not {operation}: {came_back} from {parts.scheme}://{parts.netloc} ({reason}). "
         + _HINTS[errors.CdmUnavailable],
         effect_unknown=error.sent,
     )
@@ -100,10 +106,11 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     if 200 <= response.status < 300:
         return None
     said = decipher(response.body)
-    code, text = said.code, said.text
+    text = hide(_redirect(response) or said.text, response.secrets)
+    code = said.code if said.code == hide(said.code or "", response.secrets) else None
     # CDM answers 500 to a check that failed, and that is no failure on its side.
-    cls = errors.CdmRefused if said.checked else _class_of(response.status, code, text)
-    request_id = _request_id(response) or said.request_id
+    cls = errors.CdmRefused if said.checked else _class_of(response.status, code, said.text)
+    request_id = _request_id(response, said.request_id)
     came_back = ", ".join(
         part
         for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
@@ -113,8 +120,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     if said.checked:
         hint = _CHECKED_HINT
     return cls(
-        f"Could not {operation}: {_redirect(response) or text or 'no reason given'}"
-        f" ({came_back}). {hint}",
+        f"Could not {operation}: {text or 'no reason given'} ({came_back}). {hint}",
         http_status=response.status,
         code=code,
         request_id=request_id,
@@ -128,12 +134,24 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
     """Make the error for an answer that arrived but cannot be what the API documents."""
     request_id = _request_id(response)
     came_back = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
+    problem = hide(problem, response.secrets)
+    begins = hide(excerpt(response.body), response.secrets)
     return errors.CdmBadResponse(
-        f"Could not {operation}: {problem} ({came_back}; the body begins"
-        f" {excerpt(response.body)!r}). {_HINTS[errors.CdmBadResponse]}",
+        f"Could not {operation}: {problem} ({came_back}; the body begins {begins!r})."
+        f" {_HINTS[errors.CdmBadResponse]}",
         http_status=response.status,
         request_id=request_id,
         effect_unknown=True,
+    )
+
+
+def refused(response: Response, operation: str, reasons: list[str]) -> errors.CdmRefused:
+    """Make the error for an answer of success that tells of errors all the same."""
+    text = hide("; ".join(reasons), response.secrets)
+    return errors.CdmRefused(
+        f"Could not {operation}: {text} (HTTP {response.status}).",
+        http_status=response.status,
+        request_id=_request_id(response),
     )
 
 
@@ -275,6 +293,7 @@ def _retry_after(response: Response, now: float) -> float | None:
         return None
 
 
-def _request_id(response: Response) -> str | None:
-    found = response.headers.get("x-request-id") or response.headers.get("x-iam-trace-id")
-    return legible(found, _ID_LIMIT) if found else None
+def _request_id(response: Response, said: str | None = None) -> str | None:
+    headers = response.headers
+    found = headers.get("x-request-id") or headers.get("x-iam-trace-id") or said
+    return legible(hide(found, response.secrets), _ID_LIMIT) if found else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_cdm.client import errors, failures
+from airflow_provider_cdm.client import failures
 from airflow_provider_cdm.client.clusters import Cluster
 from airflow_provider_cdm.client.definitions import JOB, Definition, Kind
 from airflow_provider_cdm.client.endpoints import Call, _json_object, _segment, show_job
@@ -144,9 +144,7 @@ def _validated(response: Response, call: Call[list[str]]) -> list[str]:
         return []
     found = _json_object(response, call).get("validation-result")
     if texts := failures.validation_messages(found):
-        raise errors.CdmRefused(
-            f"Could not {call.operation}: {'; '.join(texts)}", http_status=response.status
-        )
+        raise failures.refused(response, call.operation, texts)
     return failures.validation_messages(found, "WARNING")
 
 

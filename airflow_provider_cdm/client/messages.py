@@ -26,12 +26,14 @@ class Request:
     :param url: absolute URL, percent-encoded; it goes on the wire exactly as it stands here.
     :param headers: all headers that matter to the server.
     :param body: bytes to send, or ``None`` for no body.
+    :param secrets: what of it must not be shown, whatever the server does with it.
     """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Response:
     :param status: HTTP status code.
     :param headers: header names in lower case.
     :param body: decoded of its transfer and content encoding.
+    :param secrets: of the request; the answer may repeat them.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

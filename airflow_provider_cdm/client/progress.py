@@ -44,7 +44,16 @@ class ProgressLog:
     :param stall: when the run counts as stalled.
     """
 
-    __slots__ = ("_clock", "_line", "_line_at", "_log", "_moved_at", "_rows", "_stall", "_warned_at")
+    __slots__ = (
+        "_clock",
+        "_line",
+        "_line_at",
+        "_log",
+        "_moved_at",
+        "_rows",
+        "_stall",
+        "_warned_at",
+    )
 
     def __init__(
         self, log: Log, clock: Callable[[], float], stall: StallPolicy | None = None

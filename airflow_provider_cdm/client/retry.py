@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors, failures
 from airflow_provider_cdm.client.messages import (
@@ -117,13 +116,13 @@ class Exchanger:
         attempt = 0
         while True:
             attempt += 1
+            sent = authorise(request)
             try:
-                response = yield from ask(authorise(request))
+                response = yield from ask(sent)
             except TransportError as failure:
-                error: errors.CdmError = failures.from_transport(
-                    failure, operation, _origin(request.url)
-                )
+                error: errors.CdmError = failures.from_transport(failure, operation, sent)
             else:
+                response = replace(response, secrets=sent.secrets)
                 self.server_clock.observe(response, self.clock())
                 refusal = failures.from_response(response, operation, self.clock())
                 if refusal is None:
@@ -136,8 +135,3 @@ class Exchanger:
                 raise error
             log.info("%s Trying again in %.1f s.", error, delay)
             yield from pause(delay)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -40,7 +40,8 @@ def sign(request: Request, keys: KeyCredentials, now: float) -> Request:
     authorization = (
         f"{ALGORITHM} Access={keys.access_key}, SignedHeaders={names}, Signature={signature}"
     )
-    return replace(request, headers={**headers, "Authorization": authorization})
+    secrets = (*request.secrets, *filter(None, [keys.security_token]))
+    return replace(request, headers={**headers, "Authorization": authorization}, secrets=secrets)
 
 
 def _canonical(request: Request, signed: dict[str, str], names: str) -> str:

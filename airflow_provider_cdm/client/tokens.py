@@ -52,7 +52,11 @@ class Token:
 
     def authorise(self, request: Request) -> Request:
         """Return the request with this token."""
-        return replace(request, headers={**request.headers, "X-Auth-Token": self.value})
+        return replace(
+            request,
+            headers={**request.headers, "X-Auth-Token": self.value},
+            secrets=(*request.secrets, self.value),
+        )
 
 
 @dataclass(slots=True)
@@ -214,12 +218,14 @@ class TokenAccess:
         settings = self.settings
         agency = f" for agency {settings.agency.name!r}" if settings.agency and self.base else ""
         operation = f"get a token{agency} from {settings.iam_endpoint}"
+        password = getattr(settings.credentials, "password", None)
         request = Request(
             method="POST",
             # Any value of nocatalog keeps the service catalogue, some 10 KB, out of the answer.
             url=f"{settings.iam_endpoint}/v3/auth/tokens?nocatalog=true",
             headers={"Content-Type": "application/json;charset=utf8"},
             body=json.dumps({"auth": self._wish()}).encode(),
+            secrets=() if self.base or not password else (password,),
         )
         response = yield from self.exchanger.exchange(
             request, operation, idempotent=True, authorise=authorise

@@ -100,7 +100,9 @@ class PlayedCluster:
     now: float = 0.0
     trouble: Callable[[str, float], Response | TransportError | None] = lambda _, __: None
     latency: Callable[[str, float], float] = lambda _, __: 0.1
-    calls: dict[str, list[float]] = field(default_factory=lambda: {"status": [], "history": [], "list": []})
+    calls: dict[str, list[float]] = field(
+        default_factory=lambda: {"status": [], "history": [], "list": []}
+    )
     refused: Counter[str] = field(default_factory=Counter)
     heard: dict[str, list[float]] = field(default_factory=dict)
     unheard: dict[str, list[float]] = field(default_factory=dict)

@@ -171,12 +171,12 @@ def test_wrong_password(
     look: Look, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A refused password is not sent again for as long as IAM may be counting, then it is."""
-    session = make_session(password="wrong")
+    session = make_session(password="wr0ng-w0rd")
     with pytest.raises(errors.CdmAuthError, match="username or password is wrong") as first:
         look(session)
     for _ in range(10):
         with pytest.raises(errors.CdmAuthError, match="not sent again for 15 min") as later:
-            look(make_session(password="wrong"))
+            look(make_session(password="wr0ng-w0rd"))
     assert "username or password is wrong" in str(later.value)
     assert (later.value.http_status, later.value.request_id) == (401, first.value.request_id)
     assert len(sent("token")) == 1
@@ -208,7 +208,7 @@ def test_password_that_became_right(
 def test_right_password_is_not_held_back(look: Look, make_session: MakeSession, sent: Sent) -> None:
     """The refusal is that of one password: the corrected one is sent at once."""
     with pytest.raises(errors.CdmAuthError):
-        look(make_session(password="wrong"))
+        look(make_session(password="wr0ng-w0rd"))
     look(make_session())
     assert len(sent("token")) == 2
 
@@ -246,6 +246,6 @@ def test_one_wrong_password_for_many_projects(
     """However many projects the password is for, it is not sent so often that IAM locks up."""
     for number in range(6):
         with pytest.raises(errors.CdmAuthError):
-            look(make_session(password="wrong", project_id=f"{number:032x}"))
+            look(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
     assert len(sent("token")) == 2
     look(make_session())

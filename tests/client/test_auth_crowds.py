@@ -96,7 +96,7 @@ def test_a_crowd_does_not_lock_the_account(
 ) -> None:
     """Fifty callers with a wrong password send it once, so the right one still works."""
     sim.fail("token", "delay", seconds=0.02)
-    refusals = getattr(crowd, kind)(50, password="wrong")
+    refusals = getattr(crowd, kind)(50, password="wr0ng-w0rd")
     assert [type(refusal) for refusal in refusals] == [errors.CdmAuthError] * 50
     assert len(sent("token")) == 1
     session = make_session()

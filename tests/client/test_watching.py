@@ -203,9 +203,7 @@ def check(waiter: Waiter, cluster: PlayedCluster) -> str:
     return type(outcome).__name__
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stories)
 def test_every_wait_ends_once_and_rightly(story: Story) -> None:
     """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no verdict is wrong."""
