@@ -29,7 +29,7 @@ class _JobDefiningOperator(DefiningOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, send it, and say what was done."""
-        return self._perform(drafts.job(self.draft(), self.job_name or None))
+        return self._perform(drafts.job(self._draft(), self.job_name or None))
 
 
 class CdmCreateJobOperator(_JobDefiningOperator):

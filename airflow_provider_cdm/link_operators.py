@@ -53,7 +53,7 @@ class CdmApplyLinkOperator(DefiningOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, compare it to what CDM has, and send it where they differ."""
-        return self._perform(drafts.link(self.draft(), self.link_name or None))
+        return self._perform(drafts.link(self._draft(), self.link_name or None))
 
     def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
         return applying.apply(flows, cluster_id, wanted, always=self.always_update)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 
+#: Characters of the shortest text that is masked in logs.
+_SHORTEST_MASKED = 5
+
+
 class CdmOperator(BaseOperator):
     """Base of operators on one cluster.
 
@@ -116,14 +120,14 @@ class DefinitionField(BaseOperator):
         rendered = super().render_template(content, context, jinja_env, seen_oids)
         return self._withhold(rendered) if own else rendered
 
-    def draft(self) -> Any:
+    def _draft(self) -> Any:
         """The definition with its secrets, to be checked and sent, and not to be shown."""
         given = self.definition
         given = drafts.read(given) if isinstance(given, str) else copy.deepcopy(given)
         for one in definitions.secret_inputs(given):
             if one["value"] == WITHHELD:
                 one["value"] = self._withheld.get(one["name"], WITHHELD)
-            mask_secret(str(one["value"]))
+            _mask(one["value"])
         return given
 
     def _render_file(self, path: str, context: Context, jinja_env: Any, seen: Any) -> Any:
@@ -144,10 +148,16 @@ class DefinitionField(BaseOperator):
         for one in definitions.secret_inputs(rendered):
             # Airflow may render a task twice.
             if one["value"] != WITHHELD:
-                mask_secret(str(one["value"]))
+                _mask(one["value"])
                 self._withheld = {**self._withheld, one["name"]: str(one["value"])}
                 one["value"] = WITHHELD
         return rendered
+
+
+def _mask(value: Any) -> None:
+    # Airflow 2 would replace a mere "1" in every line; Airflow 3 has the same limit itself.
+    if len(str(value)) >= _SHORTEST_MASKED:
+        mask_secret(str(value))
 
 
 class DefiningOperator(DefinitionField, CdmOperator):

@@ -121,7 +121,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
 
     def _name_job(self, context: Context) -> None:
         """Check the definition, and give it the name that all attempts of this task have for it."""
-        wanted = drafts.job(self.draft())
+        wanted = drafts.job(self._draft())
         if wrong := _acts_by_itself(wanted):
             raise errors.CdmConfigError(
                 f"The definition of the job {wanted.name!r} lets CDM act by itself: {wrong}."

@@ -88,7 +88,7 @@ class CdmSubmissionTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks, as far as CDM's quota allows.
     :param deadline: when to give up, epoch seconds.
     :param limit: the task's argument that set the deadline, for the error.
-    :param stalled_after: seconds in which nothing moves and after which to warn; ``None`` for never.
+    :param stalled_after: seconds without any movement after which to warn; ``None`` for never.
     :param fail_when_stalled: end the wait then.
     :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that the
         task has started itself.

@@ -43,6 +43,7 @@ CLIENT_ORDER = [
     "keys",
     "auth",
     "flows",
+    "checkup",
     "following",
     "applying",
     "switching",
@@ -54,6 +55,7 @@ CLIENT_ORDER = [
     "outage",
     "rounds",
     "watching",
+    "transport",
     "session",
 ]
 #: The Airflow face from the bottom up, by the same rule.
@@ -104,8 +106,8 @@ def _objection(module: str, name: str) -> str | None:
     part = module.removeprefix(f"{PACKAGE}.")
     if top == "airflow" and part != "_compat":
         return "only _compat knows Airflow"
-    if top in ("requests", "urllib3") and part != "client.session":
-        return "only client.session speaks HTTP"
+    if top in ("requests", "urllib3") and part != "client.transport":
+        return "only client.transport speaks HTTP"
     if top != PACKAGE:
         return None
     target = name.removeprefix(f"{PACKAGE}.")

@@ -107,7 +107,7 @@ def test_secrets_leave_the_field(dag: DAG, tmp_path: Path) -> None:
     assert "pa55word" not in fields
     assert json.dumps(WITHHELD) in fields
     for _ in range(2):  # Airflow may render a task again
-        draft = json.dumps(ready.draft())
+        draft = json.dumps(ready._draft())
         assert "pa55word" in draft
         assert WITHHELD not in draft
         ready.render_template_fields(dict(CONTEXT), dag.get_template_env())
@@ -127,7 +127,7 @@ def test_secrets_leave_the_field_of_a_mapped_task(dag: DAG) -> None:
     fields, context = unmapped.template_fields, copy.copy(CONTEXT)
     unmapped._do_render_template_fields(unmapped, fields, context, dag.get_template_env(), set())
     assert "pa55word" not in json.dumps(unmapped.definition)
-    assert "pa55word" in json.dumps(unmapped.draft())
+    assert "pa55word" in json.dumps(unmapped._draft())
 
 
 def test_files_are_not_stored_with_the_dag(dag: DAG, tmp_path: Path) -> None:

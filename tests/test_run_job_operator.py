@@ -384,6 +384,16 @@ def test_a_wait_that_is_given_up(
 
 
 @each_mode
+def test_giving_up_for_good(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
+    """With ``on_giving_up="stop"`` the last attempt leaves neither run nor job."""
+    arguments = {"wait_timeout": 5, "poll_interval": 5, "on_giving_up": "stop", **mode}
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_life.run(lambda: migrate(**arguments))
+    assert sim.runs(names(sim)[0])[0].status == "STOPPED"
+    assert sim.jobs() == []
+
+
+@each_mode
 def test_a_definition_that_changes_between_attempts(
     mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any
 ) -> None:

@@ -101,7 +101,7 @@ class Lane:
         return now <= slot + SLOT_SECONDS and slot >= self._silent_until
 
     def give_back(self, slot: float) -> None:
-        """Return a slot that was taken and led to no call; another call may be made in its place."""
+        """Return a slot that was taken and led to no call; another one may take its place."""
         with self._lock:
             self._returned.append(slot)
 

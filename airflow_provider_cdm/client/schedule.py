@@ -1,4 +1,4 @@
-"""When which job is due, and which of the due ones comes first. All steps cost logarithmic time."""
+"""When which job is due, and which of the due ones comes first; in logarithmic time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import math
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
-
 
 #: Replaced entries that are cleared away at a time, so that no step takes long.
 _SLICE = 200

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
@@ -41,10 +40,6 @@ Keep: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 
 #: Threads of the whole process that carry exchanges for event loops.
 POOL_SIZE = 16
-#: Bytes of an answer that are read at most; a page of a hundred jobs is far below it.
-BODY_LIMIT = 32 * 1024 * 1024
-#: Seconds for a whole exchange, against a server that sends a byte now and then.
-EXCHANGE_LIMIT = 300.0
 
 _pool_lock = threading.Lock()
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -162,49 +157,17 @@ class CdmSession:
         return step.work
 
     def _exchange(self, request: Request) -> Response:
-        import urllib3.exceptions
+        from airflow_provider_cdm.client import transport
 
-        try:
-            return self._send(request)
-        # Errors of requests are OSErrors, as is a missing CA bundle; some of urllib3 pass through.
-        except (OSError, urllib3.exceptions.HTTPError) as failure:
-            raise TransportError(_reason(failure), sent=_may_be_sent(failure)) from None
-
-    def _send(self, request: Request) -> Response:
-        import requests
-
-        http = self._http()
-        prepared = http.prepare_request(
-            requests.Request(
-                request.method,
-                request.url,
-                headers={**request.headers, "User-Agent": self._user_agent},
-                data=request.body,
-                auth=_unchanged,
-            )
-        )
-        # requests would decode %2E and fold "..", so that the path names another job.
-        prepared.url = request.url
-        kwargs = http.merge_environment_settings(
-            request.url, {}, stream=True, verify=self.settings.verify, cert=None
-        )
-        if self.settings.proxy:
-            kwargs["proxies"] = {"http": self.settings.proxy, "https": self.settings.proxy}
-        timeout = (self.settings.connect_timeout, self.settings.read_timeout)
-        with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as answer:
-            return Response(
-                status=answer.status_code,
-                headers={name.lower(): value for name, value in answer.headers.items()},
-                body=_read(answer),
-            )
+        return transport.exchange(self._http(), request, self.settings, self._user_agent)
 
     def _http(self) -> requests.Session:
         """This thread's connections; requests does not promise that threads may share them."""
-        import requests
+        from airflow_provider_cdm.client.transport import open_http
 
         http: requests.Session | None = getattr(self._local, "http", None)
         if http is None or http not in self._opened:
-            http = self._local.http = requests.Session()
+            http = self._local.http = open_http()
             self._opened.append(http)
         return http
 
@@ -221,56 +184,3 @@ def _threads() -> concurrent.futures.ThreadPoolExecutor:
         if _pool is None:
             _pool = concurrent.futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="cdm")
         return _pool
-
-
-def _unchanged(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    # An auth callable of our own keeps requests from adding credentials out of a .netrc file.
-    return prepared
-
-
-def _read(answer: requests.Response) -> bytes:
-    began = time.monotonic()
-    body = bytearray()
-    for chunk in answer.iter_content(64 * 1024):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            raise TransportError(f"the answer is longer than {BODY_LIMIT} bytes", sent=True)
-        if time.monotonic() - began > EXCHANGE_LIMIT:
-            raise TransportError(f"the answer took longer than {EXCHANGE_LIMIT:.0f} s", sent=True)
-    return bytes(body)
-
-
-def _may_be_sent(failure: Exception) -> bool:
-    import ssl
-
-    import requests
-    import urllib3.exceptions
-
-    # Nothing else proves it: TLS may also fail while the answer is read, and urllib3 reports a
-    # proxy that dropped a complete request like one that could not be reached.
-    before_sending = (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.InvalidSchema,
-        urllib3.exceptions.LocationValueError,
-        urllib3.exceptions.NewConnectionError,
-        urllib3.exceptions.ConnectTimeoutError,
-        ssl.SSLCertVerificationError,
-    )
-    return not any(isinstance(cause, before_sending) for cause in _causes(failure))
-
-
-def _causes(failure: Exception) -> Iterator[object]:
-    """What requests and urllib3 wrapped into each other, from the outside in."""
-    cause: object = failure
-    while isinstance(cause, Exception):
-        yield cause
-        inside = cause.args[0] if cause.args else None
-        cause = getattr(cause, "original_error", None) or getattr(cause, "reason", None) or inside
-
-
-def _reason(failure: Exception) -> str:
-    """Name a failure without the URL, a proxy's password and objects' addresses."""
-    *_, innermost = _causes(failure)
-    text = re.sub(r"^<?[\w.]*HTTPS?Connection\b[^:]*: ", "", str(innermost))
-    text = re.sub(r"//[^/]*@", "//", text)
-    return f"{type(failure).__name__}: {text}"[:300]

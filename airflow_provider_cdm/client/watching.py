@@ -35,9 +35,10 @@ CALLS = 8
 _FIRST_LOOK = 5.0
 #: Seconds for the look that a deadline asks for.
 _LAST_LOOK = 10.0
-#: Seconds without a look of its own, for a run that listings show active; the second number while
-#: they do not say that it is this run.
-_MAX_AGE, _DOUBT_AGE = 600.0, 150.0
+#: Seconds without a look of its own, for a run that listings show active: people want to read how
+#: it gets on, so a quarter of the quota is for that. The third number is the most for a run of
+#: which listings do not say that it is the active one.
+_MIN_AGE, _MAX_AGE, _DOUBT_AGE = 60.0, 600.0, 150.0
 #: Listings that may be wrong about a job before they are no reason for a look any more.
 _TRUST = 2
 #: What is done at most in one step, so that no step takes long.
@@ -220,7 +221,7 @@ class Watch:
             self.rounds.begin(job.type, worth, self.jobs.values(), now)
         if self.rounds.active is not None:
             self.rounds.active.rest.append(job)
-        self._put(job, Urgency.AGE, job.seen_at + _MAX_AGE)
+        self._put(job, Urgency.AGE, job.seen_at + self._age(now))
         return True
 
     def _next_page(self, now: float) -> Page | None:
@@ -263,7 +264,7 @@ class Watch:
             job.misled += job.hinted
             job.hinted = False
             self._put(job, Urgency.ROUTINE, now + self._gap(job, now))
-            self._put(job, Urgency.AGE, now + _MAX_AGE)
+            self._put(job, Urgency.AGE, now + self._age(now))
         if job.again:
             job.again = False
             self._put_fresh(job, now)
@@ -369,6 +370,11 @@ class Watch:
         if self._demand <= self._budget.lanes[Quota.STATUS].pace(now) / 2:
             gap = min(gap, max(_FIRST_LOOK, job.age(now) / 2))
         return gap * self._spread()
+
+    def _age(self, now: float) -> float:
+        """Seconds for which listings may stand for looks."""
+        affordable = len(self.jobs) * 4 * 60 / self._budget.lanes[Quota.STATUS].pace(now)
+        return min(_MAX_AGE, max(_MIN_AGE, affordable))
 
     def _spread(self) -> float:
         return 0.9 + 0.2 * self._random()

@@ -54,8 +54,8 @@ class PlayedRun:
 class PlayedJob:
     """A job; ``runs`` in order, not overlapping.
 
-    :param listed: how it shows in listings: ``well``, ``without dates``, ``late`` (a minute behind),
-        ``wrong`` (never active), ``never``.
+    :param listed: how it shows in listings: ``well``, ``without dates``, ``late`` (a minute
+        behind), ``wrong`` (never active), ``never``.
     :param broken: what its status call answers instead.
     """
 

@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import settings as options
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import auth, errors
-from airflow_provider_cdm.client import session as session_module
+from airflow_provider_cdm.client import auth, errors, transport
 from airflow_provider_cdm.client.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
@@ -180,7 +179,7 @@ STUBBORN: dict[str, Say] = {
 @pytest.mark.parametrize("what", ENDLESS)
 def test_endless(what: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of any length takes a bounded amount of memory, and is refused as our error."""
-    monkeypatch.setattr(session_module, "BODY_LIMIT", LIMIT)
+    monkeypatch.setattr(transport, "BODY_LIMIT", LIMIT)
     tracemalloc.start()
     try:
         came = settle(wire, ENDLESS[what])
@@ -192,24 +191,11 @@ def test_endless(what: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None
     assert peak < 8 * LIMIT
 
 
-#: Of those, what is borne for ever so far: the limit is looked at between two reads, and one read
-#: goes on as long as any byte comes in time.
-BORNE = [what for what in STUBBORN if what != "chunks"]
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        pytest.param(what, marks=pytest.mark.xfail(strict=True, reason="one read has no end"))
-        if what in BORNE
-        else what
-        for what in STUBBORN
-    ],
-)
+@pytest.mark.parametrize("what", STUBBORN)
 def test_stubborn(what: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that trickles in is given up, whichever part of it does."""
-    monkeypatch.setattr(session_module, "EXCHANGE_LIMIT", 0.5)
-    came = settle(wire, STUBBORN[what], patience=3 if what in BORNE else PATIENCE)
+    monkeypatch.setattr(transport, "EXCHANGE_LIMIT", 0.5)
+    came = settle(wire, STUBBORN[what])
     assert isinstance(came, errors.CdmUnavailable)
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_cdm.client import session as session_module
+from airflow_provider_cdm.client import transport
 from airflow_provider_cdm.client.messages import Request, Response, TransportError, ask
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
@@ -246,7 +246,7 @@ def test_proxy_gets_the_request(server: RudeServer, put: Put) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "value", "reason"),
-    [("BODY_LIMIT", 1, "longer than 1 bytes"), ("EXCHANGE_LIMIT", -1.0, "took longer than")],
+    [("BODY_LIMIT", 1, "longer than 1 bytes"), ("EXCHANGE_LIMIT", 0.0, "took longer than")],
 )
 def test_endless_answers(
     limit: str,
@@ -257,7 +257,7 @@ def test_endless_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An answer that is too long, in bytes or in time, is not read to its end."""
-    monkeypatch.setattr(session_module, limit, value)
+    monkeypatch.setattr(transport, limit, value)
     server.answer(OK)
     with pytest.raises(TransportError, match=reason) as caught:
         put(f"http://{server.address}/start")

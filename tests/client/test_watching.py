@@ -1,4 +1,4 @@
-"""The watch in virtual time: whatever happens, every wait ends once, rightly, and within the budget."""
+"""The watch in virtual time: whatever happens, every wait ends once, rightly, within the budget."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def check(waiter: Waiter, cluster: PlayedCluster) -> str:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stories)
 def test_every_wait_ends_once_and_rightly(story: Story) -> None:
-    """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no verdict is wrong."""
+    """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no wrong verdict."""
     stage, cluster = play(story)
     for waiter in stage.waiters:
         event(check(waiter, cluster))

@@ -17,7 +17,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_cdm.client import session
+from airflow_provider_cdm.client import transport
 from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.operators import CdmStartJobOperator
 
@@ -116,7 +116,7 @@ _POINTS: dict[str, Callable[[Strike], None]] = {
     "after the baseline": lambda kill: _around(Journal, "save", _intent, before=kill),
     "after the intent": lambda kill: _around(Journal, "save", _intent, after=kill),
     # The server has answered, so the job runs; the answer is still in the socket.
-    "after the start": lambda kill: _around(session, "_read", _start, before=kill),
+    "after the start": lambda kill: _around(transport, "read", _start, before=kill),
     "after the answer": lambda kill: _around(Journal, "save", _known, before=kill),
     "after the record": lambda kill: _around(Journal, "save", _known, after=kill),
     "after the end": lambda kill: _around(Journal, "conclude", _always, before=kill),
