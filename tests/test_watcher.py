@@ -29,7 +29,10 @@ from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
 from airflow_provider_cdm.watcher import Watcher, watching
 
 JOB = "orders"
-TWO_CLUSTERS = {"clusters": [{"id": "first"}, {"id": "second"}]}
+TWO_CLUSTERS = {
+    "quotas": "documented",
+    "clusters": [{"name": "one", "id": "first"}, {"name": "two", "id": "second"}],
+}
 
 
 @pytest.fixture
@@ -105,13 +108,390 @@ def test_many_waits_keep_within_the_quota(sim: CdmSimulator, cdm_default: dict[s
     assert refused(sim) == 0
     # Each asked for every 30 s would be 6,500 calls and an hour of the quota.
     assert asked(sim).total() < 1500
-    assert asked(sim)["show_job"] > 0
+    assert asked(sim)["list_jobs"] > 0
 
 
-def test_zz(sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock) -> None:
-    import time
-    for n in (30, 100, 1000):
+@pytest.mark.parametrize("config", [TWO_CLUSTERS])
+def test_clusters_of_one_user_share_the_quota(
+    sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """Two clusters are watched by one user, whose quota they share without a 429."""
+    triggers = started(sim, 150, "first") + started(sim, 150, "second")
+    assert statuses(triggers) == {"SUCCEEDED": 300}
+    assert refused(sim) == 0
+    busiest = max(asked_in_a_minute(sim, "status"), asked_in_a_minute(sim, "list_jobs"))
+    assert busiest <= 100
+
+
+def asked_in_a_minute(sim: CdmSimulator, route: str) -> int:
+    """The most calls of a route in any minute."""
+    times = sorted(request.at for request in sim.requests if request.route == route)
+    return max(sum(begin <= at < begin + 60 for at in times) for begin in times)
+
+
+@pytest.mark.parametrize("config", [{"quotas": {"status": 30, "list_jobs": 30}}])
+def test_a_smaller_quota_is_learnt(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """Where CDM allows less than documented, the watcher slows down and nobody fails."""
+    assert statuses(started(sim, 60, seconds=1800)) == {"SUCCEEDED": 60}
+    assert 0 < refused(sim) < asked(sim).total() / 10
+
+
+def test_the_limit_of_the_connection_holds(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``requests_per_minute`` of the connection is the limit for each kind of call."""
+    connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 12}}
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    assert statuses(started(sim, 20)) == {"SUCCEEDED": 20}
+    assert asked_in_a_minute(sim, "status") <= 12
+
+
+def test_waits_on_one_job_share_calls(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """Ten waits for the same run cost what one costs."""
+    (trigger,) = started(sim, 1)
+    calls = []
+    for count in (1, 10):
         sim.reset()
-        b = time.time(); v = clock.now()
-        print(statuses(started(sim, n)), asked(sim), refused(sim), time.time() - b, clock.now() - v)
-    assert 0
+        (trigger,) = started(sim, 1)
+        path, arguments = trigger.serialize()
+        assert statuses([CdmSubmissionTrigger(**arguments) for _ in range(count)]) == {
+            "SUCCEEDED": count
+        }
+        calls.append(asked(sim).total())
+    assert calls[0] == calls[1]
+
+
+def test_batch_jobs_have_a_listing_of_their_own(
+    sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """Whole-database jobs are found in the listing of their type."""
+    assert statuses(started(sim, 60, type="BATCH_JOB")) == {"SUCCEEDED": 60}
+    types = Counter(each.query.get("jobType") for each in sim.requests if "all" in each.path)
+    assert types["BATCH_JOB"] > types["NORMAL_JOB"] > 0
+
+
+def test_a_listing_ends_nothing(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A listing that shows every job as failed is looked into, and believed by nobody."""
+    triggers = started(sim, 40)
+    jobs = [{"name": trigger.job_name, "status": "FAILED"} for trigger in triggers]
+    sim.fail("list_jobs", "body", times=None, body={"total": 40, "jobs": jobs})
+    assert statuses(triggers) == {"SUCCEEDED": 40}
+    assert asked(sim)["list_jobs"] > 0
+
+
+@pytest.mark.parametrize("answer", ["status", "body", "drop"])
+def test_without_listings(answer: Any, sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """Where jobs cannot be listed, they are asked for one by one."""
+    settings = {"status": {"status": 403}, "body": {"body": "<html>"}, "drop": {}}[answer]
+    triggers = started(sim, 40)
+    sim.fail("list_jobs", answer, times=None, **settings)
+    assert statuses(triggers) == {"SUCCEEDED": 40}
+    assert asked(sim)["list_jobs"] < 20
+
+
+def test_one_broken_job_disturbs_nobody(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A job whose status cannot be read ends as unavailable, and the others end as they end."""
+    triggers = started(sim, 5, seconds=3000)
+    sim.fail("status", "status", times=None, status=500, job=triggers[0].job_name)
+    assert statuses(triggers) == {"SUCCEEDED": 4, "CdmUnavailable": 1}
+
+
+@pytest.mark.parametrize("config", [TWO_CLUSTERS])
+def test_one_sick_cluster_disturbs_nobody(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """While a cluster answers nothing, waits on another one of the same user go on as ever."""
+    sick, well = started(sim, 30, "first", seconds=3000), started(sim, 30, "second", seconds=3000)
+    for trigger in sick:
+        trigger.job_name = trigger.job_name.replace(JOB, "sick")
+        sim.add_job(trigger.job_name, "first", seconds=3000)
+        sim.start(trigger.job_name, "first")
+        sim.fail("status", "status", times=None, status=503, job=trigger.job_name)
+    assert statuses(well + sick) == {"SUCCEEDED": 30, "CdmUnavailable": 30}
+    # It is probed, not hammered: ten minutes of asking cost less than two calls for each wait.
+    failed = [request for request in sim.requests if request.fault is not None]
+    assert len(failed) < 2 * len(sick) + 60
+
+
+def test_one_hanging_call_disturbs_nobody(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine waits end while the call for the tenth job is still without an answer."""
+    triggers = started(sim, 10, seconds=60)
+    sim.fail("status", "hang", times=None, job=triggers[0].job_name)
+
+    async def others() -> int:
+        waits = [asyncio.ensure_future(anext(each.run())) for each in triggers]  # type: ignore[arg-type]
+        await asyncio.wait(waits[1:])
+        done = sum(wait.done() for wait in waits)
+        waits[0].cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waits[0]
+        return done
+
+    assert asyncio.run(others()) == 9
+
+
+def test_an_outage_ends_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """After ten minutes without an answer all waits end as unavailable, long before a look each."""
+    triggers = started(sim, 200, seconds=5000)
+    begin = sim.clock.now()
+    sim.fail("*", "status", times=None, status=503)
+    assert statuses(triggers) == {"CdmUnavailable": 200}
+    assert 600 <= sim.clock.now() - begin < 700
+
+
+def test_unknown_runs_are_found(
+    sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock
+) -> None:
+    """Waits that know no run yet find it through the history, each the first since its instant."""
+    began = int(clock.now() * 1000)
+    triggers = []
+    for number in range(30):
+        name = f"{JOB}_{number}"
+        sim.add_job(name, outcomes=["SUCCEEDED", "FAILED"], seconds=40)
+        triggers.append(
+            CdmSubmissionTrigger(
+                job_name=name, cluster_id=sim.cluster_id, started_after=began, deadline=began + 9e3
+            )
+        )
+
+    def start() -> None:
+        for number in range(30):
+            due = 60 + 10 * number
+            runs = len(sim.runs(f"{JOB}_{number}"))
+            if clock.now() * 1000 >= began + due * 1000 * (1 + 9 * runs) and runs < 2:
+                sim.start(f"{JOB}_{number}")
+
+    clock.subscribe(start)
+    assert statuses(triggers) == {"SUCCEEDED": 30}
+
+
+def test_a_run_is_looked_at_once_a_minute_at_least(
+    sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """With few waits ``poll_interval`` is kept, with or without listings beside."""
+    (trigger,) = started(sim, 1, seconds=1800)
+    statuses([trigger])
+    looks = [request.at for request in sim.requests if request.route == "status"]
+    gaps = [later - earlier for earlier, later in zip(looks, looks[1:], strict=False)]
+    assert max(gaps) <= 33
+    assert 60 <= len(looks) <= 75
+
+
+def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """Waits may join while others leave; when none is left, nothing of the watcher is."""
+    triggers = started(sim, 20, seconds=100_000)
+
+    async def play() -> list[Watcher]:
+        watchers = []
+        for _ in range(3):
+            waits = [asyncio.ensure_future(anext(each.run())) for each in triggers]  # type: ignore[arg-type]
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                watchers += open_watchers()
+                for wait in waits[::2]:
+                    wait.cancel()
+            for wait in waits:
+                wait.cancel()
+            assert await asyncio.wait(waits)
+            assert open_watchers() == []
+        return watchers
+
+    found = set(asyncio.run(play()))
+    assert len(found) == 3
+    assert all(each.closed for each in found)
+    assert [thread for thread in threading.enumerate() if "cdm-watcher" in thread.name] == []
+
+
+def open_watchers() -> list[Watcher]:
+    """The watchers of the running loop."""
+    mine = watcher_module._watchers.get(asyncio.get_running_loop(), {})
+    return list(mine.values())
+
+
+@pytest.fixture
+def session(make_session: Callable[..., CdmSession]) -> CdmSession:
+    """A session that a watcher can use."""
+    return make_session()
+
+
+def wait_for(watcher: Watcher, trigger: CdmSubmissionTrigger, **more: Any) -> Any:
+    """Wait as a trigger does."""
+    run = RunRef(trigger.cluster_id, trigger.job_name, trigger.submission_id)
+    return watcher.wait(Follower(run), poll_interval=30, **more)
+
+
+def test_lines_about_a_wait_go_to_its_own_log(sim: CdmSimulator, session: CdmSession) -> None:
+    """Airflow tells logs apart by context, so each look is reported in the context of its wait."""
+    whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="nobody")
+    heard: list[tuple[str, str]] = []
+    triggers = started(sim, 30)
+
+    async def one(watcher: Watcher, trigger: CdmSubmissionTrigger) -> None:
+        whose.set(trigger.job_name)
+
+        def notice(seen: Submission | None) -> None:
+            if seen is not None:
+                heard.append((whose.get(), seen.job_name))
+
+        await wait_for(watcher, trigger, notice=notice)
+
+    async def all_of_them() -> None:
+        with watching(session, sim.cluster_id) as watcher:
+            await asyncio.gather(*(one(watcher, each) for each in triggers))
+
+    asyncio.run(all_of_them())
+    assert {name for name, _ in heard} == {each.job_name for each in triggers}
+    assert all(name == job for name, job in heard)
+
+
+def test_a_broken_watcher_leaves_nobody_waiting(
+    sim: CdmSimulator, session: CdmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the watcher itself fails, every wait ends with that; the next wait begins anew."""
+    first, second = started(sim, 2, seconds=60)
+
+    async def play() -> tuple[list[Any], Any]:
+        with watching(session, sim.cluster_id) as watcher:
+            with monkeypatch.context() as patch:
+                patch.setattr(watcher.watch, "tidy", lambda now: 1 // 0)
+                waits = [wait_for(watcher, each) for each in (first, second)]
+                broken = await asyncio.gather(*waits, return_exceptions=True)
+            return broken, await wait_for(watcher, first)
+
+    broken, ended = asyncio.run(play())
+    assert [type(each) for each in broken] == [errors.CdmError] * 2
+    assert "ZeroDivisionError" in str(broken[0])
+    assert ended.status == "SUCCEEDED"
+
+
+def test_a_wait_that_breaks_disturbs_nobody(sim: CdmSimulator, session: CdmSession) -> None:
+    """What a wait's own code raises ends that wait, and no other one on the same job."""
+    (trigger,) = started(sim, 1, seconds=60)
+
+    async def play() -> list[Any]:
+        with watching(session, sim.cluster_id) as watcher:
+            bad = wait_for(watcher, trigger, notice=lambda seen: 1 // 0)
+            return await asyncio.gather(bad, wait_for(watcher, trigger), return_exceptions=True)
+
+    broken, ended = asyncio.run(play())
+    assert isinstance(broken, ZeroDivisionError)
+    assert ended.status == "SUCCEEDED"
+
+
+def test_a_clock_that_is_set_back(
+    sim: CdmSimulator, cdm_default: dict[str, Any], virtual_time: Any
+) -> None:
+    """When the clock jumps back by an hour, runs are looked at all the same."""
+    real = virtual_time.options()["clock"]
+    options = {**virtual_time.options(), "clock": lambda: real() - 3600 * (real() > jump_at)}
+    jump_at = real() + 120
+    CdmHook.session_options = options
+    triggers = started(sim, 3, seconds=600)
+    begin = real()
+    assert statuses(triggers) == {"SUCCEEDED": 3}
+    assert real() - begin < 700
+
+
+def test_the_log_says_what_the_quota_allows(
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where the quota makes looks rarer than wished, that is said once."""
+    connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 3}}
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    with caplog.at_level(logging.INFO, logger="airflow_provider_cdm.watcher"):
+        statuses(started(sim, 9, seconds=1800))
+    (line, *_) = [one for one in caplog.messages if "every 30 s is wished" in one]
+    assert "9 jobs are waited for" in line
+    assert len(caplog.messages) < 8
+
+
+def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_life: Any) -> None:
+    """Airflow 3 does not enforce it while a task is deferred, so the wait ends there."""
+    sim.add_job(JOB, seconds=10_000)
+    begin = sim.clock.now()
+    with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout") as timeout:
+        task_life.run(
+            lambda: CdmStartJobOperator(
+                task_id="t",
+                job_name=JOB,
+                wait_for_completion=True,
+                deferrable=True,
+                wait_timeout=9000,
+                execution_timeout=timedelta(seconds=600),
+            )
+        )
+    assert timeout.value.submission is not None
+    assert timeout.value.submission.status == "RUNNING"
+    assert 600 - DEFERRAL_MARGIN <= sim.clock.now() - begin < 615
+    assert sim.runs(JOB)[-1].status == "RUNNING"
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_the_sensor_ends_at_its_execution_timeout(
+    soft: bool, sim: CdmSimulator, task_life: Any
+) -> None:
+    """A deferred sensor says which of its two limits it was."""
+    sim.add_job(JOB, seconds=10_000)
+    number = sim.start(JOB).submission_id
+    expected: type[Exception] = AirflowSkipException if soft else errors.CdmWaitTimeout
+    with pytest.raises(expected, match="execution_timeout"):
+        task_life.run(
+            lambda: CdmSubmissionSensor(
+                task_id="t",
+                job_name=JOB,
+                submission_id=number,
+                deferrable=True,
+                soft_fail=soft,
+                timeout=9000,
+                execution_timeout=timedelta(seconds=600),
+            )
+        )
+
+
+WAYS: dict[str, Callable[..., Any]] = {
+    "operator on the worker": lambda **more: CdmStartJobOperator(
+        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=False, **more
+    ),
+    "operator deferred": lambda **more: CdmStartJobOperator(
+        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=True, **more
+    ),
+    "sensor poke": lambda **more: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, deferrable=False, poke_interval=60, **more
+    ),
+    "sensor reschedule": lambda **more: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, mode="reschedule", poke_interval=60, **more
+    ),
+    "sensor deferred": lambda **more: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, deferrable=True, poke_interval=60, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fails", [False, True], ids=["warns", "fails"])
+def test_a_run_that_stalls(
+    fails: bool,
+    way: str,
+    sim: CdmSimulator,
+    task_life: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When nothing moves for long, the log says so once; only on request the wait ends."""
+    sim.add_job(JOB, statuses=["RUNNING"] * 50 + ["SUCCEEDED"])
+    if way.startswith("sensor"):
+        sim.start(JOB)
+
+    def run() -> Any:
+        return task_life.run(lambda: WAYS[way](stalled_after=600, fail_when_stalled=fails))
+
+    with caplog.at_level(logging.INFO):
+        if fails:
+            with pytest.raises(errors.CdmStalled, match="nothing has moved for 6"):
+                run()
+        else:
+            assert run()["status"] == "SUCCEEDED"
+            assert "nothing has moved for 6" in caplog.text
+    assert sim.runs(JOB)[-1].status == ("RUNNING" if fails else "SUCCEEDED")

@@ -68,8 +68,8 @@ class CheckUp:
             step = CREDENTIALS if error.http_status == 401 else f"{self.step}, or permission for it"
         elif isinstance(error, errors.CdmConfigError):
             step = PROJECT
-        fine = f"Fine so far: {'; '.join(self.found)}." if self.found else "Nothing worked before."
-        return f"Failed at: {step}. {error} {fine}"
+        fine = f" Fine so far: {'; '.join(self.found)}." if self.found else ""
+        return f"Failed at: {step}. {error}{fine}"
 
     def success(self) -> str:
         """Describe what was found."""

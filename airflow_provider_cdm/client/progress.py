@@ -84,7 +84,9 @@ class ProgressLog:
 
     def memory(self) -> dict[str, Any] | None:
         """What another process needs to go on, as plain JSON."""
-        return None if self._line is None else {"state": [*self._line], "moved_at": self._moved_at}
+        if self._line is None:
+            return None
+        return {"state": [*self._line], "moved_at": self._moved_at, "warned_at": self._warned_at}
 
     def recall(self, memory: dict[str, Any] | None) -> None:
         """Go on where another process left off.
@@ -93,7 +95,7 @@ class ProgressLog:
         """
         if memory:
             self._line = tuple(memory["state"])
-            self._moved_at = self._warned_at = memory["moved_at"]
+            self._moved_at, self._warned_at = memory["moved_at"], memory["warned_at"]
 
     def _check(self, seen: Submission, now: float) -> None:
         after, still = self._stall.after, now - self._moved_at
