@@ -93,6 +93,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         self.keep_job_on_failure = keep_job_on_failure
         self._wanted: Definition | None = None
         self._followed_at: float | None = None
+        self._killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the job, run it, wait for it, delete it."""
@@ -118,6 +119,11 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
             return super().execute_complete(context, event, deadline, attached_at)
         except errors.CdmOutcomeUnknown as error:
             return self._after_loss(context, error, deadline, attached_at)
+
+    def on_kill(self) -> None:
+        """Stop the run of this task and delete its job, unless ``cancel_on_kill`` is off."""
+        self._killed = True
+        super().on_kill()
 
     def _name_job(self, context: Context) -> None:
         """Check the definition, and give it the name that all attempts of this task have for it."""
@@ -213,7 +219,8 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         if followed_at is not None and session.clock() < followed_at + _KILL_LASTS:
             return self._start_and_wait(context, deadline)
         journal = Journal(context)
-        if payload := journal.read():
+        # A process may live on after its kill, and see what that has done.
+        if not self._killed and (payload := journal.read()):
             # As if no answer had come: no attempt starts it again, only a cleared task does.
             record = Record.from_payload(payload)
             journal.save(replace(record, run=None, sends=max(1, record.sends)).to_payload())

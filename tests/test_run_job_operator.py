@@ -256,6 +256,29 @@ def test_a_kill_takes_run_and_job_away(
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
+@pytest.mark.parametrize("poll_interval", [0.1, 2])
+def test_a_killed_process_that_lives_on(
+    poll_interval: float, sim: CdmSimulator, task_life: Any, rows: Any, clock: ManualClock
+) -> None:
+    """Airflow may leave a process alone after its kill; what that sees does not stop the retry."""
+    task_life.ti.max_tries = 1
+    task = migrate(poll_interval=poll_interval)
+    began = clock.now()
+    killed: list[CdmRunJobOperator] = []
+
+    def kill() -> None:
+        if not killed and clock.now() > began + 5:
+            killed.append(task)
+            task.on_kill()
+
+    clock.subscribe(kill)
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_life.run(lambda: task)
+    retried(task_life)
+    assert task_life.run(migrate)["submission_id"] == 2
+    assert (rows(), sim.jobs()) == (ROWS, [])
+
+
 def test_a_kill_that_comes_too_late(
     sim: CdmSimulator, task_life: Any, rows: Any, clock: ManualClock
 ) -> None:

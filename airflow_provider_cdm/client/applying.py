@@ -54,8 +54,7 @@ def create(flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied
         if shown is None:
             raise
         if differences := wanted.differences(shown):
-            refusal.message += " What exists differs: " + _listed(differences)
-            refusal.args = (refusal.message,)
+            refusal.tell_more(" What exists differs: " + _listed(differences))
             raise
         return Applied(UNCHANGED, unnamed=tuple(wanted.unnamed(shown)))
     return Applied(CREATED, warnings=tuple(warnings))

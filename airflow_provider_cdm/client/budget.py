@@ -163,6 +163,8 @@ class Budget:
 
     def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
         self.limit = limit
+        #: Held by the thread that asks for the user's authorisation.
+        self.granting = threading.Lock()
         self.lanes = {quota: Lane(limit, random) for quota in Quota}
 
     def lower(self, limit: int) -> None:
@@ -196,6 +198,10 @@ class Slots:
     def when(self, quota: Quota) -> float:
         """When the held slot is, epoch seconds; long ago if none is held."""
         return self._held.get(quota, 0.0)
+
+    def forget(self) -> None:
+        """Hold none any more."""
+        self._held.clear()
 
     def use(self, quota: Quota) -> float:
         """Let a call be made in the held slot; returns the slot."""

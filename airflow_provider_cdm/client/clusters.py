@@ -26,6 +26,8 @@ _STATES = {
 STATES = tuple(_STATES.values())
 #: States that end only when a person acts.
 DEAD_ENDS = ("failed", "creation failed", "frozen")
+#: Longest texts that are kept of a cluster, in characters.
+_NAME_LIMIT, _REASONS_LIMIT = 200, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,11 @@ class Cluster:
         if isinstance(status, bool) or not isinstance(status, str | int):
             raise ValueError("a cluster has no status")
         return cls(
-            cluster_id=cluster_id or str(data.get("id")),
-            name=str(data.get("name") or ""),
-            status=str(status),
+            cluster_id=cluster_id or str(data.get("id"))[:_NAME_LIMIT],
+            name=str(data.get("name") or "")[:_NAME_LIMIT],
+            status=str(status)[:_NAME_LIMIT],
             frozen=str(data.get("isFrozen")) == "1",
-            reasons="; ".join(_messages(data.get("failedReasons"))),
+            reasons="; ".join(_messages(data.get("failedReasons")))[:_REASONS_LIMIT],
         )
 
 

@@ -75,6 +75,11 @@ class CdmError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.effect_unknown = effect_unknown
 
+    def tell_more(self, text: str) -> None:
+        """Append what was found out since to the message."""
+        self.message = legible(self.message + text, MESSAGE_LIMIT)
+        self.args = (self.message,)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (type(self), self.args, dict(self.__dict__))
 

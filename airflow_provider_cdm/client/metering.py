@@ -74,6 +74,9 @@ class MeteredFlows(CdmFlows):
         key = (call.path, *(call.query or {}).items())
         if key not in errand.answers:
             try:
+                # Made for threads: one asks for a token, the others of this user wait here for it.
+                with self.budget.granting:
+                    yield from self.access.grant()
                 errand.answers[key] = yield from super(MeteredFlows, self).call(call)
                 errand.answered, errand.trouble = True, None
             except errors.CdmError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
@@ -76,16 +77,13 @@ class Schedule(Generic[J]):
         forget(job)
         return job, urgency
 
-    def shift(self, jobs: list[J], seconds: float) -> None:
-        """Move everything; for a clock that was set.
-
-        :param jobs: all jobs of this schedule.
-        """
+    def rebuild(self, jobs: Iterable[J]) -> None:
+        """Begin anew with these jobs, after their due instants were changed."""
         for heap in self._heaps:
             heap.clear()
         for job in jobs:
             for urgency in Urgency:
-                self.put(job, urgency, job.due[urgency] + seconds)
+                self.put(job, urgency, job.due[urgency])
 
     def _top(self, urgency: Urgency) -> float:
         heap = self._heaps[urgency]

@@ -36,8 +36,7 @@ def look(flows: CdmFlows, cluster_id: str) -> Flow[Cluster]:
         except errors.CdmError:
             raise error from None
         names = ", ".join(f"{one.cluster_id} ({one.name})" for one in known) or "none"
-        error.message += f" Clusters of this project: {names}."
-        error.args = (error.message,)
+        error.tell_more(f" Clusters of this project: {names}.")
         raise
 
 

@@ -113,6 +113,14 @@ class Job:
         unknown = any(not wait.follower.run.known for wait in self.waits)
         self.quota = Quota.HISTORY if unknown else Quota.STATUS
 
+    def shift(self, seconds: float) -> None:
+        """Move all its instants, since the clock was set."""
+        self.due = [due + seconds for due in self.due]
+        self.joined_at += seconds
+        self.tried_at += seconds
+        self.listed_at += seconds
+        self.seen_at += seconds
+
     @property
     def listable(self) -> bool:
         """Whether a listing may stand for a look: the job shows there, and nothing is odd."""

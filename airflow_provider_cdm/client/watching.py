@@ -178,10 +178,13 @@ class Watch:
 
     def rewind(self, seconds: float) -> None:
         """Have everything due some seconds earlier, since the clock was set back; no deadline."""
+        for job in self.jobs.values():
+            job.shift(-seconds)
         for quota, schedule in self._schedules.items():
-            schedule.shift([job for job in self.jobs.values() if job.quota is quota], -seconds)
+            schedule.rebuild(job for job in self.jobs.values() if job.quota is quota)
         self._outage.probe_at -= seconds
         self.rounds.off_until -= seconds
+        self._slots.forget()
 
     # What to do next
 

@@ -44,10 +44,50 @@ def _samples(name: str) -> list[Sample]:
     return [Sample(row.get("status", 200), row.get("body", row.get("raw"))) for row in rows]
 
 
-#: Documented answers by route; "errors" are those of all routes.
+_INPUTS = [{"name": "n.table", "value": "t%20u"}, {"name": "n.password", "value": ""}]
+_CONFIG = {"configs": [{"name": "n", "inputs": _INPUTS, "id": 1}], "extended-configs": {}}
+_JOB = {
+    "name": "j",
+    "job_type": "NORMAL_JOB",
+    "from-link-name": "l",
+    "from-config-values": _CONFIG,
+    "status": "RUNNING",
+    "execute_create_date": 1536905778725,
+    "enabled": True,
+}
+_LINK = {"name": "l", "connector-name": "generic-jdbc-connector", "link-config-values": _CONFIG}
+_CLUSTER = {
+    "id": "c",
+    "name": "mine",
+    "status": "300",
+    "statusDetail": "Normal",
+    "isFrozen": "0",
+    "actionProgress": {"CREATING": "29%"},
+    "failedReasons": {"CREATE": {"errorCode": "CDM.1", "errorMsg": "no quota"}},
+    "instances": [{"id": "i", "status": "200", "flavor": {"id": "f"}}],
+}
+_VALIDATED = {"name": "j", "validation-result": [{"message": "slow", "status": "WARNING"}, {}]}
+#: Documented answers by the names of operations; "errors" are those of all.
 SAMPLES: dict[str, list[Sample]] = {
-    **{name: _samples(name) for name in ("start", "status", "submissions", "stop", "errors")},
-    "show_job": [Sample(200, {"jobs": [{"name": "j", "job_type": "NORMAL_JOB"}], "total": 0})],
+    "start_job": _samples("start"),
+    "job_status": _samples("status"),
+    "submissions": _samples("submissions"),
+    "stop_job": _samples("stop"),
+    "show_job": [Sample(200, {"jobs": [_JOB], "total": 0, "page_no": 1, "page_size": 10})],
+    "show": [
+        Sample(200, {"jobs": [_JOB]}),
+        Sample(200, {"links": [_LINK], "fromTo-unMapping": {}}),
+    ],
+    "create": [Sample(200, _VALIDATED)],
+    "update": [Sample(200, _VALIDATED)],
+    "list_jobs": [
+        Sample(200, {"total": 2, "jobs": [_JOB, {**_JOB, "name": "k", "status": "NEW"}]})
+    ],
+    "list_clusters": [Sample(200, {"clusters": [_CLUSTER]})],
+    "show_cluster": [Sample(200, _CLUSTER), Sample(200, {**_CLUSTER, "status": 200})],
+    "start_cluster": [Sample(200, {"jobId": ["ff8080815e59d92d015e5b27ccb0004d"]})],
+    "stop_cluster": [Sample(200, {"jobId": "ff8080815e59d92d015e5b27ccb0004d"})],
+    "errors": _samples("errors"),
     "iam": [Sample(201, TOKEN_BODY), Sample(200, PROJECTS_BODY)],
 }
 _EVERYTHING = [sample for samples in SAMPLES.values() for sample in samples]

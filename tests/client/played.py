@@ -78,9 +78,7 @@ class Server:
                 self.steps += 1
                 assert self.steps < 2_000, "this never ends"
                 if isinstance(step, Request):
-                    answer = self._answer(step)
-                    throws = isinstance(answer, TransportError)
-                    step = flow.throw(answer) if throws else flow.send(answer)
+                    step = _go_on(flow, self._answer(step))
                 elif isinstance(step, Save):
                     self.record = json.loads(json.dumps(step.record, allow_nan=False))
                     step = flow.send(None)
@@ -107,6 +105,10 @@ class Server:
             return Response(201, {"x-subject-token": TOKEN}, json.dumps(TOKEN_BODY).encode())
         run = {"status": "SUCCEEDED", "submission-id": 5, "creation-date": CREATED}
         return Response(200, {}, json.dumps({"submissions": [run], "total": 1}).encode())
+
+
+def _go_on(flow: Flow[Any], answer: Answer) -> Any:
+    return flow.throw(answer) if isinstance(answer, TransportError) else flow.send(answer)
 
 
 def _sendable(request: Request) -> None:

@@ -24,7 +24,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm import client
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import applying, errors, switching
+from airflow_provider_cdm.client.checkup import CheckUp
 from airflow_provider_cdm.client.definitions import JOB, LINK, Definition
 from airflow_provider_cdm.client.endpoints import Call
 from airflow_provider_cdm.client.flows import CdmFlows
@@ -55,7 +56,6 @@ ARGUMENTS: dict[str, list[Any]] = {
     "page_no": [1],
     "variables": [{"dt": "2025-01-01"}],
 }
-SAMPLES_OF = {"start_job": "start", "job_status": "status", "stop_job": "stop"}
 
 
 def _calls() -> Iterator[tuple[str, str, Visit]]:
@@ -76,7 +76,7 @@ def _ways_to_call(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[s
     names = [each for each in parameters if each in ARGUMENTS]
     for values in itertools.product(*(ARGUMENTS[each] for each in names)):
         call = make(**dict(zip(names, values, strict=True)))
-        yield call.operation, SAMPLES_OF.get(name, name), functools.partial(_call, call)
+        yield call.operation, name, functools.partial(_call, call)
 
 
 def _call(call: Call[Any], flows: CdmFlows) -> Flow[Any]:
@@ -105,10 +105,29 @@ FLOWS: dict[str, Visit] = {
     "follow a run": _follow(OURS),
     "discover a run": _follow(RunRef("c", "j")),
     "start once": lambda flows: start_once(flows, ORDER, None, StartPolicy()),
+    "apply a job": lambda flows: applying.apply(flows, "c", Definition(JOB, _JOB)),
+    "apply a link": lambda flows: applying.apply(flows, "c", Definition(LINK, _LINK)),
+    "discard a job": lambda flows: applying.discard(flows, OURS, deadline=BEGIN + 60),
+    "name busy jobs": lambda flows: switching.busy_jobs(flows, "c"),
+    "wait for a cluster": lambda flows: switching.ClusterWatch("c", ["normal"]).wait(
+        flows, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)
+    ),
+    "check a connection": lambda flows: CheckUp(flows).run(),
+}
+#: The operation whose answers the flow reads first, if not the status of a job.
+READS = {
+    "find the first run": "submissions",
+    "discover a run": "submissions",
+    "start once": "start_job",
+    "apply a job": "show_job",
+    "apply a link": "show",
+    "name busy jobs": "list_jobs",
+    "wait for a cluster": "show_cluster",
+    "check a connection": "list_clusters",
 }
 #: By name: what is done, and the documented answers to begin with.
 VISITS = {name: (visit, route) for name, route, visit in _calls()}
-VISITS |= {name: (visit, "status") for name, visit in FLOWS.items()}
+VISITS |= {name: (visit, READS.get(name, "job_status")) for name, visit in FLOWS.items()}
 
 # How many
 
@@ -266,3 +285,12 @@ def _token_for_project(number: str) -> Response:
 def test_found_by_fuzzing(who: str, route: str, answer: Response) -> None:
     """What was once let through, or broke with an error that is not ours, or spoilt a log."""
     _check(Server([answer], route), FLOWS["follow a run"], WHO[who])
+
+
+def test_long_lists_are_cut() -> None:
+    """An error that lists what the server has besides is of bounded length all the same."""
+    clusters = [{"id": f"c{n}", "name": "w" * 20_000, "status": "200"} for n in range(500)]
+    drawn = [Response(404), Response(200, {}, json.dumps({"clusters": clusters}).encode())]
+    with pytest.raises(errors.CdmNotFound, match="Clusters of this project: c0") as caught:
+        Server(drawn, "/v1.1/").play(FLOWS["wait for a cluster"], WHO["password"])
+    sound_error(caught.value)

@@ -66,8 +66,7 @@ class Wire:
 
     def _serve(self, connection: socket.socket) -> None:
         self._open.add(connection)
-        with connection, suppress(OSError, ValueError):
-            reader = connection.makefile("rb")
+        with suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
             length = 0
             while (line := reader.readline()).strip():
                 name, _, value = line.partition(b":")
@@ -227,7 +226,7 @@ _HEADS += [
 @st.composite
 def _bytes(draw: st.DrawFn) -> bytes:
     """An answer on the wire, with anything wrong."""
-    answer: Answer = draw(answers("status"))
+    answer: Answer = draw(answers("job_status"))
     body = getattr(answer, "body", b"")
     packed = draw(st.integers(0, 9))
     if packed == 0:
