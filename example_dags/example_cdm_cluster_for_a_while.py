@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from airflow_provider_cdm.cluster_operators import CdmStartClusterOperator, CdmStopClusterOperator
-from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.operators import (
+    CdmStartClusterOperator,
+    CdmStartJobOperator,
+    CdmStopClusterOperator,
+)
 
 with DAG(
     dag_id="example_cdm_cluster_for_a_while",

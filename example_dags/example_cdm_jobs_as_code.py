@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from airflow_provider_cdm.job_operators import CdmApplyJobOperator
-from airflow_provider_cdm.link_operators import CdmApplyLinkOperator
-from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.operators import (
+    CdmApplyJobOperator,
+    CdmApplyLinkOperator,
+    CdmStartJobOperator,
+)
 
 with DAG(
     dag_id="example_cdm_jobs_as_code",

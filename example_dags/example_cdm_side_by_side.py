@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
-from airflow_provider_cdm.run_job_operator import CdmRunJobOperator
+from airflow_provider_cdm.operators import CdmRunJobOperator
 
 with DAG(
     dag_id="example_cdm_side_by_side",

@@ -65,18 +65,18 @@ FACE_ORDER = [
     "journal",
     "links",
     "hooks",
-    "operator_base",
-    "job_operators",
-    "link_operators",
     "cluster_trigger",
-    "cluster_operators",
-    "cluster_sensor",
     "watcher",
     "triggers",
     "run_job_trigger",
-    "operators",
-    "run_job_operator",
-    "sensors",
+    "operators.base",
+    "operators.jobs",
+    "operators.links",
+    "operators.clusters",
+    "operators.start",
+    "operators.run_job",
+    "sensors.cluster",
+    "sensors.submission",
 ]
 
 
@@ -115,9 +115,9 @@ def _objection(module: str, name: str) -> str | None:
         return "simulator and the rest share no code"
     if part.startswith("client."):
         return _against_order(part.removeprefix("client."), target, "client.", CLIENT_ORDER)
-    if part in FACE_ORDER and not target.startswith("client"):
-        return _against_order(part, target, "", FACE_ORDER)
-    return None
+    if part.startswith("simulator") or target.startswith("client"):
+        return None
+    return _against_order(part, target, "", FACE_ORDER)
 
 
 def _against_order(own: str, target: str, prefix: str, order: list[str]) -> str | None:
@@ -125,7 +125,8 @@ def _against_order(own: str, target: str, prefix: str, order: list[str]) -> str 
         return None
     if not target.startswith(prefix):
         return "the client knows nothing of Airflow"
-    name = target.removeprefix(prefix).split(".")[0]
+    name = target.removeprefix(prefix)
+    name = next((each for each in order if f"{name}.".startswith(f"{each}.")), name)
     if own not in order or name not in order:
         return f"{own} or {name} has no place in the order yet"
     return None if order.index(name) < order.index(own) else f"{name} stands above {own}"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.cluster_operators import CdmStartClusterOperator, CdmStopClusterOperator
-from airflow_provider_cdm.cluster_sensor import CdmClusterSensor
 from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
+from airflow_provider_cdm.operators import CdmStartClusterOperator, CdmStopClusterOperator
+from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 JOB = "orders"

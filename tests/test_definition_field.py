@@ -13,9 +13,12 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.definitions import WITHHELD
-from airflow_provider_cdm.job_operators import CdmApplyJobOperator, CdmCreateJobOperator
-from airflow_provider_cdm.link_operators import CdmApplyLinkOperator
-from airflow_provider_cdm.run_job_operator import CdmRunJobOperator
+from airflow_provider_cdm.operators import (
+    CdmApplyJobOperator,
+    CdmApplyLinkOperator,
+    CdmCreateJobOperator,
+    CdmRunJobOperator,
+)
 
 CONTEXT: Any = {"ds": "2025-01-02", "secret": "pa55word", "name": "orders"}
 LINK_FILE = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.job_operators import (
+from airflow_provider_cdm.operators import (
     CdmApplyJobOperator,
     CdmCreateJobOperator,
     CdmDeleteJobOperator,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.link_operators import CdmApplyLinkOperator, CdmDeleteLinkOperator
+from airflow_provider_cdm.operators import CdmApplyLinkOperator, CdmDeleteLinkOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 
 LINK = "warehouse"

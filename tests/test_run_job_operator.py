@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.journal import Notebook
-from airflow_provider_cdm.run_job_operator import CdmRunJobOperator
+from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.run_job_trigger import CdmOwnJobTrigger
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 

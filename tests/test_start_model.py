@@ -220,7 +220,9 @@ class Task:
         order = Order(
             "p", "c", JOB, {"task": str(self.number)}, str(self.generation), self.if_running
         )
-        settings = Settings("http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p")
+        settings = Settings(
+            "http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p"
+        )
         exchanger = Exchanger(RetryPolicy(attempts=3), lambda: world.now, world.rng.random)
         flows = CdmFlows(settings, Nobody(settings, exchanger), exchanger)
         for _ in range(200):

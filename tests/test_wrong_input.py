@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.cluster_operators import CdmStartClusterOperator, CdmStopClusterOperator
-from airflow_provider_cdm.cluster_sensor import CdmClusterSensor
-from airflow_provider_cdm.job_operators import (
+from airflow_provider_cdm.operators import (
     CdmApplyJobOperator,
+    CdmApplyLinkOperator,
     CdmCreateJobOperator,
     CdmDeleteJobOperator,
+    CdmDeleteLinkOperator,
+    CdmRunJobOperator,
+    CdmStartClusterOperator,
+    CdmStopClusterOperator,
     CdmStopJobOperator,
     CdmUpdateJobOperator,
 )
-from airflow_provider_cdm.link_operators import CdmApplyLinkOperator, CdmDeleteLinkOperator
-from airflow_provider_cdm.run_job_operator import CdmRunJobOperator
+from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator
 
 BLOCK = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": "b"}]}]}

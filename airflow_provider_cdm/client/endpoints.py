@@ -48,7 +48,7 @@ class Call(Generic[T]):
     def target(self, project_id: str) -> str:
         """Path and query for one project."""
         query = f"?{urlencode(self.query, quote_via=quote)}" if self.query else ""
-        return f"/v1.1/{_segment(project_id)}{self.path}{query}"
+        return f"/v1.1/{segment(project_id)}{self.path}{query}"
 
     def payload(self) -> bytes | None:
         """The body on the wire."""
@@ -124,7 +124,7 @@ def submissions(cluster_id: str, job_name: str) -> Call[History]:
     """
 
     def parse(response: Response, call: Call[History]) -> History:
-        total = _json_object(response, call).get("total")
+        total = json_object(response, call).get("total")
         return History(
             newest_first(_submissions(response, call, cluster_id, job_name)),
             total if isinstance(total, int) else None,
@@ -133,7 +133,7 @@ def submissions(cluster_id: str, job_name: str) -> Call[History]:
     return Call(
         operation=f"read the runs of job {job_name!r} in cluster {cluster_id}",
         method="GET",
-        path=f"/clusters/{_segment(cluster_id)}/cdm/submissions",
+        path=f"/clusters/{segment(cluster_id)}/cdm/submissions",
         query={"jname": job_name},
         parse=parse,
         quota=Quota.HISTORY,
@@ -150,7 +150,7 @@ def stop_job(cluster_id: str, job_name: str) -> Call[None]:
     def parse(response: Response, call: Call[None]) -> None:
         if not response.body.strip():
             return
-        data = _json_object(response, call)
+        data = json_object(response, call)
         if texts := failures.validation_messages(data.get("validation-result")):
             raise failures.refused(response, call.operation, texts)
 
@@ -173,7 +173,7 @@ def show_job(cluster_id: str, job_name: str) -> Call[dict[str, Any]]:
         )
 
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
-        jobs = _json_object(response, call).get("jobs")
+        jobs = json_object(response, call).get("jobs")
         if not isinstance(jobs, list) or not jobs or not isinstance(jobs[0], dict):
             raise failures.bad_response(response, call.operation, "the answer holds no job")
         return jobs[0]
@@ -202,7 +202,7 @@ def list_jobs(
     """
 
     def parse(response: Response, call: Call[JobPage]) -> JobPage:
-        data = _json_object(response, call)
+        data = json_object(response, call)
         jobs, total = data.get("jobs"), data.get("total")
         if not isinstance(jobs, list):
             raise failures.bad_response(response, call.operation, "the answer has no jobs")
@@ -224,15 +224,20 @@ def list_jobs(
 
 
 def _job_path(cluster_id: str, job_name: str) -> str:
-    return f"/clusters/{_segment(cluster_id)}/cdm/job/{_segment(job_name)}"
+    return f"/clusters/{segment(cluster_id)}/cdm/job/{segment(job_name)}"
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
+    """Percent-encode a name, as one segment of a path."""
     # "." and ".." would be taken for directories by every hop on the way.
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
-def _json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
+def json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
+    """Read the body of an answer.
+
+    :raises CdmBadResponse: when it is no JSON object.
+    """
     if not response.body.strip():
         raise failures.bad_response(response, call.operation, "the answer is empty")
     try:
@@ -247,7 +252,7 @@ def _json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
 def _submissions(
     response: Response, call: Call[Any], cluster_id: str, job_name: str
 ) -> list[Submission]:
-    found = _json_object(response, call).get("submissions")
+    found = json_object(response, call).get("submissions")
     if not isinstance(found, list):
         raise failures.bad_response(response, call.operation, "the answer has no submissions")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_cdm.client import failures
 from airflow_provider_cdm.client.clusters import Cluster
 from airflow_provider_cdm.client.definitions import JOB, Definition, Kind
-from airflow_provider_cdm.client.endpoints import Call, _json_object, _segment, show_job
+from airflow_provider_cdm.client.endpoints import Call, json_object, segment, show_job
 from airflow_provider_cdm.client.messages import Response
 
 
@@ -27,7 +27,7 @@ def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
     return Call(
         operation=f"create {kind.noun} {definition.name!r} in cluster {cluster_id}",
         method="POST",
-        path=f"/clusters/{_segment(cluster_id)}/cdm/{kind.noun}",
+        path=f"/clusters/{segment(cluster_id)}/cdm/{kind.noun}",
         parse=_validated,
         body=definition.body,
     )
@@ -54,7 +54,7 @@ def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
         return show_job(cluster_id, name)
 
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
-        found = _json_object(response, call).get(kind.plural)
+        found = json_object(response, call).get(kind.plural)
         if not isinstance(found, list) or not found or not isinstance(found[0], dict):
             raise failures.bad_response(
                 response, call.operation, f"the answer holds no {kind.noun}"
@@ -83,7 +83,7 @@ def list_clusters() -> Call[list[Cluster]]:
     """Read all clusters of the project: ``GET /clusters``."""
 
     def parse(response: Response, call: Call[list[Cluster]]) -> list[Cluster]:
-        found = _json_object(response, call).get("clusters")
+        found = json_object(response, call).get("clusters")
         if not isinstance(found, list):
             raise failures.bad_response(response, call.operation, "the answer has no clusters")
         return [_cluster(response, call, one, None) for one in found]
@@ -96,9 +96,9 @@ def show_cluster(cluster_id: str) -> Call[Cluster]:
     return Call(
         operation=f"read the state of cluster {cluster_id}",
         method="GET",
-        path=f"/clusters/{_segment(cluster_id)}",
+        path=f"/clusters/{segment(cluster_id)}",
         parse=lambda response, call: _cluster(
-            response, call, _json_object(response, call), cluster_id
+            response, call, json_object(response, call), cluster_id
         ),
     )
 
@@ -128,7 +128,7 @@ def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[No
     return Call(
         operation=f"{action} cluster {cluster_id}",
         method="POST",
-        path=f"/clusters/{_segment(cluster_id)}/action",
+        path=f"/clusters/{segment(cluster_id)}/action",
         parse=lambda _response, _call: None,
         body={action: options},
         idempotent=False,
@@ -136,13 +136,13 @@ def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[No
 
 
 def _path(kind: Kind, cluster_id: str, name: str) -> str:
-    return f"/clusters/{_segment(cluster_id)}/cdm/{kind.noun}/{_segment(name)}"
+    return f"/clusters/{segment(cluster_id)}/cdm/{kind.noun}/{segment(name)}"
 
 
 def _validated(response: Response, call: Call[list[str]]) -> list[str]:
     if not response.body.strip():
         return []
-    found = _json_object(response, call).get("validation-result")
+    found = json_object(response, call).get("validation-result")
     if texts := failures.validation_messages(found):
         raise failures.refused(response, call.operation, texts)
     return failures.validation_messages(found, "WARNING")

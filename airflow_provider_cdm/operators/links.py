@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import applying, checks, drafts
 from airflow_provider_cdm.client.definitions import LINK
-from airflow_provider_cdm.operator_base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context

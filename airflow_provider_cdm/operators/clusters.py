@@ -9,7 +9,7 @@ from airflow_provider_cdm.client import checks, errors, management, switching
 from airflow_provider_cdm.client.clusters import NORMAL, STOPPED
 from airflow_provider_cdm.client.switching import ClusterWatch
 from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
-from airflow_provider_cdm.operator_base import CdmOperator
+from airflow_provider_cdm.operators.base import CdmOperator
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context

@@ -10,7 +10,7 @@ from airflow_provider_cdm.client.definitions import JOB
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import ProgressLog
-from airflow_provider_cdm.operator_base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context

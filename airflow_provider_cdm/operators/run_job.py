@@ -13,8 +13,8 @@ from airflow_provider_cdm.client.definitions import JOB
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.records import Record
 from airflow_provider_cdm.journal import Journal
-from airflow_provider_cdm.operator_base import DefinitionField
-from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.operators.base import DefinitionField
+from airflow_provider_cdm.operators.start import CdmStartJobOperator
 from airflow_provider_cdm.run_job_trigger import CdmOwnJobTrigger
 
 if TYPE_CHECKING:
