@@ -46,8 +46,8 @@ _CDM_CODES: dict[str, type[errors.CdmError]] = {
 
 _HINTS: dict[type[errors.CdmError], str] = {
     errors.CdmAuthError: (
-        "Check user, password, domain and project of the connection, and that the IAM user may use"
-        " CDM in this project."
+        "Check user, password (or access key), domain and project of the connection, and that the"
+        " IAM user may use CDM in this project."
     ),
     errors.CdmNotFound: (
         "Check the spelling of the job or link, the cluster id, project and region; with user"

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 #: Shortest piece of a secret that is recognised, in characters.
-_PIECE = 8
+_PIECE = 12
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

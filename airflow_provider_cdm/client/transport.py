@@ -22,8 +22,9 @@ from airflow_provider_cdm.client.messages import Request, Response, TransportErr
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.settings import Settings
 
-#: Bytes of an answer that are read at most; a page of a hundred jobs is far below it.
-BODY_LIMIT = 32 * 1024 * 1024
+#: Bytes of an answer that are read at most; a page of a hundred jobs is far below it. Parsed, it
+#: may take thirty times as much memory.
+BODY_LIMIT = 8 * 1024 * 1024
 #: Seconds for a whole exchange, against a server that sends a byte now and then.
 EXCHANGE_LIMIT = 300.0
 
