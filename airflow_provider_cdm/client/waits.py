@@ -43,6 +43,7 @@ class Wait:
     :param deadline: epoch seconds at which to give up.
     :param limit: the task's argument that set the deadline.
     :param context: where looks are logged from, so that the lines reach the right task's log.
+    :param joined_at: when it came, epoch seconds.
     :param asked_last: whether the look that the deadline asks for is due.
     :param over: whether it has ended, or was left.
     """
@@ -54,6 +55,7 @@ class Wait:
     deadline: float | None = None
     limit: str = "wait_timeout"
     context: Context = field(default_factory=copy_context, repr=False)
+    joined_at: float = 0.0
     asked_last: bool = False
     over: bool = False
 

@@ -83,6 +83,7 @@ class Watch:
         job = self.jobs.get(wait.job_name)
         if job is None:
             job = self.jobs[wait.job_name] = Job(wait.job_name, joined_at=now, seen_at=now)
+        wait.joined_at = now
         job.waits.append(wait)
         self._refresh(job)
         job.again = job.flying
@@ -318,9 +319,11 @@ class Watch:
         before = self._outage.probing
         lasted = self._outage.failed(error, now)
         if lasted >= self._patience.outage:
-            for job in self.jobs.values():
-                self._given_up.extend((wait, error, lasted) for wait in job.waits)
-            self._outage.over()
+            for wait in (wait for job in self.jobs.values() for wait in job.waits):
+                # Who came later has the same patience.
+                own = min(lasted, now - wait.joined_at)
+                if own >= self._patience.outage:
+                    self._given_up.append((wait, error, own))
         elif self._outage.probing and not before:
             log.warning(
                 "Cluster %s cannot be asked; %d jobs are waited for, and that goes on for up to"
@@ -355,6 +358,9 @@ class Watch:
         if not job.waits:
             forget(job)
             del self.jobs[job.name]
+            if not self.jobs:
+                # Nothing will be asked, so nothing will tell whether it goes on.
+                self._outage.over()
         elif job.quota is not quota:
             for urgency in Urgency:
                 self._put(job, urgency, job.due[urgency])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from airflow_provider_cdm.client import auth, errors
+from airflow_provider_cdm.client import auth
 from airflow_provider_cdm.client.budget import Budget
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
@@ -20,7 +20,7 @@ from airflow_provider_cdm.client.messages import Request, Response, Sleep, Trans
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.client.waits import Look, Page, Sent, Wait
+from airflow_provider_cdm.client.waits import Sent, Wait
 from airflow_provider_cdm.client.watching import Watch
 
 BEGIN = 1_735_787_045.0
@@ -107,6 +107,7 @@ class PlayedCluster:
     heard: dict[str, list[float]] = field(default_factory=dict)
     unheard: dict[str, list[float]] = field(default_factory=dict)
     unheard_all: list[float] = field(default_factory=list)
+    heard_all: list[float] = field(default_factory=list)
     took: float = 0.0
     _minute: dict[str, deque[float]] = field(default_factory=dict)
     _order: dict[str, list[PlayedJob]] = field(default_factory=dict)
@@ -125,6 +126,7 @@ class PlayedCluster:
         self.took += self.latency(kind, self.now)
         answer = self._answer(kind, name, query)
         if isinstance(answer, Response) and answer.status < 429 and answer.body[:1] == b"{":
+            self.heard_all.append(self.now)
             if kind == "status":
                 self.heard.setdefault(name, []).append(self.now)
         else:
@@ -198,6 +200,7 @@ class Waiter:
 
     job: str
     number: int | None
+    watch: Watch
     wait: Wait | None = None
     deadline: float | None = None
     joined: float = 0.0
@@ -212,28 +215,31 @@ class Waiter:
 
 
 class Play:
-    """Drives one watch, or several of one user, through virtual time.
+    """Drives watches through virtual time: one, or that of each of several triggerers.
 
-    :param clusters: what is watched.
-    :param budget: of the user.
+    :param cluster: what is watched.
+    :param budgets: one for each watch.
     """
 
     def __init__(
-        self, cluster: PlayedCluster, budget: Budget, *, random: Callable[[], float] = lambda: 0.5
+        self, cluster: PlayedCluster, *budgets: Budget, random: Callable[[], float] = lambda: 0.5
     ) -> None:
         auth.forget_everything()
         self.cluster = cluster
         self.now = 0.0
-        exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
-        place = Settings(PLACE, PLACE, PasswordCredentials("u", "p", "d"), project_id="p")
-        access = auth.access_for(place, exchanger)
-        self.watch = Watch("c", CdmFlows(place, access, exchanger), budget)
         self.waiters: list[Waiter] = []
         self.steps, self.most_steps = 0, 200_000
+        exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
+        place = Settings(PLACE, PLACE, PasswordCredentials("u", "p", "d"), project_id="p")
+        flows = CdmFlows(place, auth.access_for(place, exchanger), exchanger)
+        self.watches = [Watch("c", flows, budget) for budget in budgets]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        #: Seconds of real time that the longest step of the watch took; a loop would stand still.
-        self.longest = 0.0
+
+    @property
+    def watch(self) -> Watch:
+        """The only watch, or the first one."""
+        return self.watches[0]
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Plan something, in seconds since the begin."""
@@ -249,12 +255,14 @@ class Play:
         deadline: float | None = None,
         created_from: float = 0.0,
         know_date: bool = True,
+        watch: int = 0,
     ) -> Waiter:
         """Have somebody wait for a run, or for the first run since an instant."""
         ref = RunRef("c", job)
         if run is not None:
             ref = RunRef("c", job, run.number, run.created_ms if know_date else None)
-        waiter = Waiter(job, run.number if run else None, deadline=deadline, joined=at)
+        number = run.number if run else None
+        waiter = Waiter(job, number, self.watches[watch], deadline=deadline, joined=at)
         since = int((BEGIN + created_from) * 1000)
 
         def join() -> None:
@@ -264,7 +272,7 @@ class Play:
                 end=lambda outcome: waiter.ends.append((self.now, outcome)),
                 deadline=None if deadline is None else BEGIN + deadline,
             )
-            self.watch.join(waiter.wait, BEGIN + self.now)
+            waiter.watch.join(waiter.wait, BEGIN + self.now)
 
         self.waiters.append(waiter)
         self.at(at, join)
@@ -275,7 +283,7 @@ class Play:
 
         def go() -> None:
             if waiter.wait is not None and not waiter.ends:
-                self.watch.leave(waiter.wait)
+                waiter.watch.leave(waiter.wait)
                 waiter.left = True
 
         self.at(at, go)
@@ -283,30 +291,31 @@ class Play:
     def run(self, until: float) -> None:
         """Let time pass until an instant, or until nothing is left to happen."""
         while self.now <= until:
-            self._step()
-            upcoming = self.watch.next_event(BEGIN + self.now) - BEGIN
+            self.steps += 1
+            assert self.steps < self.most_steps, f"no end in sight at {self.now:.1f} s"
+            while self._events and self._events[0][0] <= self.now:
+                heapq.heappop(self._events)[2]()
+            upcoming = min(self._step(watch) for watch in self.watches)
+            # As a loop does: no nap is shorter than this, but what happens ends one.
+            upcoming = max(upcoming, self.now + 0.05)
             if self._events:
                 upcoming = min(upcoming, self._events[0][0])
             if upcoming == float("inf"):
                 return
-            landing = self._events[0][0] if self.watch.flying and self._events else float("inf")
-            self.now = min(max(self.now + 0.05, upcoming), max(self.now, landing))
+            self.now = max(self.now, upcoming)
 
-    def _step(self) -> None:
-        self.steps += 1
-        assert self.steps < self.most_steps, f"no end in sight at {self.now:.1f} s"
-        while self._events and self._events[0][0] <= self.now:
-            heapq.heappop(self._events)[2]()
+    def _step(self, watch: Watch) -> float:
         now = BEGIN + self.now
-        self.watch.tidy(now)
-        while (sent := self.watch.next_call(now)) is not None:
-            self._perform(sent)
+        watch.tidy(now)
+        while (sent := watch.next_call(now)) is not None:
+            self._perform(watch, sent)
+        return watch.next_event(now) - BEGIN
 
-    def _perform(self, sent: Sent) -> None:
+    def _perform(self, watch: Watch, sent: Sent) -> None:
         self.cluster.now, self.cluster.took = self.now, 0.0
         sent.perform(self._play)
         lasted = self.cluster.now - self.now + self.cluster.took
-        self.at(self.now + lasted, lambda: self.watch.landed(sent, BEGIN + self.now))
+        self.at(self.now + lasted, lambda: watch.landed(sent, BEGIN + self.now))
 
     def _play(self, flow: Any) -> Any:
         try:
@@ -334,6 +343,3 @@ def most_in_a_minute(times: list[float]) -> int:
             window.popleft()
         most = max(most, len(window))
     return most
-
-
-__all__ = ["BEGIN", "Look", "Page", "Play", "PlayedCluster", "PlayedJob", "PlayedRun", "errors"]
