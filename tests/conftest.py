@@ -76,9 +76,18 @@ def no_tokens() -> Iterator[None]:
     yield
     auth.forget_everything()
     # Airflow masks every token ever seen in a process, with one regular expression of them all.
-    with contextlib.suppress(ImportError):
-        masker = importlib.import_module("airflow.sdk._shared.secrets_masker")
-        masker._secrets_masker().reset_masker()
+    for module in _MASKERS:
+        with contextlib.suppress(ImportError):
+            masker = importlib.import_module(module)._secrets_masker()
+            masker.patterns, masker.replacer = set(), None
+
+
+#: Where the masker lives: Airflow 3.1 and later, 3.0, 2.11.
+_MASKERS = (
+    "airflow.sdk._shared.secrets_masker",
+    "airflow.sdk.execution_time.secrets_masker",
+    "airflow.utils.log.secrets_masker",
+)
 
 
 class VirtualTime:
