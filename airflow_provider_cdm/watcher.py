@@ -220,8 +220,10 @@ class Watcher:
             await asyncio.wait({self._woken}, timeout=nap)
         elif not self._woken.done():
             sleep = asyncio.ensure_future(self.session.arun(pause(nap)))
-            await asyncio.wait({self._woken, sleep}, return_when=asyncio.FIRST_COMPLETED)
-            sleep.cancel()
+            try:
+                await asyncio.wait({self._woken, sleep}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleep.cancel()
         if self._woken.done():
             self._woken = self._loop.create_future()
 
@@ -237,14 +239,14 @@ class Watcher:
         log.info(
             "Cluster %s: %d jobs are waited for. Within its quota of calls each is looked at about"
             " every %.0f s; every %.0f s is wished.",
-            *(self.watch.cluster_id, len(self.watch.jobs), allowed, wish),
+            *(self.watch.cluster_id, len(self.watch.roster.jobs), allowed, wish),
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("The watcher of cluster %s broke", self.watch.cluster_id, exc_info=error)
-        waits = [wait for job in self.watch.jobs.values() for wait in job.waits]
+        waits = [wait for job in self.watch.roster.jobs.values() for wait in job.waits]
         # The next one who joins begins anew.
         self.watch = Watch(self.watch.cluster_id, self.session.flows, self._budget)
         self._task = None

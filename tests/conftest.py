@@ -80,6 +80,7 @@ def no_tokens() -> Iterator[None]:
         with contextlib.suppress(ImportError):
             masker = importlib.import_module(module)._secrets_masker()
             masker.patterns, masker.replacer = set(), None
+            break
 
 
 #: Where the masker lives: Airflow 3.1 and later, 3.0, 2.11.

@@ -53,6 +53,7 @@ CLIENT_ORDER = [
     "schedule",
     "waits",
     "outage",
+    "roster",
     "rounds",
     "watching",
     "transport",

@@ -92,6 +92,15 @@ def payloads(triggers: list[CdmSubmissionTrigger]) -> list[Any]:
     return asyncio.run(gather())
 
 
+def in_a_task(trigger: CdmSubmissionTrigger) -> asyncio.Task[Any]:
+    """Run a trigger up to its event."""
+
+    async def event() -> Any:
+        return await anext(trigger.run())
+
+    return asyncio.ensure_future(event())
+
+
 def statuses(triggers: list[CdmSubmissionTrigger]) -> Counter[str]:
     """How the runs of triggers ended, or what the waits failed with."""
     found: Counter[str] = Counter()
@@ -155,7 +164,7 @@ def test_waits_on_one_job_share_calls(sim: CdmSimulator, cdm_default: dict[str, 
     for count in (1, 10):
         sim.reset()
         (trigger,) = started(sim, 1)
-        _, arguments = trigger.serialize()
+        arguments: dict[str, Any] = trigger.serialize()[1]
         assert statuses([CdmSubmissionTrigger(**arguments) for _ in range(count)]) == {
             "SUCCEEDED": count
         }
@@ -184,7 +193,8 @@ def test_a_listing_ends_nothing(sim: CdmSimulator, cdm_default: dict[str, Any]) 
 @pytest.mark.parametrize("answer", ["status", "body", "drop"])
 def test_without_listings(answer: Any, sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """Where jobs cannot be listed, they are asked for one by one."""
-    settings = {"status": {"status": 403}, "body": {"body": "<html>"}, "drop": {}}[answer]
+    faults: dict[str, dict[str, Any]] = {"status": {"status": 403}, "body": {"body": "<html>"}}
+    settings = faults.get(answer, {})
     triggers = started(sim, 40)
     sim.fail("list_jobs", answer, times=None, **settings)
     assert statuses(triggers) == {"SUCCEEDED": 40}
@@ -229,7 +239,7 @@ def test_one_hanging_call_disturbs_nobody(
         trigger.poll_interval = 0.05
 
     async def others() -> int:
-        waits = [asyncio.ensure_future(anext(each.run())) for each in triggers]  # type: ignore[arg-type]
+        waits = [in_a_task(each) for each in triggers]
         await asyncio.wait(waits[1:])
         done = sum(wait.done() for wait in waits)
         waits[0].cancel()
@@ -315,7 +325,7 @@ def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any])
     async def play() -> list[Watcher]:
         watchers = []
         for _ in range(3):
-            waits = [asyncio.ensure_future(anext(each.run())) for each in triggers]  # type: ignore[arg-type]
+            waits = [in_a_task(each) for each in triggers]
             for _ in range(3):
                 await asyncio.sleep(0.01)
                 watchers += open_watchers()
@@ -404,7 +414,8 @@ def test_a_wait_that_breaks_disturbs_nobody(sim: CdmSimulator, session: CdmSessi
     async def play() -> list[Any]:
         with watching(session, sim.cluster_id) as watcher:
             bad = wait_for(watcher, trigger, notice=lambda seen: 1 // 0)
-            return await asyncio.gather(bad, wait_for(watcher, trigger), return_exceptions=True)
+            both = (bad, wait_for(watcher, trigger))
+            return list(await asyncio.gather(*both, return_exceptions=True))
 
     broken, ended = asyncio.run(play())
     assert isinstance(broken, ZeroDivisionError)
@@ -418,9 +429,9 @@ def test_a_clock_that_is_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When the clock jumps back by an hour, runs are looked at all the same."""
-    real = virtual_time.options()["clock"]
-    options = {**virtual_time.options(), "clock": lambda: real() - 3600 * (real() > jump_at)}
+    real: Callable[[], float] = virtual_time.options()["clock"]
     jump_at = real() + 120
+    options = {**virtual_time.options(), "clock": lambda: real() - 3600 * (real() > jump_at)}
     monkeypatch.setattr(CdmHook, "session_options", options)
     triggers = started(sim, 3, seconds=600)
     begin = real()

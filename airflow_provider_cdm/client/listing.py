@@ -51,7 +51,9 @@ class ListedJob:
         name = data.get("name") if isinstance(data, Mapping) else None
         if not isinstance(name, str) or not name:
             raise ValueError("a job has no name")
-        return cls(name, str(data.get("status", "")), whole(data.get("execute_create_date")))
+        status = data.get("status")
+        created = whole(data.get("execute_create_date"))
+        return cls(name, status if isinstance(status, str) else "", created)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,12 @@ class Job:
         unknown = any(not wait.follower.run.known for wait in self.waits)
         self.quota = Quota.HISTORY if unknown else Quota.STATUS
 
+    def seen(self, now: float) -> None:
+        """Take note of a look that was answered, and left somebody waiting."""
+        self.failures, self.seen_at = 0, now
+        self.misled += self.hinted
+        self.hinted = False
+
     def shift(self, seconds: float) -> None:
         """Move all its instants, since the clock was set."""
         self.due = [due + seconds for due in self.due]

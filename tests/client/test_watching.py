@@ -214,7 +214,7 @@ def test_every_wait_ends_once_and_rightly(story: Story) -> None:
     stage, cluster = play(story)
     for waiter in stage.waiters:
         event(check(waiter, cluster))
-    assert stage.watch.jobs == {}
+    assert stage.watch.roster.jobs == {}
     assert stage.watch.flying == 0
     for kind, times in cluster.calls.items():
         assert most_in_a_minute(times) <= story.limit, kind

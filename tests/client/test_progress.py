@@ -1,0 +1,134 @@
+"""What people read while a run goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.progress import ProgressLog, StallPolicy, describe
+
+BEGIN = 1_735_787_045.0
+RUN = Submission("c", "orders", "RUNNING", 5, creation_date=int(BEGIN * 1000))
+
+
+class Reader:
+    """Reads the log of a run and moves the clock."""
+
+    def __init__(self, **stall: Any) -> None:
+        self.now = BEGIN
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+        self.stall = StallPolicy(**stall)
+        self.log = ProgressLog(self, lambda: self.now, self.stall)
+
+    def info(self, message: str, *values: object) -> None:
+        self.lines.append(message % values)
+
+    def warning(self, message: str, *values: object) -> None:
+        self.warnings.append(message % values)
+
+    def see(self, seconds: float, **seen: Any) -> None:
+        self.now = BEGIN + seconds
+        self.log(replace(RUN, **seen))
+
+
+def test_a_line_when_something_changed_else_one_a_minute() -> None:
+    """Every change is a line; in between there is one a minute at most."""
+    reader = Reader()
+    for seconds in range(0, 200, 10):
+        reader.see(seconds, write_rows=100 if seconds < 30 else 200)
+    assert len(reader.lines) == 4
+    assert "100 rows written" in reader.lines[0]
+    assert "200 rows written, 3.33 rows/s, created 30 s ago" in reader.lines[1]
+    assert reader.lines[2].endswith("created 90 s ago, last change 60 s ago")
+
+
+def test_nothing_seen_is_no_line() -> None:
+    """A look that saw nothing says nothing."""
+    reader = Reader()
+    reader.log(None)
+    assert reader.lines == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"progress": 45.0}, "RUNNING, 45 %, created"),
+        # Up to 1 it may be a hundredth or all of it.
+        ({"progress": 0.5}, "RUNNING, progress 0.5, created"),
+        ({"progress": -1.0}, "RUNNING, created"),
+        ({"creation_date": None}, "RUNNING"),
+        (
+            {
+                "status": "SUCCEEDED",
+                "counters": {"ROWS_READ": 7, "ROWS_WRITTEN": 6},
+                "last_update_date": int(BEGIN * 1000) + 2500,
+            },
+            "SUCCEEDED, 7 rows read, 6 rows written, took 2.5 s",
+        ),
+    ],
+)
+def test_describe(seen: dict[str, Any], words: str) -> None:
+    """A line tells the status, how far it is, and since when, as far as CDM says so."""
+    assert words in describe(replace(RUN, **seen), BEGIN + 9)
+
+
+def test_a_run_that_stalls_is_warned_about() -> None:
+    """Nothing moved for the time: a warning, and one more after as long again, until it moves."""
+    reader = Reader(after=600)
+    for seconds in range(0, 1900, 100):
+        reader.see(seconds, progress=0.1)
+    assert len(reader.warnings) == 3
+    assert "nothing has moved for 600 s" in reader.warnings[0]
+    for seconds in range(1900, 2600, 100):
+        reader.see(seconds, progress=0.2)
+    assert len(reader.warnings) == 4
+
+
+@pytest.mark.parametrize("moving", ["status", "progress", "write_rows", "update_rows"])
+def test_whatever_moves_is_no_stall(moving: str) -> None:
+    """Status, progress and rows count; dates do not, since asking may renew them."""
+    reader = Reader(after=600, fail=True)
+    for seconds in range(0, 3000, 100):
+        value: Any = seconds if moving != "status" else f"S{seconds}"
+        reader.see(seconds, **{moving: value})
+    reader.see(3000)
+    reader.see(3500, last_update_date=3500)
+    with pytest.raises(errors.CdmStalled, match="nothing has moved for 600 s"):
+        reader.see(3600, last_update_date=3600)
+
+
+def test_never_is_an_answer_too() -> None:
+    """With ``None`` nothing counts as stalled."""
+    reader = Reader(after=None, fail=True)
+    reader.see(0)
+    reader.see(1e7)
+    assert reader.warnings == []
+
+
+def test_an_ended_run_never_stalls() -> None:
+    """The end is the end, however long nothing was seen."""
+    reader = Reader(after=600, fail=True)
+    reader.see(0, status="SUCCEEDED")
+    reader.see(9000, status="SUCCEEDED")
+    assert reader.warnings == []
+
+
+def test_another_process_goes_on_counting() -> None:
+    """What a look learnt crosses from poke to poke as JSON."""
+    reader = Reader(after=600)
+    reader.see(0, progress=0.1)
+    for seconds in range(100, 1300, 100):
+        memory = json.loads(json.dumps(reader.log.memory()))
+        reader.log = ProgressLog(reader, lambda: reader.now, reader.stall)
+        reader.log.recall(memory)
+        reader.see(seconds, progress=0.1)
+    assert len(reader.warnings) == 2
+    fresh = ProgressLog(reader, lambda: reader.now)
+    fresh.recall(None)
+    assert fresh.memory() is None
