@@ -15,6 +15,7 @@ import logging
 import math
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from functools import partial
 from typing import TypeAlias
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.budget import Budget, budget_for
+from airflow_provider_cdm.client.budget import budget_for
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.messages import pause
 from airflow_provider_cdm.client.models import Submission
@@ -85,25 +86,20 @@ class Watcher:
     :param session: performs the calls; its clock and its sleep are the watcher's.
     :param cluster_id: the cluster.
     :param on_close: called when the last user has left.
-    :param budget: by default the one of the session's user.
     """
 
     def __init__(
-        self,
-        session: CdmSession,
-        cluster_id: str,
-        on_close: Callable[[], None] = lambda: None,
-        budget: Budget | None = None,
+        self, session: CdmSession, cluster_id: str, on_close: Callable[[], None] = lambda: None
     ) -> None:
         self.session = session
-        random = session.flows.exchanger.random
-        self._budget = budget or budget_for(session.settings, random)
+        self._budget = budget_for(session.settings, session.flows.exchanger.random)
         self.watch = Watch(cluster_id, session.flows, self._budget)
         self._on_close = on_close
         self._users = 0
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="cdm-watcher")
         self._doing: set[asyncio.Future[None]] = set()
+        self._done: deque[Sent] = deque()
         self._task: asyncio.Task[None] | None = None
         self._woken = self._loop.create_future()
         self._told, self._told_at = 0, -math.inf
@@ -119,15 +115,14 @@ class Watcher:
         self._users += 1
 
     def leave(self) -> None:
-        """Go out; the last one closes everything, and what threads are doing ends unseen."""
+        """Go out; the last one closes everything."""
         self._users -= 1
         if not self.closed:
             return
         self._on_close()
         if self._task is not None:
             self._task.cancel()
-        for doing in list(self._doing):
-            doing.cancel()
+        self._abandon()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.session.close()
 
@@ -182,6 +177,8 @@ class Watcher:
     async def _work(self) -> None:
         while True:
             now = self._look_at_clock()
+            while self._done:
+                self.watch.landed(self._done.popleft(), now)
             self.watch.tidy(now)
             while (sent := self.watch.next_call(now)) is not None:
                 self._send(sent)
@@ -198,16 +195,23 @@ class Watcher:
     def _send(self, sent: Sent) -> None:
         doing = self._loop.run_in_executor(self._pool, sent.perform, self.session.run)
         self._doing.add(doing)
-        doing.add_done_callback(partial(self._landed, self.watch, sent))
+        doing.add_done_callback(partial(self._landed, sent))
 
-    def _landed(self, watch: Watch, sent: Sent, doing: asyncio.Future[None]) -> None:
+    def _landed(self, sent: Sent, doing: asyncio.Future[None]) -> None:
+        # What was cancelled belongs to a watch that is no more.
         self._doing.discard(doing)
         if doing.cancelled():
             return
         if (error := doing.exception()) is not None:
             sent.broke(error)
-        watch.landed(sent, self.session.clock())
+        self._done.append(sent)
         self._wake()
+
+    def _abandon(self) -> None:
+        """What threads are doing ends unseen."""
+        for doing in list(self._doing):
+            doing.cancel()
+        self._done.clear()
 
     async def _rest(self, seconds: float) -> None:
         """Sleep until the next event, or until woken.
@@ -248,6 +252,7 @@ class Watcher:
         log.error("The watcher of cluster %s broke", self.watch.cluster_id, exc_info=error)
         waits = [wait for job in self.watch.roster.jobs.values() for wait in job.waits]
         # The next one who joins begins anew.
+        self._abandon()
         self.watch = Watch(self.watch.cluster_id, self.session.flows, self._budget)
         self._task = None
         for wait in waits:

@@ -310,3 +310,16 @@ def test_urgent_looks_go_first_and_starve_nobody() -> None:
     stage.run(until=1.2 * HOUR)
     assert all(each.ends for each in hidden)
     assert max(each.ends[0][0] for each in hidden) < 3000 + 600
+
+
+def test_an_outage_is_forgotten_when_nobody_waits() -> None:
+    """Who comes long after an outage that ended all waits is looked at as ever: not at once."""
+    cluster = PlayedCluster(trouble=lambda _, now: DOWN if now < 1000 else None)
+    run = PlayedRun(1, -60.0, 6000.0)
+    cluster.add(PlayedJob("job", [run]))
+    stage = Play(cluster, Budget(100, lambda: 0.5))
+    first, second = stage.wait_for("job", run), stage.wait_for("job", run, at=5000)
+    stage.run(until=7000)
+    assert isinstance(first.outcome, errors.CdmUnavailable)
+    assert min(at for at in cluster.calls["status"] if at >= 5000) == pytest.approx(5005)
+    assert isinstance(second.outcome, Submission)
