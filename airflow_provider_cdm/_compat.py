@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFERRAL_MARGIN",
+    "RETRIES_BY_POLICY",
     "TRIGGERS_HEAR_OF_KILLS",
     "AirflowException",
     "AirflowFailException",
@@ -54,6 +55,8 @@ __all__ = [
     "BaseSensorOperator",
     "BaseTrigger",
     "PokeReturnValue",
+    "RetryDecision",
+    "RetryPolicy",
     "Store",
     "TriggerEvent",
     "VariableStore",
@@ -181,6 +184,14 @@ def _variable_in_database(key: str) -> Any:
             raise AirflowException(f"Variable {key} cannot be decrypted with this fernet_key")
         return row.val
 
+
+#: Airflow 3.3 and later ask the task's retry policy what to do about a failure.
+RETRIES_BY_POLICY = hasattr(BaseOperator, "retry_policy")
+
+if TYPE_CHECKING or RETRIES_BY_POLICY:
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+else:
+    RetryDecision, RetryPolicy = None, object
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HEAR_OF_KILLS = hasattr(BaseTrigger, "on_kill")

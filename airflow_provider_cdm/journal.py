@@ -102,12 +102,14 @@ class Journal:
             ended = record.ended_badly(run) if run.failed else record.ended_well(run)
             self.save(ended.to_payload())
 
-    def conclude(self, run: Submission) -> None:
+    def conclude(self, run: Submission, *, final: bool) -> None:
         """Note that our run is over, and that nothing is left to be done about it.
 
         Where the journal is a Variable, it is deleted instead as soon as no attempt needs it.
+
+        :param final: whether no attempt follows, though some may be left.
         """
-        if not self._notebook.lasting and (self.last_attempt or not run.failed):
+        if not self._notebook.lasting and (self.last_attempt or final):
             self.save(None)
         else:
             self.note(run)

@@ -199,6 +199,7 @@ def test_templates() -> None:
     """Everything that names the work is templated; variables are shown as JSON."""
     assert set(CdmStartJobOperator.template_fields) == {
         *("job_name", "cluster_id", "variables", "project_id", "cdm_conn_id"),
+        *("min_rows_written", "max_rows_skipped"),
     }
     task = operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
     task.render_template_fields({"ds": "2025-01-02", "ds_nodash": "20250102"})

@@ -59,6 +59,23 @@ def variables(value: Any) -> dict[str, str]:
     return {name: str(content) for name, content in value.items()}
 
 
+def whole(argument: str, value: Any) -> int | None:
+    """Return a whole number from 0 on, which a template may have made text; ``None`` for none.
+
+    :param argument: how the user calls it.
+    :raises CdmConfigError: when it is anything else.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if isinstance(value, bool) or number < 0 or number != float(value):
+        raise CdmConfigError(f"{argument} must be a whole number from 0 on, not {value!r}.")
+    return number
+
+
 def seconds(**values: float | None) -> None:
     """Check durations that are known when the DAG is parsed; ``None`` means that there is none.
 

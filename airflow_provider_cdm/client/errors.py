@@ -19,12 +19,14 @@
     ├── CdmStartUncertain     a start whose effect could not be established
     ├── CdmWaitTimeout        the time given for waiting is over; the run goes on
     │   └── CdmStalled        nothing has moved for long; the run goes on
-    └── CdmSubmissionFailed   the run ended, and not well
-        └── CdmOutcomeUnknown how the run ended can no longer be learnt
+    ├── CdmSubmissionFailed   the run ended, and not well
+    │   └── CdmOutcomeUnknown how the run ended can no longer be learnt
+    └── CdmThresholdMissed    the run ended well, but moved other numbers of rows than it has to
 
-Two questions are answered on the error itself, not by lists of codes in callers:
-``retryable`` (can the same call succeed later?) and ``effect_unknown`` (may the call have had its
-effect although it failed? decisive for a start, which must not be sent twice).
+Three questions are answered on the error itself, not by lists of codes in callers:
+``retryable`` (can the same call succeed later?), ``effect_unknown`` (may the call have had its
+effect although it failed? decisive for a start, which must not be sent twice), and ``final`` (is a
+later attempt of the task bound to fail as well, until a person has mended something?).
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class CdmError(Exception):
     """
 
     default_retryable: ClassVar[bool] = False
+    #: Whether no later attempt of the task can succeed either, until a person has mended something.
+    final: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -94,13 +98,19 @@ def _revive(cls: type[CdmError], args: tuple[Any, ...], state: dict[str, Any]) -
 class CdmConfigError(CdmError, ValueError):
     """The connection or an argument cannot work; raised before anything is sent."""
 
+    final = True
+
 
 class CdmAuthError(CdmError):
     """IAM or CDM refused the credentials, or the user lacks a permission."""
 
+    final = True
+
 
 class CdmRefused(CdmError):
     """CDM understood the request and refused it for good."""
+
+    final = True
 
 
 class CdmNotFound(CdmRefused):
@@ -118,11 +128,14 @@ class CdmAlreadyRunning(CdmRefused):
     """
 
     default_retryable = True
+    final = False
     submission: Submission | None = None
 
 
 class CdmNotRunning(CdmRefused):
     """There is no active run to stop."""
+
+    final = False
 
 
 class CdmInUse(CdmRefused):
@@ -130,6 +143,8 @@ class CdmInUse(CdmRefused):
 
     A later attempt of the task may find it free.
     """
+
+    final = False
 
 
 class CdmClusterUnusable(CdmRefused):
@@ -198,6 +213,21 @@ class CdmOutcomeUnknown(CdmSubmissionFailed):
     """How the run ended can no longer be learnt, so it does not count as a success."""
 
 
+class CdmThresholdMissed(CdmError):
+    """The run ended well, but the numbers of its rows are not what the task demands.
+
+    The rows are in the target, so no attempt runs the job again by itself.
+
+    :param submission: the run.
+    """
+
+    final = True
+
+    def __init__(self, message: str, submission: Submission) -> None:
+        super().__init__(message)
+        self.submission = submission
+
+
 def to_payload(error: CdmError) -> dict[str, Any]:
     """An error as plain JSON, to cross from the triggerer to a worker (without its submission)."""
     return {
@@ -206,6 +236,7 @@ def to_payload(error: CdmError) -> dict[str, Any]:
         "http_status": error.http_status,
         "code": error.code,
         "request_id": error.request_id,
+        "retry_after": error.retry_after,
         "retryable": error.retryable,
     }
 
@@ -221,13 +252,13 @@ def from_payload(payload: Any, submission: Submission | None = None) -> CdmError
     cls = named if isinstance(named, type) and issubclass(named, CdmError) else CdmError
     message = payload["message"]
     error: CdmError
-    if issubclass(cls, CdmSubmissionFailed):
+    if issubclass(cls, CdmSubmissionFailed | CdmThresholdMissed):
         error = CdmError(message) if submission is None else cls(message, submission)
     elif issubclass(cls, CdmWaitTimeout):
         error = cls(message, submission)
     else:
         error = cls(message)
     error.http_status, error.code = payload.get("http_status"), payload.get("code")
-    error.request_id = payload.get("request_id")
+    error.request_id, error.retry_after = payload.get("request_id"), payload.get("retry_after")
     error.retryable = bool(payload.get("retryable", error.retryable))
     return error

@@ -242,17 +242,3 @@ class Follower:
             submission_id=self.run.submission_id,
             creation_date=self.run.creation_date,
         )
-
-
-def ensure_succeeded(submission: Submission) -> Submission:
-    """Return an ended run that ended well.
-
-    :raises CdmSubmissionFailed: with CDM's reason, for any other.
-    """
-    if submission.verdict is Verdict.SUCCESS:
-        return submission
-    reason = submission.error_summary or "CDM gives no reason."
-    details = f"\nDetails:\n{submission.error_details}" if submission.error_details else ""
-    raise errors.CdmSubmissionFailed(
-        f"{RunRef.of(submission)} ended {submission.status}: {reason}{details}", submission
-    )

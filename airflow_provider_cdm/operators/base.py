@@ -10,6 +10,7 @@ from airflow_provider_cdm._compat import BaseOperator, mask_secret
 from airflow_provider_cdm.client import applying, definitions, drafts, errors
 from airflow_provider_cdm.client.definitions import WITHHELD
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.retries import CdmTask
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _SHORTEST_MASKED = 5
 
 
-class CdmOperator(BaseOperator):
+class CdmOperator(CdmTask):
     """Base of operators on one cluster.
 
     :param cluster_id: the cluster; by default the connection's (templated).

@@ -10,6 +10,7 @@ from airflow_provider_cdm.client.clusters import NORMAL, STOPPED
 from airflow_provider_cdm.client.switching import ClusterWatch
 from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
 from airflow_provider_cdm.operators.base import CdmOperator
+from airflow_provider_cdm.retries import fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -56,6 +57,7 @@ class _SwitchOperator(CdmOperator):
         self.wait_timeout = wait_timeout
         checks.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the state, and wait until it is there."""
         session, cluster_id = self._open()
@@ -63,6 +65,7 @@ class _SwitchOperator(CdmOperator):
         seen = session.run(switching.look(session.flows, cluster_id))
         return self._go_on(session, seen, deadline)
 
+    @fails_for_good
     def execute_complete(
         self,
         context: Context,  # noqa: ARG002 - Airflow passes it

@@ -11,6 +11,7 @@ from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import ProgressLog
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.retries import fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -27,6 +28,7 @@ class _JobDefiningOperator(DefiningOperator):
         super().__init__(**kwargs)
         self.job_name = job_name
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, send it, and say what was done."""
         return self._perform(drafts.job(self._draft(), self.job_name or None))
@@ -114,6 +116,7 @@ class CdmDeleteJobOperator(CdmOperator):
         super().__init__(**kwargs)
         self.job_name = job_name
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the job."""
         return self._delete(JOB, checks.job_name(self.job_name))
@@ -155,6 +158,7 @@ class CdmStopJobOperator(CdmOperator):
         self.wait_timeout = wait_timeout
         checks.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Stop the active run, and wait until it has ended."""
         name = checks.job_name(self.job_name)

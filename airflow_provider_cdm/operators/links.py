@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm.client import applying, checks, drafts
 from airflow_provider_cdm.client.definitions import LINK
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.retries import fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -51,6 +52,7 @@ class CdmApplyLinkOperator(DefiningOperator):
         self.link_name = link_name
         self.always_update = always_update
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, compare it to what CDM has, and send it where they differ."""
         return self._perform(drafts.link(self._draft(), self.link_name or None))
@@ -78,6 +80,7 @@ class CdmDeleteLinkOperator(CdmOperator):
         super().__init__(**kwargs)
         self.link_name = link_name
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the link."""
         name = checks.text("link_name", self.link_name, limit=checks.JOB_NAME_LIMIT)

@@ -15,6 +15,8 @@ from airflow_provider_cdm.client.records import Record
 from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.operators.base import DefinitionField
 from airflow_provider_cdm.operators.start import CdmStartJobOperator
+from airflow_provider_cdm.outcome import JudgesRuns
+from airflow_provider_cdm.retries import fails_for_good
 from airflow_provider_cdm.run_job_trigger import CdmOwnJobTrigger
 
 if TYPE_CHECKING:
@@ -58,8 +60,8 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
-    ``deferrable``, ``poll_interval``, ``wait_timeout``, ``cancel_on_kill`` and ``on_giving_up`` are
-    those of :class:`~airflow_provider_cdm.operators.CdmStartJobOperator`.
+    ``deferrable``, ``poll_interval``, ``wait_timeout``, ``cancel_on_kill``, ``on_giving_up`` and
+    the thresholds are those of :class:`~airflow_provider_cdm.operators.CdmStartJobOperator`.
     """
 
     template_fields: Sequence[str] = (
@@ -68,6 +70,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         "variables",
         "project_id",
         "cdm_conn_id",
+        *JudgesRuns.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "definition": "json",
@@ -95,11 +98,13 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         self._followed_at: float | None = None
         self._killed = False
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the job, run it, wait for it, delete it."""
         self._name_job(context)
         return super().execute(context)
 
+    @fails_for_good
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
@@ -239,6 +244,10 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         else:
             self._delete_job(run)
         return super()._conclude(context, run, deadline, attached_at)
+
+    def _definition(self, session: CdmSession, run: Submission) -> Mapping[str, Any] | None:
+        # The job is gone by now.
+        return super()._definition(session, run) if self._wanted is None else self._wanted.wire
 
     def _delete_job(self, run: Submission) -> None:
         session = self._session or self._connect()

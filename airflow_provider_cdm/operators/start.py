@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_cdm._compat import BaseOperator, conf
+from airflow_provider_cdm._compat import conf
 from airflow_provider_cdm.client import checks, errors
-from airflow_provider_cdm.client.following import Follower, ensure_succeeded
+from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.messages import pause
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.progress import (
@@ -22,6 +22,8 @@ from airflow_provider_cdm.client.starting import start_once
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.journal import Journal
 from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.outcome import JudgesRuns
+from airflow_provider_cdm.retries import fails_for_good
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent, wait_limit
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _KILL_SECONDS = 4.0
 _STOP_SECONDS = 120.0
 
 
-class CdmStartJobOperator(BaseOperator):
+class CdmStartJobOperator(JudgesRuns):
     """Starts a CDM job and, if asked to, waits until that run is over.
 
     Returns, and pushes as XCom, one small JSON object, the same in every mode: ``cluster_id,
@@ -46,7 +48,9 @@ class CdmStartJobOperator(BaseOperator):
     counters, execute_date, last_update_date, duration_seconds``.
 
     Fails with :class:`~airflow_provider_cdm.client.errors.CdmSubmissionFailed` and CDM's own reason
-    when the run ends in any other way than ``SUCCEEDED``.
+    when the run ends in any other way than ``SUCCEEDED``. A failure that no retry can mend, such as
+    wrong credentials, fails the task at once
+    (:class:`~airflow_provider_cdm.retries.CdmRetryPolicy`).
 
     :param job_name: name of an existing job (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
@@ -70,6 +74,9 @@ class CdmStartJobOperator(BaseOperator):
     :param on_giving_up: what to do with a run that is still active when the task fails and has no
         attempt left: ``leave`` it (the log says which, and how to stop it), or ``stop`` it.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+
+    ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
+    :class:`~airflow_provider_cdm.outcome.JudgesRuns`; they need ``wait_for_completion``.
     """
 
     template_fields: Sequence[str] = (
@@ -78,6 +85,7 @@ class CdmStartJobOperator(BaseOperator):
         "variables",
         "project_id",
         "cdm_conn_id",
+        *JudgesRuns.template_fields,
     )
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
@@ -127,15 +135,18 @@ class CdmStartJobOperator(BaseOperator):
             raise errors.CdmConfigError(
                 f"on_giving_up must be 'leave' or 'stop', not {on_giving_up!r}."
             )
-        if not poll_interval > 0:
-            raise errors.CdmConfigError(f"poll_interval must be above 0 s, not {poll_interval!r}.")
-        if wait_timeout is not None and not wait_timeout > 0:
-            raise errors.CdmConfigError(f"wait_timeout must be above 0 s, not {wait_timeout!r}.")
-        if stalled_after is not None and not stalled_after > 0:
-            raise errors.CdmConfigError(f"stalled_after must be above 0 s, not {stalled_after!r}.")
+        checks.seconds(
+            poll_interval=poll_interval, wait_timeout=wait_timeout, stalled_after=stalled_after
+        )
+        if self._thresholds_given and not wait_for_completion:
+            raise errors.CdmConfigError(
+                f"{' and '.join(self._thresholds_given)}: only a task that waits sees rows. Set"
+                " wait_for_completion=True, or give this to the CdmSubmissionSensor."
+            )
         self._session: CdmSession | None = None
         self._own_run: RunRef | None = None
 
+    @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job; wait for the run if asked to."""
         session = self._connect()
@@ -147,6 +158,7 @@ class CdmStartJobOperator(BaseOperator):
             self._after_failure(context, error)
             raise
 
+    @fails_for_good
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
@@ -179,6 +191,7 @@ class CdmStartJobOperator(BaseOperator):
     ) -> dict[str, Any]:
         """Go on after a deferred wait for this task's run."""
         ended = SubmissionEvent.unwrap(event)
+        self.log.info("%s", describe(ended, 0))
         return self._conclude(context, ended, deadline, attached_at)
 
     def on_kill(self) -> None:
@@ -212,6 +225,7 @@ class CdmStartJobOperator(BaseOperator):
         """Check the rendered arguments and resolve the connection, before anything is started."""
         checks.job_name(self.job_name)
         self.variables = checks.variables(self.variables)
+        self._thresholds()
         hook = CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
         self._session = hook.get_conn()
         self.cluster_id = hook.resolve_cluster()
@@ -329,35 +343,38 @@ class CdmStartJobOperator(BaseOperator):
         deadline: float | None,
         attached_at: float | None,
     ) -> dict[str, Any]:
-        Journal(context).conclude(run)
+        no_retry = not run.failed or self._gives_up(errors.CdmSubmissionFailed("", run), context)
+        Journal(context).conclude(run, final=no_retry)
         if attached_at is not None and _stopped_at_once(run, attached_at):
             self.log.warning(
                 "%s was stopped when its task was killed or cleared; starting anew", RunRef.of(run)
             )
             self._connect()
             return self._start_and_wait(context, deadline)
-        ensure_succeeded(run)
-        self.log.info("%s", describe(run, 0))
-        return run.to_dict()
+        return self._judge(context, run)
+
+    def _open_session(self) -> CdmSession:
+        return self._session or self._connect()
 
     def _after_failure(self, context: Context, error: Exception) -> None:
-        """When no attempt is left, say what becomes of a run that is still active."""
+        """When no attempt follows, say what becomes of a run that is still active."""
         try:
             journal = Journal(context)
-            key = journal.run() if journal.last_attempt else None
+            over = journal.last_attempt or self._gives_up(error, context)
+            key = journal.run() if over else None
             if key is None:
                 return
             session = self._session or self._connect()
             run = RunRef(str(self.cluster_id), self.job_name, **key)
             if self.on_giving_up == "stop":
-                self.log.info("No attempt is left; stopping %s (on_giving_up='stop')", run)
+                self.log.info("No attempt follows; stopping %s (on_giving_up='stop')", run)
                 self._stop(session, run)
                 return
         except errors.CdmError as trouble:
             self.log.warning("Cannot say what becomes of the run: %s", trouble)
         else:
             self.log.error(
-                "No attempt is left after %s, and %s may still be active. To stop it, use"
+                "No attempt follows after %s, and %s may still be active. To stop it, use"
                 " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
                 " on_giving_up='stop' stops such runs by itself.",
                 *(type(error).__name__, run, self.cdm_conn_id, run.job_name, run.cluster_id),

@@ -16,6 +16,7 @@ from airflow_provider_cdm.client import clusters, errors
 from airflow_provider_cdm.client.switching import ClusterWatch
 from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.retries import CdmTask, fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 
-class CdmClusterSensor(BaseSensorOperator):
+class CdmClusterSensor(CdmTask, BaseSensorOperator):
     """Waits until a CDM cluster is in a state, such as ``normal``, in which jobs can run.
 
     Fails at once with :class:`~airflow_provider_cdm.client.errors.CdmClusterUnusable` when the
@@ -60,6 +61,7 @@ class CdmClusterSensor(BaseSensorOperator):
         self._session: CdmSession | None = None
         self._watch: ClusterWatch | None = None
 
+    @fails_for_good
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         if not self.deferrable:
@@ -98,6 +100,7 @@ class CdmClusterSensor(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(seen))
 
+    @fails_for_good
     def execute_complete(
         self,
         context: Context,  # noqa: ARG002 - Airflow passes it

@@ -15,12 +15,14 @@ from airflow_provider_cdm._compat import (
     conf,
 )
 from airflow_provider_cdm.client import checks, errors
-from airflow_provider_cdm.client.following import Follower, ensure_succeeded
+from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.journal import Notebook
 from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.outcome import UNWANTED, JudgesRuns
+from airflow_provider_cdm.retries import fails_for_good
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent, wait_limit
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 
-class CdmSubmissionSensor(BaseSensorOperator):
+class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     """Waits until one run of a CDM job is over, and fails unless it ended well.
 
     It judges the run that was asked for and no other: neither an earlier run that the status still
@@ -50,6 +52,9 @@ class CdmSubmissionSensor(BaseSensorOperator):
         :class:`~airflow_provider_cdm.client.errors.CdmStalled`; the run goes on.
     :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+
+    ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
+    :class:`~airflow_provider_cdm.outcome.JudgesRuns`.
     """
 
     template_fields: Sequence[str] = (
@@ -60,6 +65,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
         "started_after",
         "project_id",
         "cdm_conn_id",
+        *JudgesRuns.template_fields,
     )
     template_fields_renderers = {"submission": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
@@ -91,13 +97,13 @@ class CdmSubmissionSensor(BaseSensorOperator):
         self.fail_when_stalled = fail_when_stalled
         self.deferrable = deferrable
         self.cdm_conn_id = cdm_conn_id
-        if stalled_after is not None and not stalled_after > 0:
-            raise errors.CdmConfigError(f"stalled_after must be above 0 s, not {stalled_after!r}.")
+        checks.seconds(stalled_after=stalled_after)
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
         self._linked = False
 
+    @fails_for_good
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         if not self.deferrable:
@@ -148,27 +154,31 @@ class CdmSubmissionSensor(BaseSensorOperator):
                 self._progress(seen)
             if seen is None or not seen.ended:
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=True, xcom_value=ensure_succeeded(seen).to_dict())
-        except (errors.CdmSubmissionFailed, errors.CdmStalled) as failure:
+            return PokeReturnValue(is_done=True, xcom_value=self._judge(context, seen))
+        except UNWANTED as failure:
             self._skip_if_soft(failure)
             raise
 
+    @fails_for_good
     def execute_complete(
         self,
-        context: Context,  # noqa: ARG002 - Airflow passes it
+        context: Context,
         event: Any = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
         try:
-            return ensure_succeeded(SubmissionEvent.unwrap(event)).to_dict()
+            return self._judge(context, SubmissionEvent.unwrap(event))
         except errors.CdmWaitTimeout as error:
             self._skip_if_soft(error)
             if isinstance(error, errors.CdmStalled) or self._limit()[1] != "timeout":
                 raise
             raise AirflowSensorTimeout(str(error)) from error
-        except errors.CdmSubmissionFailed as failure:
+        except UNWANTED as failure:
             self._skip_if_soft(failure)
             raise
+
+    def _open_session(self) -> CdmSession:
+        return self._connect()[0]
 
     def _limit(self) -> tuple[float, str]:
         """How long a deferred wait may take, in seconds, and which argument says so."""
@@ -183,6 +193,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
         """Check the rendered arguments, and resolve the connection, once for all pokes."""
         if self._session is None or self._follower is None:
             wanted = self._wanted()
+            self._thresholds()
             created_from = 0 if wanted.known else self._created_from()
             hook = CdmHook(self.cdm_conn_id, wanted.cluster_id, self.project_id)
             self._session = hook.get_conn()
@@ -216,7 +227,7 @@ class CdmSubmissionSensor(BaseSensorOperator):
         if self.submission is not None:
             return self._from_submission(self.submission)
         name = checks.job_name(self.job_name)
-        number = _whole("submission_id", self.submission_id)
+        number = checks.whole("submission_id", self.submission_id)
         if (number is None) == (self.started_after is None):
             raise errors.CdmConfigError(
                 "Name the run: pass submission (the output of CdmStartJobOperator), or job_name"
@@ -229,8 +240,8 @@ class CdmSubmissionSensor(BaseSensorOperator):
             raise errors.CdmConfigError(
                 f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
             )
-        number = _whole("submission['submission_id']", given.get("submission_id"))
-        created = _whole("submission['creation_date']", given.get("creation_date"))
+        number = checks.whole("submission['submission_id']", given.get("submission_id"))
+        created = checks.whole("submission['creation_date']", given.get("creation_date"))
         if number is None and created is None:
             raise errors.CdmConfigError(
                 "submission names no run: it has neither submission_id nor creation_date."
@@ -261,15 +272,3 @@ class CdmSubmissionSensor(BaseSensorOperator):
         raise errors.CdmConfigError(
             f"started_after must be a time or epoch ms, not {type(value).__name__}."
         )
-
-
-def _whole(argument: str, value: Any) -> int | None:
-    if value is None or value == "":
-        return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if isinstance(value, bool) or number < 0:
-        raise errors.CdmConfigError(f"{argument} must be a whole number, not {value!r}.")
-    return number

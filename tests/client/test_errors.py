@@ -37,7 +37,9 @@ CLASSES = sorted(set(family(errors.CdmError)), key=lambda cls: cls.__name__)
 def make(cls: type[errors.CdmError]) -> errors.CdmError:
     """An error with something in every attribute."""
     error: errors.CdmError
-    if issubclass(cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout):
+    if issubclass(
+        cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout | errors.CdmThresholdMissed
+    ):
         error = cls("what happened", SUBMISSION)
     else:
         error = cls("what happened", effect_unknown=True, retry_after=7.5)
@@ -81,7 +83,9 @@ def test_errors_cross_as_json(cls: type[errors.CdmError]) -> None:
     assert type(revived) is cls
     kept = ("message", "http_status", "code", "request_id", "retryable")
     assert [getattr(revived, n) for n in kept] == [getattr(error, n) for n in kept]
-    if issubclass(cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout):
+    if issubclass(
+        cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout | errors.CdmThresholdMissed
+    ):
         assert vars(revived)["submission"] == SUBMISSION
 
 

@@ -29,9 +29,10 @@ from airflow_provider_cdm.client.checkup import CheckUp
 from airflow_provider_cdm.client.definitions import JOB, LINK, Definition
 from airflow_provider_cdm.client.endpoints import Call
 from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.following import Follower, ensure_succeeded
+from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.messages import Flow, Response
 from airflow_provider_cdm.client.models import RunRef, Submission
+from airflow_provider_cdm.client.notices import ensure_succeeded
 from airflow_provider_cdm.client.progress import describe
 from airflow_provider_cdm.client.records import Order, Record, StartPolicy
 from airflow_provider_cdm.client.settings import Settings
