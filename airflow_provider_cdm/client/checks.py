@@ -69,7 +69,7 @@ def whole(argument: str, value: Any) -> int | None:
         return None
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(value, bool) or number < 0 or number != float(value):
         raise CdmConfigError(f"{argument} must be a whole number from 0 on, not {value!r}.")
