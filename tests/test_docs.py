@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_cdm.client.errors import CdmSubmissionFailed
+from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.notices import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONNECTIONS = sorted((DOCS / "snippets" / "connections").glob("*.json"))
@@ -39,6 +44,54 @@ def test_test_module() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_notice() -> None:
+    """The error that is shown is what the package makes of such a run."""
+    run = Submission(
+        cluster_id="4a5e1b9a-2f0e-4a11-9f0b-6f2f1a3c7d21",
+        job_name="orders_daily",
+        status="FAILED",
+        submission_id=6,
+        creation_date=1772499605000,
+        last_update_date=1772500361000,
+        error_summary="Data writing failed: ORA-01653",
+        error_details="java.sql.BatchUpdateException: ORA-01653: unable to extend table DWH.ORDERS"
+        "\n\tat oracle.jdbc.driver.OraclePreparedStatement.executeBatch",
+        write_rows=48000,
+        update_rows=0,
+        delete_rows=0,
+    )
+    route = {
+        f"{side}-{key}": value
+        for side, link, schema in (("from", "shop", "SALES"), ("to", "warehouse", "DWH"))
+        for key, value in {
+            "link-name": link,
+            "connector-name": "generic-jdbc-connector",
+            "config-values": {
+                "configs": [
+                    {
+                        "name": f"{side}JobConfig",
+                        "inputs": [
+                            {"name": f"{side}JobConfig.schemaName", "value": schema},
+                            {"name": f"{side}JobConfig.tableName", "value": "ORDERS"},
+                        ],
+                    }
+                ]
+            },
+        }.items()
+    }
+    address = DEFAULT_CONSOLE_URL.format(region="eu-west-101")
+    with pytest.raises(CdmSubmissionFailed) as failure:
+        ensure_succeeded(run, route, address)
+    assert str(failure.value) == (DOCS / "snippets" / "notice.txt").read_text().rstrip()
+
+
+def test_dag_of_the_page_on_failures(airflow_database: None) -> None:
+    """Whoever copies out of the page on failures gets tasks that Airflow accepts."""
+    shown = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
+    assert not shown["move_orders"].retry_policy.retry_failed_runs
+    assert shown["move_customers"].max_rows_skipped == 0
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
