@@ -14,11 +14,13 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+import yaml
 
 import airflow_provider_cdm
 from airflow_provider_cdm import get_provider_info
 
 INFO = get_provider_info()
+ROOT = Path(airflow_provider_cdm.__file__).parent
 
 
 def run_airflow(*arguments: str) -> str:
@@ -34,6 +36,18 @@ def test_provider_info_is_valid_for_this_airflow() -> None:
     """The schema of the installed Airflow accepts the provider info."""
     schema = Path(airflow.__file__).parent / "provider_info.schema.json"
     jsonschema.validate(INFO, json.loads(schema.read_text()))
+
+
+def test_provider_yaml_says_the_same() -> None:
+    """So does the strict schema of provider.yaml, which tells what the provider info tells."""
+    described = yaml.safe_load((ROOT / "provider.yaml").read_text())
+    schema = json.loads((Path(airflow.__file__).parent / "provider.yaml.schema.json").read_text())
+    connection = schema["properties"]["connection-types"]["items"]["properties"]
+    if "conn-fields" in connection:  # below Airflow 3.2 a form was code
+        jsonschema.validate(described, schema)
+    assert described.pop("state") == "ready"
+    described.pop("source-date-epoch")
+    assert described == INFO
 
 
 def test_package_name_is_the_distribution() -> None:

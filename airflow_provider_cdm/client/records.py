@@ -12,6 +12,11 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.models import RunRef, Submission
 
 VERSION = 1
+_MEND = (
+    "To begin anew, see in CDM what became of the job's last run, and delete cdm_start from the"
+    " state of the task (below Airflow 3.3: the Variable cdm__start__ with the names of DAG, task and"
+    " run)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,13 @@ class Record:
             if payload["version"] != VERSION:
                 raise errors.CdmJournalError(
                     f"The journal was written in version {payload['version']!r}, and this release"
-                    f" reads version {VERSION}. Use the release that wrote it, or clear the task."
+                    f" reads version {VERSION}. Use the release that wrote it. {_MEND}"
                 )
             names = cls.__dataclass_fields__
             return cls(**{name: payload[name] for name in names if name in payload})
         except (KeyError, TypeError) as problem:
             raise errors.CdmJournalError(
-                f"The journal of this task cannot be read ({problem!r}): {payload!r}"
+                f"The journal of this task cannot be read ({problem!r}): {payload!r} {_MEND}"
             ) from problem
 
     @property

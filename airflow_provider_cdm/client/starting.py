@@ -54,7 +54,8 @@ def start_once(
     record = Record.from_payload(payload) if payload else None
     if record is not None and record.fingerprint != order.fingerprint:
         log.warning(
-            "The journal of this task tells of a start with other arguments; it is not followed."
+            "The journal of this task tells of a start with other arguments; that run is not"
+            " followed, and goes on if it is active."
         )
         record = None
     starter = _Starter(flows, order, policy)

@@ -126,7 +126,10 @@ class CachedToken:
     def _complain(self, verb: str, error: Exception) -> None:
         # Of a failed decryption not even the text: it may quote what it could not read.
         what = error if isinstance(error, OSError) else type(error).__name__
-        log.warning("The token cache %s cannot be %s: %s", self.path, verb, what)
+        log.warning(
+            "The token cache %s cannot be %s, so this process asks IAM for a token of its own: %s",
+            *(self.path, verb, what),
+        )
 
 
 def cached_token(folder: str, cipher: Cipher, identity: str, secret: str) -> CachedToken:
