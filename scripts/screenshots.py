@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from demo_processes import ROOT
+from demo_shop import BAD_DAY
 from playwright.sync_api import (  # type: ignore[import-not-found]  # only in its own environment
     BrowserContext,
     Locator,
@@ -26,6 +27,8 @@ from screenshots_stage import GOOD, HOME, WRONG, Stage
 #: Bytes that a picture may have.
 LIMIT = 300_000
 WIDTH = 1280
+#: Milliseconds that a page may take to show what is wanted, on a machine that has other work.
+PATIENCE = 30_000
 _QUIET = (
     *("no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
     *("disable-background-networking", "disable-component-update", "disable-sync"),
@@ -115,6 +118,19 @@ def task_log(page: Page, stage: Stage) -> Page:
     return page
 
 
+def task_log_failed(page: Page, stage: Stage) -> Page:
+    """The log of a task whose run failed, with what a person has to know."""
+    page.set_viewport_size({"width": WIDTH, "height": 760})
+    page.goto(f"{stage.airflow.task_page('move_orders', BAD_DAY)}?try_number=1")
+    expect(page.get_by_text("ended FAILED").first).to_be_visible()
+    page.keyboard.press("f")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("w")
+    expect(page.get_by_role("dialog").get_by_text("ended FAILED").first).to_be_visible()
+    page.get_by_role("dialog").get_by_text("ended FAILED").first.scroll_into_view_if_needed()
+    return page
+
+
 def cdm_run_link(page: Page, stage: Stage) -> Page:
     """The details of a task, with the button that leads to the run."""
     page.set_viewport_size({"width": WIDTH, "height": 700})
@@ -144,7 +160,7 @@ def simulator(page: Page, stage: Stage) -> Page:
 SHOTS: dict[str, Shot] = {
     shot.__name__.replace("_", "-"): shot
     for shot in (
-        *(task_log, cdm_run_link, xcom, simulator),
+        *(task_log, task_log_failed, cdm_run_link, xcom, simulator),
         *(connection_form, connection_form_extra, connection_test, connection_test_wrong),
     )
 }
@@ -162,8 +178,8 @@ def take(context: BrowserContext, stage: Stage, name: str, folder: Path) -> None
         path = folder / f"{name}.png"
         shown.screenshot(path=path, animations="disabled", caret="hide")
     except Exception:
-        page.screenshot(path=HOME / f"{name}-failed.png")
-        print(f"{name} failed; what was shown is in {HOME / f'{name}-failed.png'}", flush=True)
+        page.screenshot(path=HOME / f"{name}.broken.png")
+        print(f"{name} failed; what was shown is in {HOME / f'{name}.broken.png'}", flush=True)
         raise
     finally:
         page.close()
@@ -182,6 +198,7 @@ def main() -> None:
     options.into.mkdir(parents=True, exist_ok=True)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda number, _: sys.exit(128 + number))
+    expect.set_options(timeout=PATIENCE)
     with ExitStack() as stack:
         stage = Stage(stack)
         print("Airflow starts, and moves a day of orders ...", flush=True)

@@ -7,12 +7,13 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
 from demo_processes import DAG_ID, ROOT, Airflow, Simulator, Standalone, ask
-from demo_shop import DAYS, Shop
+from demo_shop import BAD_DAY, DAYS, Shop
 
 HOME = ROOT / ".test" / "screenshots"
 #: The day that is moved; all goes well.
@@ -68,10 +69,19 @@ class OpenStandalone(Standalone):
         body = {**connection, **parts, "connection_id": conn_id, "extra": extra}
         self._ask("connections", body)
 
-    def task_page(self, task_id: str) -> str:
-        """Address of the page of a task of the only DAG run."""
-        (run,) = self._ask(f"dags/{DAG_ID}/dagRuns")["dag_runs"]
-        return f"{self.url}/dags/{DAG_ID}/runs/{quote(run['dag_run_id'], safe='')}/tasks/{task_id}"
+    def task_page(self, task_id: str, day: date = DAY) -> str:
+        """Address of the page of a task in the run of a day."""
+        return f"{self.url}/dags/{DAG_ID}/runs/{self._run(day)}/tasks/{task_id}"
+
+    def has_failed(self, task_id: str, day: date) -> bool:
+        """Whether a task of that day's run has failed, for good or not."""
+        path = f"dags/{DAG_ID}/dagRuns/{self._run(day)}/taskInstances/{task_id}"
+        return self._ask(path)["state"] in ("up_for_retry", "failed")
+
+    def _run(self, day: date) -> str:
+        found = self._ask(f"dags/{DAG_ID}/dagRuns")["dag_runs"]
+        (run,) = [run for run in found if run["logical_date"].startswith(str(day))]
+        return quote(run["dag_run_id"], safe="")
 
 
 class Stage:
@@ -95,15 +105,27 @@ class Stage:
         )
 
     def open(self) -> None:
-        """Wait until Airflow answers, move a day of orders, and store connections."""
+        """Wait until Airflow answers, move two days of orders, and store connections.
+
+        Of the second day, CDM refuses some.
+        """
         airflow = self.airflow
         wait_for(airflow.ready, 180, "Airflow is up")
         airflow.migrate([DAY])
         wait_for(lambda: airflow.outcome() is not None, 180, "the DAG run is over")
         if not airflow.outcome():
             raise SystemExit(f"The DAG run failed; see {HOME.name}/airflow.log")
+        wait_for(self._second_is_ordered, 180, "the first backfill is over for Airflow, too")
+        wait_for(lambda: airflow.has_failed("move_orders", BAD_DAY), 180, "the other run fails")
         airflow.add_connection(GOOD, self._connection)
         airflow.add_connection(WRONG, self._connection | {"password": "Not2.of.theirs"})
+
+    def _second_is_ordered(self) -> bool:
+        # Airflow takes one backfill at a time, and ends one a little after its last run.
+        with suppress(OSError):
+            self.airflow.migrate([BAD_DAY])
+            return True
+        return False
 
 
 def _log(stack: ExitStack, name: str) -> TextIO:

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from airflow_provider_cdm.client.notices import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONNECTIONS = sorted((DOCS / "snippets" / "connections").glob("*.json"))
@@ -92,6 +94,25 @@ def test_dag_of_the_page_on_failures(airflow_database: None) -> None:
     shown = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
     assert not shown["move_orders"].retry_policy.retry_failed_runs
     assert shown["move_customers"].max_rows_skipped == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links(page: str) -> None:
+    """What pages outside of the documentation link to is there."""
+    root = DOCS.parent
+    for target in re.findall(r"\]\(([^)#]+)", (root / page).read_text()):
+        assert target.startswith("https://") or (root / target).exists(), target
+
+
+def test_hook_in_task(sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock) -> None:
+    """What is shown of the hook in a task returns what it says."""
+    sim.add_job("orders_daily", counters={"ROWS_WRITTEN": 5}, seconds=60)
+    for _ in range(2):
+        sim.start("orders_daily")
+        clock.advance(100)
+    shown = runpy.run_path(str(DOCS / "snippets" / "hook_in_task.py"))
+    assert shown["last_run"].function("orders_daily")["status"] == "SUCCEEDED"
+    assert shown["rows_of_a_week"].function("orders_daily") == 10
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)

@@ -1,0 +1,40 @@
+"""Wait in one DAG for the run that another DAG has started.
+
+``example_cdm_daily_migration`` starts ``orders_daily`` when a day is over. This DAG has the same
+schedule, and reports when the orders of that day are there.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
+
+with DAG(
+    dag_id="example_cdm_wait_elsewhere",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    tags=["cdm", "example"],
+) as dag:
+    # [START howto_wait_elsewhere]
+    # The first run since the day was over, whoever started it; an earlier day's is never taken.
+    wait_for_orders = CdmSubmissionSensor(
+        task_id="wait_for_orders",
+        job_name="orders_daily",
+        started_after="{{ data_interval_end }}",
+        deferrable=True,
+        poke_interval=60,
+        timeout=timedelta(hours=6),
+    )
+
+    @task
+    def report(result: dict) -> str:
+        """Say how much has arrived."""
+        return f"{result['counters']['ROWS_WRITTEN']} orders"
+
+    report(wait_for_orders.output)
+    # [END howto_wait_elsewhere]
