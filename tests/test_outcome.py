@@ -201,7 +201,7 @@ def test_notice_of_a_job_that_is_gone(sim: CdmSimulator, task_life: Any) -> None
 def test_notice_without_the_definition(sim: CdmSimulator, task_life: Any) -> None:
     """When CDM does not show the job, the reason of the failure is told without it."""
     sim.add_job(JOB, outcome="FAILED", error_summary="Disk full")
-    sim.fail("show_job", "status", status=403)
+    sim.fail("show_job", "status", status=403, times=None)
     with pytest.raises(errors.CdmSubmissionFailed, match="ended FAILED: Disk full") as failure:
         task_life.run(WAYS["worker"])
     assert "from:" not in str(failure.value)

@@ -119,7 +119,7 @@ def test_failing_job_says_why(
     run = cdm.status("bad")
     assert run["status"] == "FAILED"
     assert summary in run["error-summary"]
-    assert "Traceback" in run["error-details"]
+    assert "\n\tat " in run["error-details"]
     assert warehouse.rows() == []
 
 
