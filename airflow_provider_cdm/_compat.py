@@ -6,6 +6,7 @@ package, which resolves them for Airflow 2.11 and 3.x.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -65,7 +66,10 @@ __all__ = [
     "aget_task_state",
     "amask_secret",
     "conf",
+    "is_asset",
+    "lineage_listens",
     "mask_secret",
+    "operator_lineage",
     "task_state_store",
     "token_cipher",
 ]
@@ -232,3 +236,28 @@ def _task_state_in_database(ti: Any) -> str | None:
             .scalar()
         )
     return None if state is None else str(state)
+
+
+def is_asset(outlet: Any) -> bool:
+    """Whether an outlet is an asset or a reference to one; a dataset, in Airflow 2."""
+    from airflow.providers.common.compat.sdk import Asset
+
+    try:
+        from airflow.sdk.definitions.asset import AssetRef
+    except ImportError:
+        return isinstance(outlet, Asset)
+    return isinstance(outlet, Asset | AssetRef)
+
+
+def lineage_listens() -> bool:
+    """Whether the OpenLineage provider is installed, has somewhere to send to, and is not disabled;
+    only then has Airflow loaded its listener.
+    """
+    return "airflow.providers.openlineage.plugins.listener" in sys.modules
+
+
+def operator_lineage(**parts: Any) -> Any:
+    """Make what a task tells the OpenLineage provider, which has to be installed."""
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(**parts)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.client import errors, notices
+from airflow_provider_cdm import assets
+from airflow_provider_cdm._compat import lineage_listens
+from airflow_provider_cdm.client import collecting, definitions, errors, notices
 from airflow_provider_cdm.client.models import Submission, Verdict
 from airflow_provider_cdm.client.thresholds import Thresholds
 from airflow_provider_cdm.links import run_address
@@ -43,6 +46,9 @@ class JudgesRuns(CdmTask):
         self.min_rows_written = min_rows_written
         self.max_rows_skipped = max_rows_skipped
         self.rows_written_equal_read = rows_written_equal_read
+        self._told: Submission | None = None
+        #: Definition of the run's job, once it was looked up; empty if that was in vain.
+        self._shown: Mapping[str, Any] | None = None
 
     @property
     def _thresholds_given(self) -> list[str]:
@@ -58,16 +64,72 @@ class JudgesRuns(CdmTask):
             self.min_rows_written, self.max_rows_skipped, self.rows_written_equal_read
         )
 
-    def _judge(self, context: Context, run: Submission) -> dict[str, Any]:  # noqa: ARG002 - for outlets
+    def _with_tables(self, run: Submission) -> Submission:
+        """Add to an ended run what became of its tables, if its job moves a whole database.
+
+        To be done before anything is made of the run: a failed table makes a failure of it.
+
+        :raises CdmError: when the tables of a run that CDM calls a success cannot be learnt.
+        """
+        if run.tables is not None or run.job_type not in (None, definitions.BATCH_JOB):
+            return run
+        try:
+            session = self._open_session()
+        except Exception as error:
+            if run.job_type is not None and not run.failed:
+                raise
+            self.log.warning("Whether the run has tables cannot be looked up: %s", error)
+            return run
+        if run.job_type is None and self._own_definition() is None:
+            self._shown = session.run(collecting.looked_up(session.flows, run)) or {}
+        return session.run(collecting.completed(session.flows, run, self._own_definition()))
+
+    def _own_definition(self) -> Mapping[str, Any] | None:
+        """The definition of the run's job, where the task has it."""
+        return self._shown or None
+
+    def _judge(self, context: Context, run: Submission) -> dict[str, Any]:
         """Return the result of a run that ended well.
 
         :raises CdmSubmissionFailed: for one that did not, with all that helps to understand it.
         :raises CdmThresholdMissed: when it moved other numbers of rows than it has to.
         """
+        self._prepare_lineage(run)
         if run.verdict is not Verdict.SUCCESS:
             notices.ensure_succeeded(run, *self._surroundings(run))
         self._thresholds().check(run)
+        assets.report(context, self.outlets, run)
         return run.to_dict()
+
+    def _leave(self, context: Context, run: Submission) -> dict[str, Any]:
+        """Return the result of a run that is left to others to wait for."""
+        self._prepare_lineage(run)
+        assets.report(context, self.outlets, run)
+        return run.to_dict()
+
+    def _prepare_lineage(self, run: Submission) -> None:
+        """Keep what OpenLineage will ask for when the task is over."""
+        self._told = run
+        if lineage_listens():
+            # It asks in a fork, where looking a connection up may garble what Airflow's own
+            # processes say to each other. A connection that is away is no reason to fail.
+            with suppress(Exception):
+                self._open_session()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - passed
+        """What the run read and wrote; the OpenLineage provider asks for it, if it is active."""
+        from airflow_provider_cdm import lineage
+
+        return lineage.describe(
+            self._told,
+            open_session=self._open_session,
+            definition=self._own_definition(),
+            variables=getattr(self, "variables", None),
+        )
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """The same for a task that failed."""
+        return self.get_openlineage_facets_on_complete(task_instance)
 
     def _surroundings(self, run: Submission) -> tuple[Mapping[str, Any] | None, str | None]:
         """The definition of a failed run's job, and where to look at the run."""
@@ -81,6 +143,8 @@ class JudgesRuns(CdmTask):
 
     def _definition(self, session: CdmSession, run: Submission) -> Mapping[str, Any] | None:
         """The definition of a run's job, if it can be had."""
+        if self._shown is not None:
+            return self._own_definition()
         return session.run(notices.route_of(session.flows, run))
 
     def _open_session(self) -> CdmSession:

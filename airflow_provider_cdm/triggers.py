@@ -16,6 +16,7 @@ from airflow_provider_cdm._compat import (
     aget_task_state,
 )
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.collecting import TableLog
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
@@ -186,7 +187,9 @@ class CdmSubmissionTrigger(BaseTrigger):
             state = await aget_task_state(self.task_instance)
         except Exception as error:
             log.warning(
-                "Cancelled; the state of the task cannot be read, nothing is stopped: %s", error
+                "Cancelled; the state of the task cannot be read, so %s is left running: %s",
+                run,
+                error,
             )
             return
         if state == "deferred":
@@ -196,7 +199,11 @@ class CdmSubmissionTrigger(BaseTrigger):
         try:
             await self._stop(run)
         except Exception as error:
-            log.warning("The task was ended, but %s could not be stopped: %s", run, error)
+            log.warning(
+                "The task was ended, but %s could not be stopped; stop it in the CDM console. %s",
+                run,
+                error,
+            )
 
     async def _stop(self, run: RunRef) -> None:
         watcher = self._watcher
@@ -216,14 +223,16 @@ class CdmSubmissionTrigger(BaseTrigger):
     async def _wait(self, watcher: Watcher) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
+        tables = TableLog()
         ended = await watcher.wait(
             Follower(run, created_from=self.started_after or 0),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             limit=self.limit,
             notice=ProgressLog(log, watcher.session.clock, stall),
+            beside=tables,
         )
-        return SubmissionEvent(ended)
+        return SubmissionEvent(tables.typed(ended))
 
 
 def wait_limit(
@@ -256,4 +265,8 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait({task}, timeout=give_up_at - loop.time())
     if not task.done():
         task.cancel()
-        log.error("The stop of the run was not answered within %.0f s", _KILL_SECONDS)
+        log.error(
+            "The stop of the run was not answered within %.0f s; look in the CDM console whether it"
+            " goes on",
+            _KILL_SECONDS,
+        )

@@ -25,8 +25,9 @@ from typing import TypeAlias
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.budget import budget_for
+from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import pause
+from airflow_provider_cdm.client.messages import Flow, pause
 from airflow_provider_cdm.client.models import Submission
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import Settings
@@ -134,6 +135,7 @@ class Watcher:
         deadline: float | None = None,
         limit: str = "wait_timeout",
         notice: Callable[[Submission | None], None] = lambda _: None,
+        beside: Callable[[CdmFlows, Submission, str | None], Flow[None]] | None = None,
     ) -> Submission:
         """Wait until a run has ended, well or badly.
 
@@ -143,6 +145,7 @@ class Watcher:
         :param limit: the task's argument that set the deadline.
         :param notice: told in a thread, in the caller's context, what each look saw; what it raises
             ends the wait.
+        :param beside: see :class:`~airflow_provider_cdm.client.waits.Wait`.
         :raises CdmWaitTimeout: at the deadline.
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
@@ -153,6 +156,7 @@ class Watcher:
             poll_interval,
             end=partial(_resolve, future),
             notice=notice,
+            beside=beside,
             deadline=deadline,
             limit=limit,
         )

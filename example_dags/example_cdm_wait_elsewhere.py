@@ -7,6 +7,7 @@ schedule, and reports when the orders of that day are there.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow.timetables.interval import CronDataIntervalTimetable
@@ -32,7 +33,7 @@ with DAG(
     )
 
     @task
-    def report(result: dict) -> str:
+    def report(result: Any) -> str:
         """Say how much has arrived."""
         return f"{result['counters']['ROWS_WRITTEN']} orders"
 

@@ -9,10 +9,7 @@ import os
 import re
 import runpy
 import shutil
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -21,85 +18,31 @@ from typing import Any
 
 import airflow
 import pytest
+import sqlalchemy as sa
+from airflow.models.dagrun import DagRun
 
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger
+from tests import examples
+from tests.examples import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "example_dags"
 HOME = Path(os.environ["AIRFLOW_HOME"])
-RESULT = {
-    *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
-    *("counters", "execute_date", "last_update_date", "duration_seconds"),
-}
-# No key: a migration that ran twice shall show as double rows, not as an error.
-TABLE = "CREATE TABLE orders (id INTEGER, order_date TEXT, amount NUMERIC {constraint})"
 #: Airflow 2.11 cannot delete a run outside of its web server, so no logical date comes twice.
 UNUSED_DAYS = (date(2026, 3, 1) + timedelta(days=3 * n) for n in itertools.count())
-
-
-@dataclass
-class Database:
-    """A SQLite file with orders."""
-
-    path: Path
-
-    def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute one statement."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            return connection.execute(sql, values).fetchall()
-
-    def orders(self, day: date | None = None) -> list[tuple[Any, ...]]:
-        """Return the orders of one day, or all of them."""
-        condition, values = ("WHERE order_date = ?", [str(day)]) if day else ("", [])
-        return self.run(f"SELECT * FROM orders {condition} ORDER BY id", *values)
-
-
-@dataclass
-class Demo:
-    """A shop with three days of orders, an empty warehouse, and a CDM between them."""
-
-    sim: CdmSimulator
-    shop: Database
-    warehouse: Database
-    days: list[date]
-
-    def __post_init__(self) -> None:
-        self.shop.run(TABLE.format(constraint=""))
-        self.warehouse.run(TABLE.format(constraint="CHECK (amount > 0)"))
-        for number in range(30):
-            day = str(self.days[number % 3])
-            self.shop.run("INSERT INTO orders VALUES (?, ?, ?)", number, day, number + 0.5)
-
-    def spoil(self, day: date) -> None:
-        """Let the warehouse refuse one of the day's orders."""
-        self.shop.run("UPDATE orders SET amount = 0 WHERE id = ?", self.shop.orders(day)[-1][0])
-
-    def mend(self) -> None:
-        """Undo :meth:`spoil`."""
-        self.shop.run("UPDATE orders SET amount = 9.9 WHERE amount = 0")
 
 
 @pytest.fixture
 def demo(tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
     """The demo's simulator, quicker, and with little data."""
-    folder = HOME / "dags"
-    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
-    config = Path(shutil.copy(EXAMPLES / "demo_simulator.yaml", tmp_path))
+    shutil.copytree(EXAMPLES, HOME / "dags", dirs_exist_ok=True)
     first = next(UNUSED_DAYS)
-    with CdmSimulator(config) as sim:
-        for job in sim.config.clusters[0].jobs:
-            sim.add_job(job.name, seconds=0.3)
-        monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
-        yield Demo(
-            sim,
-            shop=Database(tmp_path / "source.db"),
-            warehouse=Database(tmp_path / "target.db"),
-            days=[first + timedelta(days=n) for n in range(3)],
-        )
+    days = [first + timedelta(days=n) for n in range(3)]
+    with Demo.opened(tmp_path, days, seconds=0.3) as demo:
+        monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", demo.sim.connection_json)
+        yield demo
 
 
 @pytest.fixture
@@ -138,12 +81,17 @@ def run(dag: Any, day: date) -> Any:
     return dag.test(logical_date=at)
 
 
-def result(dag_run: Any, task_id: str) -> dict[str, Any]:
+def result(dag_run: Any, task_id: str) -> Any:
     """Read what a task returned from Airflow's database."""
     query = "SELECT value FROM xcom WHERE run_id = ? AND task_id = ? AND key = 'return_value'"
     ((value,),) = Database(HOME / "airflow.db").run(query, dag_run.run_id, task_id)
-    found: dict[str, Any] = json.loads(value)
-    return found
+    return json.loads(value)
+
+
+def check(facts: Iterable[Fact]) -> None:
+    """Everything is as it should be."""
+    for fact in facts:
+        assert fact.seen == fact.expected, fact.what
 
 
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker", "deferrable"])
@@ -153,19 +101,13 @@ MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker
 def test_daily_migration(deferrable: bool, demo: Demo, deferrals: list[Any]) -> None:
     """Each run moves the rows of its own logical date, and returns what CDM counted."""
     demo.sim.add_job("orders_daily", seconds=1.5)  # not over before the task thinks of deferring
-    for count, day in enumerate(demo.days[:2], start=1):
+    returned = {}
+    for day in demo.days[:2]:
         done = run(load("example_cdm_daily_migration", deferrable=deferrable), day)
         assert done.state == "success"
-        assert demo.warehouse.orders() == sorted(
-            row for each in demo.days[:count] for row in demo.shop.orders(each)
-        )
-        returned = result(done, "move_orders")
-        assert set(returned) == RESULT
-        assert (returned["status"], returned["submission_id"]) == ("SUCCEEDED", count)
-        assert returned["counters"]["ROWS_WRITTEN"] == len(demo.shop.orders(day)) == 10
-    assert [dict(each.variables) for each in demo.sim.runs("orders_daily")] == [
-        {"dt": str(day)} for day in demo.days[:2]
-    ]
+        returned[day] = result(done, "move_orders")
+        check(examples.daily_migration(demo, returned))
+        assert len(demo.warehouse.orders()) == examples.ROWS * len(returned)
     assert len(deferrals) == (2 if deferrable else 0)
 
 
@@ -217,16 +159,10 @@ def test_start_then_wait(demo: Demo) -> None:
     demo.sim.start("stock_nightly", auto=True)
     done = run(load("example_cdm_start_then_wait"), demo.days[0])
     assert done.state == "success"
-    assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
-    for subject, job in (
-        ("orders", "orders_daily"),
-        ("customers", "customers_daily"),
-        ("stock", "stock_nightly"),
-    ):
-        returned = result(done, f"wait_for_{subject}")
-        (ended,) = demo.sim.runs(job)
-        assert set(returned) == RESULT
-        assert (returned["job_name"], returned["submission_id"]) == (job, ended.submission_id)
+    sensors = ("wait_for_orders", "wait_for_customers", "wait_for_stock")
+    returned = {sensor: result(done, sensor) for sensor in sensors}
+    check(examples.start_then_wait(demo, demo.days[0], returned))
+    assert len(demo.warehouse.orders()) == examples.ROWS
 
 
 def test_every_mode_returns_the_same(demo: Demo) -> None:
@@ -261,21 +197,41 @@ def test_side_by_side(deferrable: bool, demo: Demo) -> None:
     """Each day has a job of its own, made of the file with its date, and gone afterwards."""
     before = demo.sim.jobs()
     dag = load("example_cdm_side_by_side", deferrable=deferrable)
-    done = [run(dag, day) for day in demo.days[:2]]
-    assert [each.state for each in done] == ["success"] * 2
-    assert demo.warehouse.orders() == sorted(
-        row for day in demo.days[:2] for row in demo.shop.orders(day)
-    )
-    assert len({result(each, "move_orders")["job_name"] for each in done}) == 2
+    done = {day: run(dag, day) for day in demo.days[:2]}
+    assert [each.state for each in done.values()] == ["success"] * 2
+    returned = {day: result(each, "move_orders") for day, each in done.items()}
+    check(examples.side_by_side(demo, returned))
+    assert len(demo.warehouse.orders()) == examples.ROWS * 2
     assert demo.sim.jobs() == before
+
+
+@MODES
+def test_whole_database(deferrable: bool, demo: Demo) -> None:
+    """Every table is moved, and the result tells of each."""
+    for database in (demo.shop, demo.warehouse):
+        database.run("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
+    demo.shop.run("INSERT INTO customers VALUES (1), (2)")
+    dag = load("example_cdm_whole_database", deferrable=deferrable, retries=0)
+    done = run(dag, demo.days[0])
+    assert done.state == "success"
+    assert demo.warehouse.orders() == demo.shop.orders()
+    moved = result(done, "move_shop")
+    assert {one["table"]: one["counters"]["ROWS_WRITTEN"] for one in moved["tables"]["list"]} == {
+        "customers": 2,
+        "orders": len(demo.shop.orders()),
+    }
+    demo.spoil(demo.days[1])
+    assert run(dag, demo.days[1]).state == "failed"
+    assert demo.sim.runs("shop_nightly")[-1].status == "SUCCEEDED"
 
 
 @MODES
 def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
     """The cluster is started, used and stopped again, also when the migration has failed."""
     dag = load("example_cdm_cluster_for_a_while", deferrable=deferrable, retries=0)
-    assert run(dag, demo.days[0]).state == "success"
-    assert demo.sim.cluster_status() == "900"
+    done = run(dag, demo.days[0])
+    assert done.state == "success"
+    check(examples.cluster_for_a_while(demo, demo.days[0], result(done, "start_cluster")))
     demo.spoil(demo.days[1])
     done = run(dag, demo.days[1])
     assert done.state == "failed"
@@ -283,6 +239,40 @@ def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
     actions = [each.route for each in demo.sim.requests if each.path.endswith("/action")]
     assert actions == ["stop_cluster", "start_cluster", "stop_cluster"]
     assert demo.sim.cluster_status() == "900"
+    assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
+
+
+@MODES
+def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
+    """Each table is moved by a job of its own, anew each time, and no job is left."""
+    for database in (demo.shop, demo.warehouse):
+        for table in ("customers", "products"):
+            database.run(f"CREATE TABLE {table} (name TEXT)")
+    for table, count in (("customers", 3), ("products", 4)):
+        demo.shop.run(f"INSERT INTO {table} VALUES {', '.join(['(?)'] * count)}", *"abcd"[:count])
+    before = demo.sim.jobs()
+    dag = load("example_cdm_list_of_tables")
+    dag.get_task("move_table").partial_kwargs.update(deferrable=deferrable, poll_interval=0.1)
+    for day in demo.days[:2]:
+        assert run(dag, day).state == "success"
+    for table in ("orders", "customers", "products"):
+        rows = demo.shop.run(f"SELECT * FROM {table} ORDER BY 1")
+        assert demo.warehouse.run(f"SELECT * FROM {table} ORDER BY 1") == rows != []
+    assert demo.sim.jobs() == before
+
+
+def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
+    """One DAG waits for the run that another has started for the same day, and for no earlier."""
+    demo.sim.add_job("orders_daily", seconds=1.5)
+    starting = load("example_cdm_daily_migration", wait_for_completion=False, deferrable=False)
+    started = run(starting, demo.days[0])
+    done = run(load("example_cdm_wait_elsewhere"), demo.days[0])
+    assert done.state == "success"
+    waited, first = result(done, "wait_for_orders"), result(started, "move_orders")
+    assert waited["submission_id"] == first["submission_id"]
+    assert waited["status"] == "SUCCEEDED"
+    assert result(done, "report") == f"{examples.ROWS} orders"
+    assert len(deferrals) == 1
     assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
 
 
@@ -302,13 +292,12 @@ def test_jobs_as_code(
     monkeypatch.setenv("AIRFLOW_VAR_ARCHIVE_TEXT", PASSWORD)
     link = HOME / "dags" / "definitions" / "archive_link.yaml"
     link.write_text(link.read_text().replace("conn.archive.password", source))
-    actions = []
+    actions = {}
     for day in demo.days[:2]:
         done = run(load("example_cdm_jobs_as_code"), day)
         assert done.state == "success"
-        actions.append([result(done, task)["action"] for task in ("apply_link", "apply_job")])
-        assert demo.warehouse.orders(day) == demo.shop.orders(day)
-    assert actions == [["created"] * 2, ["unchanged"] * 2]
+        actions[day] = [result(done, task)["action"] for task in ("apply_link", "apply_job")]
+    check(examples.jobs_as_code(demo, actions))
     (made,) = [request for request in demo.sim.requests if request.route == "create_link"]
     assert PASSWORD in made.body.decode()
     rendered = rendered_fields(done, "apply_link")
@@ -364,3 +353,37 @@ def test_the_connection_of_the_readme_is_complete(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", readme(r"AIRFLOW_CONN_CDM_DEFAULT='(.*?)'\n"))
     settings = settings_from(CdmHook.get_connection("cdm_default"))
     assert settings.cdm_endpoint == f"https://cdm.{settings.region}.myhuaweicloud.com"
+
+
+def of_airflow(two: str, three: str) -> str:
+    """A name that Airflow 3 has changed."""
+    return two if airflow.__version__.startswith("2.") else three
+
+
+@pytest.fixture
+def triggering(demo: Demo) -> Iterator[None]:
+    """The scheduler's part: a new DAG run has consumed all events of assets there are."""
+    kind = of_airflow("dataset", "asset")
+    query = f"INSERT INTO dagrun_{kind}_event SELECT :run, id FROM {kind}_event"
+
+    def consume(mapper: Any, connection: Any, dag_run: Any) -> None:
+        connection.execute(sa.text(query), {"run": dag_run.id})
+
+    sa.event.listen(DagRun, "after_insert", consume)
+    yield
+    sa.event.remove(DagRun, "after_insert", consume)
+
+
+@MODES
+def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureRequest) -> None:
+    """A DAG that is scheduled on the target reads how many rows all the runs have brought."""
+    Database(HOME / "airflow.db").run(f"DELETE FROM {of_airflow('dataset', 'asset')}_event")
+    for day in demo.days[:2]:
+        dag = load("example_cdm_asset_driven", deferrable=deferrable)
+        if hasattr(dag, "sync_to_db"):
+            dag.sync_to_db()  # or Airflow 2 does not know the dataset
+        assert run(dag, day).state == "success"
+    request.getfixturevalue("triggering")
+    done = run(load("example_cdm_asset_report"), demo.days[0])
+    assert done.state == "success"
+    check(examples.asset_driven(demo, demo.days[:2], result(done, "count_orders")))

@@ -177,7 +177,12 @@ def test_batch_jobs_have_a_listing_of_their_own(
 ) -> None:
     """Whole-database jobs are found in the listing of their type."""
     assert statuses(started(sim, 60, type="BATCH_JOB")) == {"SUCCEEDED": 60}
-    types = Counter(each.query.get("jobType") for each in sim.requests if "all" in each.path)
+    sub_jobs = {f"{name}_" for name in sim.jobs()}
+    types = Counter(
+        each.query.get("jobType")
+        for each in sim.requests
+        if "all" in each.path and each.query.get("filter") not in sub_jobs
+    )
     assert types["BATCH_JOB"] > types["NORMAL_JOB"] > 0
 
 
@@ -327,8 +332,10 @@ def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any])
         for _ in range(3):
             waits = [in_a_task(each) for each in triggers]
             for _ in range(3):
-                await asyncio.sleep(0.01)
-                watchers += open_watchers()
+                while not (there := open_watchers()):  # noqa: ASYNC110 - nothing tells when
+                    await asyncio.sleep(0.01)
+                assert len(there) == 1
+                watchers += there
                 for wait in waits[::2]:
                     wait.cancel()
             for wait in waits:
@@ -338,7 +345,8 @@ def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any])
         return watchers
 
     found = set(asyncio.run(play()))
-    assert len(found) == 3
+    # A new one each time that all have left; on a slow machine some leave before others join.
+    assert len(found) >= 3
     assert all(each.closed for each in found)
     for thread in threading.enumerate():
         if "cdm-watcher" in thread.name:

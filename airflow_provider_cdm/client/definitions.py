@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
+#: Types of jobs: tables and files, whole databases, scenarios; a listing shows one of them.
+NORMAL_JOB, BATCH_JOB, SCENARIO_JOB = JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 #: Stands for a value that must not be seen.
 WITHHELD = "***"
 #: How much of a value a log line shows, in characters.

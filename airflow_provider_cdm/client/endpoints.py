@@ -183,6 +183,7 @@ def show_job(cluster_id: str, job_name: str) -> Call[dict[str, Any]]:
         method="GET",
         path=_job_path(cluster_id, job_name),
         parse=parse,
+        quota=Quota.LISTING,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from airflow_provider_cdm.client import endpoints, errors
 from airflow_provider_cdm.client.flows import CdmFlows
@@ -16,6 +16,9 @@ from airflow_provider_cdm.client.messages import Flow, pause
 from airflow_provider_cdm.client.models import RunRef, Submission, Verdict, newest_first
 
 log = logging.getLogger(__name__)
+
+#: Something to be done with what a look saw, such as looking at what belongs to the run as well.
+Beside: TypeAlias = Callable[[CdmFlows, Submission], Flow[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,14 @@ class Follower:
         poll_interval: float,
         deadline: float | None = None,
         on_look: Callable[[Submission | None], None] | None = None,
+        beside: Beside | None = None,
     ) -> Flow[Submission]:
         """Wait until a run has ended, well or badly.
 
         :param poll_interval: seconds between two looks, spread by a tenth.
         :param deadline: epoch seconds at which to give up; ``None`` to wait for as long as it runs.
         :param on_look: told what each look saw; ``None`` for nothing usable.
+        :param beside: performed after each look that saw the run.
         :returns: the ended run; whether it ended well is for the caller to say.
         :raises CdmWaitTimeout: at the deadline.
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
@@ -72,6 +77,8 @@ class Follower:
             seen = yield from self.look(flows)
             if on_look is not None:
                 on_look(seen)
+            if beside is not None and seen is not None:
+                yield from beside(flows, seen)
             if seen is not None and seen.ended:
                 return seen
             wait = poll_interval * (0.9 + 0.2 * flows.exchanger.random())

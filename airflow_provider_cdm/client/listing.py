@@ -17,8 +17,9 @@ A listing never ends a wait.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -31,11 +32,13 @@ class ListedJob:
 
     :param status: of its newest run; ``NEW`` if it has none.
     :param created: when that run was created, epoch milliseconds.
+    :param wire: all that the listing shows of it.
     """
 
     name: str
     status: str
     created: int | None = None
+    wire: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def active(self) -> bool:
@@ -53,7 +56,7 @@ class ListedJob:
             raise ValueError("a job has no name")
         status = data.get("status")
         created = whole(data.get("execute_create_date"))
-        return cls(name, status if isinstance(status, str) else "", created)
+        return cls(name, status if isinstance(status, str) else "", created, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,15 @@ class JobPage:
 
     jobs: list[ListedJob]
     total: int | None = None
+
+
+def name_filter(common: str) -> str:
+    """What to filter a listing by for names that begin alike: no more than surely means itself.
+
+    :param common: what they all begin with.
+    """
+    match = re.match(r"[A-Za-z0-9_-]*", common)
+    return match[0] if match else ""
 
 
 class Hint(Enum):

@@ -50,19 +50,27 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class MeteredFlows(CdmFlows):
-    """The flows of one user, within the user's budget.
+    """The flows of one user, within the user's budget; ``patience`` is how many seconds a call
+    waits for its slot.
 
     Failed calls are not repeated here: the watch does that, which knows what else is to be asked.
     """
 
     budget: Budget
     errand: Errand
+    patience: float = _PATIENCE
 
     @classmethod
     def of(cls, flows: CdmFlows, budget: Budget, errand: Errand) -> MeteredFlows:
         """The same flows on a budget, for one errand."""
         once = replace(flows.exchanger, policy=RetryPolicy(attempts=1))
         return cls(flows.settings, flows.access, once, budget, errand)
+
+    def beside(self) -> MeteredFlows:
+        """The same for calls that nobody depends on: they take what slots are free, and what comes
+        of them says nothing about the errand, though answers are shared.
+        """
+        return replace(self, errand=Errand(answers=self.errand.answers), patience=0.0)
 
     def call(self, call: Call[T]) -> Flow[T]:
         """Perform one operation, unless it is answered already.
@@ -97,7 +105,7 @@ class MeteredFlows(CdmFlows):
             self.errand.paid = None
         elif lane is not None:
             now = self.exchanger.clock()
-            slot, taken = lane.take(now, _PATIENCE)
+            slot, taken = lane.take(now, self.patience)
             if not taken:
                 raise Postponed(slot)
             yield from pause(slot - now)

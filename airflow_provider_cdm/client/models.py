@@ -67,6 +67,10 @@ class Submission:
     :param counters: rows, bytes and files by CDM's names; ``-1`` where one does not apply.
     :param error_summary: CDM's reason of a failure, one line.
     :param error_details: CDM's stack trace of a failure.
+    :param job_type: type of its job, such as ``BATCH_JOB``, where it was learnt (not part of the
+        wire format).
+    :param tables: what became of its tables, if its job moves a whole database: see
+        :meth:`~airflow_provider_cdm.client.tables.Report.to_dict` (not part of the wire format).
     """
 
     cluster_id: str
@@ -87,11 +91,16 @@ class Submission:
     write_rows: int | None = None
     update_rows: int | None = None
     delete_rows: int | None = None
+    job_type: str | None = None
+    tables: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
-        """What the status means."""
-        return judge(self.status)
+        """What the status means; a success of which a table lacks is none, whatever CDM says."""
+        verdict, tables = judge(self.status), self.tables
+        if verdict is Verdict.SUCCESS and tables and tables["succeeded"] < tables["total"]:
+            return Verdict.FAILURE
+        return verdict
 
     @property
     def ended(self) -> bool:
@@ -115,7 +124,8 @@ class Submission:
         """The small JSON object that operators and sensors return, the same in every mode.
 
         ``cluster_id, job_name, submission_id, creation_date, status``; once the run is over also
-        ``progress, counters, execute_date, last_update_date, duration_seconds``.
+        ``progress, counters, execute_date, last_update_date, duration_seconds``, and ``tables`` if
+        its job moves a whole database.
         """
         result: dict[str, Any] = {
             "cluster_id": self.cluster_id,
@@ -132,6 +142,8 @@ class Submission:
                 "last_update_date": self.last_update_date,
                 "duration_seconds": self.duration_seconds,
             }
+        if self.tables is not None:
+            result["tables"] = dict(self.tables)
         return result
 
     def to_payload(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from airflow_provider_cdm.client.definitions import JOB, inputs_of
 from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.messages import Flow
 from airflow_provider_cdm.client.models import RunRef, Submission, Verdict
+from airflow_provider_cdm.client.tables import complaints
 
 #: Lines of CDM's details that are shown; the rest of a stack trace helps few.
 _DETAIL_LINES = 15
@@ -41,6 +42,7 @@ def _notice(run: Submission, route: Mapping[str, Any] | None, address: str | Non
     if route is not None:
         lines += [f"  from: {_side(route, 'from')}", f"  to: {_side(route, 'to')}"]
     lines += [f"  when: {_times(run)}", f"  rows: {_rows(run)}"]
+    lines += complaints(run)
     if address:
         lines.append(f"  look at it: {address}")
     details = (run.error_details or "").strip().splitlines()

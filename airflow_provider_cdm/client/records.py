@@ -14,8 +14,8 @@ from airflow_provider_cdm.client.models import RunRef, Submission
 VERSION = 1
 _MEND = (
     "To begin anew, see in CDM what became of the job's last run, and delete cdm_start from the"
-    " state of the task (below Airflow 3.3: the Variable cdm__start__ with the names of DAG, task and"
-    " run)."
+    " state of the task (below Airflow 3.3: the Variable cdm__start__ with the names of DAG, task"
+    " and run)."
 )
 
 

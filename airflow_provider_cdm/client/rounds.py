@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.endpoints import LISTING_PAGE
-from airflow_provider_cdm.client.listing import JobPage
+from airflow_provider_cdm.client.listing import JobPage, name_filter
 from airflow_provider_cdm.client.schedule import Urgency
 from airflow_provider_cdm.client.waits import Job, Round
 
@@ -141,5 +140,4 @@ class Rounds:
         first, last = min(ordered, default=""), max(ordered, default="")
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
         common = "".join(pair[0] for pair in alike)
-        match = re.match(r"[A-Za-z0-9_-]*", common)
-        return match[0] if match else ""
+        return name_filter(common)

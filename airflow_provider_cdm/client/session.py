@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
@@ -80,6 +81,7 @@ class CdmSession:
         self._sleep = sleep
         self._asleep = asleep
         self._user_agent = user_agent
+        self._cipher = cipher
         self._local = threading.local()
         self._opened: list[requests.Session] = []
 
@@ -96,6 +98,27 @@ class CdmSession:
         """Close all connections; the session may be used again and opens new ones."""
         while self._opened:
             self._opened.pop().close()
+
+    def hurried(self, seconds: float) -> CdmSession:
+        """A session of the same user for calls that may fail, but must not take long.
+
+        No call is repeated, and new tokens are told to nobody.
+
+        :param seconds: that a connection, and a silence of the server, may last at most.
+        """
+        settings = replace(
+            self.settings,
+            connect_timeout=min(seconds, self.settings.connect_timeout),
+            read_timeout=min(seconds, self.settings.read_timeout),
+        )
+        return CdmSession(
+            settings,
+            policy=RetryPolicy(attempts=1),
+            clock=self.clock,
+            sleep=self._sleep,
+            user_agent=self._user_agent,
+            cipher=self._cipher,
+        )
 
     def run(self, flow: Flow[T], save: Keep | None = None) -> T:
         """Perform a flow on this thread.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from airflow_provider_cdm.client import endpoints, errors
 from airflow_provider_cdm.client.budget import Quota
+from airflow_provider_cdm.client.definitions import JOB_TYPES
+from airflow_provider_cdm.client.flows import CdmFlows
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.listing import JobPage
 from airflow_provider_cdm.client.messages import Flow
@@ -20,9 +23,6 @@ from airflow_provider_cdm.client.schedule import Urgency
 T = TypeVar("T")
 #: What a look came to: an ended or active run, ``None`` for nothing usable, or why there was none.
 Outcome: TypeAlias = Submission | Exception | None
-
-#: Types of jobs; a listing shows one of them.
-JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 
 
 class Run(Protocol):
@@ -40,6 +40,8 @@ class Wait:
     :param poll_interval: seconds between two looks, as wished.
     :param end: told once how it ended: the ended run, or why it ended otherwise.
     :param notice: told what each look saw; what it raises ends the wait.
+    :param beside: performed after each look that saw the run, as far as the budget has calls left;
+        what CDM refuses it does not matter. It is told the type of the job if that is known.
     :param deadline: epoch seconds at which to give up.
     :param limit: the task's argument that set the deadline.
     :param context: where looks are logged from, so that the lines reach the right task's log.
@@ -52,6 +54,7 @@ class Wait:
     poll_interval: float
     end: Callable[[Submission | Exception], None]
     notice: Callable[[Submission | None], None] = lambda _: None
+    beside: Callable[[CdmFlows, Submission, str | None], Flow[None]] | None = None
     deadline: float | None = None
     limit: str = "wait_timeout"
     context: Context = field(default_factory=copy_context, repr=False)
@@ -64,11 +67,14 @@ class Wait:
         """The job of its run."""
         return self.follower.run.job_name
 
-    def look(self, run: Run, flows: MeteredFlows) -> Outcome:
+    def look(self, run: Run, flows: MeteredFlows, job_type: str | None) -> Outcome:
         """Look once, and say what came of it."""
         try:
             seen = run(self.follower.look(flows))
             self.notice(seen)
+            if seen is not None and self.beside is not None:
+                with suppress(errors.CdmError, Postponed):
+                    run(self.beside(flows.beside(), seen, job_type))
         except Exception as error:
             return error
         return seen
@@ -130,6 +136,11 @@ class Job:
         self.seen_at += seconds
 
     @property
+    def job_type(self) -> str | None:
+        """Its type, if a listing has shown it."""
+        return JOB_TYPES[self.type] if self.listed_at > -math.inf else None
+
+    @property
     def listable(self) -> bool:
         """Whether a listing may stand for a look: the job shows there, and nothing is odd."""
         return (
@@ -171,7 +182,9 @@ class Look:
             # Without a slot for the first, there is none for the others.
             postponed = self.outcomes and isinstance(self.outcomes[-1], Postponed)
             outcome = (
-                self.outcomes[-1] if postponed else wait.context.run(wait.look, run, self.flows)
+                self.outcomes[-1]
+                if postponed
+                else wait.context.run(wait.look, run, self.flows, self.job.job_type)
             )
             self.outcomes.append(outcome)
 

@@ -238,6 +238,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         deadline: float | None,
         attached_at: float | None,
     ) -> dict[str, Any]:
+        run = self._with_tables(run)
         Journal(context).note(run)
         if run.failed and self.keep_job_on_failure:
             self.log.warning("Job %r is kept in CDM (keep_job_on_failure)", run.job_name)
@@ -248,6 +249,10 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
     def _definition(self, session: CdmSession, run: Submission) -> Mapping[str, Any] | None:
         # The job is gone by now.
         return super()._definition(session, run) if self._wanted is None else self._wanted.wire
+
+    def _own_definition(self) -> Mapping[str, Any] | None:
+        # A type that is not named is that of tables and files.
+        return None if self._wanted is None else {**JOB.defaults, **self._wanted.wire}
 
     def _delete_job(self, run: Submission) -> None:
         session = self._session or self._connect()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_cdm._compat import conf
 from airflow_provider_cdm.client import checks, errors
-from airflow_provider_cdm.client.following import Follower
+from airflow_provider_cdm.client.collecting import TableLog
+from airflow_provider_cdm.client.following import Beside, Follower
 from airflow_provider_cdm.client.messages import pause
 from airflow_provider_cdm.client.models import RunRef, Submission
 from airflow_provider_cdm.client.progress import (
@@ -210,13 +211,15 @@ class CdmStartJobOperator(JudgesRuns):
         stopper.start()
         stopper.join(_KILL_SECONDS)
         if stopper.is_alive():
-            self.log.error("Killed; whether the stop of %s arrived is not known", run)
+            self.log.error(
+                "Killed; whether the stop of %s arrived is not known: look in the CDM console", run
+            )
 
     def _stop(self, session: CdmSession, run: RunRef) -> None:
         try:
             sent = session.run(session.flows.stop_run(run))
         except errors.CdmError as error:
-            self.log.warning("%s could not be stopped: %s", run, error)
+            self.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
         else:
             result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
             self.log.info("%s: %s", run, result)
@@ -243,7 +246,7 @@ class CdmStartJobOperator(JudgesRuns):
             return self._conclude(context, run, deadline, attached_at)
         if not self.wait_for_completion:
             journal.leave()
-            return run.to_dict()
+            return self._leave(context, run)
         follower = Follower(self._own_run)
         if self.deferrable:
             seen = session.run(follower.look(session.flows))
@@ -251,11 +254,16 @@ class CdmStartJobOperator(JudgesRuns):
                 return self._conclude(context, seen, deadline, attached_at)
             waiting = {"deadline": deadline, "attached_at": attached_at}
             self._defer(follower.run, "execute_complete", waiting)
-        ended = session.run(self._follow(session, follower, deadline))
-        return self._conclude(context, ended, deadline, attached_at)
+        tables = TableLog(self._own_definition())
+        ended = session.run(self._follow(session, follower, deadline, tables))
+        return self._conclude(context, tables.typed(ended), deadline, attached_at)
 
     def _follow(
-        self, session: CdmSession, follower: Follower, deadline: float | None
+        self,
+        session: CdmSession,
+        follower: Follower,
+        deadline: float | None,
+        beside: Beside | None = None,
     ) -> Flow[Submission]:
         return follower.follow(
             session.flows,
@@ -264,6 +272,7 @@ class CdmStartJobOperator(JudgesRuns):
             on_look=ProgressLog(
                 self.log, session.clock, StallPolicy(self.stalled_after, self.fail_when_stalled)
             ),
+            beside=beside,
         )
 
     def _limit(self) -> tuple[float | None, str]:
@@ -343,6 +352,7 @@ class CdmStartJobOperator(JudgesRuns):
         deadline: float | None,
         attached_at: float | None,
     ) -> dict[str, Any]:
+        run = self._with_tables(run)
         no_retry = not run.failed or self._gives_up(errors.CdmSubmissionFailed("", run), context)
         Journal(context).conclude(run, final=no_retry)
         if attached_at is not None and _stopped_at_once(run, attached_at):

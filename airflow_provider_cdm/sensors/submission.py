@@ -15,6 +15,7 @@ from airflow_provider_cdm._compat import (
     conf,
 )
 from airflow_provider_cdm.client import checks, errors
+from airflow_provider_cdm.client.collecting import TableLog
 from airflow_provider_cdm.client.following import Follower
 from airflow_provider_cdm.client.models import RunRef
 from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
@@ -101,6 +102,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
+        self._tables = TableLog()
         self._linked = False
 
     @fails_for_good
@@ -130,11 +132,16 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         remembered = notebook.read()
         follower.recall(remembered)
         progress.recall((remembered or {}).get("progress"))
+        self._tables.recall((remembered or {}).get("tables"))
         learnt = None
         try:
             answer = self._look(context, session, follower)
             if not answer.is_done:
-                learnt = {**follower.memory(), "progress": progress.memory()}
+                learnt = {
+                    **follower.memory(),
+                    "progress": progress.memory(),
+                    "tables": self._tables.memory(),
+                }
         finally:
             if learnt is not None and learnt != remembered:
                 notebook.write(learnt)
@@ -152,9 +159,12 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
                 self.log.info("No such run of job %r yet", follower.run.job_name)
             if self._progress is not None:
                 self._progress(seen)
+            if seen is not None:
+                session.run(self._tables(session.flows, seen))
             if seen is None or not seen.ended:
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=True, xcom_value=self._judge(context, seen))
+            ended = self._with_tables(self._tables.typed(seen))
+            return PokeReturnValue(is_done=True, xcom_value=self._judge(context, ended))
         except UNWANTED as failure:
             self._skip_if_soft(failure)
             raise
@@ -167,7 +177,8 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
         try:
-            return self._judge(context, SubmissionEvent.unwrap(event))
+            ended = self._with_tables(SubmissionEvent.unwrap(event))
+            return self._judge(context, ended)
         except errors.CdmWaitTimeout as error:
             self._skip_if_soft(error)
             if isinstance(error, errors.CdmStalled) or self._limit()[1] != "timeout":

@@ -91,6 +91,17 @@ class Behaviour:
     variables: Literal["used", "ignored"] = "used"
     #: A ``${name}`` nobody defined: the run fails, or the text stays as it is. ASSUMED.
     undefined_variable: Literal["fail", "literal"] = "fail"
+    #: What the run of a whole database ends in when only some of its tables succeeded. ASSUMED: the
+    #: value that is worst for whoever trusts it.
+    partial_status: Literal["SUCCEEDED", "FAILED"] = "SUCCEEDED"
+    #: Whether such a run has counters when it succeeds: the sums of its tables'. ASSUMED.
+    whole_counters: Literal["sum", "absent"] = "sum"
+    #: In the listing of which type the sub-jobs of a whole database show. ASSUMED.
+    sub_jobs_listed_as: Literal["NORMAL_JOB", "BATCH_JOB", "nowhere"] = "NORMAL_JOB"
+    #: Whether a sub-job still has its earlier runs after it was made anew. ASSUMED.
+    sub_job_history: Literal["kept", "dropped"] = "kept"
+    #: What becomes of sub-jobs when their job is deleted. ASSUMED.
+    sub_jobs_of_deleted: Literal["deleted", "kept"] = "deleted"
     #: Whether creating or updating a job demands that its links exist. ASSUMED.
     check_links: bool = True
     #: Whether values of a job's configuration are read back percent-encoded.

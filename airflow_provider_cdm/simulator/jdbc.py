@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 #: How long a locked SQLite file is waited for, in seconds.
 BUSY_TIMEOUT = 10
+_SCHEMA = "fromJobConfig.schemaName"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Transfer:
         """
         for url in (self.source, self.target):
             check(url)
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables of the source.
+
+        :raises sqlalchemy.exc.SQLAlchemyError: when they cannot be read.
+        """
+        with _engine(self.source) as engine:
+            return sorted(sa.inspect(engine).get_table_names(self._get(_SCHEMA) or None))
 
     def read(self) -> Rows:
         """Return the rows of the source.
@@ -95,7 +104,7 @@ class Transfer:
         if sql and self._get("fromJobConfig.useSql").lower() != "false":
             return _text(sql)
         name = self._get("fromJobConfig.tableName")
-        schema = self._get("fromJobConfig.schemaName") or None
+        schema = self._get(_SCHEMA) or None
         names = _list(self._get("fromJobConfig.columnList")) or _columns(engine, name, schema)
         columns: list[Any] = [sa.column(each) for each in names]
         query: Any = sa.select(*columns).select_from(sa.table(name, *columns, schema=schema))

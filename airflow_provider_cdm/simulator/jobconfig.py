@@ -49,8 +49,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableConfig(Outcome):
+    """How the sub-job of one table ends; a plain word is the name of the table."""
+
+    name: str
+
+    @classmethod
+    def coerce(cls, data: Any) -> Any:
+        """Turn ``orders`` into ``{name: orders}``.
+
+        :param data: what was given.
+        """
+        return {"name": data} if isinstance(data, str) else data
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """What a database job reads: a table, perhaps with a condition, or a query."""
+    """What a database job reads: a table, perhaps with a condition, or a query.
+
+    The table of a whole-database job is a pattern, such as ``*``, or several with ``&`` between
+    them.
+    """
 
     link: str
     table: str | None = None
@@ -66,7 +85,10 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """Where a database job writes; the table must exist."""
+    """Where a database job writes; the table must exist.
+
+    A whole-database job writes to tables of the source's names, whatever ``table`` is.
+    """
 
     link: str
     table: str
@@ -82,6 +104,10 @@ class JobConfig(Outcome):
     Without links that lead to databases the runs are scripted. ``outcomes`` lists how the first,
     second ... run ends, the last one repeats. ``statuses`` replaces time: each read of a run's
     status takes the next word, the last one stays, and any word is allowed.
+
+    A run of a ``BATCH_JOB`` moves the tables of a database, ``tables_at_once`` at a time, and
+    ``seconds`` is the time that each of them takes. ``tables`` says how those end that shall not
+    simply succeed; without databases, it says which there are.
     """
 
     name: str
@@ -95,6 +121,9 @@ class JobConfig(Outcome):
     seconds: Seconds | None = None
     outcomes: tuple[Outcome, ...] = ()
     statuses: tuple[str, ...] = ()
+    tables: tuple[TableConfig, ...] = ()
+    #: As in the user guide's example.
+    tables_at_once: int = 3
 
     @classmethod
     def coerce(cls, data: Any) -> Any:
@@ -109,6 +138,10 @@ class JobConfig(Outcome):
             raise ValueError("from and to belong together")
         if self.from_ is not None and self.wire is not None:
             raise ValueError("give either from and to, or wire")
+        if self.tables and self.type != "BATCH_JOB":
+            raise ValueError("only a BATCH_JOB has tables")
+        if self.tables_at_once < 1:
+            raise ValueError("tables_at_once: at least 1")
 
     def outcome_of(self, number: int) -> Outcome:
         """Return how a run ends.
@@ -158,6 +191,16 @@ def inputs_of(job: Mapping[str, Any], block: str) -> dict[str, str]:
     """
     found = {str(each.get("name")): each.get("value") for each in inputs_in(job.get(block))}
     return {name: "" if value is None else str(value) for name, value in found.items()}
+
+
+def with_inputs(block: object, values: Mapping[str, str]) -> dict[str, Any]:
+    """Return a copy of a block of configurations in which some inputs have these values.
+
+    :param block: such as a job's ``from-config-values``.
+    :param values: by full name.
+    """
+    given = inputs_of({"block": block}, "block")
+    return _block(next(iter(values)).partition(".")[0], {**given, **values})
 
 
 def _source_inputs(source: SourceConfig | None) -> dict[str, str]:

@@ -70,17 +70,18 @@ def overview(state: dict[str, Any]) -> str:
             "<h3>Jobs</h3>",
             _table(("Job", "Type", "From", "To", "Runs", "Last"), _jobs(cluster)),
         ]
-        parts += ["<h3>Runs</h3>", _table(_RUN_HEADS, _runs(cluster))]
+        parts += ["<h3>Runs</h3>", _table(_RUN_HEADS, _runs(cluster["runs"]))]
     requests = [_request(each) for each in state["requests"]]
     parts += ["<h2>Requests</h2>", _table(_REQUEST_HEADS, requests)]
     return _document("CDM simulator", "".join(parts))
 
 
-def run(cluster_name: str, run: dict[str, Any]) -> str:
+def run(cluster_name: str, run: dict[str, Any], tables: Sequence[dict[str, Any]] = ()) -> str:
     """Return the page of one run.
 
     :param cluster_name: where it runs.
     :param run: see :func:`airflow_provider_cdm.simulator.snapshot.run`.
+    :param tables: runs of its tables, if it moves a whole database.
     """
     title = f"{run['job_name']}, run {run['submission_id']}"
     rows = [
@@ -99,6 +100,8 @@ def run(cluster_name: str, run: dict[str, Any]) -> str:
     if run["error_summary"]:
         parts += ["<h2>Error</h2>", f"<p>{escape(run['error_summary'])}</p>"]
         parts.append(f"<pre>{escape(run['error_details'] or '')}</pre>")
+    if tables:
+        parts += ["<h2>Tables</h2>", _table(_RUN_HEADS, _runs(tables))]
     return _document(title, "".join(parts))
 
 
@@ -147,13 +150,13 @@ def _jobs(cluster: dict[str, Any]) -> list[tuple[str, ...]]:
             escape(str(job["from"])),
             escape(str(job["to"])),
             str(job["runs"]),
-            _status(job["status"]),
+            _status(job["status"]) + _tally(job["tables"]),
         )
         for job in cluster["jobs"]
     ]
 
 
-def _runs(cluster: dict[str, Any]) -> list[tuple[str, ...]]:
+def _runs(runs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
             f'<a href="{escape(run_path(run))}">{run["submission_id"]}</a>',
@@ -166,8 +169,14 @@ def _runs(cluster: dict[str, Any]) -> list[tuple[str, ...]]:
             escape(run["user"]),
             _time(run["created"]),
         )
-        for run in cluster["runs"]
+        for run in runs
     ]
+
+
+def _tally(tables: dict[str, int]) -> str:
+    """Return how the tables of a whole database are doing, in few words."""
+    listed = ", ".join(f"{count} {escape(word)}" for word, count in tables.items())
+    return f"<br><small>tables: {listed}</small>" if listed else ""
 
 
 def _request(entry: dict[str, Any]) -> tuple[str, ...]:

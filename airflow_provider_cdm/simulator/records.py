@@ -35,6 +35,8 @@ class Job:
     lives: list[Life] = field(default_factory=list)
     #: How many submissions there were when its outcomes were last configured.
     outcomes_from: int = 0
+    #: The whole-database job of which it is a sub-job.
+    part_of: str | None = None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.simulator import wire
+from airflow_provider_cdm.simulator import whole, wire
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError
 from airflow_provider_cdm.simulator.jobconfig import JobConfig
 from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
@@ -118,7 +118,7 @@ def delete_job(world: World, call: Call) -> Answer:
     job = cluster.job(call.params["job_name"], "Cdm.0100", status)
     if job.active:
         raise CdmError(400, "Cdm.0322", f"Job {job.name} is in use.")
-    del cluster.jobs[job.name]
+    whole.delete(cluster.jobs, job, world.behaviour)
     return Answer()
 
 
@@ -142,13 +142,17 @@ def _list(world: World, cluster: Cluster, call: Call) -> Answer:
     jobs: list[Job] = [
         job
         for job in cluster.jobs.values()
-        if job.config.type == wanted and part in job.name.lower()
+        if _listed_as(world, job) == wanted and part in job.name.lower()
     ]
     page_no = _number(call, "page_no", 1, 1, None)
     size = _number(call, "page_size", 10, 10, 100)
     page = jobs[(page_no - 1) * size : page_no * size]
     shown = [wire.job(job, world.behaviour) for job in page]
     return json_answer({"total": len(jobs), "jobs": shown, "page_no": page_no, "page_size": size})
+
+
+def _listed_as(world: World, job: Job) -> str:
+    return job.config.type if job.part_of is None else world.behaviour.sub_jobs_listed_as
 
 
 def _cluster(world: World, call: Call, *also: str) -> Cluster:

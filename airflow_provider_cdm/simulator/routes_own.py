@@ -31,7 +31,7 @@ def show_run(world: World, call: Call) -> Answer:
             call.params["job_name"],
             call.params["submission_id"],
         ):
-            return _html(page.run(cluster.name, snapshot.run(life)))
+            return _html(page.run(cluster.name, snapshot.run(life), snapshot.tables(life)))
     return _html(page.missing("There is no such run, or the simulator was restarted since."), 404)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config import Behaviour
     from airflow_provider_cdm.simulator.jdbc import Rows, Transfer
     from airflow_provider_cdm.simulator.jobconfig import Outcome, Seconds
+    from airflow_provider_cdm.simulator.whole import Tables
 
 #: Words after which nothing happens to a run any more; every other word, known or not, is active.
 ENDED = frozenset({"SUCCEEDED", "FAILED", "FAILURE_ON_SUBMIT", "STOPPED"})
@@ -46,6 +47,8 @@ class Run:
     error_details: str | None = None
     stopping: bool = False
     disposable: bool = False
+    #: Submission id of the run of a whole database that this one is a part of.
+    part_of: int | None = None
 
     @property
     def active(self) -> bool:
@@ -62,6 +65,7 @@ class Plan:
     :param script: statuses that reads see, instead of time.
     :param prepare: gives the transfer of a database job, ``None`` for a scripted one; it may fail.
     :param ended: called once, when the run has ended.
+    :param tables: those of a whole-database job.
     """
 
     seconds: Seconds
@@ -69,6 +73,7 @@ class Plan:
     script: tuple[str, ...]
     prepare: Callable[[], Transfer | None]
     ended: Callable[[Run], None]
+    tables: Tables | None = None
 
 
 @dataclass
@@ -115,6 +120,9 @@ class Life:
         run = self.run
         if run.status != "RUNNING" or run.executed is None:
             return
+        if self.plan.tables is not None:
+            run.progress, run.rows_read, run.rows_written = self.plan.tables.look()
+            return
         whole = self.plan.seconds.running
         share = (self.agenda.now() - run.executed) / whole if whole and not self._script else 0.0
         run.progress = min(max(share, 0.0), 1.0)
@@ -130,6 +138,8 @@ class Life:
     def request_stop(self) -> None:
         """Accept a stop: the run goes on for a while (in a script, for one more read)."""
         self.run.stopping = True
+        if self.plan.tables is not None:
+            self.plan.tables.stop()
         if self._script:
             self._script = [self.run.status, self.behaviour.stop_status]
         else:
@@ -153,12 +163,27 @@ class Life:
         if not self.run.active:
             return
         self._enter("RUNNING")
-        if self._guarded(self._read):
+        tables = self.plan.tables
+        if tables is not None:
+            self._guarded(lambda: tables.begin(self.run, self._conclude_tables))
+        elif self._guarded(self._read):
             self.agenda.after(self.plan.seconds.running, self._conclude)
 
     def _conclude(self) -> None:
         if self.run.active and not self.run.stopping:
             self._enter(self.plan.outcome.outcome)
+
+    def _conclude_tables(self) -> None:
+        tables = self.plan.tables
+        if tables is None:
+            return
+        self.look()
+        failed, count = tables.failed(), len(tables.lives)
+        partial = 0 < len(failed) < count
+        if failed and not (partial and self.behaviour.partial_status == "SUCCEEDED"):
+            self._fail("FAILED", f"{len(failed)} of {count} sub-jobs failed: {failed[0]} first.")
+        else:
+            self._conclude()
 
     def _stop(self) -> None:
         if self.run.active:
@@ -209,8 +234,10 @@ class Life:
     def _succeed(self) -> None:
         run = self.run
         rows = {"ROWS_READ": run.rows_read, "ROWS_WRITTEN": run.rows_written}
-        run.counters = {**_NO_COUNTERS, **rows, **self.plan.outcome.counters}
-        run.rows_read, run.rows_written = run.counters["ROWS_READ"], run.counters["ROWS_WRITTEN"]
+        counters = {**_NO_COUNTERS, **rows, **self.plan.outcome.counters}
+        run.rows_read, run.rows_written = counters["ROWS_READ"], counters["ROWS_WRITTEN"]
+        if self.plan.tables is None or self.behaviour.whole_counters == "sum":
+            run.counters = counters
         self._end("SUCCEEDED", 1.0)
 
     def _fail(self, status: str, summary: str, cause: Exception | None = None) -> None:
@@ -218,7 +245,7 @@ class Life:
         run.error_summary = summary
         # CDM shows a stack trace; ours is a real one, or says that there is none.
         run.error_details = (
-            "".join(traceback.format_exception(cause)) if cause else f"{summary} (no stack trace)"
+            "\n".join(_stack_trace(cause)) if cause else f"{summary} (no stack trace)"
         )
         self._end(status, -1.0)
 
@@ -227,6 +254,16 @@ class Life:
         run.status, run.progress, run.updated = status, progress, self.agenda.now()
         self._rows = None
         self.plan.ended(run)
+
+
+def _stack_trace(cause: BaseException) -> Iterator[str]:
+    """Yield the lines of a stack trace in the form of CDM's, which is Java's: no paths of files."""
+    yield "".join(traceback.format_exception_only(cause)).rstrip()
+    for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
+        yield f"\tat {frame.f_globals.get('__name__')}.{frame.f_code.co_name}(:{line})"
+    if cause.__cause__ is not None:
+        first, *others = _stack_trace(cause.__cause__)
+        yield from (f"Caused by: {first}", *others)
 
 
 #: Counters of a run between databases: -1 is "does not apply" (captured answers).

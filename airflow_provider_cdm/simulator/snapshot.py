@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdm.simulator import whole
+
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.faults import Fault
     from airflow_provider_cdm.simulator.records import Job
@@ -39,6 +41,14 @@ def run(life: Life) -> dict[str, Any]:
     return asdict(life.run)
 
 
+def tables(life: Life) -> list[dict[str, Any]]:
+    """Return the runs of a whole database's tables.
+
+    :param life: the run that they are part of; for any other, the list is empty.
+    """
+    return [run(each) for each in life.plan.tables.lives] if life.plan.tables else []
+
+
 def _fault(fault: Fault) -> dict[str, Any]:
     return {"route": fault.route, "kind": fault.kind, "when": fault.when, "job": fault.job}
 
@@ -48,12 +58,17 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         "id": cluster.id,
         "name": cluster.name,
         "status": cluster.status,
-        "jobs": [_job(each) for each in cluster.jobs.values()],
-        "runs": [run(each) for each in reversed(cluster.lives[-RUNS_SHOWN:])],
+        "jobs": [_job(each, cluster) for each in cluster.jobs.values() if each.part_of is None],
+        "runs": [run(each) for each in reversed(_own_runs(cluster)[-RUNS_SHOWN:])],
     }
 
 
-def _job(job: Job) -> dict[str, Any]:
+def _own_runs(cluster: Cluster) -> list[Life]:
+    """Runs but for those of sub-jobs, which the page of their run shows."""
+    return [life for life in cluster.lives if life.run.part_of is None]
+
+
+def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
     wire = job.config.to_wire()
     return {
         "name": job.name,
@@ -63,4 +78,5 @@ def _job(job: Job) -> dict[str, Any]:
         "to": wire.get("to-link-name"),
         "status": job.last.run.status if job.last else "NEW",
         "runs": len(job.lives),
+        "tables": whole.tally(cluster.jobs, job.name),
     }

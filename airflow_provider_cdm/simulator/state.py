@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.simulator import jdbc
+from airflow_provider_cdm.simulator import jdbc, whole
 from airflow_provider_cdm.simulator.config import zone
 from airflow_provider_cdm.simulator.errors import CdmError
 from airflow_provider_cdm.simulator.jobconfig import JDBC, JobConfig, inputs_of
@@ -190,19 +190,43 @@ class Cluster:
         self.require(NORMAL)
         job = self.job(name, "Cdm.0054")
         self._startable(job)
+        return self.launch(job, variables, user, auto)
+
+    def launch(
+        self,
+        job: Job,
+        variables: Mapping[str, str],
+        user: str,
+        auto: bool = False,
+        part_of: whole.Tables | None = None,
+    ) -> Life:
+        """Begin a run, whatever speaks against it.
+
+        :param job: the job.
+        :param variables: values for this run.
+        :param user: who starts it.
+        :param auto: whether CDM's own scheduler does.
+        :param part_of: the run of a whole database that it is a part of.
+        """
         now = self.agenda.now()
-        run = Run(len(self.lives) + 1, self.id, name, dict(variables), user, auto, now, now)
+        run = Run(len(self.lives) + 1, self.id, job.name, dict(variables), user, auto, now, now)
         run.disposable = self._disposable(job) != "NONE"
         used = variables if self.behaviour.variables == "used" else {}
         values = {**self.config.variables, **used}  # ASSUMED: the run's own values win
         outcome = job.config.outcome_of(len(job.lives) - job.outcomes_from)
+        tables = None
+        if whole.is_whole(job.config, lambda: self._transfer(job, values)):
+            tables = whole.Tables(self, job, variables, lambda each: self._transfer(each, values))
         plan = Plan(
             seconds=job.config.seconds or self.world.seconds,
             outcome=outcome,
             script=job.config.statuses,
-            prepare=lambda: self._transfer(job, values),
+            prepare=lambda: tables.check() if tables else self._transfer(job, values),
             ended=lambda ended: self._ended(job, ended),
+            tables=tables,
         )
+        if part_of is not None:
+            run.part_of, plan = part_of.number, replace(plan, ended=part_of.ended)
         life = Life(run, plan, self.agenda, self.behaviour)
         job.lives.append(life)
         self.lives.append(life)
@@ -266,7 +290,7 @@ class Cluster:
     def _ended(self, job: Job, run: Run) -> None:
         gone = {"DELETE": True, "DELETE_AFTER_SUCCEED": run.status == "SUCCEEDED"}
         if gone.get(self._disposable(job)) and self.jobs.get(job.name) is job:
-            del self.jobs[job.name]
+            whole.delete(self.jobs, job, self.behaviour)
         if self.draining:
             self.drain()
 

@@ -224,7 +224,7 @@ def _date(instant: float, behaviour: Behaviour) -> int | str:
 
 def _end_of(run: Run) -> dict[str, Any]:
     if run.status == "SUCCEEDED":
-        return {"counters": wire_counters(run)}
+        return {} if run.counters is None else {"counters": wire_counters(run)}
     if run.status in {"FAILED", "FAILURE_ON_SUBMIT"}:
         texts = (run.error_summary or "", run.error_details or "")
         return dict(zip(("error-summary", "error-details"), texts, strict=True))

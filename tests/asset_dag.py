@@ -1,0 +1,69 @@
+"""The DAG of test_assets: outlets on tasks of all kinds, each with an asset of its own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
+
+from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
+
+DAG_ID = "asset_dag"
+COUNTRIES = ("at", "be", "nl")
+PREFIX = "cdm://warehouse/"
+
+
+def to(name: str) -> dict[str, Any]:
+    """Arguments of a task that brings rows to an asset."""
+    return {"task_id": name, "outlets": [Asset(PREFIX + name)], "deferrable": False}
+
+
+# [START alias]
+def name_the_asset(context: Any, result: dict[str, Any]) -> None:
+    """Say which asset the alias stands for in this run, and what has arrived there."""
+    asset = Asset(f"{PREFIX}alias_of_{result['job_name']}")
+    # Airflow 2 fails after the task when this holds more than plain values.
+    extra = {"rows": result["counters"]["ROWS_WRITTEN"]}
+    context["outlet_events"][AssetAlias("arrived")].add(asset, extra=extra)
+
+
+# [END alias]
+
+with DAG(dag_id=DAG_ID, schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+    waits: dict[str, Any] = {"wait_for_completion": True, "poll_interval": 0.1}
+    CdmStartJobOperator(**to("worker"), job_name="worker", **waits)
+    CdmStartJobOperator(**to("deferred") | {"deferrable": True}, job_name="deferred", **waits)
+    CdmStartJobOperator(**to("failing"), job_name="failing", **waits)
+    CdmStartJobOperator(**to("missed"), job_name="missed", min_rows_written=99, **waits)
+    start = CdmStartJobOperator(**to("start_only"), job_name="started")
+    CdmSubmissionSensor(**to("sensor"), submission=start.output, poke_interval=0.1)
+    CdmSubmissionSensor(
+        **to("deferred_sensor") | {"deferrable": True}, submission=start.output, poke_interval=0.1
+    )
+    CdmStartJobOperator.partial(
+        **to("mapped"), job_name="mapped", if_running="wait", max_active_tis_per_dag=1, **waits
+    ).expand(variables=[{"country": country} for country in COUNTRIES])
+    CdmRunJobOperator(
+        **to("own_job"),
+        definition={
+            "name": "own",
+            "from-connector-name": "hive-connector",
+            "from-link-name": "source",
+            "from-config-values": {"configs": []},
+            "to-connector-name": "hive-connector",
+            "to-link-name": "target",
+            "to-config-values": {"configs": []},
+        },
+        poll_interval=0.1,
+    )
+    CdmStartJobOperator(**to("whole"), job_name="whole", **waits)
+    CdmStartJobOperator(
+        task_id="alias",
+        job_name="worker_2",
+        deferrable=False,
+        outlets=[AssetAlias("arrived")],
+        post_execute=name_the_asset,
+        **waits,
+    )

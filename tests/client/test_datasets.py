@@ -1,0 +1,323 @@
+"""Names of what a job reads and writes: one for each connector, none that is wrong, no secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client.datasets import (
+    LIMIT,
+    Column,
+    Dataset,
+    Side,
+    column_pairs,
+    datasets_of,
+    link_of,
+)
+
+CLUSTER = "6ec9a0a4-76be-4262-8697-e7af1fac7920"
+
+
+def block(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A block with one configuration."""
+    listed = [{"name": f"{name}.{key}", "value": value} for key, value in inputs.items()]
+    return {"configs": [{"name": name, "inputs": listed}]}
+
+
+def one_side(
+    connector: str, job: dict[str, Any], link: dict[str, Any] | None = None, **more: Any
+) -> list[tuple[str, str]]:
+    """Name what a job with these inputs writes."""
+    return [(each.namespace, each.name) for each in full(connector, job, link, **more)]
+
+
+def full(
+    connector: str,
+    job: dict[str, Any],
+    link: dict[str, Any] | None = None,
+    *,
+    side: Side = "to",
+    job_type: str = "NORMAL_JOB",
+    **more: Any,
+) -> list[Dataset]:
+    """The same with all that is known of it."""
+    definition = {
+        "job_type": job_type,
+        f"{side}-connector-name": f"{connector}-connector",
+        f"{side}-link-name": "a_link",
+        f"{side}-config-values": block(f"{side}JobConfig", job),
+    }
+    shown = None if link is None else {"link-config-values": block("linkConfig", link)}
+    return datasets_of(definition, side, shown, cluster_id=CLUSTER, **more)
+
+
+def database(kind: str, **more: str) -> dict[str, str]:
+    """A link to a relational database."""
+    return {"databaseType": kind, "host": "Db.example.com", "port": "1234", "database": "d", **more}
+
+
+TABLE = {"schemaName": "s", "tableName": "t"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name"),
+    [
+        ("MYSQL", "mysql://db.example.com:1234", "s.t"),
+        ("DDM", "mysql://db.example.com:1234", "s.t"),
+        ("POSTGRESQL", "postgres://db.example.com:1234", "d.s.t"),
+        ("DWS", "postgres://db.example.com:1234", "d.s.t"),
+        ("SQLSERVER", "mssql://db.example.com:1234", "d.s.t"),
+        ("ORACLE", "oracle://db.example.com:1234", "d.s.t"),
+        ("DB2", "db2://db.example.com:1234", "d.s.t"),
+        ("SAP HANA", "saphana://db.example.com:1234", "d.s.t"),
+    ],
+)
+def test_relational_databases(kind: str, namespace: str, name: str) -> None:
+    """A table is named after its server, database and schema, as the naming rules say."""
+    assert one_side("generic-jdbc", TABLE, database(kind)) == [(namespace, name)]
+
+
+def test_an_oracle_database_that_is_named_by_its_sid() -> None:
+    """The name of an Oracle database is its service or, where the link says so, its SID."""
+    link = database("ORACLE", databaseconfig="SID", sidname="orcl")
+    assert one_side("generic-jdbc", TABLE, link) == [("oracle://db.example.com:1234", "orcl.s.t")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("MYSQL", "d.t"), ("POSTGRESQL", "d.public.t"), ("SQLSERVER", "d.dbo.t")]
+)
+def test_a_table_without_a_schema(kind: str, name: str) -> None:
+    """Where the job names no schema, it is the one that the database takes by itself."""
+    ((_, found),) = one_side("generic-jdbc", {"tableName": "t"}, database(kind))
+    assert found == name
+
+
+@pytest.mark.parametrize(
+    ("connector", "job", "link", "expected"),
+    [
+        (
+            "hive",
+            {"database": "d", "table": "t"},
+            {"hiveMsUris": "thrift://h1:9083,thrift://h2:9083", "host": "manager"},
+            ("hive://h1:9083", "d.t"),
+        ),
+        ("hive", {"table": "t"}, {"host": "10.0.0.1"}, ("hive://10.0.0.1", "default.t")),
+        ("hdfs", {"outputDirectory": "/a/b/"}, {"uri": "hdfs://n:8020"}, ("hdfs://n:8020", "/a/b")),
+        (
+            "hbase",
+            {"table": "ns:t"},
+            {"zookeeperQuorum": "zk1:2181,zk2:2181"},
+            ("hbase://zk1:2181", "ns:t"),
+        ),
+        ("dli", {"database": "d", "table": "t"}, {"projectId": "c48"}, ("dli://c48", "d.t")),
+        ("dis", {"streamName": "orders"}, {"projectId": "c48"}, ("dis://c48", "orders")),
+        (
+            "obs",
+            {"bucketName": "b", "outputDirectory": "/in/2025/"},
+            None,
+            ("obs://b", "in/2025"),
+        ),
+        ("obs", {"bucketName": "b"}, None, ("obs://b", "/")),
+        (
+            "sftp",
+            {"outputDirectory": "/srv/in"},
+            {"server": "10.0.0.2", "port": "22"},
+            ("file://10.0.0.2", "/srv/in"),
+        ),
+        (
+            "elasticsearch",
+            {"index": "orders"},
+            {"host": "192.168.0.50:9200;192.168.0.62:9200"},
+            ("elasticsearch://192.168.0.50:9200", "orders"),
+        ),
+        (
+            "mongodb",
+            {"collectionName": "c"},
+            {"serverList": "10.0.0.3:27017", "database": "d"},
+            ("mongodb://10.0.0.3:27017", "d.c"),
+        ),
+        ("redis", {"keyPrefix": "k"}, None, (f"cdm://{CLUSTER}", "a_link")),
+        ("generic-jdbc", TABLE, {}, (f"cdm://{CLUSTER}", "a_link.s.t")),
+    ],
+)
+def test_other_stores(
+    connector: str, job: dict[str, str], link: dict[str, str] | None, expected: tuple[str, str]
+) -> None:
+    """Each kind of store has names of its own; what has none is named after its link."""
+    assert one_side(connector, job, link) == [expected]
+
+
+def test_several_topics_and_files() -> None:
+    """A job that reads several topics or files has as many sources."""
+    topics = {"topicsList": "orders, customers"}
+    brokers = {"brokerList": "k1:9092,k2:9092"}
+    assert one_side("dms-kafka", topics, brokers, side="from") == [
+        ("kafka://k1:9092", "orders"),
+        ("kafka://k1:9092", "customers"),
+    ]
+    files = {"bucketName": "b", "inputDirectory": "in/a.csv|in/b.csv"}
+    assert one_side("obs", files, side="from") == [("obs://b", "in/a.csv"), ("obs://b", "in/b.csv")]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"useSql": "true", "sql": "SELECT 1", "tableName": "t"},
+        {"tableName": "t*"},
+        {"tableName": "t_${dt}"},
+        {"schemaName": "s"},
+        {},
+    ],
+)
+def test_what_has_no_name_for_sure(inputs: dict[str, str]) -> None:
+    """A query, a pattern and a placeholder name no table, and none is made up."""
+    assert one_side("generic-jdbc", inputs, database("MYSQL")) == []
+
+
+def test_a_link_that_cannot_be_read() -> None:
+    """Without its link a table has no name: another one for the same table would be wrong."""
+    assert one_side("generic-jdbc", TABLE, None) == []
+
+
+def test_variables_and_macros() -> None:
+    """Variables of the run are filled in; of a path that CDM completes, the sure part is kept."""
+    inputs = {"tableName": "t_${country}"}
+    found = one_side("generic-jdbc", inputs, database("MYSQL"), variables={"country": "nl"})
+    assert [name for _, name in found] == ["d.t_nl"]
+    path = {"bucketName": "b", "outputDirectory": "in/${country}/x_${dateformat(yyyy/MM)}/y"}
+    assert one_side("obs", path, variables={"country": "nl"}) == [("obs://b", "in/nl")]
+
+
+def test_a_whole_database() -> None:
+    """The tables of a whole database are those that its run has moved."""
+    link = database("POSTGRESQL")
+    inputs = {"schemaName": "s", "tableName": "*"}
+    found = one_side("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=["a", "b"])
+    assert [name for _, name in found] == ["d.s.a", "d.s.b"]
+    assert one_side("generic-jdbc", TABLE, link, job_type="BATCH_JOB", tables=[]) == []
+    many = [f"t{n}" for n in range(LIMIT + 1)]
+    found = one_side("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=many)
+    assert len(found) == LIMIT
+
+
+def test_columns() -> None:
+    """Columns are those that the job lists, paired by their order; files have none."""
+    link = database("MYSQL")
+    (source,) = full("generic-jdbc", {**TABLE, "columnList": "id&name"}, link, side="from")
+    (target,) = full("hive", {"table": "t", "columnList": "nr&label"}, {"host": "h"})
+    pairs = [(one.name, other.name) for one, other in column_pairs(source, target)]
+    assert pairs == [("id", "nr"), ("name", "label")]
+    assert column_pairs(source, Dataset("x", "y", (Column("only"),))) == []
+    (file,) = full("obs", {"bucketName": "b", "columnList": "1&2"})
+    assert file.columns == ()
+    (index,) = full("elasticsearch", {"index": "i", "columnList": "a:numeric&b"}, {"host": "h:1"})
+    assert index.columns == (Column("a", "numeric"), Column("b"))
+
+
+def test_encoded_values() -> None:
+    """What CDM shows percent-encoded has the same name as what was written."""
+    path = {"bucketName": "b", "outputDirectory": "in/täglich"}
+    shown = {key: quote(value, safe="") for key, value in path.items()}
+    assert one_side("obs", shown) == one_side("obs", path) == [("obs://b", "in/täglich")]
+
+
+#: Of a busy machine nothing is asked.
+EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CONNECTORS = st.sampled_from(
+    [
+        *("generic-jdbc", "hive", "hdfs", "hbase", "kafka", "dms-kafka", "dli", "dis", "obs"),
+        *("ftp", "sftp", "elasticsearch", "mongodb", "redis", "opentsdb", "http", ""),
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        *("databaseType", "host", "port", "database", "uri", "hiveMsUris", "zookeeperQuorum"),
+        *("brokerList", "server", "serverList", "projectId", "schemaName", "tableName", "table"),
+        *("collectionName", "topicsList", "streamName", "bucketName", "inputDirectory", "index"),
+        *("outputDirectory", "columnList", "columns", "useSql", "databaseconfig", "sidname"),
+    ]
+)
+SECRET = "hunter2-hunter2"
+SECRETS = ("password", "accessKey", "securityKey", "ak", "sk", "token")
+ADDRESSES = ["{0}@h", "u:{0}@h:1", "http://u:{0}@h/p", "a:{0}@h;b:{0}@g", "sftp://u:x/{0}@h/p"]
+
+
+#: Inputs of every connector's jobs at once.
+PLACES = {
+    "schemaName": "s",
+    "tableName": "t",
+    "table": "t",
+    "database": "d",
+    "collectionName": "c",
+    "topicsList": "o",
+    "streamName": "o",
+    "bucketName": "b",
+    "outputDirectory": "/p",
+    "index": "i",
+}
+SERVERS = ["host", "uri", "hiveMsUris", "zookeeperQuorum", "brokerList", "server", "serverList"]
+
+
+@EACH
+@given(
+    CONNECTORS,
+    st.fixed_dictionaries(dict.fromkeys(SERVERS, st.sampled_from(ADDRESSES))),
+    st.fixed_dictionaries(dict.fromkeys(SECRETS, st.just(SECRET))),
+    st.sampled_from(["MYSQL", "ORACLE", "DWS", "SAP HANA"]),
+)
+def test_no_secret_in_a_name(
+    connector: str, servers: dict[str, str], secrets: dict[str, str], kind: str
+) -> None:
+    """Neither the secret inputs of a link show, nor a password in the address of a server."""
+    held = {key: value.format(SECRET) for key, value in servers.items()}
+    found = full(connector, PLACES, {"databaseType": kind, **held, **secrets})
+    assert SECRET not in repr(found).lower()
+
+
+@pytest.mark.parametrize("address", [each for each in ADDRESSES if "://" in each])
+def test_no_password_of_a_path(address: str) -> None:
+    """A path that is written as an address leaves its user and password behind."""
+    (found,) = full("hdfs", {"outputDirectory": address.format(SECRET)}, {"uri": "n:1"})
+    assert found.name == "/p"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+PARTS = st.sampled_from(
+    [
+        *("job_type", "to-connector-name", "to-link-name", "to-config-values"),
+        *("link-config-values", "configs", "inputs", "name", "value"),
+    ]
+)
+JUNK = st.recursive(
+    JSON | CONNECTORS.map("{}-connector".format) | KEYS.map("toJobConfig.{}".format),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PARTS, inner),
+    max_leaves=20,
+)
+
+
+@EACH
+@given(st.dictionaries(PARTS, JUNK), st.none() | st.dictionaries(PARTS, JUNK))
+def test_nonsense_raises_nothing(job: dict[str, Any], link: dict[str, Any] | None) -> None:
+    """Whatever a server shows as a job and a link, the names are texts, if there are any."""
+    link_of(job, "to")
+    for each in datasets_of(job, "to", link, cluster_id=CLUSTER):
+        assert isinstance(each.name, str)
+        assert each.name
+        assert "://" in each.namespace
+
+
+@EACH
+@given(CONNECTORS, st.dictionaries(KEYS, st.text()), st.dictionaries(KEYS, st.text()))
+def test_any_inputs(connector: str, job: dict[str, str], link: dict[str, str]) -> None:
+    """Any text in the inputs that are looked at gives names without placeholders, or none."""
+    for each in full(connector, job, link):
+        assert each.name
+        assert "${" not in each.name

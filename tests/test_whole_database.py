@@ -1,0 +1,392 @@
+"""Whole databases: a run of which a table failed is never called good, and each is told of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+
+JOB = "shop"
+WORKER: dict[str, Any] = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
+SENSOR: dict[str, Any] = {"task_id": "t", "poke_interval": 30, "deferrable": False}
+PATHS: dict[str, Callable[[Any], Any]] = {
+    "operator on the worker": lambda _: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER),
+    "operator deferred": lambda _: CdmStartJobOperator(
+        task_id="t", job_name=JOB, **{**WORKER, "deferrable": True}
+    ),
+    "sensor poke": lambda run: CdmSubmissionSensor(submission=run, **SENSOR),
+    "sensor reschedule": lambda run: CdmSubmissionSensor(
+        submission=run, mode="reschedule", **SENSOR
+    ),
+    "sensor deferred": lambda run: CdmSubmissionSensor(
+        submission=run, **{**SENSOR, "deferrable": True}
+    ),
+}
+each_path = pytest.mark.parametrize("path", PATHS)
+ORDINARY = {
+    *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
+    *("counters", "execute_date", "last_update_date", "duration_seconds"),
+}
+
+
+@pytest.fixture
+def behaviour() -> dict[str, Any]:
+    """Override me: switches of the simulator."""
+    return {}
+
+
+@pytest.fixture
+def sim(clock: ManualClock, behaviour: dict[str, Any], tmp_path: Path) -> Iterator[CdmSimulator]:
+    """A cluster between two databases, without a job."""
+    links = [{"name": n, "url": f"sqlite:///{tmp_path}/{n}.db"} for n in ("source", "target")]
+    config = {"clusters": [{"name": "demo", "links": links}], "behaviour": behaviour}
+    with CdmSimulator(config, clock=clock) as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log, with what is for information."""
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def failing(*names: str, summary: str = "CHECK constraint failed") -> list[dict[str, Any]]:
+    return [{"name": name, "outcome": "FAILED", "error_summary": summary} for name in names]
+
+
+def good(*names: str, rows: int = 7) -> list[dict[str, Any]]:
+    counters = {"ROWS_READ": rows, "ROWS_WRITTEN": rows}
+    return [{"name": name, "counters": counters} for name in names]
+
+
+def whole(sim: CdmSimulator, *tables: Any, **settings: Any) -> None:
+    seconds = {"booting": 5, "running": 60}
+    sim.add_job(JOB, **{"type": "BATCH_JOB", "tables": tables, "seconds": seconds, **settings})
+
+
+def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
+    """Go one way of waiting to its end: the result, or the error."""
+    run = None
+    if path.startswith("sensor"):
+        number = sim.start(JOB).submission_id
+        run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
+    try:
+        return task_life.run(lambda: PATHS[path](run))
+    except errors.CdmError as error:
+        return error
+
+
+def looked_up(sim: CdmSimulator) -> int:
+    """How often the definition of the job was read."""
+    return sum(each.route == "show_job" for each in sim.requests)
+
+
+def listings(sim: CdmSimulator) -> list[float]:
+    """When the sub-jobs were listed."""
+    return [r.at for r in sim.requests if r.query.get("filter") == f"{JOB}_"]
+
+
+@each_path
+def test_all_tables_well(path: str, sim: CdmSimulator, task_life: Any, told: Any) -> None:
+    """The result tells of each table, and the log of how they got on."""
+    whole(sim, *good("orders", "parts", "stock", "customers"))
+    result = wait(sim, task_life, path)
+    assert set(result) == {*ORDINARY, "tables"}
+    tables = result["tables"]
+    assert {key: tables[key] for key in ("total", "succeeded", "failed", "left_out")} == {
+        "total": 4,
+        "succeeded": 4,
+        "failed": 0,
+        "left_out": 0,
+    }
+    assert [one["table"] for one in tables["list"]] == ["customers", "orders", "parts", "stock"]
+    assert {one["counters"]["ROWS_WRITTEN"] for one in tables["list"]} == {7}
+    assert result["counters"]["ROWS_WRITTEN"] == 28
+    assert "0 of 4 tables done, 3 running (orders, parts, stock)" in told.text
+    assert "4 of 4 tables done" in told.text
+    assert looked_up(sim) == 1
+
+
+@each_path
+def test_a_table_failed(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """A run that CDM calls a success is none when a table of it failed; the error names it."""
+    whole(sim, *good("orders"), *failing("parts", "stock"))
+    error = wait(sim, task_life, path)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+    assert type(error) is errors.CdmSubmissionFailed
+    assert "of 3 tables 2 failed (parts, stock)" in str(error)
+    assert "table parts: FAILED, CHECK constraint failed" in str(error)
+    assert (error.submission.tables or {})["list"][0]["reason"] == "CHECK constraint failed"
+
+
+@each_path
+@pytest.mark.parametrize("behaviour", [{"partial_status": "FAILED"}])
+def test_cdm_says_so_itself(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """Where CDM calls such a run a failure, the tables are named all the same."""
+    whole(sim, *good("orders"), *failing("parts"))
+    error = wait(sim, task_life, path)
+    assert type(error) is errors.CdmSubmissionFailed
+    assert "1 of 2 sub-jobs failed" in str(error)
+    assert "table parts: FAILED, CHECK constraint failed" in str(error)
+
+
+@each_path
+def test_an_ordinary_job(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """Nothing changes for other jobs, but that one look-up learns that they are others."""
+    sim.add_job(JOB, seconds=60)
+    assert set(wait(sim, task_life, path)) == ORDINARY
+    assert looked_up(sim) <= 1
+    assert listings(sim) == []
+
+
+@pytest.mark.parametrize("path", ["operator on the worker", "operator deferred"])
+def test_a_retry_starts_anew(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """After a table failed, a retry of the operator runs the job again."""
+    task_life.ti.max_tries = 1
+    whole(sim, *good("orders"), *failing("parts"))
+    assert isinstance(wait(sim, task_life, path), errors.CdmSubmissionFailed)
+    whole(sim, *good("orders", "parts"))
+    task_life.ti.try_number += 1
+    result = wait(sim, task_life, path)
+    assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (2, 2)
+
+
+@each_path
+@pytest.mark.parametrize("behaviour", [{}, {"sub_job_history": "dropped"}], ids=["kept", "dropped"])
+def test_leftovers_of_an_earlier_run(
+    path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any, told: Any
+) -> None:
+    """The failure of a table that is not moved any more is an earlier run's, and not ours."""
+    whole(sim, *good("orders"), *failing("parts"))
+    sim.start(JOB)
+    clock.advance(1000)
+    assert sim.runs(f"{JOB}_parts")[-1].status == "FAILED"
+    whole(sim, *good("orders"))
+    result = wait(sim, task_life, path)
+    assert [one["table"] for one in result["tables"]["list"]] == ["orders"]
+    assert "1 sub-jobs did not run in it: parts" in told.text
+
+
+@each_path
+def test_a_success_of_an_earlier_run_hides_nothing(
+    path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any
+) -> None:
+    """A table that went well in the run before and fails in ours has failed."""
+    whole(sim, *good("orders", "parts"))
+    sim.start(JOB)
+    clock.advance(1000)
+    whole(sim, *good("orders"), *failing("parts"))
+    error = wait(sim, task_life, path)
+    assert isinstance(error, errors.CdmSubmissionFailed)
+    assert "1 failed (parts)" in str(error)
+
+
+@each_path
+def test_many_tables(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """Of 250 tables the result holds as many as an XCom should; those that failed come first."""
+    names = [f"t{n:03}" for n in range(250)]
+    whole(sim, *good(*names), tables_at_once=100, seconds={"booting": 5, "running": 120})
+    result = wait(sim, task_life, path)
+    tables = result["tables"]
+    assert (tables["total"], len(tables["list"]), tables["left_out"]) == (250, 50, 200)
+    assert result["counters"]["ROWS_WRITTEN"] == 250 * 7
+    assert len(json.dumps(result)) < 10_000
+    listed = listings(sim)
+    # 365 seconds of waiting, three pages each time, and once more at the end.
+    assert len(listed) <= 3 * (365 / 60 + 1) + 3 + 1
+
+
+def test_many_failed_tables(sim: CdmSimulator, task_life: Any) -> None:
+    """Of 250 tables that failed the error names some, and counts the others."""
+    names = [f"t{n:03}" for n in range(250)]
+    whole(sim, *failing(*names, summary="x" * 5000), *good("orders"), tables_at_once=300)
+    error = wait(sim, task_life, "operator on the worker")
+    assert "of 251 tables 250 failed (t000, t001," in str(error)
+    assert "and 240 more" in str(error)
+    assert len(str(error)) < 5_000
+    assert len(json.dumps(error.submission.to_payload())) < 30_000
+    assert sum(r.route == "status" and f"{JOB}_t" in r.path for r in sim.requests) == 50
+
+
+@each_path
+def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any) -> None:
+    """When somebody stops the run, the error says which tables did not end."""
+    whole(sim, *good("orders", "parts", "stock"), tables_at_once=1)
+    original = clock.advance
+
+    def advance(seconds: float) -> None:
+        original(seconds)
+        for run in sim.runs(JOB):
+            if run.active and not run.stopping and clock.now() > run.created + 90:
+                sim.stop(JOB)
+
+    clock.advance = task_life.advance = advance  # type: ignore[method-assign]
+    error = wait(sim, task_life, path)
+    assert isinstance(error, errors.CdmSubmissionFailed)
+    assert error.submission.status == "STOPPED"
+    tables = error.submission.tables or {}
+    assert (tables["total"], tables["succeeded"]) == (3, 1)
+    assert "of 3 tables 1 failed (parts) and 1 did not end (stock)" in str(error)
+
+
+@each_path
+def test_throttled_for_a_while(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """A quota that is used up costs time, and no table is overlooked for it."""
+    whole(sim, *good("orders"), *failing("parts"))
+    sim.fail("list_jobs", "status", times=12, status=429)
+    error = wait(sim, task_life, path)
+    assert isinstance(error, errors.CdmSubmissionFailed)
+    assert "1 failed (parts)" in str(error)
+
+
+@each_path
+def test_throttled_for_ever(path: str, sim: CdmSimulator, task_life: Any, told: Any) -> None:
+    """When not even the type of the job can be learnt, the log warns, and CDM's word is taken."""
+    whole(sim, *good("orders"))
+    sim.fail("show_job", "status", times=None, status=429)
+    assert set(wait(sim, task_life, path)) == ORDINARY
+    assert "Whether job 'shop' moves a whole database cannot be learnt" in told.text
+
+
+def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_life: Any) -> None:
+    """A whole database whose tables cannot be seen is no success; a retry looks again, and only
+    looks.
+    """
+    task_life.ti.max_tries = 1
+    whole(sim, *good("orders"))
+    sim.fail("list_jobs", "status", times=None, status=503)
+    error = wait(sim, task_life, "operator on the worker")
+    assert type(error) is errors.CdmUnavailable
+    assert "some may have failed" in str(error)
+    sim.faults.clear()
+    task_life.ti.try_number += 1
+    result = wait(sim, task_life, "operator on the worker")
+    assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (1, 1)
+
+
+def test_a_later_run_has_taken_their_place(
+    sim: CdmSimulator, clock: ManualClock, task_life: Any
+) -> None:
+    """Sub-jobs that a later run has made anew say nothing about ours, which is not called good."""
+    whole(sim, *good("orders"))
+    number = sim.start(JOB).submission_id
+    clock.advance(1000)
+    sim.start(JOB)
+    run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
+    with pytest.raises(errors.CdmOutcomeUnknown, match="has made the sub-jobs of run 1"):
+        task_life.run(lambda: PATHS["sensor poke"](run))
+
+
+@pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "nowhere"}])
+def test_sub_jobs_that_show_nowhere(sim: CdmSimulator, task_life: Any, told: Any) -> None:
+    """Where CDM lists no sub-jobs its own status is all there is, and the log says so."""
+    whole(sim, *good("orders"))
+    result = wait(sim, task_life, "operator on the worker")
+    assert result["tables"]["total"] == 0
+    assert "CDM shows none of its tables" in told.text
+
+
+@pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "BATCH_JOB"}])
+@each_path
+def test_sub_jobs_in_the_other_listing(path: str, sim: CdmSimulator, task_life: Any) -> None:
+    """Sub-jobs are found among whole databases as well."""
+    whole(sim, *good("orders"), *failing("parts"))
+    assert "1 failed (parts)" in str(wait(sim, task_life, path))
+
+
+def test_a_job_that_only_sounds_like_a_table(
+    sim: CdmSimulator, clock: ManualClock, task_life: Any
+) -> None:
+    """A job of tables and files, and a whole-database job, may begin with the name of ours."""
+    for name, type_ in ((f"{JOB}_daily", "NORMAL_JOB"), (f"{JOB}_eu", "BATCH_JOB")):
+        source = {"link": "source", "table": "orders"}
+        target = {"link": "target", "table": "orders"}
+        sim.add_job(name, type=type_, from_=source, to=target, outcome="FAILED")
+    whole(sim, *good("orders"))
+    clock.advance(10)
+    number = sim.start(JOB).submission_id
+    for other in ("daily", "eu"):
+        sim.start(f"{JOB}_{other}")
+    run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
+    result = task_life.run(lambda: PATHS["sensor poke"](run))
+    assert [one["table"] for one in result["tables"]["list"]] == ["orders"]
+
+
+@pytest.mark.parametrize("behaviour", [{"whole_counters": "absent"}])
+def test_thresholds_count_all_tables(sim: CdmSimulator, task_life: Any) -> None:
+    """Where CDM counts nothing for the whole, a threshold is compared with the tables' sum."""
+    whole(sim, *good("orders", "parts"))
+
+    def demand(least: int) -> Any:
+        task_life.ti.run_id = f"at_least_{least}"
+        return task_life.run(
+            lambda: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER, min_rows_written=least)
+        )
+
+    assert demand(14)["counters"]["ROWS_WRITTEN"] == 14
+    task_life.store.content.clear()
+    with pytest.raises(errors.CdmThresholdMissed, match="14 rows written"):
+        demand(15)
+
+
+def block(name: str, **inputs: str) -> dict[str, Any]:
+    listed = [{"name": f"{name}.{key}", "value": value} for key, value in inputs.items()]
+    return {"configs": [{"name": name, "inputs": listed}]}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_job_of_its_own(
+    deferrable: bool, spoilt: bool, sim: CdmSimulator, task_life: Any, tmp_path: Path
+) -> None:
+    """Real tables are moved by a job that the task makes; it is deleted after they were looked at.
+
+    Its type is known from the definition, so nobody looks it up.
+    """
+    for name, check in (("source", ""), ("target", "CHECK (id < 9)")):
+        with sqlite3.connect(tmp_path / f"{name}.db") as database:
+            for table in ("orders", "parts"):
+                database.execute(f"CREATE TABLE {table} (id INTEGER {check})")
+                if name == "source":
+                    values = [(n,) for n in range(10 if spoilt and table == "parts" else 5)]
+                    database.executemany(f"INSERT INTO {table} VALUES (?)", values)
+    definition = {
+        "job_type": "BATCH_JOB",
+        "name": "everything",
+        "from-connector-name": "generic-jdbc-connector",
+        "from-link-name": "source",
+        "from-config-values": block("fromJobConfig", schemaName=""),
+        "to-connector-name": "generic-jdbc-connector",
+        "to-link-name": "target",
+        "to-config-values": block("toJobConfig", schemaName=""),
+    }
+
+    def make() -> CdmRunJobOperator:
+        return CdmRunJobOperator(task_id="t", definition=definition, deferrable=deferrable)
+
+    if spoilt:
+        with pytest.raises(errors.CdmSubmissionFailed, match=r"table parts: FAILED, .*CHECK"):
+            task_life.run(make)
+    else:
+        result = task_life.run(make)
+        assert result["counters"]["ROWS_WRITTEN"] == 10
+        assert [one["table"] for one in result["tables"]["list"]] == ["orders", "parts"]
+    with sqlite3.connect(tmp_path / "target.db") as database:
+        counts = [
+            database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("orders", "parts")
+        ]
+    assert counts == [5, 0 if spoilt else 5]
+    assert sim.jobs() == []
+    assert [r for r in sim.requests if r.route == "show_job"] == []
