@@ -118,6 +118,13 @@ def test_all_tables_well(path: str, sim: CdmSimulator, task_life: Any, told: Any
     assert looked_up(sim) == 1
 
 
+def test_the_result_of_the_documentation(sim: CdmSimulator, task_life: Any) -> None:
+    """What is shown of a result is what a task returns."""
+    whole(sim, *good("orders", "customers"))
+    shown = json.loads((Path(__file__).parents[1] / "docs/snippets/tables.json").read_text())
+    assert wait(sim, task_life, "operator on the worker")["tables"] == shown
+
+
 @each_path
 def test_a_table_failed(path: str, sim: CdmSimulator, task_life: Any) -> None:
     """A run that CDM calls a success is none when a table of it failed; the error names it."""

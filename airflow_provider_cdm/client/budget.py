@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
+from weakref import WeakSet
 
 from airflow_provider_cdm.client.settings import Settings
 
@@ -28,6 +30,8 @@ _RETRY_AFTER_CAP = 120.0
 _RECOVERY = 20.0
 #: The slowest pace, as a part of the limit.
 _SLOWEST = 1 / 16
+#: How often a watch lets others go first before its own turn comes.
+_PATIENCE = 3
 
 
 class Quota(Enum):
@@ -165,6 +169,9 @@ class Budget:
         self.limit = limit
         #: Held by the thread that asks for the user's authorisation.
         self.granting = threading.Lock()
+        #: Slots that watches hold; a watch that is gone holds none.
+        self.held: dict[Quota, WeakSet[Held]] = {quota: WeakSet() for quota in Quota}
+        self.holding = threading.Lock()
         self.lanes = {quota: Lane(limit, random) for quota in Quota}
 
     def lower(self, limit: int) -> None:
@@ -175,37 +182,77 @@ class Budget:
                 lane.lower(limit)
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Held:
+    """A slot that a watch holds for its next call of a kind.
+
+    :param at: the slot, epoch seconds.
+    :param hurry: whether a run that is probably over waits for it.
+    :param overtaken: how often an earlier one was given up for somebody in a hurry.
+    """
+
+    at: float
+    hurry: bool = False
+    overtaken: int = 0
+
+
 class Slots:
     """The slots that one watch holds, one of each kind at most.
 
     Watches of one user get theirs in the order in which they ask, so that none starves another.
+    Who is in a hurry changes slots with one who is not, which each has to bear a few times only.
 
     :param budget: of the user.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._held: dict[Quota, float] = {}
+        self._held: dict[Quota, Held] = {}
 
-    def ready(self, quota: Quota, now: float) -> bool:
+    def ready(self, quota: Quota, now: float, *, hurry: bool = False) -> bool:
         """Whether a call may be made now; if not, a slot is held for the next time."""
         lane = self._budget.lanes[quota]
-        slot = self._held.get(quota)
-        if slot is None or not lane.good(slot, now):
-            slot = self._held[quota] = lane.book(now)
-        return slot <= now
+        with self._budget.holding:
+            held = self._held.get(quota)
+            if held is None or not lane.good(held.at, now):
+                held = self._held[quota] = Held(lane.book(now))
+                self._budget.held[quota].add(held)
+            held.hurry = hurry
+            if hurry and held.at > now:
+                self._overtake(quota, held, now)
+            return held.at <= now
+
+    def _overtake(self, quota: Quota, mine: Held, now: float) -> None:
+        """Change slots with the first one who is in no hurry."""
+        good, first = self._budget.lanes[quota].good, mine
+        for other in self._budget.held[quota]:
+            patient = not other.hurry and other.overtaken < _PATIENCE
+            if patient and other.at < first.at and good(other.at, now):
+                first = other
+        if first is not mine:
+            mine.at, first.at = first.at, mine.at
+            first.overtaken += 1
 
     def when(self, quota: Quota) -> float:
         """When the held slot is, epoch seconds; long ago if none is held."""
-        return self._held.get(quota, 0.0)
+        held = self._held.get(quota)
+        return held.at if held else 0.0
 
     def forget(self) -> None:
         """Hold none any more."""
-        self._held.clear()
+        with self._budget.holding:
+            for quota in list(self._held):
+                self._drop(quota)
 
     def use(self, quota: Quota) -> float:
         """Let a call be made in the held slot; returns the slot."""
-        return self._held.pop(quota)
+        with self._budget.holding:
+            return self._drop(quota)
+
+    def _drop(self, quota: Quota) -> float:
+        held = self._held.pop(quota)
+        self._budget.held[quota].discard(held)
+        return held.at
 
 
 _budgets: dict[object, Budget] = {}

@@ -60,6 +60,10 @@ class Schedule(Generic[J]):
         """
         return min(self._top(urgency) for urgency in Urgency)
 
+    def hurry(self, now: float) -> bool:
+        """Whether a run that is probably over waits for its turn."""
+        return self._top(Urgency.CONFIRM) <= now
+
     def pop(self, now: float) -> tuple[J, Urgency] | None:
         """Take a job out whose turn it is, for all urgencies; ``None`` while none is to be seen."""
         due = [(self._top(urgency), urgency) for urgency in Urgency]
@@ -74,6 +78,8 @@ class Schedule(Generic[J]):
         entry, _, job = heapq.heappop(self._heaps[urgency])
         if job.due[urgency] != entry:
             return None
+        # It may have come up as the one that is due longest, and be urgent all the same.
+        urgency = next(one for one in Urgency if job.due[one] <= now)
         forget(job)
         return job, urgency
 

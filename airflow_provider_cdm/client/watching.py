@@ -150,7 +150,9 @@ class Watch:
     def _next_look(self, quota: Quota, now: float) -> Look | None:
         schedule = self.roster.schedules[quota]
         for _ in range(SLICE):
-            if schedule.next_due() > now or not self._slots.ready(quota, now):
+            if schedule.next_due() > now:
+                break
+            if not self._slots.ready(quota, now, hurry=schedule.hurry(now)):
                 break
             turn = schedule.pop(now)
             if turn is None:

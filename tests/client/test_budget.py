@@ -166,6 +166,26 @@ def test_watches_of_one_user_take_turns() -> None:
     assert used[modest] > 0.45 * used[greedy]
 
 
+def test_who_is_in_a_hurry_goes_first_and_starves_nobody() -> None:
+    """Where twenty hold a slot each, one in a hurry gets the next one, of four turns three."""
+    budget = Budget(100, lambda: 0.5)
+    hasty, *others = watches = [Slots(budget) for _ in range(21)]
+    now, used = BEGIN, dict.fromkeys(watches, 0)
+    waited, asked_at = [], now
+    while now < BEGIN + 1200:
+        for slots in reversed(watches):
+            if slots.ready(Quota.STATUS, now, hurry=slots is hasty):
+                slots.use(Quota.STATUS)
+                used[slots] += 1
+                if slots is hasty:
+                    waited.append(now - asked_at)
+                    asked_at = now
+        now += 0.1
+    assert sorted(waited)[len(waited) // 2] < 2
+    assert 2 < used[hasty] / sum(used[one] for one in others) < 4
+    assert min(used[one] for one in others) > 10
+
+
 def test_a_clock_that_is_set_back_stops_nothing() -> None:
     """When the clock jumps back by an hour, the next slot comes as soon as before."""
     one = lane(100)

@@ -15,6 +15,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.budget import Budget
 from airflow_provider_cdm.client.messages import Response, TransportError
 from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.schedule import Schedule, Urgency
+from airflow_provider_cdm.client.waits import Job
 
 from .crowd import Play, PlayedCluster, PlayedJob, PlayedRun, Waiter, most_in_a_minute
 
@@ -310,6 +312,35 @@ def test_urgent_looks_go_first_and_starve_nobody() -> None:
     stage.run(until=1.2 * HOUR)
     assert all(each.ends for each in hidden)
     assert max(each.ends[0][0] for each in hidden) < 3000 + 600
+
+
+def test_ends_are_confirmed_before_routine_looks_of_other_clusters() -> None:
+    """Twenty watches of a user have looks enough to fill the quota; who ended is seen soon."""
+    dice = random.Random(11)
+    cluster = PlayedCluster(quota=120)
+    budget = Budget(100, dice.random)
+    stage = Play(cluster, *[budget] * 20, random=dice.random)
+    stage.most_steps = 1_000_000
+    ends = []
+    for number in range(2000):
+        watch = number % 20
+        run = PlayedRun(1, -60.0, 600 + 2400 * dice.random() if number < 400 else 9 * HOUR)
+        cluster.add(PlayedJob(f"{watch:02}_{number}", [run]))
+        ends.append((stage.wait_for(f"{watch:02}_{number}", run, watch=watch), run.ended))
+    stage.run(until=HOUR)
+    late = [waiter.ends[0][0] - ended for waiter, ended in ends[:400]]
+    assert max(late) < 60
+
+
+def test_what_comes_up_as_due_longest_may_be_urgent() -> None:
+    """A turn of what is due longest, given to a run that is probably over, is an urgent look."""
+    schedule = Schedule[Job]()
+    for number in range(8):
+        job = Job(f"job_{number}")
+        schedule.put(job, Urgency.ROUTINE, number)
+        schedule.put(job, Urgency.CONFIRM, 20 - number)
+    turns = [schedule.pop(100) for _ in range(8)]
+    assert [turn and turn[1] for turn in turns] == [Urgency.CONFIRM] * 8
 
 
 def test_an_outage_is_forgotten_when_nobody_waits() -> None:

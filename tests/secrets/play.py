@@ -52,6 +52,11 @@ class Scan:
         self._triggers: set[evidence.Trace] = set()
         self._revoked, self._told_at = False, 0.0
 
+    @property
+    def database(self) -> Path:
+        """Airflow's metadata."""
+        return self.folder / "airflow" / "airflow.db"
+
     def play(self) -> None:
         """Let everything happen, and search."""
         world.add_jobs(self.sim, self.cases)
@@ -102,7 +107,7 @@ class Scan:
 
         Once, all tokens are revoked while tasks wait.
         """
-        self._triggers |= set(evidence.rows(stack.database, Fernet(self._key), "trigger"))
+        self._triggers |= set(evidence.rows(self.database, Fernet(self._key), "trigger"))
         rows = stack.query("SELECT state, count(*) FROM task_instance GROUP BY state")
         count = {str(state): number for state, number in rows}
         if not self._revoked and count.get("deferred", 0) >= 3:
@@ -116,7 +121,7 @@ class Scan:
     def _gather(self, stack: Stack) -> None:
         for dag, task, state in stack.query("SELECT dag_id, task_id, state FROM task_instance"):
             self.states.setdefault(dag, {})[task] = state
-        rows = evidence.rows(stack.database, Fernet(self._key))
+        rows = evidence.rows(self.database, Fernet(self._key))
         self.traces = [*evidence.files(stack.home), *rows, *self._triggers]
         self.tokens = world.tokens_of(self.sim)
 

@@ -161,6 +161,13 @@ class Play:
 
         self._wait(there, f"task {task} is {' or '.join(states)}")
 
+    def dag_run(self, *states: str) -> None:
+        """Wait until the DAG run is in one of these states."""
+        self._wait(
+            lambda: self.stack.dag_run(self.name, RUN) in states,
+            f"the DAG run is {' or '.join(states)}",
+        )
+
     def struck(self, count: int) -> None:
         """Wait until so many crashes have happened."""
         self._wait(lambda: len(self.crashes) >= count, f"{count} crashes have happened")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,35 @@ _COLUMNS = "(id INTEGER, day TEXT)"  # no key: a row that is moved twice shows
 
 @dataclass
 class Shop:
-    """The databases, and the simulator that moves rows between them."""
+    """The databases, and the simulator that moves rows between them.
+
+    :param folder: an existing folder for the databases.
+    :param days: whose rows there are.
+    """
 
     sim: CdmSimulator
     folder: Path
+    days: Sequence[str] = tuple(DAYS)
 
     def open(self) -> None:
         """Make the databases and the links to them."""
         self._execute("source", f"CREATE TABLE orders {_COLUMNS}")
-        for number, day in enumerate(DAYS):
-            for row in range(ROWS):
-                values = (ROWS * number + row, day)
-                self._execute("source", "INSERT INTO orders VALUES (?, ?)", *values)
+        rows = [(n, day) for n, day in enumerate(day for day in self.days for _ in range(ROWS))]
+        with self._opened("source") as source:
+            source.executemany("INSERT INTO orders VALUES (?, ?)", rows)
         for name in ("source", "target"):
             self.sim.add_link(name, url=f"sqlite:///{self.folder / name}.db")
 
-    def add_job(self, name: str, seconds: float, outcomes: tuple[str, ...]) -> None:
-        """Add the job of a scenario, and a table of the same name that it fills."""
-        self._execute("target", f'CREATE TABLE "{name}" {_COLUMNS}')
+    def add_job(
+        self, name: str, seconds: float, outcomes: Iterable[str] = (), table: str | None = None
+    ) -> None:
+        """Add a job, and the table that it fills, by default one of the same name."""
+        table = table or name
+        self._execute("target", f'CREATE TABLE IF NOT EXISTS "{table}" {_COLUMNS}')
         self.sim.add_job(
             name,
             from_={"link": "source", "table": "orders", "where": "day = '${dt}'"},
-            to={"link": "target", "table": name},
+            to={"link": "target", "table": table},
             seconds=seconds,
             outcomes=list(outcomes),
         )
@@ -53,7 +61,7 @@ class Shop:
         found = Counter(self._execute("target", f'SELECT id, day FROM "{name}"'))
         if wanted == found:
             return ""
-        days = Counter(dict.fromkeys(DAYS, 0))
+        days = Counter(dict.fromkeys(self.days, 0))
         for (_, day), count in found.items():
             days[day] += count
         shown = ", ".join(f"{day}: {count / ROWS:g}" for day, count in days.items() if count)
@@ -66,6 +74,11 @@ class Shop:
         return sum(each.status not in (400, 409) for each in found)
 
     def _execute(self, database: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._opened(database) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _opened(self, database: str) -> Iterator[sqlite3.Connection]:
         path = self.folder / f"{database}.db"
         with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
-            return connection.execute(sql, values).fetchall()
+            yield connection

@@ -1,4 +1,4 @@
-"""A real Airflow of several processes on SQLite, in a folder of its own."""
+"""A real Airflow of several processes, in a folder of its own; by default on SQLite."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
+
+from .databases import Database, Sqlite
 
 SERIES = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = SERIES >= (3, 0)
@@ -83,16 +84,22 @@ class Stack:
 
     :param home: an empty folder.
     :param environment: what its processes get in addition.
+    :param database: for the metadata; by default in a file below ``home``.
+    :param settings: of Airflow, as ``SECTION__KEY``, that differ from those here.
     """
 
     home: Path
     dags: Path
     environment: dict[str, str]
+    database: Database | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.database = self.home / "airflow.db"
-        self._port, self._execution_port = _free_ports(2)
+        self._database = self.database or Sqlite(self.home / "airflow.db")
+        self._port, self._execution_port = free_ports(2)
+        if not self._database.one_writer:
+            self._execution_port = self._port
         self._url = f"http://127.0.0.1:{self._port}"
         self._token = ""
         self._one_writer = threading.Lock()
@@ -101,8 +108,9 @@ class Stack:
             "API__BASE_URL": self._url,
             "CORE__DAGS_FOLDER": str(self.dags),
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._execution_port}/execution/",
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}?timeout=60",
+            "DATABASE__SQL_ALCHEMY_CONN": self._database.url,
         }
+        settings |= self.settings
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIR"))}
         self._environment = inherited | self.environment
         self._environment |= {f"AIRFLOW__{key}": value for key, value in settings.items()}
@@ -119,28 +127,49 @@ class Stack:
         """Start everything, and wait until all DAGs are known."""
         (self.home / "out").mkdir(parents=True)
         (self.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
-        if self._spawn("migration", "db", "migrate").wait():
+        if self.spawn("migration", "db", "migrate").wait():
             raise RuntimeError(f"no database: {self._printed('migration')}")
-        with closing(sqlite3.connect(self.database)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("UPDATE slot_pool SET slots = ?", (2 * SLOTS,))
-            database.commit()
+        self._database.prepare(2 * SLOTS)
+        self._start_api()
         if AIRFLOW_3:
-            # Two, for a user's request writes on the event loop: on SQLite that waits for writers
-            # which cannot finish without the event loop.
-            server = ("api-server", "--host", "127.0.0.1", "--workers", "1", "--port")
-            self._spawn("api", *server, self._port, "--apps", "core")
-            self._spawn("execution-api", *server, self._execution_port, "--apps", "execution")
-            self._spawn("dag-processor", "dag-processor")
-        else:
-            server = ("webserver", "--hostname", "127.0.0.1", "--workers", "1", "--port")
-            self._spawn("api", *server, self._port)
-        self._spawn("scheduler", "scheduler", "--skip-serve-logs")
+            self.spawn("dag-processor", "dag-processor")
+        self.spawn("scheduler", "scheduler", "--skip-serve-logs")
         self.start_triggerer("triggerer")
 
     def start_triggerer(self, name: str) -> None:
         """Start one more triggerer."""
-        self._spawn(name, "triggerer", "--skip-serve-logs")
+        self.spawn(name, "triggerer", "--skip-serve-logs")
+
+    def spawn(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a component.
+
+        :param name: also what it finds as ``COMPONENT`` in its environment.
+        :param command: of Airflow's command line.
+        """
+        with (self.home / "out" / name).open("ab") as out:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *command],
+                env=self._environment | {"COMPONENT": name},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self.processes[name]
+
+    def _start_api(self) -> None:
+        if not AIRFLOW_3:
+            server = ("webserver", "--hostname", "127.0.0.1", "--workers", "1", "--port")
+            self.spawn("api", *server, self._port)
+            return
+        server = ("api-server", "--host", "127.0.0.1", "--workers", "1", "--port")
+        if self._port == self._execution_port:
+            self.spawn("api", *server, self._port)
+            return
+        # Two, for a user's request writes on the event loop: where there is one writer, that waits
+        # for others which cannot finish without the event loop.
+        self.spawn("api", *server, self._port, "--apps", "core")
+        self.spawn("execution-api", *server, self._execution_port, "--apps", "execution")
 
     def wait_for_dags(self, count: int, patience: float = 120) -> None:
         """Wait until the REST API answers and knows all DAGs."""
@@ -190,8 +219,8 @@ class Stack:
 
         for _ in range(50):
             send(signal.SIGSTOP)
-            # SQLite has one writer at a time, and it must not be the one that sleeps.
-            if self._writable():
+            # Where there is one writer at a time, it must not be the one that sleeps.
+            if self._database.writable():
                 return lambda: send(signal.SIGCONT)
             send(signal.SIGCONT)
             time.sleep(0.2)
@@ -208,6 +237,10 @@ class Stack:
         """Store a connection, given as plain data."""
         body = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
         self._ask("POST", f"{self._api}/connections", body)
+
+    def add_pool(self, name: str, slots: int) -> None:
+        """Make a pool."""
+        self._ask("POST", f"{self._api}/pools", {"name": name, "slots": slots})
 
     def connections(self) -> Any:
         """The stored connections, as the REST API shows them."""
@@ -233,7 +266,7 @@ class Stack:
         # Not over REST: there, Airflow 2.11 forgets to write that a running task shall restart.
         span = ("--start-date", logical_date, "--end-date", logical_date)
         command = ("tasks", "clear", dag, "--task-regex", f"^{task}$", *span, "--yes")
-        if self._spawn(f"clear-{dag}", *command).wait():
+        if self.spawn(f"clear-{dag}", *command).wait():
             raise RuntimeError(f"not cleared: {self._printed(f'clear-{dag}')}")
 
     # What can be seen
@@ -247,24 +280,25 @@ class Stack:
         )
         return {index: Task(state or "", attempt, by) for index, state, attempt, by in rows}
 
+    def dag_run(self, dag: str, run: str) -> str:
+        """The state of a DAG run."""
+        query = "SELECT state FROM dag_run WHERE dag_id = ? AND run_id = ?"
+        ((state,),) = self.query(query, dag, run)
+        return str(state)
+
+    def returned(self, dag: str, run: str, task: str) -> Any:
+        """What a task returned, as the REST API shows it."""
+        path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+        return self._ask("GET", path)["value"]
+
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read from the metadata database."""
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as db:
-            return db.execute(sql, values).fetchall()
+        return self._database.query(sql, *values)
 
     def logs(self, dag: str) -> Iterator[tuple[Path, str]]:
         """The logs of a DAG's tasks and of their triggers, with their paths, in order."""
         for path in sorted(self.home.glob(f"logs/dag_id={dag}/**/*.log*")):
             yield path.relative_to(self.home / "logs"), _readable(path)
-
-    def _writable(self) -> bool:
-        with closing(sqlite3.connect(self.database, timeout=2)) as database:
-            try:
-                database.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            database.rollback()
-        return True
 
     def _printed(self, name: str) -> str:
         return (self.home / "out" / name).read_text(errors="replace")[-3000:]
@@ -274,18 +308,6 @@ class Stack:
     @property
     def _api(self) -> str:
         return "/api/v2" if AIRFLOW_3 else "/api/v1"
-
-    def _spawn(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        with (self.home / "out" / name).open("ab") as out:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *command],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self.processes[name]
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -342,7 +364,8 @@ def _readable(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _free_ports(count: int) -> list[str]:
+def free_ports(count: int) -> list[str]:
+    """Ports of the loopback interface that nobody listens on."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

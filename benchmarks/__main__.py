@@ -1,0 +1,61 @@
+"""Measure, keep the results, and write tables and plots; see scripts/benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from importlib import import_module
+from typing import Any
+
+from benchmarks import plots, report
+from benchmarks.common import Result, circumstances, prepare_airflow, say
+
+NAMES = ("imports", "waits", "live", "triggerer", "tasks", "starts", "calls")
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    options = _options()
+    prepare_airflow()
+    for name in options.names or NAMES:
+        if not options.table:
+            run(name, quick=options.quick)
+    if not options.quick:
+        report.write({name: _module(name) for name in NAMES})
+        plots.draw()
+
+
+def run(name: str, *, quick: bool) -> None:
+    """Measure one thing."""
+    module = _module(name)
+    say(f"{name}: {module.TITLE}")
+    facts, began = circumstances(), time.monotonic()
+    result: Result = module.measure(quick=quick)
+    result.facts = {
+        **facts,
+        "load_after": round(os.getloadavg()[0], 1),
+        "seconds": round(time.monotonic() - began),
+    }
+    print(module.tables(result))
+    if not quick:
+        result.save()
+
+
+def _module(name: str) -> Any:
+    return import_module(f"benchmarks.{name}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/benchmarks", description=__doc__)
+    parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(NAMES))
+    parser.add_argument("--quick", action="store_true", help="small numbers; nothing is kept")
+    parser.add_argument("--table", action="store_true", help="only write tables and plots anew")
+    options = parser.parse_args()
+    if wrong := set(options.names) - set(NAMES):
+        parser.error(f"there is no benchmark {', '.join(sorted(wrong))}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Calls and tokens for one migration of ten minutes, by mode of waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tempfile
+import types
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import requests
+from airflow.sdk.bases import sensor as airflow_sensor
+
+from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from benchmarks.common import Result, table
+from benchmarks.life import Life
+
+TITLE = "Calls and tokens of a ten-minute migration"
+JOB = "orders"
+SECONDS = 600.0
+INTERVAL = 30.0
+
+
+@dataclass
+class Stage:
+    """A simulator, and time that passes only when something sleeps."""
+
+    sim: CdmSimulator
+    clock: ManualClock
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """The same on an event loop."""
+        self.sleep(seconds)
+        await asyncio.sleep(0)
+
+    def tokens(self) -> int:
+        """How many tokens were asked for."""
+        return sum(request.route == "token" for request in self.sim.requests)
+
+    def live(self, *makers: Callable[[Any], Any]) -> tuple[int, int]:
+        """Run tasks one after the other, each with the result of the one before.
+
+        :returns: processes on workers, and tokens in the triggerer.
+        """
+        result, lives = None, []
+        for make in makers:
+            lives.append(Life(self.sleep, self.tokens))
+            result = lives[-1].run(partial(make, result))
+        processes = sum(life.processes for life in lives)
+        return processes, sum(life.tokens_in_triggerer for life in lives)
+
+
+def start(**arguments: Any) -> Callable[[Any], Any]:
+    """Make the operator."""
+    return lambda _: CdmStartJobOperator(
+        task_id="move", job_name=JOB, poll_interval=INTERVAL, **arguments
+    )
+
+
+def sensor(**arguments: Any) -> Callable[[Any], Any]:
+    """Make the sensor for what the operator returned."""
+    return lambda started: CdmSubmissionSensor(
+        task_id="wait", submission=started, poke_interval=INTERVAL, **arguments
+    )
+
+
+MODES: dict[str, list[Callable[[Any], Any]]] = {
+    "operator waits on the worker": [start(wait_for_completion=True, deferrable=False)],
+    "operator, deferrable": [start(wait_for_completion=True, deferrable=True)],
+    "start, then sensor, poke": [start(), sensor(mode="poke", deferrable=False)],
+    "start, then sensor, reschedule": [start(), sensor(mode="reschedule", deferrable=False)],
+    "start, then sensor, deferrable": [start(), sensor(deferrable=True)],
+}
+PLAIN = "a bare loop of requests"
+
+
+def measure(*, quick: bool) -> Result:
+    """Play each mode, with and without a token cache; it is as quick as it can be."""
+    del quick
+    logging.disable(logging.CRITICAL)
+    rows = [_plain()]
+    for name, makers in MODES.items():
+        rows += [_mode(name, makers, cached=cached) for cached in (False, True)]
+    return Result("calls", rows)
+
+
+def _mode(name: str, makers: list[Callable[[Any], Any]], *, cached: bool) -> dict[str, Any]:
+    clock = ManualClock()
+    with tempfile.TemporaryDirectory() as folder, _simulator(clock) as sim:
+        stage = Stage(sim, clock)
+        connection = sim.connection
+        if cached:
+            connection["extra"] |= {"token_cache": f"{folder}/tokens"}
+        os.environ["AIRFLOW_CONN_CDM_DEFAULT"] = json.dumps(connection)
+        CdmHook.session_options = {
+            "clock": clock.now,
+            "sleep": stage.sleep,
+            "asleep": stage.asleep,
+            "rng": lambda: 0.5,
+        }
+        # Airflow's sensor in mode poke sleeps by itself.
+        times = types.SimpleNamespace(sleep=stage.sleep, monotonic=clock.now)
+        with patch.object(airflow_sensor, "time", times):
+            processes, triggerer = stage.live(*makers)
+        CdmHook.session_options = {}
+        return _row(name, sim, cached, processes, triggerer)
+
+
+def _plain() -> dict[str, Any]:
+    """The least that can be done with a token at hand: start, and look now and then."""
+    clock = ManualClock()
+    with _simulator(clock) as sim, requests.Session() as http:
+        user = {"name": sim.user, "password": sim.password, "domain": {"name": sim.domain}}
+        wish = {"methods": ["password"], "password": {"user": user}}
+        scope = {"project": {"id": sim.project_id}}
+        body = {"auth": {"identity": wish, "scope": scope}}
+        token = http.post(f"{sim.iam_url}/v3/auth/tokens", json=body, timeout=60)
+        http.headers["X-Auth-Token"] = token.headers["X-Subject-Token"]
+        job = f"{sim.url}/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/job/{JOB}"
+        http.put(f"{job}/start", json={}, timeout=60).raise_for_status()
+        while True:
+            seen = http.get(f"{job}/status", timeout=60).json()["submissions"][0]
+            if seen["status"] == "SUCCEEDED":
+                return _row(PLAIN, sim, cached=False, processes=1, triggerer=0)
+            clock.advance(INTERVAL)
+
+
+def _simulator(clock: ManualClock) -> CdmSimulator:
+    job = {"name": JOB, "seconds": {"booting": 5, "running": SECONDS - 5}}
+    config = {"quotas": "documented", "clusters": [{"name": "demo", "jobs": [job]}]}
+    return CdmSimulator(config, clock=clock)
+
+
+def _row(
+    name: str, sim: CdmSimulator, cached: bool, processes: int, triggerer: int
+) -> dict[str, Any]:
+    (run,) = sim.runs(JOB)
+    if run.status != "SUCCEEDED":
+        raise RuntimeError(f"{name}: the run is {run.status}")
+    routes = Counter(request.route for request in sim.requests)
+    tokens = routes.pop("token", 0)
+    return {
+        "mode": name,
+        "token_cache": cached,
+        "processes": processes,
+        "calls": dict(routes),
+        "tokens_on_workers": tokens - triggerer,
+        "tokens_in_triggerer": triggerer,
+    }
+
+
+def tables(result: Result) -> str:
+    """The table."""
+    plain = next(sum(r["calls"].values()) for r in result.rows if r["mode"] == PLAIN)
+    heads = (
+        *("mode", "token cache", "processes", "start", "history", "job", "status", "all calls"),
+        *("to the bare loop", "tokens on workers", "in the triggerer"),
+    )
+    lines = []
+    for row in result.rows:
+        calls = row["calls"]
+        total = sum(calls.values())
+        lines.append(
+            (
+                row["mode"],
+                "yes" if row["token_cache"] else "no",
+                row["processes"],
+                *(calls.get(kind, 0) for kind in ("start", "submissions", "show_job", "status")),
+                total,
+                f"{total / plain:.2f}",
+                *(row["tokens_on_workers"], row["tokens_in_triggerer"]),
+            )
+        )
+    return table(heads, lines)

@@ -1,0 +1,79 @@
+"""Draws the kept results for the docs: calls and delay against the number of waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+
+from benchmarks.common import HERE, QUOTA, Result
+from benchmarks.waits import GOAL_LAG
+
+mpl.use("svg")
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter
+
+IMAGES = HERE.parent / "docs" / "images"
+SIDES = {
+    "polling": ("one poll for each wait", "#c0392b", "s"),
+    "ours": ("this provider", "#1f6fb2", "o"),
+}
+
+
+def draw() -> None:
+    """Write the pictures, if there is anything to be shown."""
+    result = Result.load("waits")
+    if result is None:
+        return
+    mpl.rcParams |= {"svg.hashsalt": "benchmarks", "font.size": 11, "svg.fonttype": "path"}
+    _draw(
+        "waits-calls.svg",
+        "Calls a minute",
+        result,
+        lambda row: row["calls_per_minute"],
+        (QUOTA, "what CDM answers, of each kind"),
+    )
+    _draw(
+        "waits-delay.svg",
+        "Seconds from the end of a run\nuntil it is seen (95 of 100)",
+        result,
+        lambda row: row["lag"][1],
+        (GOAL_LAG, "a minute"),
+    )
+
+
+def _draw(
+    name: str,
+    what: str,
+    result: Result,
+    value: Callable[[dict[str, Any]], float],
+    mark: tuple[float, str],
+) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), facecolor="white")
+    for side, (label, colour, marker) in SIDES.items():
+        rows = [row for row in _mixed(result) if row["side"] == side]
+        points = [(row["waits"], value(row)) for row in rows]
+        axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=label)
+        for row, (waits, height) in zip(rows, points, strict=True):
+            sign = "> " if row["unseen"] and "delay" in name else ""
+            at = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"{sign}{height:,.0f}", (waits, height), color=colour, **at)
+    axes.axhline(mark[0], color="#888888", linestyle="--", linewidth=1)
+    axes.text(20, mark[0] * 1.06, f"{mark[0]:g}: {mark[1]}", color="#555555", fontsize=9)
+    axes.set(xscale="log", yscale="log", xlabel="Waits at a time", ylabel=what)
+    axes.margins(y=0.18)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(IMAGES / name, bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _mixed(result: Result) -> list[dict[str, Any]]:
+    """The half hours on one cluster, with the default limit."""
+    rows = [r for r in result.rows if r["clusters"] == 1 and not r["limit"]]
+    return [row for row in rows if row["ends_per_minute"] < QUOTA]

@@ -1,0 +1,156 @@
+"""PostgreSQL and Redis of the distribution, as processes of their own on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from ..system.stack import free_ports, wait_until  # noqa: TID252 - no absolute name is sure
+
+#: Seconds until a server answers.
+_PATIENCE = 30
+#: Who runs PostgreSQL when root must not: the user that comes with the package.
+_OWNER = "postgres"
+
+
+class Postgres:
+    """A PostgreSQL with a database for Airflow; also what a Stack wants to know of it.
+
+    :param folder: an existing folder that every user can reach.
+    """
+
+    one_writer = False
+
+    def __init__(self, folder: Path) -> None:
+        self._data, self._log = folder / "postgres", folder / "postgres.log"
+        (self._port,) = free_ports(1)
+        self._address = f"airflow@127.0.0.1:{self._port}"
+        self._engine = create_engine(self.url, poolclass=NullPool)
+        self._server: subprocess.Popen[bytes] | None = None
+        self._owner: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self._owner = {"user": _OWNER, "group": _OWNER, "extra_groups": []}
+
+    @property
+    def url(self) -> str:
+        """For Airflow."""
+        return f"postgresql+psycopg2://{self._address}/airflow"
+
+    def start(self) -> None:
+        """Make the data, start the server, and wait until it answers."""
+        self._data.mkdir(mode=0o700)
+        if self._owner:
+            shutil.chown(self._data, _OWNER, _OWNER)
+        making = ("--username", "airflow", "--auth", "trust", "--no-sync", "--encoding", "UTF8")
+        with self._log.open("ab") as log:
+            subprocess.run(
+                [_program("initdb"), "--pgdata", self._data, *making],
+                **(self._owner | {"check": True, "cwd": "/", "stdout": log, "stderr": log}),
+            )
+            # The machine may be lost: so may be the data.
+            careless = ("-c", "fsync=off", "-c", "synchronous_commit=off")
+            self._server = subprocess.Popen(
+                [
+                    *(_program("postgres"), "-D", self._data, "-p", self._port, *careless),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+                    *("-c", "max_connections=200"),
+                ],
+                **(self._owner | {"cwd": "/", "stdout": log, "stderr": log}),
+            )
+        wait_until(self._answers, _PATIENCE, "PostgreSQL answers")
+        server = create_engine(f"postgresql+psycopg2://{self._address}/postgres")
+        with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("CREATE DATABASE airflow"))
+        server.dispose()
+
+    def stop(self) -> None:
+        """End the server, although somebody may be connected."""
+        _end(self._server, signal.SIGINT)
+
+    def prepare(self, slots: int) -> None:
+        """Set the slots of the default pool."""
+        with self._engine.begin() as connection:
+            connection.execute(text("UPDATE slot_pool SET slots = :slots"), {"slots": slots})
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Read."""
+        with self._engine.connect() as connection:
+            found = connection.exec_driver_sql(sql.replace("?", "%s"), values)
+            return [tuple(row) for row in found]
+
+    def writable(self) -> bool:
+        """Writers do not wait for each other here."""
+        return True
+
+    def _answers(self) -> bool:
+        if self._server is None or self._server.poll() is not None:
+            raise RuntimeError(f"PostgreSQL has ended: {self._log.read_text()[-2000:]}")
+        engine = create_engine(f"postgresql+psycopg2://{self._address}/postgres")
+        try:
+            engine.connect().close()
+        except OperationalError:
+            return False
+        finally:
+            engine.dispose()
+        return True
+
+
+class Redis:
+    """A Redis that keeps nothing.
+
+    :param folder: an existing folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (self._port,) = free_ports(1)
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For Celery."""
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        command = ("redis-server", "--bind", "127.0.0.1", "--port", self._port, "--save", "")
+        with (self._folder / "redis.log").open("ab") as log:
+            self._server = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        wait_until(self._answers, _PATIENCE, "Redis answers")
+
+    def stop(self) -> None:
+        """End the server."""
+        _end(self._server, signal.SIGTERM)
+
+    def _answers(self) -> bool:
+        command = ("redis-cli", "-h", "127.0.0.1", "-p", self._port, "ping")
+        return subprocess.run(command, capture_output=True, check=False).stdout == b"PONG\n"
+
+
+def _program(name: str) -> Path:
+    """Find a program of PostgreSQL: Debian has those of its server on no path."""
+    found = [*map(Path, filter(None, [shutil.which(name)]))]
+    found += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    if not found:
+        raise RuntimeError(f"There is no {name}; on Debian and Ubuntu: apt install postgresql")
+    return found[-1]
+
+
+def _end(server: subprocess.Popen[bytes] | None, number: int) -> None:
+    if server is None:
+        return
+    server.send_signal(number)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(20)
+        return
+    server.kill()
+    server.wait()
