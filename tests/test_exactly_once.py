@@ -252,11 +252,16 @@ def kill_after(
     life.ti.try_number += 1
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-@pytest.mark.parametrize("call", ["/start", "/status", f"jname={JOB}"])
+@pytest.mark.parametrize(
+    ("mode", "call"),
+    [
+        *(("on the worker", call) for call in ("/start", "/status", f"jname={JOB}")),
+        *(("deferred", call) for call in ("/start", f"jname={JOB}")),
+    ],
+)
 def test_a_killed_attempt_is_taken_up(
     call: str,
-    mode: dict[str, Any],
+    mode: str,
     sim: CdmSimulator,
     shop: Shop,
     life: Any,
@@ -264,8 +269,8 @@ def test_a_killed_attempt_is_taken_up(
 ) -> None:
     """The retry of a worker that died after any of its calls follows the same run."""
     life.ti.max_tries = 1
-    kill_after(life, lambda: migrate(**mode), monkeypatch, call)
-    assert life.run(lambda: migrate(**mode))["status"] == "SUCCEEDED"
+    kill_after(life, lambda: migrate(**MODES[mode]), monkeypatch, call)
+    assert life.run(lambda: migrate(**MODES[mode]))["status"] == "SUCCEEDED"
     assert (len(sim.runs(JOB)), shop.rows(), starts(sim)) == (1, ROWS, 1)
 
 

@@ -72,11 +72,31 @@ def test_a_start_that_fails_at_once(
         task_life.run(lambda: operator(**mode))
 
 
-def test_a_wait_that_is_over_does_not_defer(sim: CdmSimulator, task_life: Any) -> None:
-    """A run that ended before the first look costs no trip to the triggerer."""
-    sim.add_job(JOB, statuses=["SUCCEEDED"])
+def test_a_run_that_is_over_is_not_waited_for(
+    sim: CdmSimulator, task_life: Any, clock: ManualClock
+) -> None:
+    """The next attempt takes an end that nobody was told of without a trip to the triggerer."""
+    sim.add_job(JOB, seconds=60)
+    task_life.ti.max_tries = 1
+    sim.fail("status", "status", status=401, times=None)
+    with pytest.raises(errors.CdmAuthError):
+        task_life.run(lambda: operator(**MODES["deferred"]))
+    sim.faults.clear()
+    clock.advance(100)
+    task_life.ti.try_number += 1
+    assert task_life.run(lambda: operator(**MODES["deferred"]))["status"] == "SUCCEEDED"
+    assert len(task_life.deferrals) == 1
+    assert len(sim.runs(JOB)) == 1
+
+
+def test_a_deferral_costs_no_look(sim: CdmSimulator, task_life: Any) -> None:
+    """Before the deferral, a start looks for runs before it, starts, and asks nothing more."""
+    sim.add_job(JOB, seconds=60)
     task_life.run(lambda: operator(**MODES["deferred"]))
-    assert task_life.deferrals == []
+    assert routes(sim)[:2] == ["submissions", "start"]
+    (start,) = [request.at for request in sim.requests if request.route == "start"]
+    # The triggerer's first look comes when the deferral is settled.
+    assert all(request.at >= start + 5 for request in sim.requests if request.route == "status")
 
 
 def test_deferral_is_plain_and_keeps_its_deadline(

@@ -27,7 +27,7 @@ _SILENCE, _LONGEST_SILENCE = 5.0, 60.0
 #: Longest ``Retry-After`` that is honoured, in seconds.
 _RETRY_AFTER_CAP = 120.0
 #: Minutes in which a lane gets back from nothing to its limit.
-_RECOVERY = 20.0
+_RECOVERY = 5.0
 #: The slowest pace, as a part of the limit.
 _SLOWEST = 1 / 16
 #: How often a watch lets others go first before its own turn comes.

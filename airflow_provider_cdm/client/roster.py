@@ -11,7 +11,7 @@ from airflow_provider_cdm.client.budget import Budget, Quota
 from airflow_provider_cdm.client.schedule import Schedule, Urgency, forget
 from airflow_provider_cdm.client.waits import Job, Wait
 
-#: Seconds until the first look: the task looked before it deferred, and that has to be settled.
+#: Seconds until the first look: the run was active when the task deferred, and that takes a moment.
 _FIRST_LOOK = 5.0
 #: Seconds without a look of its own, for a run that listings show active: people want to read how
 #: it gets on, so a quarter of the quota is for that.

@@ -249,9 +249,7 @@ class CdmStartJobOperator(JudgesRuns):
             return self._leave(context, run)
         follower = Follower(self._own_run)
         if self.deferrable:
-            seen = session.run(follower.look(session.flows))
-            if seen is not None and seen.ended:
-                return self._conclude(context, seen, deadline, attached_at)
+            # Without one more look: the run was seen active just now.
             waiting = {"deadline": deadline, "attached_at": attached_at}
             self._defer(follower.run, "execute_complete", waiting)
         tables = TableLog(self._own_definition())
