@@ -263,7 +263,7 @@ def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
 
 def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
     """One DAG waits for the run that another has started for the same day, and for no earlier."""
-    demo.sim.add_job("orders_daily", seconds=1.5)
+    demo.sim.add_job("orders_daily", seconds=5)  # not over before the other DAG has begun
     starting = load("example_cdm_daily_migration", wait_for_completion=False, deferrable=False)
     started = run(starting, demo.days[0])
     done = run(load("example_cdm_wait_elsewhere"), demo.days[0])
