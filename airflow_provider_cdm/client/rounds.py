@@ -51,10 +51,12 @@ class Rounds:
             and job.listable
         )
 
-    def worth(self, job: Job, jobs: Iterable[Job], now: float) -> int:
+    def worth(self, job: Job, jobs: Iterable[Job], now: float, crowded: bool = False) -> int:
         """How many looks a listing would save now that this job is due; 0 if it costs more.
 
         What will be due soon counts as well: to look a little early is better than twice.
+
+        :param crowded: whether looks have to queue, so that their number counts and no weight.
         """
         if self.active is not None or now < self.off_until or not job.listable:
             return 0
@@ -64,7 +66,7 @@ class Rounds:
         for other in jobs:
             if (other.due[routine] <= soon or other.due[fresh] <= soon) and other.type == kind:
                 due += not other.failures
-        return due if due > max(_PAGE_WEIGHT, self.pages(kind, now)) else 0
+        return due if due > max(1 if crowded else _PAGE_WEIGHT, self.pages(kind, now)) else 0
 
     def pages(self, job_type: int, now: float) -> int:
         """How many pages a listing of this type has, as far as is known; else 1."""
@@ -130,6 +132,7 @@ class Rounds:
             for job in jobs:
                 if job.type == one.type and job.listed_at < one.began_at >= job.joined_at:
                     job.type += 1
+                    job.listed_at = -math.inf
         return one.rest
 
     def _filter(self, names: Iterable[str]) -> str:

@@ -58,11 +58,17 @@ class Schedule(Generic[J]):
 
         Entries that were replaced may make it too early, never too late.
         """
-        return min(self._top(urgency) for urgency in Urgency)
+        return min(self.dues())
 
-    def hurry(self, now: float) -> bool:
-        """Whether a run that is probably over waits for its turn."""
-        return self._top(Urgency.CONFIRM) <= now
+    def dues(self) -> list[float]:
+        """The same for each urgency."""
+        return [self._top(urgency) for urgency in Urgency]
+
+    def first(self, urgency: Urgency, now: float) -> J | None:
+        """The job that has been due longest of those with an urgency; it stays where it is."""
+        top = self._top(urgency)
+        job = self._heaps[urgency][0][2] if top <= now else None
+        return job if job is not None and job.due[urgency] == top else None
 
     def pop(self, now: float) -> tuple[J, Urgency] | None:
         """Take a job out whose turn it is, for all urgencies; ``None`` while none is to be seen."""

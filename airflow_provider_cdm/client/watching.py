@@ -34,6 +34,8 @@ _LAST_LOOK = 10.0
 #: Seconds without a look of its own, for a run of which listings do not say that it is the active
 #: one.
 _DOUBT_AGE = 150.0
+#: Seconds until the next free slot for a look, from which on looks are rather saved.
+_QUEUE = 5.0
 #: Listings in a row that may be wrong about a job before they are no reason for a look any more.
 _TRUST = 2
 
@@ -81,6 +83,7 @@ class Watch:
             return self._probe(now)
         if self.flying >= CALLS:
             return None
+        self._list_due(now)
         for quota in self.roster.schedules:
             if look := self._next_look(quota, now):
                 return look
@@ -99,8 +102,8 @@ class Watch:
                 events.append(max(self._outage.probe_at, self._slots.when(job.quota)))
         elif self.flying < CALLS:
             for quota, schedule in self.roster.schedules.items():
-                due = schedule.next_due()
-                events.append(max(due, self._slots.when(quota)) if due <= now else due)
+                slot = self._slots.when(quota)
+                events += [max(due, slot) if due <= now else due for due in schedule.dues()]
             if self.rounds.active is not None and not self._reading:
                 events.append(self._slots.when(Quota.LISTING))
         return min(events)
@@ -147,12 +150,23 @@ class Watch:
 
     # What to do next
 
+    def _list_due(self, now: float) -> None:
+        """Have a listing tell of what is due, which has not to wait for the slot of a look."""
+        for schedule in self.roster.schedules.values():
+            for urgency in (Urgency.FRESH, Urgency.ROUTINE):
+                for _ in range(SLICE):
+                    job = schedule.first(urgency, now)
+                    if job is None or job.due[Urgency.CONFIRM] <= now or not self._list(job, now):
+                        break
+                    job.due[Urgency.FRESH] = job.due[Urgency.ROUTINE] = math.inf
+
     def _next_look(self, quota: Quota, now: float) -> Look | None:
         schedule = self.roster.schedules[quota]
         for _ in range(SLICE):
             if schedule.next_due() > now:
                 break
-            if not self._slots.ready(quota, now, hurry=schedule.hurry(now)):
+            hurry = schedule.first(Urgency.CONFIRM, now) is not None
+            if not self._slots.ready(quota, now, hurry=hurry):
                 break
             turn = schedule.pop(now)
             if turn is None:
@@ -180,7 +194,8 @@ class Watch:
         """Have a listing tell of a job that is due, if that is cheaper."""
         if not self.rounds.covers(job):
             jobs = self.roster.jobs.values()
-            worth = self.rounds.worth(job, jobs, now)
+            crowded = self._budget.lanes[Quota.STATUS].next_slot(now) > now + _QUEUE
+            worth = self.rounds.worth(job, jobs, now, crowded)
             if not worth:
                 return False
             self.rounds.begin(job.type, worth, jobs, now)

@@ -332,6 +332,25 @@ def test_ends_are_confirmed_before_routine_looks_of_other_clusters() -> None:
     assert max(late) < 60
 
 
+@pytest.mark.parametrize("jobs", [6, 50])
+def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
+    """Where looks have to queue, listings are read for few jobs too, and wait for no turn."""
+    dice = random.Random(jobs)
+    cluster = PlayedCluster(quota=120)
+    budget = Budget(100, dice.random)
+    stage = Play(cluster, *[budget] * 20, random=dice.random)
+    stage.most_steps = 1_000_000
+    ends = []
+    for number in range(20 * jobs):
+        watch = number % 20
+        run = PlayedRun(1, -60.0, 100 + (HOUR if number % 5 else 1400) * dice.random())
+        cluster.add(PlayedJob(f"{watch:02}_{number}", [run]))
+        ends.append((stage.wait_for(f"{watch:02}_{number}", run, watch=watch), run.ended))
+    stage.run(until=HOUR / 2)
+    late = [waiter.ends[0][0] - ended for waiter, ended in ends if ended < HOUR / 2 - 60]
+    assert max(late) < 45
+
+
 def test_what_comes_up_as_due_longest_may_be_urgent() -> None:
     """A turn of what is due longest, given to a run that is probably over, is an urgent look."""
     schedule = Schedule[Job]()
