@@ -81,6 +81,9 @@ class TestStart:
     ) -> None:
         """Whatever leaves the effect open is not repeated, whether the job runs or not."""
         sim.fail("start", when=when, **fault, times=None)
+        # With a token at hand: asking for one may take longer than the start is given here.
+        other = make_session()
+        drive(other, other.flows.call(endpoints.job_status(sim.cluster_id, JOB)))
         session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
         with pytest.raises(errors.CdmError) as caught:
             start(drive, session, sim.cluster_id)
