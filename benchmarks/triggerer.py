@@ -201,7 +201,9 @@ def _triggerer(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
 
         def airflow(*command: str, given: str = "") -> None:
             command = (sys.executable, "-m", *command)
-            subprocess.run(command, env=environment, check=True, input=given.encode())
+            subprocess.run(
+                command, env=environment, check=True, input=given.encode(), capture_output=True
+            )
 
         airflow("airflow", "db", "migrate")
         airflow("airflow", "dags", "reserialize")
