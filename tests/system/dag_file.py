@@ -83,11 +83,11 @@ def _around(
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def wrapped(*args: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         hit = when(*args)
         if hit and before:
             before()
-        result = original(*args)
+        result = original(*args, **kwargs)
         if hit and after:
             after()
         return result

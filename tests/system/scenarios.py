@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -68,6 +69,8 @@ def somebody_else(play: Play) -> None:
     if play.scenario.operator.get("deferrable"):
         play.task("deferred")
         wait_until(lambda: triggerer_of(play) is not None, 60, "a triggerer has it")
+        # It is handed over, and begins a moment later; its first look comes after five seconds.
+        time.sleep(2)
     play.shop.sim.add_job(play.name, seconds=15)
     play.shop.sim.start(play.name, variables={"dt": DAYS[4]})
     play.mark("failed")
@@ -358,7 +361,7 @@ _WAITING = [
         seconds=40,
         state="failed",
         attempts=2,
-        says="No attempt is left after CdmWaitTimeout",
+        says="No attempt follows after CdmWaitTimeout",
     ),
     Scenario(name="outage-worker", story=outage),
     Scenario(name="outage-deferred", story=outage, operator=DEFERRED, seconds=12),
