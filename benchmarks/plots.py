@@ -33,7 +33,7 @@ def draw() -> None:
         "Calls a minute",
         result,
         lambda row: row["calls_per_minute"],
-        (QUOTA, "what CDM answers, of each kind"),
+        (QUOTA, "of each kind CDM answers"),
     )
     _draw(
         "waits-delay.svg",
@@ -54,15 +54,22 @@ def _draw(
     figure, axes = plt.subplots(figsize=(7, 4), facecolor="white")
     for side, (label, colour, marker) in SIDES.items():
         rows = [row for row in _mixed(result) if row["side"] == side]
-        points = [(row["waits"], value(row)) for row in rows]
-        axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=label)
-        for row, (waits, height) in zip(rows, points, strict=True):
-            sign = "> " if row["unseen"] and "delay" in name else ""
-            at = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{sign}{height:,.0f}", (waits, height), color=colour, **at)
+        # What is only known to be larger is not joined to the rest.
+        open_ended = [row for row in rows if row["unseen"] and "delay" in name]
+        known = [(row["waits"], value(row)) for row in rows if row not in open_ended]
+        axes.plot(*zip(*known, strict=True), marker=marker, color=colour, label=label)
+        for row in rows:
+            point = (row["waits"], value(row))
+            if row in open_ended:
+                axes.plot(*point, marker="^", color=colour, markerfacecolor="white")
+            text = f"{'> ' if row in open_ended else ''}{point[1]:,.0f}"
+            away = {"xytext": (0, 8 if side == "polling" else -18), "ha": "center"}
+            axes.annotate(text, point, color=colour, textcoords="offset points", **away)
     axes.axhline(mark[0], color="#888888", linestyle="--", linewidth=1)
-    axes.text(20, mark[0] * 1.06, f"{mark[0]:g}: {mark[1]}", color="#555555", fontsize=9)
+    axes.text(20, mark[0] * 1.08, f"{mark[0]:g}: {mark[1]}", color="#555555", fontsize=9)
     axes.set(xscale="log", yscale="log", xlabel="Waits at a time", ylabel=what)
+    axes.set_xticks(sorted({row["waits"] for row in _mixed(result)}), minor=False)
+    axes.minorticks_off()
     axes.margins(y=0.18)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
