@@ -78,11 +78,7 @@ class Simulator:
         if not second:
             raise SystemExit(f"The simulator did not start; see {log.name}")
         self.url = first.split()[-1]
-        connection = json.loads(shlex.split(second)[1].partition("=")[2])
-        # Where the button "CDM run" of a task leads.
-        page = f"{self.url}/clusters/{{cluster_id}}/jobs/{{job_name}}/runs/{{submission_id}}"
-        connection["extra"]["console_url"] = page
-        self.connection = json.dumps(connection)
+        self.connection = shlex.split(second)[1].partition("=")[2]
 
     def runs(self) -> list[dict[str, Any]]:
         """Return all runs of the demo's cluster, the oldest first."""

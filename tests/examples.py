@@ -21,6 +21,8 @@ RESULT = {
 }
 #: Orders of each day.
 ROWS = 10
+#: Rows of the tables that are moved beside the orders.
+TABLES = {"customers": 3, "products": 4}
 # No key: a migration that ran twice shall show as double rows, not as an error.
 _TABLE = "CREATE TABLE orders (id INTEGER, order_date TEXT, amount NUMERIC {constraint})"
 
@@ -73,6 +75,15 @@ class Demo:
             for job in sim.config.clusters[0].jobs:
                 sim.add_job(job.name, seconds=seconds)
             yield cls(sim, Database(folder / "source.db"), Database(folder / "target.db"), days)
+
+    def add_tables(self) -> None:
+        """Let there be two more tables in the shop, empty in the warehouse."""
+        for database in (self.shop, self.warehouse):
+            for table in TABLES:
+                database.run(f"CREATE TABLE {table} (id INTEGER, name TEXT)")
+        for table, count in TABLES.items():
+            for number in range(count):
+                self.shop.run(f"INSERT INTO {table} VALUES (?, ?)", number, f"{table} {number}")
 
     def spoil(self, day: date) -> None:
         """Let the warehouse refuse one of the day's orders."""
@@ -149,6 +160,29 @@ def side_by_side(demo: Demo, returned: Mapping[date, Returned]) -> Iterator[Fact
     jobs = {result["job_name"] for result in returned.values()}
     yield Fact("jobs made", len(returned), len(jobs))
     yield Fact("jobs left behind", set(), jobs & set(demo.sim.jobs()))
+
+
+def list_of_tables(demo: Demo) -> Iterator[Fact]:
+    """Each table is moved by a job of its own, none of which is left."""
+    for table in ("orders", *TABLES):
+        rows = demo.shop.run(f"SELECT * FROM {table} ORDER BY 1, 2")
+        yield Fact(
+            f"rows of {table}", rows, demo.warehouse.run(f"SELECT * FROM {table} ORDER BY 1, 2")
+        )
+    left = [name for name in demo.sim.jobs() if name.startswith("a_table")]
+    yield Fact("jobs left behind", [], left)
+
+
+def wait_elsewhere(demo: Demo, number: int, waited: Returned, report: Any) -> Iterator[Fact]:
+    """A DAG waits for a run that another has started, and says how much has arrived.
+
+    :param number: of that run.
+    :param waited: what ``wait_for_orders`` returned.
+    :param report: what ``report`` returned.
+    """
+    yield Fact("run that was waited for", number, waited["submission_id"])
+    yield Fact("its status", "SUCCEEDED", waited["status"])
+    yield Fact("report", f"{ROWS} orders", report)
 
 
 def cluster_for_a_while(demo: Demo, day: date, started: Returned) -> Iterator[Fact]:

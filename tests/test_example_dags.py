@@ -246,20 +246,14 @@ def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
 @MODES
 def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
     """Each table is moved by a job of its own, anew each time, and no job is left."""
-    for database in (demo.shop, demo.warehouse):
-        for table in ("customers", "products"):
-            database.run(f"CREATE TABLE {table} (name TEXT)")
-    for table, count in (("customers", 3), ("products", 4)):
-        demo.shop.run(f"INSERT INTO {table} VALUES {', '.join(['(?)'] * count)}", *"abcd"[:count])
-    before = demo.sim.jobs()
+    demo.add_tables()
     dag = load("example_cdm_list_of_tables")
     dag.get_task("move_table").partial_kwargs.update(deferrable=deferrable, poll_interval=0.1)
     for day in demo.days[:2]:
         assert run(dag, day).state == "success"
-    for table in ("orders", "customers", "products"):
-        rows = demo.shop.run(f"SELECT * FROM {table} ORDER BY 1")
-        assert demo.warehouse.run(f"SELECT * FROM {table} ORDER BY 1") == rows != []
-    assert demo.sim.jobs() == before
+        check(examples.list_of_tables(demo))
+    made = [each for each in demo.sim.requests if each.route == "create_job"]
+    assert len(made) == 2 * (1 + len(examples.TABLES))
 
 
 def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
@@ -269,10 +263,9 @@ def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
     started = run(starting, demo.days[0])
     done = run(load("example_cdm_wait_elsewhere"), demo.days[0])
     assert done.state == "success"
-    waited, first = result(done, "wait_for_orders"), result(started, "move_orders")
-    assert waited["submission_id"] == first["submission_id"]
-    assert waited["status"] == "SUCCEEDED"
-    assert result(done, "report") == f"{examples.ROWS} orders"
+    number = result(started, "move_orders")["submission_id"]
+    waited, report = result(done, "wait_for_orders"), result(done, "report")
+    check(examples.wait_elsewhere(demo, number, waited, report))
     assert len(deferrals) == 1
     assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
 

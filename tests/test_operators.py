@@ -226,14 +226,6 @@ def test_templates() -> None:
     assert (task.job_name, task.variables) == ("orders_20250102", {"dt": "2025-01-02"})
 
 
-def test_link_is_there_from_the_start(sim: CdmSimulator, task_life: Any) -> None:
-    """The address of the run is pushed right after the start, also when the run fails later."""
-    sim.add_job(JOB, outcome="FAILED", seconds=60)
-    with pytest.raises(errors.CdmSubmissionFailed):
-        task_life.run(lambda: operator(**MODES["on the worker"]))
-    assert sim.region in task_life.ti.xcoms["cdm_run_link"]
-
-
 @pytest.mark.parametrize(
     "event",
     [None, {}, [], "done", {"submission": None}, {"submission": {"status": "SUCCEEDED"}},

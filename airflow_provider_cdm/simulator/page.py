@@ -44,6 +44,8 @@ setInterval(async () => {
 }, 1000);
 """
 
+#: Path of a run's page, with the placeholders of a connection's console URL.
+RUN_PAGE = "/clusters/{cluster_id}/jobs/{job_name}/runs/{submission_id}"
 #: Nothing from elsewhere is loaded, whatever a job's name may contain.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -120,8 +122,8 @@ def run_path(run: dict[str, Any]) -> str:
 
     :param run: see :func:`airflow_provider_cdm.simulator.snapshot.run`.
     """
-    job = quote(run["job_name"], safe="")
-    return f"/clusters/{quote(run['cluster_id'])}/jobs/{job}/runs/{run['submission_id']}"
+    parts = ("cluster_id", "job_name", "submission_id")
+    return RUN_PAGE.format(**{name: quote(str(run[name]), safe="") for name in parts})
 
 
 def _document(title: str, main: str) -> str:

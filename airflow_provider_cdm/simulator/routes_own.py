@@ -98,11 +98,9 @@ def _html(text: str, status: int = 200) -> Answer:
     return Answer(status, text.encode(), headers)
 
 
-_RUN = "/clusters/{cluster_id}/jobs/{job_name}/runs/{submission_id}"
-
 ROUTES = [
     Route("page", "GET", "/", show_overview, "own"),
-    Route("run_page", "GET", _RUN, show_run, "own"),
+    Route("run_page", "GET", page.RUN_PAGE, show_run, "own"),
     Route("sim_state", "GET", "/_sim/state", show_state, "own"),
     Route("sim_requests", "GET", "/_sim/requests", show_requests, "own"),
     Route("sim_faults", "POST", "/_sim/faults", add_faults, "own"),

@@ -11,6 +11,7 @@ from airflow_provider_cdm.simulator.app import App
 from airflow_provider_cdm.simulator.clock import Clock, SystemClock
 from airflow_provider_cdm.simulator.config import LinkConfig, SimulatorConfig, load
 from airflow_provider_cdm.simulator.faults import Fault, FaultBook, Kind, When
+from airflow_provider_cdm.simulator.page import RUN_PAGE
 from airflow_provider_cdm.simulator.routes import ROUTER
 from airflow_provider_cdm.simulator.schema import read
 from airflow_provider_cdm.simulator.server import Server
@@ -124,6 +125,8 @@ class CdmSimulator:
             "domain_name": self.domain,
             "iam_endpoint": self.iam_url,
             "cluster_id": self.cluster_id,
+            # Where the button "CDM run" of a task leads.
+            "console_url": f"{self.url}{RUN_PAGE}",
         }
 
     @property

@@ -68,17 +68,21 @@ def test_day_by_day(stage: Stage) -> None:
     part, demo = stage.report.part("examples"), stage.demo
     demo.sim.start("stock_nightly", auto=True)
     waited = Example(stage, "start_then_wait", tuple(demo.days[:1])).start()
+    elsewhere = Example(stage, "wait_elsewhere", waited.days).start()
     aside = Example(stage, "side_by_side", tuple(demo.days[1:3])).start()
     coded = Example(stage, "jobs_as_code", tuple(demo.days[3:5])).start()
     # Unlike the daily one, the first does not wait for somebody else's run.
     wait_until(lambda: len(demo.sim.runs("orders_daily")) == 1, PATIENCE, "orders are started")
     daily = Example(stage, "daily_migration", tuple(demo.days[5:7])).start()
-    for example in (waited, aside, coded, daily):
+    for example in (waited, elsewhere, aside, coded, daily):
         example.finish()
 
     (day,) = waited.days
     sensors = {sensor: waited.returned(sensor)[day] for sensor in SENSORS}
     waited.judge(part, examples.start_then_wait(demo, day, sensors))
+    orders = sensors["wait_for_orders"]["submission_id"]
+    told = [elsewhere.returned(task)[day] for task in ("wait_for_orders", "report")]
+    elsewhere.judge(part, examples.wait_elsewhere(demo, orders, *told))
     aside.judge(part, examples.side_by_side(demo, aside.returned("move_orders")))
     applied = [coded.returned(task) for task in ("apply_link", "apply_job")]
     actions = {day: [each[day]["action"] for each in applied] for day in coded.days}
@@ -89,11 +93,14 @@ def test_day_by_day(stage: Stage) -> None:
 
 
 def test_all_at_once(stage: Stage) -> None:
-    """The example that moves a whole database replaces what the others have moved."""
+    """The examples that move all of a database replace what the others have moved."""
     part, demo = stage.report.part("examples, all days"), stage.demo
-    whole = Example(stage, "whole_database", tuple(demo.days[:1])).start().finish()
-    whole.judge(part, examples.moved(demo, *demo.days))
-    part.equal("rows in the target", examples.ROWS * len(demo.days), len(demo.warehouse.orders()))
+    demo.add_tables()
+    for name in ("whole_database", "list_of_tables"):
+        for table in ("orders", *examples.TABLES):
+            demo.warehouse.run(f"DELETE FROM {table}")
+        example = Example(stage, name, tuple(demo.days[:1])).start().finish()
+        example.judge(part, examples.list_of_tables(demo))
     assert not part.wrong
 
 

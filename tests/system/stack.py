@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
@@ -290,6 +291,27 @@ class Stack:
         """What a task returned, as the REST API shows it."""
         path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
         return self._ask("GET", path)["value"]
+
+    def link(self, dag: str, name: str, task: str, index: int = -1) -> str:
+        """Where a button of a task leads in a DAG's only run, as the UI asks; nothing before it
+        is there.
+        """
+        day = "logical_date" if AIRFLOW_3 else "execution_date"
+        query = f"SELECT run_id, {day} FROM dag_run WHERE dag_id = ?"
+        found = self.query(query, dag)
+        if not found:
+            return ""
+        ((run, logical_date),) = found
+        if AIRFLOW_3:
+            path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
+            with suppress(OSError):  # a mapped instance that is not there yet
+                return self._ask("GET", f"{path}?map_index={index}")["extra_links"][name] or ""
+            return ""
+        asked = {"dag_id": dag, "task_id": task, "map_index": index, "link_name": name}
+        asked |= {"execution_date": str(logical_date)}
+        with suppress(OSError):  # 404 while there is none
+            return str(self._ask("GET", f"/extra_links?{urlencode(asked)}")["url"])
+        return ""
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read from the metadata database."""
