@@ -47,6 +47,7 @@ CLIENT_ORDER = [
     "following",
     "applying",
     "tables",
+    "subjobs",
     "collecting",
     "datasets",
     "notices",

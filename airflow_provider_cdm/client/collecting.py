@@ -10,26 +10,22 @@ not known:
   any other is left from an earlier run, maybe of a table that is not moved any more.
 * A listing shows 100 of them with a call, but no reasons; those come from the status of a sub-job,
   and are asked for where a table did not end well.
-* In the listing of which type sub-jobs show, if in any, is not documented: they are looked for
-  among jobs of tables and files first, then among whole databases. A job whose name happens to
-  begin in the same way is left out when its links or its source table show that it is none.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
 
 from airflow_provider_cdm.client import applying, endpoints, errors
-from airflow_provider_cdm.client.definitions import BATCH_JOB, JOB, NORMAL_JOB, inputs_of
+from airflow_provider_cdm.client.definitions import BATCH_JOB, JOB, NORMAL_JOB
 from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.listing import ListedJob, name_filter
 from airflow_provider_cdm.client.messages import Flow, pause
 from airflow_provider_cdm.client.models import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.tables import Report, State, Table, names_of, type_of
+from airflow_provider_cdm.client.subjobs import SubJobs
+from airflow_provider_cdm.client.tables import Report, State, names_of, type_of
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +36,6 @@ _SETTLING = 60.0
 #: Seconds for which to bear that the tables of a run that succeeded cannot be listed.
 _OUTAGE = 300.0
 _PASSING = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
-#: Pages after which a listing is taken for endless: ten thousand tables.
-_MANY_PAGES = 100
 
 
 def completed(
@@ -134,7 +128,7 @@ class TableLog:
             self._asked, self.job_type = True, type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return
-        reader = _Reader(flows, seen, self._definition, (self._kind,), patient=False)
+        reader = SubJobs(flows, seen, self._definition, (self._kind,), patient=False)
         report = Report.of((yield from reader.read()), seen.creation_date)
         rest = self._PER_PAGE * reader.pages
         if not reader.found:
@@ -163,75 +157,6 @@ class TableLog:
             self._next, self._line = memory["next"], memory["line"]
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Reads the sub-jobs of a job.
-
-    :param kinds: types in whose listings to look for them, one after the other.
-    :param found: whether there were any.
-    :param pages: how many pages were read.
-    """
-
-    flows: CdmFlows
-    run: Submission
-    definition: Mapping[str, Any] | None
-    kinds: Sequence[str] = (NORMAL_JOB, BATCH_JOB)
-    patient: bool = True
-    found: bool = False
-    pages: int = 0
-
-    def read(self) -> Flow[list[Table]]:
-        """Return all tables that show, of whatever run."""
-        for kind in self.kinds:
-            tables: list[Table] = []
-            for page_no in range(1, _MANY_PAGES + 1):
-                jobs, last = yield from self._page(kind, page_no)
-                tables += [Table.of(job, self.run.job_name) for job in self._own(jobs)]
-                if last:
-                    break
-            else:
-                raise errors.CdmBadResponse(
-                    f"The listing of jobs that begin with {self.run.job_name!r} has no end."
-                )
-            if tables:
-                self.found = True
-                return tables
-        return []
-
-    def _page(self, kind: str, page_no: int) -> Flow[tuple[list[ListedJob], bool]]:
-        call = endpoints.list_jobs(
-            self.run.cluster_id,
-            page_no,
-            job_type=kind,
-            name_filter=name_filter(f"{self.run.job_name}_"),
-        )
-        page = yield from self.flows.call(replace(call, patient=self.patient))
-        self.pages += 1
-        if page.total is None:
-            return page.jobs, len(page.jobs) < endpoints.LISTING_PAGE
-        return page.jobs, not page.jobs or page_no * endpoints.LISTING_PAGE >= page.total
-
-    def _own(self, jobs: Sequence[ListedJob]) -> Iterator[ListedJob]:
-        prefix = f"{self.run.job_name}_"
-        for job in jobs:
-            if job.name.startswith(prefix) and self._may_be(job, job.name[len(prefix) :]):
-                yield job
-
-    def _may_be(self, job: ListedJob, rest: str) -> bool:
-        """Whether nothing that a job shows speaks against its being the sub-job of a table."""
-        for key in ("from-link-name", "to-link-name"):
-            links = {job.wire.get(key), (self.definition or {}).get(key)} - {None}
-            if len(links) > 1:
-                return False
-        inputs = inputs_of(job.wire, "from-config-values")
-        table = unquote(inputs.get("fromJobConfig.tableName", ""))
-        schema = unquote(inputs.get("fromJobConfig.schemaName", ""))
-        if not table:
-            # Another whole-database job would show no table.
-            return job.wire.get("job_type") != BATCH_JOB
-        return _plain(rest) in (_plain(table), _plain(schema + table))
-
-
 def _collected(
     flows: CdmFlows, run: Submission, definition: Mapping[str, Any] | None
 ) -> Flow[Submission]:
@@ -239,7 +164,7 @@ def _collected(
     while True:
         lasted = flows.exchanger.clock() - ended_at
         try:
-            tables = yield from _Reader(flows, run, definition).read()
+            tables = yield from SubJobs(flows, run, definition).read()
             later = yield from _later_run(flows, run)
         except errors.CdmError as error:
             if run.failed:
@@ -341,8 +266,3 @@ def _untold(run: Submission, error: errors.CdmError, lasted: float) -> errors.Cd
         request_id=error.request_id,
         retry_after=error.retry_after,
     )
-
-
-def _plain(name: str) -> str:
-    """A name without what CDM may have to replace in the name of a job."""
-    return "".join(filter(str.isalnum, name)).casefold()

@@ -1,6 +1,6 @@
 """The tables of a run that moves a whole database, as values: what became of each, and of all.
 
-How they are read is in ``collecting``.
+How they are read is in ``subjobs``, and when, in ``collecting``.
 """
 
 from __future__ import annotations
