@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm import __version__
@@ -38,7 +38,19 @@ if TYPE_CHECKING:
 
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
+#: Seconds for which one look-up of a connection does for all triggers. Airflow masks its secrets
+#: anew each time, and for every message of that kind its triggerer goes through all that it runs.
+_SHARED_SECONDS = 5.0
 USER_AGENT = f"airflow-provider-cdm/{__version__}"
+
+
+class _Lookup(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    began: float
+    task: asyncio.Task[Settings]
+
+
+_lookups: dict[str, _Lookup] = {}
 
 
 class CdmHook(BaseHook):
@@ -78,7 +90,7 @@ class CdmHook(BaseHook):
         :raises CdmConfigError: names all missing and wrong fields of the connection at once.
         """
         if self._session is None:
-            self._session = self._open(self.get_connection(self.cdm_conn_id), mask_secret)
+            self._session = self._open(self._settings(), mask_secret)
         return self._session
 
     async def aget_conn(self) -> CdmSession:
@@ -90,22 +102,24 @@ class CdmHook(BaseHook):
                 # Masking talks to the supervisor, which a flow must not wait for.
                 asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
 
-            self._session = self._open(await aget_connection(self.cdm_conn_id), mask)
+            self._session = self._open(await _looked_up(self.cdm_conn_id), mask)
         return self._session
 
+    def _settings(self) -> Settings:
+        settings = settings_from(self.get_connection(self.cdm_conn_id))
+        if password := _hidden_password(settings):
+            mask_secret(password)
+        return settings
+
     def _open(
-        self, connection: Any, mask: Callable[[str], None], *, impatient: bool = False
+        self, settings: Settings, mask: Callable[[str], None], *, impatient: bool = False
     ) -> CdmSession:
-        settings = settings_from(connection).for_project(self.project_id)
         options = self.session_options
         if impatient:
             settings = replace(settings, connect_timeout=4.0, read_timeout=5.0)
             options = {**options, "policy": RetryPolicy(attempts=1)}
-        # Airflow knows the secrets of the connection's own fields, but not what is inside of a URL.
-        if password := settings.proxy and urlsplit(settings.proxy).password:
-            mask(password)
         return CdmSession(
-            settings,
+            settings.for_project(self.project_id),
             user_agent=USER_AGENT,
             on_token=mask,
             cipher=self._cipher(settings),
@@ -196,8 +210,7 @@ class CdmHook(BaseHook):
         from airflow_provider_cdm.client.checkup import CheckUp
 
         try:
-            connection = self.get_connection(self.cdm_conn_id)
-            session = self._open(connection, mask_secret, impatient=True)
+            session = self._open(self._settings(), mask_secret, impatient=True)
         except Exception as error:
             return False, f"Failed at: fields of the connection. {error}"
         check = CheckUp(session.flows)
@@ -250,3 +263,31 @@ class CdmHook(BaseHook):
             "relabeling": dict(LABELS),
             "placeholders": dict(PLACEHOLDERS),
         }
+
+
+def _hidden_password(settings: Settings) -> str | None:
+    """A secret that Airflow does not find by itself: it looks at fields, not inside of a URL."""
+    return urlsplit(settings.proxy).password if settings.proxy else None
+
+
+async def _looked_up(conn_id: str) -> Settings:
+    """Read a connection; triggers that begin at about the same time share it."""
+    loop = asyncio.get_running_loop()
+    recent = _lookups.get(conn_id)
+    if recent is None or recent.loop is not loop or loop.time() > recent.began + _SHARED_SECONDS:
+        recent = _lookups[conn_id] = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
+    try:
+        # The cancellation of one trigger is none of the others' business.
+        return await asyncio.shield(recent.task)
+    except Exception:
+        # Whoever comes next may find that it has been mended.
+        if _lookups.get(conn_id) is recent:
+            del _lookups[conn_id]
+        raise
+
+
+async def _look_up(conn_id: str) -> Settings:
+    settings = settings_from(await aget_connection(conn_id))
+    if password := _hidden_password(settings):
+        await amask_secret(password)
+    return settings

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.models import Submission
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -57,6 +58,68 @@ def test_first_look_comes_soon_but_not_at_once(
         )
     )
     assert virtual_time.slept == [5]
+
+
+def test_one_look_up_for_all_that_begin_together(
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When a triggerer begins with hundreds of waits it reads their connection once; each look-up
+    would have Airflow go through all of them.
+    """
+    asked: list[str] = []
+
+    async def noticed(conn_id: str) -> Any:
+        asked.append(conn_id)
+        await asyncio.sleep(0)
+        return await aget_connection(conn_id)
+
+    monkeypatch.setattr("airflow_provider_cdm.hooks.aget_connection", noticed)
+    sim.add_job(JOB, seconds=60)
+    number = sim.start(JOB).submission_id
+    clock.advance(60)
+
+    async def one() -> list[Any]:
+        trigger = CdmSubmissionTrigger(
+            job_name=JOB, cluster_id=sim.cluster_id, submission_id=number
+        )
+        return [event.payload async for event in trigger.run()]
+
+    async def crowd() -> list[Any]:
+        first, *others = [asyncio.create_task(one()) for _ in range(200)]
+        await asyncio.sleep(0)
+        first.cancel()
+        return list(await asyncio.gather(*others))
+
+    found = asyncio.run(crowd())
+    assert asked == ["cdm_default"]
+    assert {SubmissionEvent.unwrap(payload).status for (payload,) in found} == {"SUCCEEDED"}
+
+
+def test_a_look_up_that_failed_is_not_kept(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was missing a moment ago is found by the next trigger."""
+    sim.add_job(JOB)
+    number = sim.start(JOB).submission_id
+
+    async def one() -> Any:
+        trigger = CdmSubmissionTrigger(
+            job_name=JOB, cluster_id=sim.cluster_id, submission_id=number, cdm_conn_id="late"
+        )
+        (payload,) = [event.payload async for event in trigger.run()]
+        return payload
+
+    async def twice() -> list[Any]:
+        first = await one()
+        monkeypatch.setenv("AIRFLOW_CONN_LATE", sim.connection_json)
+        return [first, await one()]
+
+    first, second = asyncio.run(twice())
+    assert first["error"]
+    assert SubmissionEvent.unwrap(second).status == "SUCCEEDED"
 
 
 def test_an_unusable_connection_is_an_event(cdm_default: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,8 @@ from airflow_provider_cdm.client.settings import Settings
 REQUESTS_PER_MINUTE = 100
 #: A slot that was not used for this long, in seconds, is lost; or two calls could meet.
 SLOT_SECONDS = 1.0
+#: Seconds between a slot and the one that comes a limit later: slots may be used late.
+_MINUTE = 60 + SLOT_SECONDS
 #: Seconds of silence after the first 429 that does not say for how long; it doubles.
 _SILENCE, _LONGEST_SILENCE = 5.0, 60.0
 #: Longest ``Retry-After`` that is honoured, in seconds.
@@ -58,6 +61,8 @@ class Lane:
         #: When the next call would be due if all calls kept the pace; the burst may come earlier.
         self._even = 0.0
         self._silent_until = 0.0
+        #: The latest slots, as many as the limit.
+        self._taken: deque[float] = deque()
         self._returned: list[float] = []
         self._refusals = 0
         self._seen = 0.0
@@ -68,8 +73,8 @@ class Lane:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
         self._burst = max(1, self.limit // 10)
-        # A minute may begin with the burst and go on at full pace, and slots may be used late.
-        self._full = (self.limit - self._burst + 1) * 60 / (61 + SLOT_SECONDS)
+        self._taken = deque(self._taken, maxlen=self.limit)
+        self._full = self.limit * 60 / _MINUTE
 
     def pace(self, now: float) -> float:
         """Calls per minute that it allows at present."""
@@ -136,10 +141,19 @@ class Lane:
 
     def _next(self, now: float) -> float:
         self._follow_clock(now)
-        return max(now, self._even - self._tolerance(now), self._silent_until)
+        even = self._even - self._tolerance(now)
+        return max(now, even, self._silent_until, self._room())
+
+    def _room(self) -> float:
+        """When a minute has room for one more slot."""
+        return self._taken[0] + _MINUTE if len(self._taken) == self.limit else 0.0
 
     def _advance(self, slot: float, now: float) -> float:
+        if slot <= self._room():
+            # The minute was full; what a burst has saved is not to be another burst.
+            self._even = max(self._even, slot + self._tolerance(now))
         self._even = max(slot, self._even) + self._gap(now)
+        self._taken.append(slot)
         return slot
 
     def _gap(self, now: float) -> float:
@@ -152,6 +166,7 @@ class Lane:
         """When the clock was set back, what was to come comes as much earlier."""
         if (back := self._seen - now) > SLOT_SECONDS:
             self._even -= back
+            self._taken = deque((slot - back for slot in self._taken), self.limit)
             self._silent_until -= back
             self._pace_at -= back
             self._returned.clear()

@@ -46,15 +46,18 @@ def test_a_minute_holds_the_limit_and_nearly_all_of_it(limit: int) -> None:
     """No minute holds more calls than the limit, and none much less while everybody is busy."""
     times = take_all(lane(limit), BEGIN, 600)
     assert most_in_a_minute(times) <= limit
-    assert len(times) >= 0.85 * 10 * limit - 1
+    assert len(times) >= 0.98 * 10 * limit - 1
 
 
 def test_calls_are_spread() -> None:
     """After a small burst, slots come one by one: what begins together does not stay so."""
-    times = take_all(lane(100), BEGIN, 60)
+    times = take_all(lane(100), BEGIN, 600)
     assert times[:10] == pytest.approx([BEGIN] * 10)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times[10:])]
-    assert min(gaps) == pytest.approx(max(gaps), rel=1e-3)
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(times[10:]))
+    # One pause makes up for the burst.
+    *even, pause = gaps
+    assert even[0] == pytest.approx(even[-1], rel=1e-3)
+    assert pause == pytest.approx(10 * even[0], rel=0.1)
 
 
 steps = st.lists(
