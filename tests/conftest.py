@@ -32,6 +32,7 @@ import types  # noqa: E402
 import uuid  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
+from importlib.metadata import version  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
@@ -54,6 +55,16 @@ def airflow_database() -> None:
     subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True
     )
+
+
+def tell_of_assets(dag: Any) -> None:
+    """Write the assets of a DAG to the database; from Airflow 3.1 on ``dag.test()`` does it."""
+    if hasattr(dag, "sync_to_db"):  # Airflow 2
+        dag.sync_to_db()
+    elif version("apache-airflow").startswith("3.0."):
+        kind = importlib.import_module("airflow.serialization.serialized_objects").SerializedDAG
+        serialized = kind.deserialize_dag(kind.serialize_dag(dag))
+        serialized.bulk_write_to_db(None, None, [serialized])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from airflow_provider_cdm import assets
 from airflow_provider_cdm.client.models import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests import asset_dag as play
-from tests.conftest import AIRFLOW_HOME
+from tests.conftest import AIRFLOW_HOME, tell_of_assets
 from tests.examples import RESULT, Database
 
 COUNTERS = {"ROWS_READ": 9, "ROWS_WRITTEN": 7}
@@ -49,8 +49,7 @@ def events(airflow_database: None) -> list[Event]:
         sim.add_job("whole", type="BATCH_JOB", tables=tables)
         patch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
         dag = runpy.run_path(str(dag_file))["dag"]
-        if ASSET == "dataset":
-            dag.sync_to_db()  # or Airflow 2 does not know the datasets
+        tell_of_assets(dag)
         dag.test()
     query = (
         f"SELECT source_task_id, source_map_index, uri, {ASSET}_event.extra FROM {ASSET}_event"

@@ -27,6 +27,7 @@ from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger
 from tests import examples
+from tests.conftest import tell_of_assets
 from tests.examples import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
@@ -297,7 +298,11 @@ def test_jobs_as_code(
     rendered = rendered_fields(done, "apply_link")
     assert rendered["definition"]["name"] == "archive"
     assert '"***"' in json.dumps(rendered)
-    assert PASSWORD not in "".join(capfd.readouterr())
+    shown = "".join(capfd.readouterr())
+    if version("apache-airflow").startswith("3.0."):
+        # Its dag.test(), and no real task, logs what it shall mask.
+        shown = re.sub(r"MaskSecret\(.*", "", shown)
+    assert PASSWORD not in shown
     # By another process: to open and close a SQLite file here would take the locks of others here.
     kept = subprocess.run(["cat", *everything_kept()], capture_output=True, check=True).stdout
     assert b"SQLite format 3" in kept
@@ -377,8 +382,7 @@ def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureReque
     Database(HOME / "airflow.db").run(f"DELETE FROM {of_airflow('dataset', 'asset')}_event")
     for day in demo.days[:2]:
         dag = load("example_cdm_asset_driven", deferrable=deferrable)
-        if hasattr(dag, "sync_to_db"):
-            dag.sync_to_db()  # or Airflow 2 does not know the dataset
+        tell_of_assets(dag)
         assert run(dag, day).state == "success"
     request.getfixturevalue("triggering")
     done = run(load("example_cdm_asset_report"), demo.days[0])

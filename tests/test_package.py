@@ -92,6 +92,7 @@ def test_parsing_a_dag_imports_no_http_library() -> None:
     """Importing the operators, on top of Airflow's own imports, loads only this package."""
     script = """if True:
         import sys, json
+        import html  # small, and with most versions of Airflow there already
         import airflow_provider_cdm._compat as compat
         before = set(sys.modules)
         import airflow_provider_cdm.operators, airflow_provider_cdm.sensors

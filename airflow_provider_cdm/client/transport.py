@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import re
 import socket
 import ssl
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 #: Bytes of an answer that are read at most; a page of a hundred jobs is far below it. Parsed, it
 #: may take thirty times as much memory.
 BODY_LIMIT = 8 * 1024 * 1024
+#: Bytes of one line, as for ``http.client``.
+LINE_LIMIT = 64 * 1024
 #: Seconds for a whole exchange, against a server that sends a byte now and then.
 EXCHANGE_LIMIT = 300.0
 
@@ -77,13 +81,29 @@ class Deadline:
                 socket.socket.shutdown(self.connected, socket.SHUT_RDWR)
 
 
+class _Reader(io.BufferedReader):
+    def readline(self, size: int | None = -1, /) -> bytes:
+        # urllib3 below 2.8 would read the line in front of a chunk to its end, however long.
+        return super().readline(LINE_LIMIT if size is None or size < 0 else size)
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _Reader(self.fp.detach())
+
+
 class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Answer
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)
         Deadline.watch(self.sock)
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Answer
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)
         Deadline.watch(self.sock)
