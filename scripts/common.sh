@@ -35,6 +35,16 @@ sys.exit(here < (3, 11) or wanted not in ("any", "%d.%d" % here))
 PYTHON
 }
 
+# find_chromium: print the path of the browser, which is $CHROMIUM if that is set.
+find_chromium() {
+    local name
+    [[ -z ${CHROMIUM:-} ]] || { say "$CHROMIUM" && return; }
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" && return
+    done
+    fail "No Chromium was found; on Debian and Ubuntu: apt install chromium."
+}
+
 # prepare_venv FOLDER PYTHON WORDS...: make a virtual environment unless FOLDER has one for the same
 # Python, pyproject.toml and WORDS already; true if it is new and has to be filled.
 prepare_venv() {

@@ -36,12 +36,17 @@ from importlib.metadata import version  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from airflow_provider_cdm.client import auth  # noqa: E402
 from airflow_provider_cdm.client.session import CdmSession  # noqa: E402
 from airflow_provider_cdm.connection import settings_from  # noqa: E402
 from airflow_provider_cdm.hooks import CdmHook  # noqa: E402
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock  # noqa: E402
+
+# No test is about how fast a machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -166,7 +166,8 @@ def _engine(url: str) -> Iterator[sa.engine.Engine]:
     # No pool: work may happen in any thread, and nothing shall hold a file open between two steps.
     sqlite = sa.engine.make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {"timeout": BUSY_TIMEOUT} if sqlite else {}
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args=options)
+    # Without rows in error texts, which come to logs.
+    engine = sa.create_engine(url, poolclass=NullPool, connect_args=options, hide_parameters=True)
     try:
         yield engine
     finally:

@@ -34,7 +34,7 @@ let last = null;
 setInterval(async () => {
   try {
     const state = await (await fetch("/_sim/state")).text();
-    if (last !== null && state !== last) {
+    if (state !== last) {
       const text = await (await fetch(location.href)).text();
       const fresh = new DOMParser().parseFromString(text, "text/html");
       document.querySelector("main").replaceWith(fresh.querySelector("main"));
@@ -48,7 +48,7 @@ setInterval(async () => {
 RUN_PAGE = "/clusters/{cluster_id}/jobs/{job_name}/runs/{submission_id}"
 #: Nothing from elsewhere is loaded, whatever a job's name may contain.
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

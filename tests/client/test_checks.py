@@ -38,7 +38,7 @@ def test_wrong_job_names(name: Any, problem: str) -> None:
 
 
 @given(st.text(st.characters(), max_size=250))
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_checked_names_can_be_sent(name: str) -> None:
     """A name that passes can be put in a path, and one that does not is a mistake of the user."""
     try:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.datasets import (
@@ -225,8 +225,6 @@ def test_encoded_values() -> None:
     assert one_side("obs", shown) == one_side("obs", path) == [("obs://b", "in/täglich")]
 
 
-#: Of a busy machine nothing is asked.
-EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CONNECTORS = st.sampled_from(
     [
         *("generic-jdbc", "hive", "hdfs", "hbase", "kafka", "dms-kafka", "dli", "dis", "obs"),
@@ -262,7 +260,6 @@ PLACES = {
 SERVERS = ["host", "uri", "hiveMsUris", "zookeeperQuorum", "brokerList", "server", "serverList"]
 
 
-@EACH
 @given(
     CONNECTORS,
     st.fixed_dictionaries(dict.fromkeys(SERVERS, st.sampled_from(ADDRESSES))),
@@ -303,7 +300,6 @@ JUNK = st.recursive(
 )
 
 
-@EACH
 @given(st.dictionaries(PARTS, JUNK), st.none() | st.dictionaries(PARTS, JUNK))
 def test_nonsense_raises_nothing(job: dict[str, Any], link: dict[str, Any] | None) -> None:
     """Whatever a server shows as a job and a link, the names are texts, if there are any."""
@@ -314,7 +310,6 @@ def test_nonsense_raises_nothing(job: dict[str, Any], link: dict[str, Any] | Non
         assert "://" in each.namespace
 
 
-@EACH
 @given(CONNECTORS, st.dictionaries(KEYS, st.text()), st.dictionaries(KEYS, st.text()))
 def test_any_inputs(connector: str, job: dict[str, str], link: dict[str, str]) -> None:
     """Any text in the inputs that are looked at gives names without placeholders, or none."""

@@ -173,7 +173,6 @@ NAMES = st.one_of(
 @example("订单 日报/a.b%2F?#+&")
 @settings(
     derandomize=True,
-    deadline=None,
     max_examples=30,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -177,7 +177,7 @@ def test_request_id(headers: dict[str, str], body: dict[str, str], request_id: s
         max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),
 )
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_any_answer_is_interpreted(status: int, headers: dict[str, str], body: bytes) -> None:
     """Nothing but a 2xx is a success, and the error of whatever else is of readable size."""
     error = failures.from_response(Response(status, headers, body), "start job 'a'", NOW)

@@ -193,7 +193,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=80), STATUSES, st.sampled_from([DOUBT, NOTHING, STALE, DOWN]))
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_whatever_is_shown(play_cdm: Play, shown: list[Any], past: str, stuck: Any) -> None:
     """The end is our own run's, as CDM showed it, or our error; and there is an end."""
     cdm = play_cdm([*shown, stuck], [[*NEWER, run(past), *STALE]])

@@ -136,7 +136,6 @@ CASES = int(os.environ.get("CDM_FUZZ_CASES", "2000"))
 EACH = settings(
     max_examples=math.ceil(CASES / (len(VISITS) + len(WHO))),
     derandomize="CDM_FUZZ_CASES" not in os.environ,
-    deadline=None,
     database=None,
     print_blob=True,
     # Making a failing case small takes minutes, and the cases are small enough.

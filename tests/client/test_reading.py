@@ -20,7 +20,7 @@ _SANE = st.recursive(
     ),
     max_leaves=20,
 )
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=200)
+PROPERTY = settings(derandomize=True, max_examples=200)
 
 
 @given(_SANE, st.booleans())

@@ -73,7 +73,7 @@ def test_policy(
     idempotent=st.booleans(),
     dice=st.floats(0, 1, exclude_max=True),
 )
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, max_examples=300)
 def test_policy_bounds(
     policy: RetryPolicy,
     cls: type[errors.CdmError],

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
@@ -181,7 +181,6 @@ def collect(answer: Callable[[Request], Response], run: Submission = RUN) -> Any
     return Server([answer], "/cdm/job/").play(visit, WHO["keys"])
 
 
-@settings(deadline=None)
 @given(drawn=SUB_JOBS, listed_as=st.sampled_from(["NORMAL_JOB", "BATCH_JOB"]))
 def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None:
     """Whatever the tables came to: the run is good if and only if all of its own went well."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
@@ -209,7 +209,7 @@ def check(waiter: Waiter, cluster: PlayedCluster) -> str:
     return type(outcome).__name__
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(stories)
 def test_every_wait_ends_once_and_rightly(story: Story) -> None:
     """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no wrong verdict."""

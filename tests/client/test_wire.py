@@ -21,7 +21,7 @@ from airflow_provider_cdm.client.models import (
 )
 
 SAMPLES = Path(__file__).parents[1] / "wire"
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=80)
+PROPERTY = settings(derandomize=True, max_examples=80)
 CALLS: dict[str, Any] = {
     "start": endpoints.start_job("c", "asked"),
     "status": endpoints.job_status("c", "asked"),

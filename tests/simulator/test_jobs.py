@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -253,7 +253,7 @@ def shared() -> Iterator[Cdm]:
         yield Cdm(sim)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_any_name_round_trips(shared: Cdm, name: str) -> None:
     """Any name found in an answer, percent-encoded again, is the job's."""

@@ -308,7 +308,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 9), VALUES, VALUES, VALUES), max_size=12),
     least=st.integers(0, 9),
