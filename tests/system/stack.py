@@ -290,7 +290,8 @@ class Stack:
     def returned(self, dag: str, run: str, task: str) -> Any:
         """What a task returned, as the REST API shows it."""
         path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
-        return self._ask("GET", path)["value"]
+        # Without that, Airflow 2 shows what Python would print.
+        return self._ask("GET", f"{path}?stringify=false")["value"]
 
     def link(self, dag: str, name: str, task: str, index: int = -1) -> str:
         """Where a button of a task leads in a DAG's only run, as the UI asks; nothing before it
@@ -302,16 +303,17 @@ class Stack:
         if not found:
             return ""
         ((run, logical_date),) = found
-        if AIRFLOW_3:
-            path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
-            with suppress(OSError):  # a mapped instance that is not there yet
+        try:
+            if AIRFLOW_3:
+                path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
                 return self._ask("GET", f"{path}?map_index={index}")["extra_links"][name] or ""
-            return ""
-        asked = {"dag_id": dag, "task_id": task, "map_index": index, "link_name": name}
-        asked |= {"execution_date": str(logical_date)}
-        with suppress(OSError):  # 404 while there is none
+            asked = {"dag_id": dag, "task_id": task, "map_index": index, "link_name": name}
+            asked |= {"execution_date": str(logical_date)}
             return str(self._ask("GET", f"/extra_links?{urlencode(asked)}")["url"])
-        return ""
+        except OSError as error:
+            if ": 404 " not in str(error):
+                raise
+            return ""  # no link yet, or no such mapped instance yet
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read from the metadata database."""
@@ -332,7 +334,7 @@ class Stack:
         return "/api/v2" if AIRFLOW_3 else "/api/v1"
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Content-Type": "application/json"}
+        headers = {} if body is None else {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()

@@ -119,7 +119,8 @@ def test_buttons(demo: Demo, stack: Stack, addresses: dict[tuple[str, int], str]
     assert state == "failed"
     for (task, index), address in addresses.items():
         job = TASKS[task, index]
-        assert address == f"{demo.sim.url}/clusters/{demo.sim.cluster_id}/jobs/{job}/runs/1"
+        (run,) = demo.sim.runs(job)
+        assert address.endswith(f"/jobs/{job}/runs/{run.submission_id}")
         assert stack.link("night", "CDM run", task, index) == address
         with urllib.request.urlopen(address, timeout=10) as page:
             shown = page.read().decode()
