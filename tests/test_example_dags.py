@@ -21,6 +21,7 @@ import airflow
 import pytest
 import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.connection import settings_from
@@ -85,9 +86,7 @@ def run(dag: Any, day: date) -> Any:
 
 def result(dag_run: Any, task_id: str) -> Any:
     """Read what a task returned from Airflow's database."""
-    query = "SELECT value FROM xcom WHERE run_id = ? AND task_id = ? AND key = 'return_value'"
-    ((value,),) = Database(HOME / "airflow.db").run(query, dag_run.run_id, task_id)
-    return json.loads(value)
+    return dag_run.get_task_instance(task_id).xcom_pull(task_id)
 
 
 def check(facts: Iterable[Fact]) -> None:
@@ -311,9 +310,8 @@ def test_jobs_as_code(
 
 def rendered_fields(dag_run: Any, task_id: str) -> Any:
     """Read the rendered templates of a task from Airflow's database."""
-    query = "SELECT rendered_fields FROM rendered_task_instance_fields WHERE run_id=? AND task_id=?"
-    ((value,),) = Database(HOME / "airflow.db").run(query, dag_run.run_id, task_id)
-    return json.loads(value)
+    task_instance = dag_run.get_task_instance(task_id)
+    return RenderedTaskInstanceFields.get_templated_fields(task_instance)
 
 
 def everything_kept() -> list[Path]:

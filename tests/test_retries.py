@@ -6,9 +6,7 @@ import itertools
 import os
 import pickle
 import runpy
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,13 +84,9 @@ def attempts(
         path.parent.mkdir(exist_ok=True)
         path.write_text(DAG_FILE.format(dag_id=path.stem, task=task))
         module = runpy.run_path(str(path))
-        if airflow.__version__.startswith("2."):
-            module["dag"].test(execution_date=at)
-        else:
-            module["dag"].test(logical_date=at)
-        with closing(sqlite3.connect(path.parents[1] / "airflow.db")) as database:
-            query = "SELECT sum(try_number) FROM task_instance WHERE dag_id = ?"
-            return int(database.execute(query, [path.stem]).fetchone()[0])
+        when = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
+        done = module["dag"].test(**{when: at})
+        return sum(each.try_number for each in done.get_task_instances())
 
     return run
 
