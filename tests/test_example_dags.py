@@ -209,16 +209,14 @@ def test_side_by_side(deferrable: bool, demo: Demo) -> None:
 @MODES
 def test_whole_database(deferrable: bool, demo: Demo) -> None:
     """Every table is moved, and the result tells of each."""
-    for database in (demo.shop, demo.warehouse):
-        database.run("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
-    demo.shop.run("INSERT INTO customers VALUES (1), (2)")
+    demo.add_tables()
     dag = load("example_cdm_whole_database", deferrable=deferrable, retries=0)
     done = run(dag, demo.days[0])
     assert done.state == "success"
     assert demo.warehouse.orders() == demo.shop.orders()
     moved = result(done, "move_shop")
     assert {one["table"]: one["counters"]["ROWS_WRITTEN"] for one in moved["tables"]["list"]} == {
-        "customers": 2,
+        **examples.TABLES,
         "orders": len(demo.shop.orders()),
     }
     demo.spoil(demo.days[1])

@@ -38,9 +38,8 @@ def pushed(
     def push(key: str, value: Any) -> None:
         keep(key, value)
         if key == "cdm_run_link":
-            job = value.split("/jobs/")[-1].split("/")[0]
-            runs = sim.runs(JOB if job == value else job)
-            found.append((value, runs[-1].active))
+            job = value.split("/jobs/")[1].split("/")[0]
+            found.append((value, sim.runs(job)[-1].active))
 
     monkeypatch.setattr(task_life.ti, "xcom_push", push)
     return found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from playwright.sync_api import expect  # type: ignore[import-not-found]  # only in its own venv
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 from .conftest import Visitor
 
-expect: Any = pytest.importorskip("playwright.sync_api").expect
 # Patience with a busy machine, in milliseconds.
 expect.set_options(timeout=30_000)
 JOB = "orders_daily"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -34,18 +33,15 @@ PATIENCE = 180
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Orders of yesterday and today: a DAG that runs once a day may begin at midnight."""
     today = datetime.now(UTC).date()
-    folder = Path(tempfile.mkdtemp(prefix="cdm-night-"))
-    try:
-        with Demo.opened(folder, [today - timedelta(days=1), today], seconds=2) as demo:
-            for job in sorted(set(TASKS.values())):
-                outcome = "FAILED" if job == "fails" else "SUCCEEDED"
-                demo.sim.add_job(job, seconds=SECONDS, outcome=outcome)
-            yield demo
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = tmp_path_factory.mktemp("night")
+    with Demo.opened(folder, [today - timedelta(days=1), today], seconds=2) as demo:
+        for job in sorted(set(TASKS.values())):
+            outcome = "FAILED" if job == "fails" else "SUCCEEDED"
+            demo.sim.add_job(job, seconds=SECONDS, outcome=outcome)
+        yield demo
 
 
 @pytest.fixture(scope="module")
