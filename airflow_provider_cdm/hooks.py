@@ -16,12 +16,13 @@ from airflow_provider_cdm._compat import (
     mask_secret,
     token_cipher,
 )
-from airflow_provider_cdm.client import checks, endpoints, errors
-from airflow_provider_cdm.client.models import newest_first
-from airflow_provider_cdm.client.records import Order, StartPolicy
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.http.retry import RetryPolicy
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.client.starting import start_once
+from airflow_provider_cdm.client.submission import newest_first
 from airflow_provider_cdm.connection import (
     CONN_TYPE,
     EXTRA_FIELDS,
@@ -33,8 +34,8 @@ from airflow_provider_cdm.connection import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_cdm.client.models import Submission
     from airflow_provider_cdm.client.settings import Settings
+    from airflow_provider_cdm.client.submission import Submission
 
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
@@ -143,7 +144,9 @@ class CdmHook(BaseHook):
 
         :raises CdmConfigError: when none of them names one.
         """
-        return checks.cluster_id(cluster_id, self.cluster_id, self.get_conn().settings.cluster_id)
+        return arguments.cluster_id(
+            cluster_id, self.cluster_id, self.get_conn().settings.cluster_id
+        )
 
     def start_job(
         self,
@@ -161,7 +164,7 @@ class CdmHook(BaseHook):
         :raises CdmStartUncertain: when it cannot be told whether the job was started.
         :raises CdmError: for anything else that went wrong; then nothing was started.
         """
-        name, values = checks.job_name(job_name), checks.variables(variables)
+        name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         settings = session.settings
         order = Order(settings.project_id or settings.project_name or "", cluster, name, values)
@@ -174,7 +177,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        call = endpoints.job_status(cluster, checks.job_name(job_name))
+        call = runs.job_status(cluster, arguments.job_name(job_name))
         seen = session.run(session.flows.call(call))
         if not seen:
             raise errors.CdmBadResponse(
@@ -188,7 +191,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        call = endpoints.submissions(cluster, checks.job_name(job_name))
+        call = runs.submissions(cluster, arguments.job_name(job_name))
         return session.run(session.flows.call(call)).submissions
 
     def stop_job(self, job_name: str, cluster_id: str | None = None) -> bool:
@@ -198,7 +201,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        return session.run(session.flows.stop(cluster, checks.job_name(job_name)))
+        return session.run(session.flows.stop(cluster, arguments.job_name(job_name)))
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection works, for the Test button: within 15 seconds, and never by
@@ -207,7 +210,7 @@ class CdmHook(BaseHook):
         Goes through endpoints, credentials, project, cluster, and permission to read jobs; a
         failure says which step it was.
         """
-        from airflow_provider_cdm.client.checkup import CheckUp
+        from airflow_provider_cdm.client.connection_test import CheckUp
 
         try:
             session = self._open(self._settings(), mask_secret, impatient=True)

@@ -9,8 +9,8 @@ from airflow_provider_cdm._compat import BaseOperatorLink, XCom
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import BaseOperator, Context, TaskInstanceKey
-    from airflow_provider_cdm.client.models import Submission
     from airflow_provider_cdm.client.settings import Settings
+    from airflow_provider_cdm.client.submission import Submission
 
 #: No deep link to a job is documented, so the default is the root of the console.
 DEFAULT_CONSOLE_URL = "https://console.huaweicloud.com/cdm/?region={region}"

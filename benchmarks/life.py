@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
 
-from airflow_provider_cdm.client.auth import forget_everything
+from airflow_provider_cdm.client.auth.factory import forget_everything
 
 #: Operators are called here without Airflow's task runner, and would complain.
 ExecutorSafeguard.test_mode = True

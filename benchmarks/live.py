@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_cdm.client.models import RunRef
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
 from benchmarks.common import Result
 from benchmarks.virtual import RecordingSession

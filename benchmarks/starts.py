@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from airflow_provider_cdm.client.auth import forget_everything
+from airflow_provider_cdm.client.auth.factory import forget_everything
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock

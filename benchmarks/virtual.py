@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow_provider_cdm.client.messages import Request, Response
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client.http.retry import RetryPolicy
+from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.simulator.backend.backend import World
 from airflow_provider_cdm.simulator.clock import ManualClock
-from airflow_provider_cdm.simulator.config import load
+from airflow_provider_cdm.simulator.config.config import load
 from airflow_provider_cdm.simulator.messages import Call
-from airflow_provider_cdm.simulator.routes import ROUTER
-from airflow_provider_cdm.simulator.world import World
+from airflow_provider_cdm.simulator.routes.router import ROUTER
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -11,12 +11,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from airflow_provider_cdm.client.budget import REQUESTS_PER_MINUTE
-from airflow_provider_cdm.client.following import Follower, Patience
-from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client.http.retry import RetryPolicy
+from airflow_provider_cdm.client.jobs.follower import Follower, Patience
+from airflow_provider_cdm.client.polling.rate_limit import REQUESTS_PER_MINUTE
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.watcher import watching
+from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.triggers.poller import watching
 from benchmarks.common import QUOTA, Result, percentile, say, short, table, verdict
 from benchmarks.virtual import Played, Traffic
 

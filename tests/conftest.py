@@ -38,7 +38,7 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from airflow_provider_cdm.client import auth  # noqa: E402
+from airflow_provider_cdm.client.auth import factory  # noqa: E402
 from airflow_provider_cdm.client.session import CdmSession  # noqa: E402
 from airflow_provider_cdm.connection import settings_from  # noqa: E402
 from airflow_provider_cdm.hooks import CdmHook  # noqa: E402
@@ -88,9 +88,9 @@ def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
 @pytest.fixture(autouse=True)
 def no_tokens() -> Iterator[None]:
     """Tokens are kept per process; no test inherits another's."""
-    auth.forget_everything()
+    factory.forget_everything()
     yield
-    auth.forget_everything()
+    factory.forget_everything()
     # Airflow masks every token ever seen in a process, with one regular expression of them all.
     for module in _MASKERS:
         with contextlib.suppress(ImportError):

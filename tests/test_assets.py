@@ -12,9 +12,9 @@ import airflow
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_cdm import assets
-from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
+from airflow_provider_cdm.tasks import assets
 from tests import asset_dag as play
 from tests.conftest import AIRFLOW_HOME, tell_of_assets
 from tests.examples import RESULT, Database

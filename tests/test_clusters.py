@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
 from airflow_provider_cdm.operators import CdmStartClusterOperator, CdmStopClusterOperator
 from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 JOB = "orders"
 MODES = {"on the worker": {"deferrable": False}, "deferred": {"deferrable": True}}

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.definitions import WITHHELD
+from airflow_provider_cdm.client.api.definitions import WITHHELD
 from airflow_provider_cdm.operators import (
     CdmApplyJobOperator,
     CdmApplyLinkOperator,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.records import Order, StartPolicy
-from airflow_provider_cdm.client.starting import start_once
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -369,7 +369,7 @@ def test_a_journal_that_cannot_be_written_stops_the_task(
     def broken(self: Any, content: Any) -> None:
         raise OSError("the metadata database is away")
 
-    monkeypatch.setattr("airflow_provider_cdm.journal.Notebook.write", broken)
+    monkeypatch.setattr("airflow_provider_cdm.tasks.journal.Notebook.write", broken)
     with pytest.raises(errors.CdmJournalError, match="nothing is started"):
         life.run(migrate)
     assert (starts(sim), sim.runs(JOB)) == (0, [])

@@ -26,7 +26,7 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 from tests import examples
 from tests.conftest import tell_of_assets
 from tests.examples import EXAMPLES, Database, Demo, Fact

@@ -20,11 +20,12 @@ import attr
 import jsonschema
 import pytest
 
-from airflow_provider_cdm.client import applying, drafts
-from airflow_provider_cdm.client.datasets import datasets_of
-from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.api import parsing
+from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.lineage.naming import datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests import lineage_dag as play
@@ -108,7 +109,7 @@ def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with CdmSimulator({"databases": databases, "seconds": 0.2}) as sim:
         with session_of(sim) as session:
             for wire in links:
-                made = applying.create(session.flows, sim.cluster_id, drafts.link(wire))
+                made = apply.create(session.flows, sim.cluster_id, parsing.link(wire))
                 session.run(made)
         for number in ("", "_2", "_3", "_4"):
             sim.add_job(f"orders{number}", wire=job())
@@ -407,7 +408,7 @@ def test_trouble_is_borne(
     """When CDM does not tell, the event names nothing and a warning says so; nothing is tried
     twice.
     """
-    lineage = importlib.import_module("airflow_provider_cdm.lineage")
+    lineage = importlib.import_module("airflow_provider_cdm.lineage.facets")
     monkeypatch.setattr(lineage, "PATIENCE", 0.5)
     stage.fail(**fault)
     before = len(stage.requests)
@@ -428,7 +429,7 @@ def test_trouble_is_borne(
 
 def test_a_connection_that_is_gone(openlineage: None, caplog: pytest.LogCaptureFixture) -> None:
     """When not even a session can be had, the event still names the run."""
-    lineage = importlib.import_module("airflow_provider_cdm.lineage")
+    lineage = importlib.import_module("airflow_provider_cdm.lineage.facets")
 
     def gone() -> CdmSession:
         raise RuntimeError("no such connection")
@@ -449,7 +450,7 @@ def test_nothing_is_imported() -> None:
     """Operators and sensors import nothing of OpenLineage; there need not be any."""
     code = (
         "import sys, airflow_provider_cdm.operators, airflow_provider_cdm.sensors;"
-        "print(*({'openlineage', 'airflow_provider_cdm.lineage'} & set(sys.modules)))"
+        "print(*({'openlineage', 'airflow_provider_cdm.lineage.facets'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -12,10 +12,10 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.journal import Notebook
 from airflow_provider_cdm.operators import CdmRunJobOperator
-from airflow_provider_cdm.run_job_trigger import CdmOwnJobTrigger
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import Notebook
+from airflow_provider_cdm.triggers.owned_job import CdmOwnJobTrigger
 
 DAY = "2025-01-02"
 ROWS = 25
@@ -359,7 +359,7 @@ def test_the_deferred_wait_is_its_own_trigger(
 
     monkeypatch.setattr(type(task_life), "_trigger", noticed)
     task_life.run(lambda: migrate(**MODES["deferred"]))
-    assert seen == ["airflow_provider_cdm.run_job_trigger.CdmOwnJobTrigger"]
+    assert seen == ["airflow_provider_cdm.triggers.owned_job.CdmOwnJobTrigger"]
 
 
 # Ends of other kinds

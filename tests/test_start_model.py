@@ -18,19 +18,19 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import (
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.auth.token import Token, TokenAccess
+from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import Order, Record, Started, StartPolicy
+from airflow_provider_cdm.client.sansio import (
     Request,
     Response,
     Save,
     Sleep,
     TransportError,
 )
-from airflow_provider_cdm.client.records import Order, Record, Started, StartPolicy
-from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.client.starting import start_once
-from airflow_provider_cdm.client.tokens import Token, TokenAccess
 
 JOB = "j"
 Owner = tuple[int, int]

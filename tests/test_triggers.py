@@ -10,9 +10,9 @@ import pytest
 
 from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 JOB = "orders"
 

@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm import watcher as watcher_module
 from airflow_provider_cdm._compat import DEFERRAL_MARGIN, AirflowSkipException
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.models import RunRef, Submission
+from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent
-from airflow_provider_cdm.watcher import Watcher, watching
+from airflow_provider_cdm.triggers import poller as watcher_module
+from airflow_provider_cdm.triggers.poller import Watcher, watching
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 JOB = "orders"
 TWO_CLUSTERS = {
@@ -456,7 +456,7 @@ def test_the_log_says_what_the_quota_allows(
     """Where the quota makes looks rarer than wished, that is said once."""
     connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 3}}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
-    with caplog.at_level(logging.INFO, logger="airflow_provider_cdm.watcher"):
+    with caplog.at_level(logging.INFO, logger="airflow_provider_cdm.triggers.poller"):
         statuses(started(sim, 9, seconds=1800))
     lines = [one for one in caplog.messages if "every 30 s is wished" in one]
     assert any("jobs are waited for" in line for line in lines)

@@ -1,133 +1,180 @@
-"""What a cluster is doing, in people's words instead of CDM's numbers."""
+"""Starting and stopping clusters, and waiting until they have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.api.definitions import JOB_TYPES
+from airflow_provider_cdm.client.api.runs import Call
+from airflow_provider_cdm.client.jobs.follower import Patience
+from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.submission import Verdict, judge
 
-NORMAL = "normal"
-STOPPED = "stopped"
+log = logging.getLogger(__name__)
 
-#: Documented codes ("Querying Cluster Details").
-_STATES = {
-    "100": "creating",
-    "200": NORMAL,
-    "300": "failed",
-    "303": "creation failed",
-    "500": "restarting",
-    "800": "frozen",
-    "900": STOPPED,
-    "910": "stopping",
-    "920": "starting",
-}
-STATES = tuple(_STATES.values())
-#: States that end only when a person acts.
-DEAD_ENDS = ("failed", "creation failed", "frozen")
-#: Longest texts that are kept of a cluster, in characters.
-_NAME_LIMIT, _REASONS_LIMIT = 200, 2_000
+#: Seconds after which an action without an answer that shows no effect has had none.
+_SETTLE = 60.0
+#: How often an action is sent at most.
+_SENDS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster, as its details describe it.
+def look(flows: CdmFlows, cluster_id: str) -> Flow[Cluster]:
+    """Read the state of a cluster.
 
-    :param cluster_id: cluster that was asked for.
-    :param name: as shown in the console.
-    :param status: CDM's code, such as ``200``; an unknown one is no reason to fail.
-    :param frozen: whether the account may not use it, usually for an unpaid bill.
-    :param reasons: why it failed, as far as CDM says so.
+    :raises CdmNotFound: when there is no such cluster; says which there are.
+    """
+    try:
+        return (yield from flows.call(resources.show_cluster(cluster_id)))
+    except errors.CdmNotFound as error:
+        try:
+            known = yield from flows.call(resources.list_clusters())
+        except errors.CdmError:
+            raise error from None
+        names = ", ".join(f"{one.cluster_id} ({one.name})" for one in known) or "none"
+        error.tell_more(f" Clusters of this project: {names}.")
+        raise
+
+
+def busy_jobs(flows: CdmFlows, cluster_id: str) -> Flow[list[str]]:
+    """Name the jobs of a cluster, of any type, that have an active run, whoever started it.
+
+    A listing may be out of date, so each job whose run is not surely over is asked about.
+    """
+    names: dict[str, bool] = {}
+    for job_type in JOB_TYPES:
+        page_no, listed = 1, 0
+        while True:
+            call = runs.list_jobs(cluster_id, page_no, job_type=job_type)
+            page = yield from flows.call(call)
+            news = {job.name: _may_run(job.status) for job in page.jobs if job.name not in names}
+            names |= news
+            page_no, listed = page_no + 1, listed + len(page.jobs)
+            if not news or (page.total and listed >= page.total):
+                break
+    busy = []
+    for name in (name for name, may_run in names.items() if may_run):
+        if (yield from flows.active_run(cluster_id, name)) is not None:
+            busy.append(name)  # noqa: PERF401 - a comprehension cannot yield from a flow
+    return busy
+
+
+def _may_run(status: str) -> bool:
+    return status != "NEW" and judge(status) in (Verdict.ACTIVE, Verdict.DOUBTFUL)
+
+
+def send(flows: CdmFlows, call: Call[None], before: Cluster) -> Flow[None]:
+    """Send an action, again if there is no answer and no effect.
+
+    :param before: the cluster right before.
+    :raises CdmError: when CDM refused, or no action was answered or had an effect.
+    """
+    for left in reversed(range(_SENDS)):
+        try:
+            yield from flows.call(call)
+        except errors.CdmError as error:
+            if not error.effect_unknown:
+                raise
+            log.warning("%s Whether it was done is not known; looking.", error)
+            if (yield from _changes(flows, before)):
+                return
+            if not left:
+                raise
+        else:
+            return
+
+
+def _changes(flows: CdmFlows, before: Cluster) -> Flow[bool]:
+    until = flows.exchanger.clock() + _SETTLE
+    delay = 1.0
+    while True:
+        now = yield from look(flows, before.cluster_id)
+        if now.state != before.state:
+            return True
+        left = until - flows.exchanger.clock()
+        if left <= 0:
+            return False
+        yield from pause(min(delay, left))
+        delay = min(2 * delay, 15.0)
+
+
+@dataclass(slots=True)
+class ClusterWatch:
+    """Waits until a cluster is in one of some states, and bears outages for a bounded time.
+
+    :param states: what is waited for.
+    :param patience: ``outage`` says how long CDM may not be reachable.
+    :param last: the cluster as last seen.
+    :param trouble_since: since when CDM cannot be asked, epoch seconds.
     """
 
     cluster_id: str
-    name: str
-    status: str
-    frozen: bool = False
-    reasons: str = ""
+    states: Collection[str]
+    patience: Patience = field(default_factory=Patience)
+    last: Cluster | None = None
+    trouble_since: float | None = None
 
-    @property
-    def state(self) -> str:
-        """What it is doing: one of :data:`STATES`, or ``status`` and an unknown code."""
-        return "frozen" if self.frozen else _STATES.get(self.status, f"status {self.status}")
+    def wait(
+        self,
+        flows: CdmFlows,
+        *,
+        poll_interval: float,
+        deadline: float | None,
+        info: Callable[[str], None],
+    ) -> Flow[Cluster]:
+        """Wait.
 
-    def __str__(self) -> str:
-        return f"cluster {self.name!r} ({self.cluster_id})"
-
-    def ensure_usable(self) -> Cluster:
-        """Return the cluster unless it has come to a dead end.
-
-        :raises CdmClusterUnusable: says why, and what to do.
+        :param poll_interval: seconds between two looks, spread by a tenth.
+        :param deadline: epoch seconds at which to give up; ``None`` for never.
+        :param info: writes a line when the state has changed.
+        :raises CdmWaitTimeout: at the deadline.
+        :raises CdmClusterUnusable: when the cluster comes to another dead end.
+        :raises CdmError: when CDM could not be asked for too long, or refused.
         """
-        if self.state not in DEAD_ENDS:
-            return self
-        advice = (
-            "That is usually an unpaid bill or a violation: see the account's messages in the"
-            " console. Its jobs run again once it is unfrozen"
-            if self.frozen or self.state == "frozen"
-            else "Look at it in the CDM console under Cluster Management, restart it there, or have"
-            " it repaired by Huawei Cloud support"
-        )
-        because = f": {self.reasons}" if self.reasons else ""
-        raise errors.CdmClusterUnusable(f"The {self} is {self.state}{because}. {advice}.")
+        shown = None
+        while True:
+            seen = yield from self.look(flows)
+            if seen is not None and seen.state != shown:
+                shown = seen.state
+                info(f"The {seen} is {shown}")
+            if seen is not None and seen.state in self.states:
+                return seen
+            wait = poll_interval * (0.9 + 0.2 * flows.exchanger.random())
+            if deadline is not None:
+                left = deadline - flows.exchanger.clock()
+                if left <= 0:
+                    raise self.timed_out()
+                wait = min(wait, left)
+            yield from pause(max(wait, 0.01))
 
-    def to_payload(self) -> dict[str, Any]:
-        """All of it as plain JSON, to cross from the triggerer to a worker."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def look(self, flows: CdmFlows) -> Flow[Cluster | None]:
+        """Look once; ``None`` while CDM cannot be asked.
 
-    @classmethod
-    def from_payload(cls, payload: Mapping[str, Any]) -> Cluster:
-        """Read what :meth:`to_payload` made.
-
-        :raises CdmBadResponse: when it is something else.
+        :raises CdmClusterUnusable: when the cluster has come to a dead end that is not waited for.
+        :raises CdmError: when CDM could not be asked for too long, or refused.
         """
         try:
-            return cls(**payload)
-        except TypeError:
-            raise errors.CdmBadResponse(f"Not a cluster: {payload!r}") from None
+            self.last = yield from look(flows, self.cluster_id)
+        except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
+            now = flows.exchanger.clock()
+            if self.trouble_since is None:
+                self.trouble_since = now
+                log.warning("%s Waiting up to %.0f s.", error, self.patience.outage)
+            if now - self.trouble_since >= self.patience.outage:
+                raise
+            return None
+        self.trouble_since = None
+        return self.last if self.last.state in self.states else self.last.ensure_usable()
 
-    @classmethod
-    def from_wire(cls, data: Any, cluster_id: str | None = None) -> Cluster:
-        """Read a cluster of a list, or of the details, which one sample wraps in ``clusters``.
-
-        :param cluster_id: id that was asked for; by default the one in the object.
-        :raises ValueError: when it is not an object with a status.
-        """
-        inside = data.get("clusters") if isinstance(data, Mapping) else None
-        if isinstance(inside, list) and inside:
-            inside = inside[0]
-        data = inside if isinstance(inside, Mapping) else data
-        status = data.get("status") if isinstance(data, Mapping) else None
-        if isinstance(status, bool) or not isinstance(status, str | int):
-            raise ValueError("a cluster has no status")
-        return cls(
-            cluster_id=cluster_id or str(data.get("id"))[:_NAME_LIMIT],
-            name=str(data.get("name") or "")[:_NAME_LIMIT],
-            status=str(status)[:_NAME_LIMIT],
-            frozen=str(data.get("isFrozen")) == "1",
-            reasons="; ".join(_messages(data.get("failedReasons")))[:_REASONS_LIMIT],
+    def timed_out(self) -> errors.CdmWaitTimeout:
+        """The error for a wait that reached its deadline."""
+        seen = f"it was last seen {self.last.state}" if self.last else "it was never seen"
+        return errors.CdmWaitTimeout(
+            f"The time to wait until cluster {self.cluster_id} is {' or '.join(self.states)} is"
+            f" over; {seen}. Give it more time, or look at it in the CDM console."
         )
-
-
-def state(value: Any) -> str:
-    """Return the state that a user means.
-
-    :raises CdmConfigError: when there is none of that name.
-    """
-    text = str(value).strip().lower().replace("_", " ")
-    if text not in STATES:
-        raise errors.CdmConfigError(
-            f"There is no cluster state {value!r}; there are {', '.join(STATES)}."
-        )
-    return text
-
-
-def _messages(reasons: Any) -> Iterator[str]:
-    """The texts in ``failedReasons``: objects with ``errorMsg``, under the name of an action."""
-    if isinstance(reasons, str) and reasons:
-        yield reasons
-    elif isinstance(reasons, Mapping):
-        for key, value in reasons.items():
-            if key == "errorMsg" or not isinstance(value, str):
-                yield from _messages(value)

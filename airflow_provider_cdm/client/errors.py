@@ -33,10 +33,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_cdm.client.wire import legible
+from airflow_provider_cdm.client.text import legible
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.client.models import Submission
+    from airflow_provider_cdm.client.submission import Submission
 
 #: The longest text of an error, in characters; a server's share in it may be of any length.
 MESSAGE_LIMIT = 12_000

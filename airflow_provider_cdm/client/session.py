@@ -17,9 +17,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow_provider_cdm.client.auth import access_for
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import (
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.auth.factory import access_for
+from airflow_provider_cdm.client.auth.token_cache import Cipher
+from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.sansio import (
     Flow,
     Offload,
     Request,
@@ -28,9 +30,7 @@ from airflow_provider_cdm.client.messages import (
     Sleep,
     TransportError,
 )
-from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.settings import Settings
-from airflow_provider_cdm.client.token_cache import Cipher
 
 if TYPE_CHECKING:
     import requests
@@ -180,13 +180,13 @@ class CdmSession:
         return step.work
 
     def _exchange(self, request: Request) -> Response:
-        from airflow_provider_cdm.client import transport
+        from airflow_provider_cdm.client.http import transport
 
         return transport.exchange(self._http(), request, self.settings, self._user_agent)
 
     def _http(self) -> requests.Session:
         """This thread's connections; requests does not promise that threads may share them."""
-        from airflow_provider_cdm.client.transport import open_http
+        from airflow_provider_cdm.client.http.transport import open_http
 
         http: requests.Session | None = getattr(self._local, "http", None)
         if http is None or http not in self._opened:

@@ -12,7 +12,7 @@ from airflow_provider_cdm.operators.jobs import (
 )
 from airflow_provider_cdm.operators.links import CdmApplyLinkOperator, CdmDeleteLinkOperator
 from airflow_provider_cdm.operators.run_job import CdmRunJobOperator
-from airflow_provider_cdm.operators.start import CdmStartJobOperator
+from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
 
 __all__ = [
     "CdmApplyJobOperator",

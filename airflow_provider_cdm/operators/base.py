@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm._compat import BaseOperator, mask_secret
-from airflow_provider_cdm.client import applying, definitions, drafts, errors
-from airflow_provider_cdm.client.definitions import WITHHELD
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import definitions, parsing
+from airflow_provider_cdm.client.api.definitions import WITHHELD
+from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.retries import CdmTask
+from airflow_provider_cdm.tasks.base import CdmTask
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.applying import Applied
-    from airflow_provider_cdm.client.definitions import Definition, Kind
-    from airflow_provider_cdm.client.flows import CdmFlows
-    from airflow_provider_cdm.client.messages import Flow
+    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.definitions import Definition, Kind
+    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
 
 
@@ -57,7 +59,7 @@ class CdmOperator(CdmTask):
     def _delete(self, kind: Kind, name: str) -> dict[str, Any]:
         """Delete a job or link, and say what came of it."""
         session, cluster_id = self._open()
-        gone = not session.run(applying.remove(session.flows, kind, cluster_id, name))
+        gone = not session.run(apply.remove(session.flows, kind, cluster_id, name))
         found = "is gone already; nothing to delete" if gone else "deleted"
         self.log.info("%s %r in cluster %s %s", kind.noun.capitalize(), name, cluster_id, found)
         return {
@@ -124,7 +126,7 @@ class DefinitionField(BaseOperator):
     def _draft(self) -> Any:
         """The definition with its secrets, to be checked and sent, and not to be shown."""
         given = self.definition
-        given = drafts.read(given) if isinstance(given, str) else copy.deepcopy(given)
+        given = parsing.read(given) if isinstance(given, str) else copy.deepcopy(given)
         for one in definitions.secret_inputs(given):
             if one["value"] == WITHHELD:
                 one["value"] = self._withheld.get(one["name"], WITHHELD)
@@ -144,7 +146,7 @@ class DefinitionField(BaseOperator):
 
     def _withhold(self, rendered: Any) -> Any:
         if isinstance(rendered, str):
-            rendered = drafts.read(rendered)
+            rendered = parsing.read(rendered)
         rendered = copy.deepcopy(rendered)
         for one in definitions.secret_inputs(rendered):
             # Airflow may render a task twice.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from airflow_provider_cdm._compat import conf
-from airflow_provider_cdm.client import checks, errors, management, switching
-from airflow_provider_cdm.client.clusters import NORMAL, STOPPED
-from airflow_provider_cdm.client.switching import ClusterWatch
-from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
+from airflow_provider_cdm.client import arguments, clusters, errors
+from airflow_provider_cdm.client.api import resources
+from airflow_provider_cdm.client.api.cluster import NORMAL, STOPPED
+from airflow_provider_cdm.client.clusters import ClusterWatch
 from airflow_provider_cdm.operators.base import CdmOperator
-from airflow_provider_cdm.retries import fails_for_good
+from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.clusters import Cluster
+    from airflow_provider_cdm.client.api.cluster import Cluster
     from airflow_provider_cdm.client.session import CdmSession
 
 StopMode = Literal["graceful", "immediate"]
@@ -55,14 +56,14 @@ class _SwitchOperator(CdmOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
-        checks.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        arguments.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the state, and wait until it is there."""
         session, cluster_id = self._open()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
-        seen = session.run(switching.look(session.flows, cluster_id))
+        seen = session.run(clusters.look(session.flows, cluster_id))
         return self._go_on(session, seen, deadline)
 
     @fails_for_good
@@ -160,8 +161,8 @@ class CdmStartClusterOperator(_SwitchOperator):
 
     def _step(self, session: CdmSession, seen: Cluster) -> _Step:
         if seen.state == STOPPED:
-            call = management.start_cluster(seen.cluster_id)
-            session.run(switching.send(session.flows, call, seen))
+            call = resources.start_cluster(seen.cluster_id)
+            session.run(clusters.send(session.flows, call, seen))
             self.log.info("CDM was asked to start the %s", seen)
             return _Step("started", (NORMAL,))
         if seen.state in ("starting", "restarting", "creating"):
@@ -228,14 +229,14 @@ class CdmStopClusterOperator(_SwitchOperator):
 
     def _stop(self, session: CdmSession, seen: Cluster) -> _Step:
         if self.only_if_idle:
-            busy = session.run(switching.busy_jobs(session.flows, seen.cluster_id))
+            busy = session.run(clusters.busy_jobs(session.flows, seen.cluster_id))
             if busy:
                 self.log.warning(
                     "The %s is left running, since these jobs run on it: %s", seen, ", ".join(busy)
                 )
                 return _Step("left running")
         graceful = self.stop_mode == "graceful"
-        call = management.stop_cluster(seen.cluster_id, graceful=graceful, delay=self.delay)
-        session.run(switching.send(session.flows, call, seen))
+        call = resources.stop_cluster(seen.cluster_id, graceful=graceful, delay=self.delay)
+        session.run(clusters.send(session.flows, call, seen))
         self.log.info("CDM was asked to stop the %s", seen)
         return _Step("stopped", (STOPPED,))

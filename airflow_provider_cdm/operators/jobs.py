@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.client import applying, checks, drafts
-from airflow_provider_cdm.client.definitions import JOB
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.models import RunRef
-from airflow_provider_cdm.client.progress import ProgressLog
+from airflow_provider_cdm.client import arguments
+from airflow_provider_cdm.client.api import parsing
+from airflow_provider_cdm.client.api.definitions import JOB
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.progress import ProgressLog
+from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
-from airflow_provider_cdm.retries import fails_for_good
+from airflow_provider_cdm.tasks.base import fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.applying import Applied
-    from airflow_provider_cdm.client.definitions import Definition
-    from airflow_provider_cdm.client.flows import CdmFlows
-    from airflow_provider_cdm.client.messages import Flow
+    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.definitions import Definition
+    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.sansio import Flow
 
 
 class _JobDefiningOperator(DefiningOperator):
@@ -31,7 +33,7 @@ class _JobDefiningOperator(DefiningOperator):
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, send it, and say what was done."""
-        return self._perform(drafts.job(self._draft(), self.job_name or None))
+        return self._perform(parsing.job(self._draft(), self.job_name or None))
 
 
 class CdmCreateJobOperator(_JobDefiningOperator):
@@ -52,7 +54,7 @@ class CdmCreateJobOperator(_JobDefiningOperator):
     """
 
     def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return applying.create(flows, cluster_id, wanted)
+        return apply.create(flows, cluster_id, wanted)
 
 
 class CdmUpdateJobOperator(_JobDefiningOperator):
@@ -72,7 +74,7 @@ class CdmUpdateJobOperator(_JobDefiningOperator):
     """
 
     def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return applying.update(flows, cluster_id, wanted)
+        return apply.update(flows, cluster_id, wanted)
 
 
 class CdmApplyJobOperator(_JobDefiningOperator):
@@ -93,7 +95,7 @@ class CdmApplyJobOperator(_JobDefiningOperator):
     """
 
     def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return applying.apply(flows, cluster_id, wanted)
+        return apply.apply(flows, cluster_id, wanted)
 
 
 class CdmDeleteJobOperator(CdmOperator):
@@ -119,7 +121,7 @@ class CdmDeleteJobOperator(CdmOperator):
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the job."""
-        return self._delete(JOB, checks.job_name(self.job_name))
+        return self._delete(JOB, arguments.job_name(self.job_name))
 
 
 class CdmStopJobOperator(CdmOperator):
@@ -156,15 +158,15 @@ class CdmStopJobOperator(CdmOperator):
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
-        checks.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        arguments.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Stop the active run, and wait until it has ended."""
-        name = checks.job_name(self.job_name)
+        name = arguments.job_name(self.job_name)
         session, cluster_id = self._open()
         result = {"cluster_id": cluster_id, "job_name": name}
-        run = session.run(applying.stop_active(session.flows, cluster_id, name))
+        run = session.run(apply.stop_active(session.flows, cluster_id, name))
         if run is None:
             self.log.info("Job %r in cluster %s does not run; nothing to stop", name, cluster_id)
             return {**result, "action": "not running", "submission": None}

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.client import applying, checks, drafts
-from airflow_provider_cdm.client.definitions import LINK
+from airflow_provider_cdm.client import arguments
+from airflow_provider_cdm.client.api import parsing
+from airflow_provider_cdm.client.api.definitions import LINK
+from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
-from airflow_provider_cdm.retries import fails_for_good
+from airflow_provider_cdm.tasks.base import fails_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.applying import Applied
-    from airflow_provider_cdm.client.definitions import Definition
-    from airflow_provider_cdm.client.flows import CdmFlows
-    from airflow_provider_cdm.client.messages import Flow
+    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.definitions import Definition
+    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.sansio import Flow
 
 
 class CdmApplyLinkOperator(DefiningOperator):
@@ -55,10 +57,10 @@ class CdmApplyLinkOperator(DefiningOperator):
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, compare it to what CDM has, and send it where they differ."""
-        return self._perform(drafts.link(self._draft(), self.link_name or None))
+        return self._perform(parsing.link(self._draft(), self.link_name or None))
 
     def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return applying.apply(flows, cluster_id, wanted, always=self.always_update)
+        return apply.apply(flows, cluster_id, wanted, always=self.always_update)
 
 
 class CdmDeleteLinkOperator(CdmOperator):
@@ -83,5 +85,5 @@ class CdmDeleteLinkOperator(CdmOperator):
     @fails_for_good
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the link."""
-        name = checks.text("link_name", self.link_name, limit=checks.JOB_NAME_LIMIT)
+        name = arguments.text("link_name", self.link_name, limit=arguments.JOB_NAME_LIMIT)
         return self._delete(LINK, name)

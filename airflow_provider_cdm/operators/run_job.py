@@ -7,22 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_cdm.client import applying, definitions, drafts, errors
-from airflow_provider_cdm.client.checks import JOB_NAME_LIMIT
-from airflow_provider_cdm.client.definitions import JOB
-from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.records import Record
-from airflow_provider_cdm.journal import Journal
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import definitions, parsing
+from airflow_provider_cdm.client.api.definitions import JOB
+from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs.start_record import Record
+from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.operators.base import DefinitionField
-from airflow_provider_cdm.operators.start import CdmStartJobOperator
-from airflow_provider_cdm.outcome import JudgesRuns
-from airflow_provider_cdm.retries import fails_for_good
-from airflow_provider_cdm.run_job_trigger import CdmOwnJobTrigger
+from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
+from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.journal import Journal
+from airflow_provider_cdm.tasks.outcome import JudgesRuns
+from airflow_provider_cdm.triggers.owned_job import CdmOwnJobTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.definitions import Definition
-    from airflow_provider_cdm.client.records import Order, Started
+    from airflow_provider_cdm.client.api.definitions import Definition
+    from airflow_provider_cdm.client.jobs.start_record import Order, Started
     from airflow_provider_cdm.client.session import CdmSession
 
 #: Seconds within which the kill of an earlier attempt may still take its job away.
@@ -132,7 +134,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
 
     def _name_job(self, context: Context) -> None:
         """Check the definition, and give it the name that all attempts of this task have for it."""
-        wanted = drafts.job(self._draft())
+        wanted = parsing.job(self._draft())
         if wrong := _acts_by_itself(wanted):
             raise errors.CdmConfigError(
                 f"The definition of the job {wanted.name!r} lets CDM act by itself: {wrong}."
@@ -177,18 +179,18 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         followed = record is not None and not record.result and (record.open or record.run)
         self._followed_at = None
         if record is not None and followed:
-            if session.run(applying.find(flows, JOB, cluster_id, name)) is not None:
+            if session.run(apply.find(flows, JOB, cluster_id, name)) is not None:
                 self._followed_at = session.clock()
                 return
             journal.save(self._without_job(record, order).to_payload())
         try:
             # Without a look before: the quota of creating is ten times that of looking.
-            done = session.run(applying.create(flows, cluster_id, self._wanted))
+            done = session.run(apply.create(flows, cluster_id, self._wanted))
         except errors.CdmAlreadyExists:
             self.log.info("Job %r is left from an attempt with another definition", name)
             while active := session.run(flows.active_run(cluster_id, name)):
                 self._wait_for_other(session, RunRef.of(active), deadline)
-            done = session.run(applying.apply(flows, cluster_id, self._wanted))
+            done = session.run(apply.apply(flows, cluster_id, self._wanted))
         self.log.info("Job %r in cluster %s: %s", name, cluster_id, done.action)
         for warning in done.warnings:
             self.log.warning("CDM warns about job %r: %s", name, warning)
@@ -219,7 +221,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         """When the job has vanished under its run: by the kill of an earlier attempt, or not."""
         session = self._session or self._connect()
         cluster_id = str(self.cluster_id)
-        if session.run(applying.find(session.flows, JOB, cluster_id, self.job_name)) is not None:
+        if session.run(apply.find(session.flows, JOB, cluster_id, self.job_name)) is not None:
             raise error
         if followed_at is not None and session.clock() < followed_at + _KILL_LASTS:
             return self._start_and_wait(context, deadline)
@@ -256,7 +258,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
 
     def _delete_job(self, run: Submission) -> None:
         session = self._session or self._connect()
-        remove = applying.remove(
+        remove = apply.remove(
             session.flows, JOB, run.cluster_id, run.job_name, patience=_DELETE_SECONDS
         )
         try:
@@ -270,7 +272,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         super()._stop(session, run)
         deadline = session.clock() + _DISCARD_SECONDS
         # Without its job, the next attempt takes a run for one that did not end well.
-        discard = applying.discard(session.flows, run, deadline=deadline, spare_success=True)
+        discard = apply.discard(session.flows, run, deadline=deadline, spare_success=True)
         try:
             gone = session.run(discard)
         except errors.CdmError as error:

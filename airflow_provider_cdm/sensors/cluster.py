@@ -12,15 +12,16 @@ from airflow_provider_cdm._compat import (
     PokeReturnValue,
     conf,
 )
-from airflow_provider_cdm.client import clusters, errors
-from airflow_provider_cdm.client.switching import ClusterWatch
-from airflow_provider_cdm.cluster_trigger import CdmClusterTrigger, unwrap
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import cluster
+from airflow_provider_cdm.client.clusters import ClusterWatch
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.retries import CdmTask, fails_for_good
+from airflow_provider_cdm.tasks.base import CdmTask, fails_for_good
+from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.clusters import Cluster
+    from airflow_provider_cdm.client.api.cluster import Cluster
     from airflow_provider_cdm.client.session import CdmSession
 
 
@@ -45,7 +46,7 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
     def __init__(
         self,
         *,
-        state: str | Sequence[str] = clusters.NORMAL,
+        state: str | Sequence[str] = cluster.NORMAL,
         cluster_id: str | None = None,
         project_id: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -120,7 +121,7 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
         """Check the rendered arguments, and resolve the connection, once for all pokes."""
         if self._session is None or self._watch is None:
             wanted = [self.state] if isinstance(self.state, str) else list(self.state)
-            states = [clusters.state(each) for each in wanted]
+            states = [cluster.state(each) for each in wanted]
             hook = CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
             self._session = hook.get_conn()
             self._watch = ClusterWatch(hook.resolve_cluster(), states)

@@ -14,17 +14,21 @@ from airflow_provider_cdm._compat import (
     PokeReturnValue,
     conf,
 )
-from airflow_provider_cdm.client import checks, errors
-from airflow_provider_cdm.client.collecting import TableLog
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.models import RunRef
-from airflow_provider_cdm.client.progress import STALLED_AFTER, ProgressLog, StallPolicy
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
+from airflow_provider_cdm.client.submission import RunRef
+from airflow_provider_cdm.client.whole_database.collect import TableLog
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.journal import Notebook
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.outcome import UNWANTED, JudgesRuns
-from airflow_provider_cdm.retries import fails_for_good
-from airflow_provider_cdm.triggers import CdmSubmissionTrigger, SubmissionEvent, wait_limit
+from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.journal import Notebook
+from airflow_provider_cdm.tasks.outcome import UNWANTED, JudgesRuns
+from airflow_provider_cdm.triggers.submission import (
+    CdmSubmissionTrigger,
+    SubmissionEvent,
+    wait_limit,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context, XComArg
@@ -55,7 +59,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.outcome.JudgesRuns`.
+    :class:`~airflow_provider_cdm.tasks.outcome.JudgesRuns`.
     """
 
     template_fields: Sequence[str] = (
@@ -98,7 +102,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         self.fail_when_stalled = fail_when_stalled
         self.deferrable = deferrable
         self.cdm_conn_id = cdm_conn_id
-        checks.seconds(stalled_after=stalled_after)
+        arguments.seconds(stalled_after=stalled_after)
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
@@ -237,8 +241,8 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     def _wanted(self) -> RunRef:
         if self.submission is not None:
             return self._from_submission(self.submission)
-        name = checks.job_name(self.job_name)
-        number = checks.whole("submission_id", self.submission_id)
+        name = arguments.job_name(self.job_name)
+        number = arguments.whole("submission_id", self.submission_id)
         if (number is None) == (self.started_after is None):
             raise errors.CdmConfigError(
                 "Name the run: pass submission (the output of CdmStartJobOperator), or job_name"
@@ -251,15 +255,15 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
             raise errors.CdmConfigError(
                 f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
             )
-        number = checks.whole("submission['submission_id']", given.get("submission_id"))
-        created = checks.whole("submission['creation_date']", given.get("creation_date"))
+        number = arguments.whole("submission['submission_id']", given.get("submission_id"))
+        created = arguments.whole("submission['creation_date']", given.get("creation_date"))
         if number is None and created is None:
             raise errors.CdmConfigError(
                 "submission names no run: it has neither submission_id nor creation_date."
             )
         return RunRef(
             given.get("cluster_id") or self.cluster_id or "",
-            checks.job_name(given.get("job_name")),
+            arguments.job_name(given.get("job_name")),
             number,
             created,
         )

@@ -3,7 +3,7 @@
 ``with CdmSimulator() as sim:`` serves ``sim.url``. Jobs between two databases really move rows, all
 other jobs run as scripted. Nothing here is shared with the package's client: the two agree on the
 wire or not at all. What the public documents leave open is a switch, see
-:class:`airflow_provider_cdm.simulator.config.Behaviour`.
+:class:`airflow_provider_cdm.simulator.config.config.Behaviour`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.clock import ManualClock
-    from airflow_provider_cdm.simulator.faults import Fault
+    from airflow_provider_cdm.simulator.config.faults import Fault
     from airflow_provider_cdm.simulator.simulator import CdmSimulator
 
 __all__ = ("CdmSimulator", "Fault", "ManualClock")

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     from airflow_provider_cdm.simulator import CdmSimulator
-    from airflow_provider_cdm.simulator.config import load
+    from airflow_provider_cdm.simulator.config.config import load
 
     config = load(options.config)
     if options.quotas:

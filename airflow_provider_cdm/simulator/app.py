@@ -15,16 +15,16 @@ from starlette.responses import Response
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
 from airflow_provider_cdm.simulator.messages import Answer, Call
-from airflow_provider_cdm.simulator.routes import ROUTER
+from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import drop, reset
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from airflow_provider_cdm.simulator.faults import Fault
-    from airflow_provider_cdm.simulator.requestlog import RecordedRequest
-    from airflow_provider_cdm.simulator.routing import Route
-    from airflow_provider_cdm.simulator.world import World
+    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.request_log import RecordedRequest
+    from airflow_provider_cdm.simulator.config.faults import Fault
+    from airflow_provider_cdm.simulator.routes.routing import Route
 
 
 class App:

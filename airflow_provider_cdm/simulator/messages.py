@@ -11,7 +11,7 @@ from airflow_provider_cdm.simulator.errors import CdmError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_cdm.simulator.gateway import Identity
+    from airflow_provider_cdm.simulator.gateway.api_gateway import Identity
 
 
 @dataclass

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from airflow_provider_cdm.simulator.app import App
+from airflow_provider_cdm.simulator.backend.backend import World
 from airflow_provider_cdm.simulator.clock import Clock, SystemClock
-from airflow_provider_cdm.simulator.config import LinkConfig, SimulatorConfig, load
-from airflow_provider_cdm.simulator.faults import Fault, FaultBook, Kind, When
-from airflow_provider_cdm.simulator.page import RUN_PAGE
-from airflow_provider_cdm.simulator.routes import ROUTER
-from airflow_provider_cdm.simulator.schema import read
+from airflow_provider_cdm.simulator.config.config import LinkConfig, SimulatorConfig, load
+from airflow_provider_cdm.simulator.config.faults import Fault, FaultBook, Kind, When
+from airflow_provider_cdm.simulator.config.reader import read
+from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import Server
-from airflow_provider_cdm.simulator.world import World
+from airflow_provider_cdm.simulator.web.page import RUN_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from airflow_provider_cdm.simulator.requestlog import RecordedRequest
-    from airflow_provider_cdm.simulator.runs import Life, Run
-    from airflow_provider_cdm.simulator.state import Cluster
+    from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.request_log import RecordedRequest
+    from airflow_provider_cdm.simulator.backend.run import Life, Run
 
 
 class CdmSimulator:

@@ -2,7 +2,7 @@
 
 from airflow_provider_cdm.hooks import CdmHook
 
-pytest_plugins = ["airflow_provider_cdm.simulator.fixtures"]
+pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]
 
 
 def test_orders_are_moved(cdm_simulator, cdm_connection):

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client.messages import Response, TransportError
+from airflow_provider_cdm.client.sansio import Response, TransportError
 
 Answer: TypeAlias = Response | TransportError
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import auth
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Request, Response, Sleep, TransportError
-from airflow_provider_cdm.client.models import RunRef
-from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.auth import factory
+from airflow_provider_cdm.client.auth.token import TokenAccess
+from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.client.tokens import TokenAccess
+from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 
@@ -92,7 +92,7 @@ class PlayedCdm:
     dice: float = 0.5
 
     def __post_init__(self) -> None:
-        auth.forget_everything()
+        factory.forget_everything()
         self.shown, self.histories = list(self.shown), list(self.histories)
         exchanger = Exchanger(RetryPolicy(attempts=1), lambda: self.now, lambda: self.dice)
         place = "https://cdm.example"

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from airflow_provider_cdm.client import auth
-from airflow_provider_cdm.client.budget import Budget
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Request, Response, Sleep, TransportError
-from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.auth import factory
+from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.polling.model import Sent, Wait
+from airflow_provider_cdm.client.polling.planner import Watch
+from airflow_provider_cdm.client.polling.rate_limit import Budget
+from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.client.waits import Sent, Wait
-from airflow_provider_cdm.client.watching import Watch
+from airflow_provider_cdm.client.submission import RunRef, Submission
 
 BEGIN = 1_735_787_045.0
 PLACE = "https://cdm.example"
@@ -224,14 +224,14 @@ class Play:
     def __init__(
         self, cluster: PlayedCluster, *budgets: Budget, random: Callable[[], float] = lambda: 0.5
     ) -> None:
-        auth.forget_everything()
+        factory.forget_everything()
         self.cluster = cluster
         self.now = 0.0
         self.waiters: list[Waiter] = []
         self.steps, self.most_steps = 0, 200_000
         exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
         place = Settings(PLACE, PLACE, PasswordCredentials("u", "p", "d"), project_id="p")
-        flows = CdmFlows(place, auth.access_for(place, exchanger), exchanger)
+        flows = CdmFlows(place, factory.access_for(place, exchanger), exchanger)
         self.watches = [Watch("c", flows, budget) for budget in budgets]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from airflow_provider_cdm.client import auth
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import (
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.auth import factory
+from airflow_provider_cdm.client.sansio import (
     Flow,
     Offload,
     Request,
@@ -69,7 +69,7 @@ class Server:
 
     def play(self, make: Visit, settings: Settings) -> Any:
         """Perform a flow to its end."""
-        auth.forget_everything()
+        factory.forget_everything()
         session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
         flow = make(session.flows)
         step = next(flow, None)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.messages import Request, Response
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.auth.token import REFUSAL_MEMORY
+from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.client.tokens import REFUSAL_MEMORY
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
@@ -110,7 +111,7 @@ def test_late_refusal_of_an_old_token(
 ) -> None:
     """A refusal that arrives when the token was replaced already does not cost the new one."""
     session = make_session()
-    late = session.flows.call(endpoints.job_status(sim.cluster_id, JOB))
+    late = session.flows.call(runs.job_status(sim.cluster_id, JOB))
     look(session)
     first = next(late)
     sim.revoke_tokens()
@@ -153,7 +154,7 @@ def test_refused_token(
     sim.fail(method, "status", status=status, body=body, times=None)
     session = make_session()
     call: Callable[[str, str], Any]
-    call = endpoints.job_status if method == "status" else endpoints.start_job
+    call = runs.job_status if method == "status" else runs.start_job
     with pytest.raises(errors.CdmError) as caught:
         drive(session, session.flows.call(call(sim.cluster_id, JOB)))
     assert caught.value.http_status == status

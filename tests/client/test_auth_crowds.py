@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import endpoints, errors
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
 
@@ -108,7 +109,7 @@ def test_a_crowd_with_a_revoked_token(
 ) -> None:
     """When a token dies under many calls, one new token serves them all."""
     sim.add_job(JOB)
-    call = endpoints.job_status(sim.cluster_id, JOB)
+    call = runs.job_status(sim.cluster_id, JOB)
 
     async def play() -> list[Any]:
         renewed = asyncio.Event()

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import checks, endpoints
+from airflow_provider_cdm.client import arguments
+from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.errors import CdmConfigError
 
 
 @pytest.mark.parametrize("name", ["orders", "订单 日报", "a/b.c", "..", "x" * 240, " padded "])
 def test_job_names(name: str) -> None:
     """What a job's name is made of is CDM's business."""
-    assert checks.job_name(name) == name
+    assert arguments.job_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_job_names(name: str) -> None:
 def test_wrong_job_names(name: Any, problem: str) -> None:
     """What cannot be a name is refused, and the argument is named."""
     with pytest.raises(CdmConfigError, match=f"job_name {problem}"):
-        checks.job_name(name)
+        arguments.job_name(name)
 
 
 @given(st.text(st.characters(), max_size=250))
@@ -42,11 +43,11 @@ def test_wrong_job_names(name: Any, problem: str) -> None:
 def test_checked_names_can_be_sent(name: str) -> None:
     """A name that passes can be put in a path, and one that does not is a mistake of the user."""
     try:
-        checked = checks.job_name(name)
+        checked = arguments.job_name(name)
     except CdmConfigError:
         assert not name.strip() or len(name) > 240 or name != name.encode(errors="ignore").decode()
     else:
-        assert endpoints.start_job("c", checked).target("p").isascii()
+        assert runs.start_job("c", checked).target("p").isascii()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_checked_names_can_be_sent(name: str) -> None:
 )
 def test_cluster_id(values: list[Any], expected: str) -> None:
     """The first cluster that is given counts."""
-    assert checks.cluster_id(*values) == expected
+    assert arguments.cluster_id(*values) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_cluster_id(values: list[Any], expected: str) -> None:
 def test_wrong_cluster_ids(values: list[Any], problem: str) -> None:
     """Without a cluster, both places for it are named."""
     with pytest.raises(CdmConfigError, match=problem):
-        checks.cluster_id(*values)
+        arguments.cluster_id(*values)
 
 
 def test_variables() -> None:
@@ -85,7 +86,7 @@ def test_variables() -> None:
         "day": date(2025, 1, 2),
         "时": datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
-    assert checks.variables(given) == {
+    assert arguments.variables(given) == {
         "text": "a'b",
         "empty": "",
         "number": "7",
@@ -95,21 +96,21 @@ def test_variables() -> None:
         "day": "2025-01-02",
         "时": "2025-01-02 03:04:05+00:00",
     }
-    assert checks.variables(None) == checks.variables({}) == {}
+    assert arguments.variables(None) == arguments.variables({}) == {}
 
 
 @pytest.mark.parametrize("given", ["ds=1", ["ds"], 7])
 def test_variables_are_a_mapping(given: Any) -> None:
     """Anything but a mapping is refused."""
     with pytest.raises(CdmConfigError, match=r"must be a mapping .*, not (str|list|int)"):
-        checks.variables(given)
+        arguments.variables(given)
 
 
 def test_wrong_variables() -> None:
     """All problems are told at once, without the values, which may be confidential."""
     wrong = {"": "1", "a b}": "2", 3: "4", "none": None, "list": ["secret"], "bytes": b"secret"}
     with pytest.raises(CdmConfigError) as caught:
-        checks.variables(wrong)
+        arguments.variables(wrong)
     text = str(caught.value)
     for part in ("the name ''", "'a b}'", "the name 3 is int", "'none' is None", "'list' is list"):
         assert part in text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client.datasets import (
+from airflow_provider_cdm.lineage.naming import (
     LIMIT,
     Column,
     Dataset,

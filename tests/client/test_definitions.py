@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import definitions, drafts
-from airflow_provider_cdm.client.definitions import Definition
+from airflow_provider_cdm.client.api import definitions, parsing
+from airflow_provider_cdm.client.api.definitions import Definition
 
 ENCODINGS: dict[str, Callable[[str], str]] = {
     "as they are": lambda value: value,
@@ -65,7 +65,7 @@ def test_what_was_sent_does_not_differ(
     encode: Callable[[str], str], pairs: dict[str, str], chance: random.Random
 ) -> None:
     """However CDM encodes and orders what it was sent, and whatever it adds, nothing differs."""
-    job = drafts.job(wire(pairs))
+    job = parsing.job(wire(pairs))
     assert job.differences(shown(job, encode, chance)) == []
 
 
@@ -75,10 +75,10 @@ def test_what_has_changed_differs(
     encode: Callable[[str], str], pairs: dict[str, str], other: str, chance: random.Random
 ) -> None:
     """A value that is another differs, and that one only."""
-    job = drafts.job(wire(pairs))
+    job = parsing.job(wire(pairs))
     changed = chance.choice(sorted(pairs))
     other = f"{pairs[changed]}!{other}"
-    wanted = drafts.job(wire({**pairs, changed: other}))
+    wanted = parsing.job(wire({**pairs, changed: other}))
     (difference,) = wanted.differences(shown(job, encode, chance))
     assert difference.what == f"fromJobConfig.{changed}"
     assert difference.wanted == other
@@ -91,8 +91,8 @@ def test_what_has_changed_differs(
 )  # fmt: skip
 def test_links_connectors_and_type_count(key: str, value: str) -> None:
     """What a job leads from and to is compared as well; its type is NORMAL_JOB unless said."""
-    job = drafts.job(wire({"tableName": "a"}))
-    (difference,) = drafts.job(wire({"tableName": "a"}, **{key: value})).differences(job.wire)
+    job = parsing.job(wire({"tableName": "a"}))
+    (difference,) = parsing.job(wire({"tableName": "a"}, **{key: value})).differences(job.wire)
     assert (difference.what, difference.wanted) == (key, value)
     without_type = {name: each for name, each in job.wire.items() if name != "job_type"}
     assert job.differences(without_type) == []
@@ -100,19 +100,19 @@ def test_links_connectors_and_type_count(key: str, value: str) -> None:
 
 def test_empty_is_absent() -> None:
     """An input without a value and one that is not there mean the same."""
-    job = drafts.job(wire({"tableName": "a", "whereClause": ""}))
+    job = parsing.job(wire({"tableName": "a", "whereClause": ""}))
     assert job.differences(wire({"tableName": "a"})) == []
     assert job.differences(wire({"tableName": "a", "whereClause": None})) == []
     (difference,) = job.differences(wire({"tableName": "a", "whereClause": "b"}))
     assert str(difference) == "fromJobConfig.whereClause is 'b', wanted ''"
-    (difference,) = drafts.job(wire({"tableName": "a"})).differences(wire({}))
+    (difference,) = parsing.job(wire({"tableName": "a"})).differences(wire({}))
     assert str(difference) == "fromJobConfig.tableName is not set, wanted 'a'"
 
 
 @pytest.mark.parametrize("junk", [None, [], "x", {"configs": 1}, {"configs": [1, {"inputs": {}}]}])
 def test_whatever_cdm_shows(junk: Any) -> None:
     """What CDM shows may lack everything; then everything differs, and nothing breaks."""
-    job = drafts.job(wire({"tableName": "a"}))
+    job = parsing.job(wire({"tableName": "a"}))
     broken = {"from-config-values": junk, "to-config-values": junk}
     assert "fromJobConfig.tableName" in [each.what for each in job.differences(broken)]
     assert job.unnamed(broken) == []
@@ -120,7 +120,7 @@ def test_whatever_cdm_shows(junk: Any) -> None:
 
 def test_what_is_not_named() -> None:
     """What CDM has beyond the definition is listed, so that a log can say so."""
-    job = drafts.job(wire({"tableName": "a"}))
+    job = parsing.job(wire({"tableName": "a"}))
     assert job.unnamed(wire({"tableName": "b", "whereClause": "c", "sql": ""})) == [
         "fromJobConfig.whereClause"
     ]
@@ -157,10 +157,10 @@ def link(password: Any) -> dict[str, Any]:
 
 def test_secrets_never_differ_and_never_show() -> None:
     """CDM does not show secrets, so they are not compared; no repr or fingerprint holds them."""
-    one, other = drafts.link(link("pa55word")), drafts.link(link("other"))
+    one, other = parsing.link(link("pa55word")), parsing.link(link("other"))
     assert one.differences(link(None)) == other.differences(one.wire) == []
     assert one.fingerprint == other.fingerprint
-    assert one.fingerprint != drafts.link({**link("pa55word"), "connector-name": "d"}).fingerprint
+    assert one.fingerprint != parsing.link({**link("pa55word"), "connector-name": "d"}).fingerprint
     assert "pa55word" not in repr(one)
     assert one.body["links"][0]["name"] == "l"
 
@@ -174,8 +174,8 @@ def test_secret_inputs_are_found_anywhere() -> None:
 
 def test_fingerprints() -> None:
     """A fingerprint tells definitions apart by everything but order and secrets."""
-    one = drafts.job(wire({"tableName": "a", "sql": "b"}))
-    assert one.fingerprint == drafts.job(wire({"sql": "b", "tableName": "a"})).fingerprint
-    assert one.fingerprint != drafts.job(wire({"tableName": "a", "sql": "c"})).fingerprint
+    one = parsing.job(wire({"tableName": "a", "sql": "b"}))
+    assert one.fingerprint == parsing.job(wire({"sql": "b", "tableName": "a"})).fingerprint
+    assert one.fingerprint != parsing.job(wire({"tableName": "a", "sql": "c"})).fingerprint
     assert one.fingerprint != one.named("other").fingerprint
     assert one.named("other").name == "other"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import definitions, drafts
+from airflow_provider_cdm.client.api import definitions, parsing
 from airflow_provider_cdm.client.errors import CdmConfigError
 
 JOB: dict[str, Any] = {
@@ -88,12 +88,12 @@ def test_forms(form: Any) -> None:
     """A job comes bare or in CDM's list of one, as a mapping or as text."""
     expected = copy.deepcopy(JOB)
     expected["to-config-values"]["configs"][0]["inputs"] = []
-    assert drafts.job(form).body == {"jobs": [expected]}
+    assert parsing.job(form).body == {"jobs": [expected]}
 
 
 def test_yaml_is_what_was_typed() -> None:
     """Values are text, so YAML makes no numbers, dates or booleans of them."""
-    job = drafts.job(YAML)
+    job = parsing.job(YAML)
     assert definitions.inputs_of(job.wire, "from-config-values") == {
         "fromJobConfig.tableName": "orders",
         "fromJobConfig.runAt": "12:30:45",
@@ -116,7 +116,7 @@ INPUT = "from-config-values/configs/0/inputs/0"
 )  # fmt: skip
 def test_values_become_text(value: Any, text: str) -> None:
     """Numbers, booleans and dates of a mapping become the text that CDM wants."""
-    job = drafts.job(changed(f"{INPUT}/value", value))
+    job = parsing.job(changed(f"{INPUT}/value", value))
     assert definitions.inputs_of(job.wire, "from-config-values") == {
         "fromJobConfig.tableName": text
     }
@@ -125,17 +125,17 @@ def test_values_become_text(value: Any, text: str) -> None:
 def test_what_cdm_shows_may_be_sent_again() -> None:
     """The read-only keys of a job that was shown or exported are left out."""
     read_only = {"id": 7, "status": "NEW", "creation-date": 5, "enabled": True}
-    assert set(drafts.job({**JOB, **read_only}).wire) == set(JOB)
-    assert drafts.job({**JOB, "keyOfTomorrow": {"a": 1}}).wire["keyOfTomorrow"] == {"a": 1}
+    assert set(parsing.job({**JOB, **read_only}).wire) == set(JOB)
+    assert parsing.job({**JOB, "keyOfTomorrow": {"a": 1}}).wire["keyOfTomorrow"] == {"a": 1}
 
 
 def test_names() -> None:
     """The name stands in the definition, in the argument, or in both if they agree."""
     nameless = changed("name", ...)
-    assert drafts.job(nameless, "a").name == "a"
-    assert drafts.job(JOB, "orders").name == "orders"
+    assert parsing.job(nameless, "a").name == "a"
+    assert parsing.job(JOB, "orders").name == "orders"
     for name in ("a", "订单", "a" * 240):
-        assert drafts.job(changed("name", name)).name == name
+        assert parsing.job(changed("name", name)).name == name
 
 
 WRONG: list[tuple[Any, list[str]]] = [
@@ -189,7 +189,7 @@ WRONG: list[tuple[Any, list[str]]] = [
 def test_wrong_definitions(draft: Any, words: list[str]) -> None:
     """What is wrong is said in the user's words; nothing else is raised."""
     with pytest.raises(CdmConfigError) as refusal:
-        drafts.job(draft, "orders" if draft == changed("name", "b") else None)
+        parsing.job(draft, "orders" if draft == changed("name", "b") else None)
     for text in words:
         assert text in str(refusal.value)
 
@@ -200,7 +200,7 @@ def test_all_problems_at_once() -> None:
     del broken["to-link-name"]
     broken["job_type"] = "x"
     with pytest.raises(CdmConfigError) as refusal:
-        drafts.job(broken)
+        parsing.job(broken)
     assert str(refusal.value) == (
         "The definition of the job 'orders' cannot be sent to CDM: job_type must be one of"
         " NORMAL_JOB, BATCH_JOB, SCENARIO_JOB, not 'x'; to-link-name is missing;"
@@ -210,7 +210,7 @@ def test_all_problems_at_once() -> None:
 
 def test_a_scenario_may_consist_of_anything() -> None:
     """What a scenario consists of is not documented, so nothing is demanded of one."""
-    assert drafts.job({"name": "a", "job_type": "SCENARIO_JOB"}).name == "a"
+    assert parsing.job({"name": "a", "job_type": "SCENARIO_JOB"}).name == "a"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_scenario_may_consist_of_anything() -> None:
 def test_wrong_links(path: str, value: Any, words: str) -> None:
     """Links are checked in the same way, and no message holds a password."""
     with pytest.raises(CdmConfigError) as refusal:
-        drafts.link(changed(path, value, LINK))
+        parsing.link(changed(path, value, LINK))
     assert words in str(refusal.value)
     assert "pa55word" not in str(refusal.value)
 
@@ -237,7 +237,7 @@ def test_wrong_links(path: str, value: Any, words: str) -> None:
 def test_unreadable_text_is_not_repeated(text: str) -> None:
     """What cannot be read may hold a password all the same."""
     with pytest.raises(CdmConfigError) as refusal:
-        drafts.link(text)
+        parsing.link(text)
     assert "pa55word" not in str(refusal.value)
     assert refusal.value.__cause__ is None
 
@@ -254,7 +254,7 @@ def test_any_draft_is_checked_or_refused(draft: Any, path: str) -> None:
     """Whatever stands where: a checked definition, all of whose values are text, or one error."""
     whole = changed(path, draft) if path else draft
     try:
-        job = drafts.job(whole)
+        job = parsing.job(whole)
     except CdmConfigError:
         return
     for block in job.kind.blocks:
@@ -266,4 +266,4 @@ def test_any_draft_is_checked_or_refused(draft: Any, path: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Whatever stands in a file, reading it comes to a value or to one error."""
     with suppress(CdmConfigError):
-        drafts.read(text)
+        parsing.read(text)

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import Flow, Request, Response, TransportError
-from airflow_provider_cdm.client.records import Order, StartPolicy
-from airflow_provider_cdm.client.starting import start_once
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
+from airflow_provider_cdm.client.sansio import Flow, Request, Response, TransportError
 
 from .answers import TOKEN_BODY
 from .played import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server

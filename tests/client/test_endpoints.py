@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
@@ -51,24 +52,24 @@ class Op:
 ACTIVE = {"submission_id": 1, "job_name": JOB, "status": "BOOTING"}
 STARTED = {"submission_id": 2, "job_name": JOB, "status": "BOOTING"}
 OPERATIONS = {
-    "start": Op(lambda f, c, _: f.call(endpoints.start_job(c, JOB)), [START], STARTED, body={}),
+    "start": Op(lambda f, c, _: f.call(runs.start_job(c, JOB)), [START], STARTED, body={}),
     "start with variables": Op(
         lambda f, c, _: f.call(
-            endpoints.start_job(c, JOB, {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"})
+            runs.start_job(c, JOB, {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"})
         ),
         [START],
         STARTED,
         body={"variables": {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"}},
     ),
-    "status": Op(lambda f, c, _: f.call(endpoints.job_status(c, JOB)), [STATUS], [ACTIVE]),
+    "status": Op(lambda f, c, _: f.call(runs.job_status(c, JOB)), [STATUS], [ACTIVE]),
     "submissions": Op(
-        lambda f, c, _: f.call(endpoints.submissions(c, JOB)),
+        lambda f, c, _: f.call(runs.submissions(c, JOB)),
         [HISTORY],
         {"total": 1, "submissions": [ACTIVE]},
     ),
     "stop": Op(lambda f, c, _: f.stop(c, JOB), [STOP], True),
     "show_job": Op(
-        lambda f, c, _: f.call(endpoints.show_job(c, JOB)),
+        lambda f, c, _: f.call(runs.show_job(c, JOB)),
         [SHOW],
         {"name": JOB, "job_type": "NORMAL_JOB"},
     ),
@@ -184,11 +185,11 @@ def test_names_arrive_unchanged(
     before = len(sim.runs(name))
     session = make_session()
     flows, cluster = session.flows, sim.cluster_id
-    started = drive(session, flows.call(endpoints.start_job(cluster, name)))
+    started = drive(session, flows.call(runs.start_job(cluster, name)))
     [*_, run] = sim.runs(name)
     assert (len(sim.runs(name)), run.submission_id) == (before + 1, started.submission_id)
-    [shown] = drive(session, flows.call(endpoints.job_status(cluster, name)))
-    history = drive(session, flows.call(endpoints.submissions(cluster, name)))
+    [shown] = drive(session, flows.call(runs.job_status(cluster, name)))
+    history = drive(session, flows.call(runs.submissions(cluster, name)))
     assert RunRef.of(shown) == RunRef.of(history.submissions[0]) == RunRef.of(started)
     assert drive(session, flows.stop_run(RunRef.of(started)))
     clock.advance(10)
@@ -219,11 +220,11 @@ def test_names_on_the_wire(
     """A name is one percent-encoded segment of the path, also where hops would fold it."""
     sim.add_job(name)
     session = make_session()
-    drive(session, session.flows.call(endpoints.start_job(sim.cluster_id, name)))
+    drive(session, session.flows.call(runs.start_job(sim.cluster_id, name)))
     assert sent("start")[0].path.endswith(f"/cdm/job/{segment}/start")
 
 
 def test_job_named_all() -> None:
     """A job named "all" cannot be shown, since that name lists all jobs."""
     with pytest.raises(errors.CdmConfigError, match="Rename"):
-        endpoints.show_job("c", "all")
+        runs.show_job("c", "all")

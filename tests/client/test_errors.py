@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.messages import Request, TransportError
-from airflow_provider_cdm.client.models import Submission
+from airflow_provider_cdm.client.sansio import Request, TransportError
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
 
 Drive = Callable[[CdmSession, Any], Any]

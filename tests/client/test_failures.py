@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import endpoints, errors, failures
-from airflow_provider_cdm.client.messages import Response
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.http import error_mapping
+from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
 
@@ -29,7 +31,7 @@ def meaning(
 ) -> errors.CdmError:
     """The error that an answer means."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = failures.from_response(Response(status, headers or {}, raw), "start job 'a'", NOW)
+    error = error_mapping.from_response(Response(status, headers or {}, raw), "start job 'a'", NOW)
     assert error is not None
     return error
 
@@ -180,7 +182,7 @@ def test_request_id(headers: dict[str, str], body: dict[str, str], request_id: s
 @settings(derandomize=True, max_examples=100)
 def test_any_answer_is_interpreted(status: int, headers: dict[str, str], body: bytes) -> None:
     """Nothing but a 2xx is a success, and the error of whatever else is of readable size."""
-    error = failures.from_response(Response(status, headers, body), "start job 'a'", NOW)
+    error = error_mapping.from_response(Response(status, headers, body), "start job 'a'", NOW)
     assert (error is None) is (200 <= status < 300)
     if error is not None:
         assert error.http_status == status
@@ -212,9 +214,9 @@ def test_redirects_are_not_followed(
         target = f"{elsewhere.url}/v1.1/p/clusters/c/cdm/job/orders/start"
         sim.fail(route, "status", status=status, headers={"Location": f"{target}?a=secret"})
         flow = (
-            session.flows.call(endpoints.job_status(sim.cluster_id, JOB))
+            session.flows.call(runs.job_status(sim.cluster_id, JOB))
             if route == "status"
-            else session.flows.call(endpoints.start_job(sim.cluster_id, JOB))
+            else session.flows.call(runs.start_job(sim.cluster_id, JOB))
         )
         with pytest.raises(errors.CdmBadResponse) as caught:
             drive(session, flow)

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.following import Patience
-from airflow_provider_cdm.client.messages import Response, TransportError
-from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.client.notices import ensure_succeeded
+from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
+from airflow_provider_cdm.client.jobs.follower import Patience
+from airflow_provider_cdm.client.sansio import Response, TransportError
+from airflow_provider_cdm.client.submission import Submission
 
 Play = Callable[..., Any]
 CREATED = 1_735_787_045_000

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.following import Follower, Patience
-from airflow_provider_cdm.client.messages import Response
-from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client.jobs.follower import Follower, Patience
+from airflow_provider_cdm.client.sansio import Response
+from airflow_provider_cdm.client.submission import RunRef
 
 Play = Callable[..., Any]
 CREATED = 1_735_787_045_000

@@ -24,19 +24,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm import client
-from airflow_provider_cdm.client import applying, errors, switching
-from airflow_provider_cdm.client.checkup import CheckUp
-from airflow_provider_cdm.client.definitions import JOB, LINK, Definition
-from airflow_provider_cdm.client.endpoints import Call
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.following import Follower
-from airflow_provider_cdm.client.messages import Flow, Response
-from airflow_provider_cdm.client.models import RunRef, Submission
-from airflow_provider_cdm.client.notices import ensure_succeeded
-from airflow_provider_cdm.client.progress import describe
-from airflow_provider_cdm.client.records import Order, Record, StartPolicy
+from airflow_provider_cdm.client import clusters, errors
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.definitions import JOB, LINK, Definition
+from airflow_provider_cdm.client.api.runs import Call
+from airflow_provider_cdm.client.connection_test import CheckUp
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.progress import describe
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import Order, Record, StartPolicy
+from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
-from airflow_provider_cdm.client.starting import start_once
+from airflow_provider_cdm.client.submission import RunRef, Submission
 
 from .answers import TOKEN_BODY, Answer, answers
 from .played import BEGIN, CREATED, SECRETS, WHO, Server, Visit
@@ -106,11 +107,11 @@ FLOWS: dict[str, Visit] = {
     "follow a run": _follow(OURS),
     "discover a run": _follow(RunRef("c", "j")),
     "start once": lambda flows: start_once(flows, ORDER, None, StartPolicy()),
-    "apply a job": lambda flows: applying.apply(flows, "c", Definition(JOB, _JOB)),
-    "apply a link": lambda flows: applying.apply(flows, "c", Definition(LINK, _LINK)),
-    "discard a job": lambda flows: applying.discard(flows, OURS, deadline=BEGIN + 60),
-    "name busy jobs": lambda flows: switching.busy_jobs(flows, "c"),
-    "wait for a cluster": lambda flows: switching.ClusterWatch("c", ["normal"]).wait(
+    "apply a job": lambda flows: apply.apply(flows, "c", Definition(JOB, _JOB)),
+    "apply a link": lambda flows: apply.apply(flows, "c", Definition(LINK, _LINK)),
+    "discard a job": lambda flows: apply.discard(flows, OURS, deadline=BEGIN + 60),
+    "name busy jobs": lambda flows: clusters.busy_jobs(flows, "c"),
+    "wait for a cluster": lambda flows: clusters.ClusterWatch("c", ["normal"]).wait(
         flows, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)
     ),
     "check a connection": lambda flows: CheckUp(flows).run(),

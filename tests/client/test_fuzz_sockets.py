@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import settings as options
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import auth, errors, transport
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.auth import factory
+from airflow_provider_cdm.client.http import transport
+from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 
@@ -87,7 +89,7 @@ def wire() -> Iterator[Wire]:
 def settle(wire: Wire, say: Say, patience: float = PATIENCE) -> Any:
     """What a status call comes to: a value or an error; fails if it does not end."""
     wire.say = say
-    auth.forget_everything()
+    factory.forget_everything()
     keys = KeyCredentials("ak", "sk-of-u")
     settings = Settings(wire.url, wire.url, keys, project_id="p", read_timeout=2)
     came: list[Any] = []

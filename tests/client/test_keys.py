@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.keys import REFUSAL_MEMORY
+from airflow_provider_cdm.client.auth.access_key import REFUSAL_MEMORY
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import applying, drafts, errors, management, switching
-from airflow_provider_cdm.client.clusters import STATES, Cluster, state
-from airflow_provider_cdm.client.definitions import JOB, LINK
-from airflow_provider_cdm.client.messages import Response
-from airflow_provider_cdm.client.models import RunRef
+from airflow_provider_cdm.client import clusters, errors
+from airflow_provider_cdm.client.api import parsing, resources
+from airflow_provider_cdm.client.api.cluster import STATES, Cluster, state
+from airflow_provider_cdm.client.api.definitions import JOB, LINK
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
@@ -30,7 +32,7 @@ def link(name: str = "shop", host: str = "10.0.0.1") -> Any:
     ]
     values = {"configs": [{"name": "linkConfig", "inputs": inputs}]}
     connector = "generic-jdbc-connector"
-    return drafts.link({"name": name, "connector-name": connector, "link-config-values": values})
+    return parsing.link({"name": name, "connector-name": connector, "link-config-values": values})
 
 
 def job(name: str = "orders") -> Any:
@@ -39,33 +41,33 @@ def job(name: str = "orders") -> Any:
     ends = {f"{end}-connector-name": "generic-jdbc-connector" for end in ("from", "to")}
     blocks = {f"{end}-config-values": block for end in ("from", "to")}
     links = {"from-link-name": "shop", "to-link-name": "warehouse"}
-    return drafts.job({"name": name, **ends, **links, **blocks})
+    return parsing.job({"name": name, **ends, **links, **blocks})
 
 
 CALLS: dict[str, tuple[Callable[[str], Any], str, str, Any]] = {
-    "create job": (lambda c: management.create(c, job()), "POST", "/cdm/job", job().body),
-    "update job": (lambda c: management.update(c, job()), "PUT", "/cdm/job/orders", job().body),
-    "show job": (lambda c: management.show(JOB, c, "orders"), "GET", "/cdm/job/orders", None),
-    "delete job": (lambda c: management.delete(JOB, c, "a"), "DELETE", "/cdm/job/a", None),
-    "create link": (lambda c: management.create(c, link()), "POST", "/cdm/link", link().body),
-    "update link": (lambda c: management.update(c, link()), "PUT", "/cdm/link/shop", link().body),
+    "create job": (lambda c: resources.create(c, job()), "POST", "/cdm/job", job().body),
+    "update job": (lambda c: resources.update(c, job()), "PUT", "/cdm/job/orders", job().body),
+    "show job": (lambda c: resources.show(JOB, c, "orders"), "GET", "/cdm/job/orders", None),
+    "delete job": (lambda c: resources.delete(JOB, c, "a"), "DELETE", "/cdm/job/a", None),
+    "create link": (lambda c: resources.create(c, link()), "POST", "/cdm/link", link().body),
+    "update link": (lambda c: resources.update(c, link()), "PUT", "/cdm/link/shop", link().body),
     "show link": (
-        lambda c: management.show(LINK, c, "a/b ü"),
+        lambda c: resources.show(LINK, c, "a/b ü"),
         *("GET", "/cdm/link/a%2Fb%20%C3%BC", None),
     ),
-    "delete link": (lambda c: management.delete(LINK, c, ".."), "DELETE", "/cdm/link/%2E%2E", None),
-    "show cluster": (management.show_cluster, "GET", "", None),
-    "start cluster": (management.start_cluster, "POST", "/action", {"start": {}}),
+    "delete link": (lambda c: resources.delete(LINK, c, ".."), "DELETE", "/cdm/link/%2E%2E", None),
+    "show cluster": (resources.show_cluster, "GET", "", None),
+    "start cluster": (resources.start_cluster, "POST", "/action", {"start": {}}),
     "stop cluster": (
-        lambda c: management.stop_cluster(c, graceful=True),
+        lambda c: resources.stop_cluster(c, graceful=True),
         *("POST", "/action", {"stop": {"stopMode": "GRACEFULLY", "delayTime": -1}}),
     ),
     "stop cluster late": (
-        lambda c: management.stop_cluster(c, graceful=True, delay=90),
+        lambda c: resources.stop_cluster(c, graceful=True, delay=90),
         *("POST", "/action", {"stop": {"stopMode": "GRACEFULLY", "delayTime": 90}}),
     ),
     "stop cluster at once": (
-        lambda c: management.stop_cluster(c, graceful=False),
+        lambda c: resources.stop_cluster(c, graceful=False),
         *("POST", "/action", {"stop": {"stopMode": "IMMEDIATELY", "delayTime": -1}}),
     ),
 }  # fmt: skip
@@ -102,7 +104,7 @@ ANSWERS: list[tuple[Any, list[str] | type[errors.CdmError]]] = [
 def test_answers_to_create_and_update(body: Any, comes_to: Any) -> None:
     """Every documented form of the answer is read: warnings are returned, errors raised."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    for call in (management.create("c", job()), management.update("c", job())):
+    for call in (resources.create("c", job()), resources.update("c", job())):
         if isinstance(comes_to, list):
             assert call.parse(Response(200, {}, raw), call) == comes_to
         else:
@@ -112,7 +114,7 @@ def test_answers_to_create_and_update(body: Any, comes_to: Any) -> None:
 
 def test_a_password_is_in_no_repr() -> None:
     """Neither a definition nor the call that sends it shows a password."""
-    assert "pa55word" not in repr(management.create("c", link()))
+    assert "pa55word" not in repr(resources.create("c", link()))
 
 
 @pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "links": [{"name": "shop"}]}]}])
@@ -122,16 +124,16 @@ def test_life_of_a_link(
     """A link is created, found as it is wanted although its password is not shown, and updated."""
     session = make_session()
 
-    def apply(wanted: Any, **more: Any) -> Any:
-        return drive(session, applying.apply(session.flows, sim.cluster_id, wanted, **more))
+    def applied(wanted: Any, **more: Any) -> Any:
+        return drive(session, apply.apply(session.flows, sim.cluster_id, wanted, **more))
 
-    assert apply(link("new")).action == "created"
-    assert apply(link("new")).action == "unchanged"
-    assert apply(link("new"), always=True).action == "updated"
-    moved = apply(link("new", "10.0.0.2"))
+    assert applied(link("new")).action == "created"
+    assert applied(link("new")).action == "unchanged"
+    assert applied(link("new"), always=True).action == "updated"
+    moved = applied(link("new", "10.0.0.2"))
     assert [each.what for each in moved.differences] == ["linkConfig.host"]
     for gone in (True, False):
-        remove = applying.remove(session.flows, LINK, sim.cluster_id, "new")
+        remove = apply.remove(session.flows, LINK, sim.cluster_id, "new")
         assert drive(session, remove) is gone
     assert "pa55word" in str(sent("update_link")[-1].json())
 
@@ -146,7 +148,7 @@ def test_a_link_that_does_not_connect(
     """CDM says 500 to a link that it cannot connect; that is a refusal, and is not repeated."""
     session = make_session()
     with pytest.raises(errors.CdmRefused, match="unable to open database") as refusal:
-        drive(session, applying.apply(session.flows, sim.cluster_id, link("bad")))
+        drive(session, apply.apply(session.flows, sim.cluster_id, link("bad")))
     assert "host, port, user and password" in str(refusal.value)
     assert (refusal.value.retryable, len(sent("create_link"))) == (False, 1)
 
@@ -160,7 +162,7 @@ def test_a_link_in_use(drive: Drive, sim: CdmSimulator, make_session: MakeSessio
     sim.add_job("orders", from_=end, to=end)
     session = make_session()
     with pytest.raises(errors.CdmInUse, match=r"Cdm\.0021"):
-        drive(session, applying.remove(session.flows, LINK, sim.cluster_id, "shop"))
+        drive(session, apply.remove(session.flows, LINK, sim.cluster_id, "shop"))
 
 
 def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
@@ -169,7 +171,7 @@ def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession)
     sim.fail("create_job", "status", status=400, body=taken)
     session = make_session()
     with pytest.raises(errors.CdmAlreadyExists, match="another user"):
-        drive(session, applying.apply(session.flows, sim.cluster_id, job()))
+        drive(session, apply.apply(session.flows, sim.cluster_id, job()))
 
 
 def test_a_job_that_runs_again_is_not_discarded(
@@ -183,7 +185,7 @@ def test_a_job_that_runs_again_is_not_discarded(
     sim.start("orders")
     session = make_session()
     run = RunRef(sim.cluster_id, "orders", stopped.submission_id)
-    discard = applying.discard(session.flows, run, deadline=clock.now() + 20)
+    discard = apply.discard(session.flows, run, deadline=clock.now() + 20)
     assert drive(session, discard) is False
     assert sent("delete_job") == []
 
@@ -224,7 +226,7 @@ def test_clusters_on_the_wire(wire: Any, means: tuple[str, str]) -> None:
 )
 def test_what_is_no_cluster(wire: Any) -> None:
     """An answer without a state is not taken for one."""
-    call = management.show_cluster("c")
+    call = resources.show_cluster("c")
     with pytest.raises(errors.CdmBadResponse):
         call.parse(Response(200, {}, json.dumps(wire).encode()), call)
 
@@ -247,11 +249,11 @@ def test_an_unknown_cluster(drive: Drive, sim: CdmSimulator, make_session: MakeS
     """The error names the clusters that there are."""
     session = make_session()
     with pytest.raises(errors.CdmNotFound, match=r"Clusters of this project: .*demo") as refusal:
-        drive(session, switching.look(session.flows, "nowhere"))
+        drive(session, clusters.look(session.flows, "nowhere"))
     assert sim.cluster_id in str(refusal.value)
     sim.fail("list_clusters", "status", status=403)
     with pytest.raises(errors.CdmNotFound, match="Check the spelling"):
-        drive(session, switching.look(session.flows, "nowhere"))
+        drive(session, clusters.look(session.flows, "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -271,9 +273,9 @@ def test_an_action_without_an_answer(
     more = {"status": status} if status else {}
     sim.fail("stop_cluster", "status" if status else "drop", when, **more)
     session = make_session()
-    seen = drive(session, switching.look(session.flows, sim.cluster_id))
-    stop = management.stop_cluster(sim.cluster_id, graceful=False)
-    drive(session, switching.send(session.flows, stop, seen))
+    seen = drive(session, clusters.look(session.flows, sim.cluster_id))
+    stop = resources.stop_cluster(sim.cluster_id, graceful=False)
+    drive(session, clusters.send(session.flows, stop, seen))
     assert len(sent("stop_cluster")) == sends
     assert sim.cluster_status() in ("910", "900")
 
@@ -284,10 +286,10 @@ def test_actions_without_effect_come_to_an_end(
     """After three actions without an answer or an effect the error is raised."""
     sim.fail("stop_cluster", "status", status=503, times=None)
     session = make_session()
-    seen = drive(session, switching.look(session.flows, sim.cluster_id))
-    stop = management.stop_cluster(sim.cluster_id, graceful=False)
+    seen = drive(session, clusters.look(session.flows, sim.cluster_id))
+    stop = resources.stop_cluster(sim.cluster_id, graceful=False)
     with pytest.raises(errors.CdmUnavailable):
-        drive(session, switching.send(session.flows, stop, seen))
+        drive(session, clusters.send(session.flows, stop, seen))
     assert len(sent("stop_cluster")) == 3
 
 
@@ -305,7 +307,7 @@ def test_busy_jobs(
     sim.add_job("odd", statuses=["UNKNOWN"])
     sim.start("odd")
     session = make_session()
-    busy = drive(session, switching.busy_jobs(session.flows, sim.cluster_id))
+    busy = drive(session, clusters.busy_jobs(session.flows, sim.cluster_id))
     assert sorted(busy) == ["job_229", "odd", "play", "whole"]
     assert len(sent("list_jobs")) == 5
 
@@ -318,7 +320,7 @@ def test_a_listing_that_is_out_of_date(
     listed = {"total": 1, "jobs": [{"name": "orders", "status": "RUNNING"}]}
     sim.fail("list_jobs", "body", body=listed)
     session = make_session()
-    assert drive(session, switching.busy_jobs(session.flows, sim.cluster_id)) == []
+    assert drive(session, clusters.busy_jobs(session.flows, sim.cluster_id)) == []
 
 
 def test_a_listing_that_never_ends(
@@ -328,5 +330,5 @@ def test_a_listing_that_never_ends(
     jobs = [{"name": f"job_{number}", "status": "NEW"} for number in range(100)]
     sim.fail("list_jobs", "body", body={"jobs": jobs}, times=None)
     session = make_session()
-    assert drive(session, switching.busy_jobs(session.flows, sim.cluster_id)) == []
+    assert drive(session, clusters.busy_jobs(session.flows, sim.cluster_id)) == []
     assert [request.query["page_no"] for request in sent("list_jobs")] == ["1", "2", "1", "1"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.client.progress import ProgressLog, StallPolicy, describe
+from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
+from airflow_provider_cdm.client.submission import Submission
 
 BEGIN = 1_735_787_045.0
 RUN = Submission("c", "orders", "RUNNING", 5, creation_date=int(BEGIN * 1000))

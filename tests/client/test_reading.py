@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client.wire import legible, read_json
+from airflow_provider_cdm.client.text import legible, read_json
 
 _PRINTED = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('\t\n\r\\"/')
 _SANE = st.recursive(

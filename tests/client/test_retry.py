@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.retry import RetryPolicy
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -241,7 +242,7 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("call", [endpoints.start_job, endpoints.job_status])
+@pytest.mark.parametrize("call", [runs.start_job, runs.job_status])
 def test_refused_connections(
     call: Callable[[str, str], Any],
     drive: Drive,
@@ -270,6 +271,6 @@ def test_refused_connections(
         virtual_time.sleep = lambda seconds: late.__enter__()
         session = CdmSession(session.settings, **virtual_time.options())
         drive(session, session.flows.call(call(sim.cluster_id, JOB)))
-        assert len(late.runs(JOB)) == (1 if call is endpoints.start_job else 0)
+        assert len(late.runs(JOB)) == (1 if call is runs.start_job else 0)
     finally:
         late.__exit__(None, None, None)

@@ -12,9 +12,9 @@ from huaweicloudsdkcore.signer.signer import Signer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client.messages import Request
+from airflow_provider_cdm.client.auth.signing import sign
+from airflow_provider_cdm.client.sansio import Request
 from airflow_provider_cdm.client.settings import KeyCredentials
-from airflow_provider_cdm.client.signing import sign
 
 KEYS = KeyCredentials("AKEXAMPLE0000000001", "SKexample00000000000000000000000000000001")
 HOST = "cdm.eu-west-101.myhuaweicloud.eu"

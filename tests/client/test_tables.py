@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.collecting import completed
-from airflow_provider_cdm.client.flows import CdmFlows
-from airflow_provider_cdm.client.messages import Flow, Request, Response
-from airflow_provider_cdm.client.models import Submission, Verdict
-from airflow_provider_cdm.client.tables import TABLES_SHOWN, Report, State, Table, complaints
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.sansio import Flow, Request, Response
+from airflow_provider_cdm.client.submission import Submission, Verdict
+from airflow_provider_cdm.client.whole_database.collect import completed
+from airflow_provider_cdm.client.whole_database.tables import (
+    TABLES_SHOWN,
+    Report,
+    State,
+    Table,
+    complaints,
+)
 
 from .played import WHO, Server
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.client.thresholds import Thresholds
+from airflow_provider_cdm.client.jobs.thresholds import Thresholds
+from airflow_provider_cdm.client.submission import Submission
 
 COUNTS = st.none() | st.integers(-1, 6)
 

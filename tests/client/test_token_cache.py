@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from airflow_provider_cdm.client import auth, errors
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -43,7 +44,7 @@ def process(
     opened: list[CdmSession] = []
 
     def process(cipher: Any = CIPHER, **extra: Any) -> str:
-        auth.forget_everything()
+        factory.forget_everything()
         settings = make_session(token_cache=str(folder), **extra).settings
         session = CdmSession(settings, **virtual_time.options(), cipher=cipher)
         opened.append(session)

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_cdm.client import transport
-from airflow_provider_cdm.client.messages import Request, Response, TransportError, ask
+from airflow_provider_cdm.client.http import transport
+from airflow_provider_cdm.client.sansio import Request, Response, TransportError, ask
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator

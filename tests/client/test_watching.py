@@ -12,11 +12,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.budget import Budget
-from airflow_provider_cdm.client.messages import Response, TransportError
-from airflow_provider_cdm.client.models import Submission
-from airflow_provider_cdm.client.schedule import Schedule, Urgency
-from airflow_provider_cdm.client.waits import Job
+from airflow_provider_cdm.client.polling.model import Job
+from airflow_provider_cdm.client.polling.queue import Schedule, Urgency
+from airflow_provider_cdm.client.polling.rate_limit import Budget
+from airflow_provider_cdm.client.sansio import Response, TransportError
+from airflow_provider_cdm.client.submission import Submission
 
 from .crowd import Play, PlayedCluster, PlayedJob, PlayedRun, Waiter, most_in_a_minute
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.client import endpoints, errors
-from airflow_provider_cdm.client.messages import Response
-from airflow_provider_cdm.client.models import (
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.sansio import Response
+from airflow_provider_cdm.client.submission import (
     COUNTERS_GROUP,
     DETAILS_LIMIT,
     RunRef,
@@ -23,11 +24,11 @@ from airflow_provider_cdm.client.models import (
 SAMPLES = Path(__file__).parents[1] / "wire"
 PROPERTY = settings(derandomize=True, max_examples=80)
 CALLS: dict[str, Any] = {
-    "start": endpoints.start_job("c", "asked"),
-    "status": endpoints.job_status("c", "asked"),
-    "submissions": endpoints.submissions("c", "asked"),
-    "stop": endpoints.stop_job("c", "asked"),
-    "show_job": endpoints.show_job("c", "asked"),
+    "start": runs.start_job("c", "asked"),
+    "status": runs.job_status("c", "asked"),
+    "submissions": runs.submissions("c", "asked"),
+    "stop": runs.stop_job("c", "asked"),
+    "show_job": runs.show_job("c", "asked"),
 }
 
 

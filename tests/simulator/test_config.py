@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.simulator.config import load
-from airflow_provider_cdm.simulator.schema import ConfigError
+from airflow_provider_cdm.simulator.config.config import load
+from airflow_provider_cdm.simulator.config.reader import ConfigError
 
 from .speaking import Cdm
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator, Fault, ManualClock
-from airflow_provider_cdm.simulator.schema import ConfigError
+from airflow_provider_cdm.simulator.config.reader import ConfigError
 
 from .speaking import Cdm
 

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator
+from airflow_provider_cdm.simulator.gateway.signatures import sign
 from airflow_provider_cdm.simulator.messages import Call
-from airflow_provider_cdm.simulator.signing import sign
 
 from .speaking import Cdm, error_code, password_login
 

@@ -146,7 +146,7 @@ pytest_plugins = ["pytester"]
 
 def test_fixtures_for_users(pytester: pytest.Pytester) -> None:
     """The fixtures give each test a simulator of its own, configured, and a connection to it."""
-    pytester.makeconftest('pytest_plugins = ["airflow_provider_cdm.simulator.fixtures"]')
+    pytester.makeconftest('pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]')
     pytester.makepyfile(
         """
         import json, os, pytest

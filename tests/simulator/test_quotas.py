@@ -4,7 +4,7 @@ import pytest
 import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.simulator.schema import ConfigError
+from airflow_provider_cdm.simulator.config.reader import ConfigError
 
 from .speaking import Cdm, error_code, password_login
 

@@ -17,9 +17,9 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_cdm.client import transport
-from airflow_provider_cdm.journal import Journal
+from airflow_provider_cdm.client.http import transport
 from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.tasks.journal import Journal
 
 #: Where the scenario's plan is, and where faults leave their traces.
 FOLDER = Path(os.environ["CDM_SYSTEM_FOLDER"], Path(__file__).stem)

@@ -1,0 +1,155 @@
+"""The API operations around jobs: managing jobs, links and clusters. Like ``endpoints``, values.
+
+Routes and fields follow the CDM API reference, version 1.1
+(https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.api.definitions import JOB, Definition, Kind
+from airflow_provider_cdm.client.api.runs import Call, json_object, segment, show_job
+from airflow_provider_cdm.client.http import error_mapping
+from airflow_provider_cdm.client.sansio import Response
+
+
+def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
+    """Create a job or a link: ``POST .../cdm/job``, ``.../cdm/link``. A job is not started.
+
+    Names are unique, so it may be repeated: at worst the answer is that it exists by now.
+
+    :returns: CDM's warnings.
+    """
+    kind = definition.kind
+    return Call(
+        operation=f"create {kind.noun} {definition.name!r} in cluster {cluster_id}",
+        method="POST",
+        path=f"/clusters/{segment(cluster_id)}/cdm/{kind.noun}",
+        parse=_validated,
+        body=definition.body,
+    )
+
+
+def update(cluster_id: str, definition: Definition) -> Call[list[str]]:
+    """Replace the definition of a job or link: ``PUT .../cdm/job/{job_name}``.
+
+    :returns: CDM's warnings.
+    """
+    kind = definition.kind
+    return Call(
+        operation=f"update {kind.noun} {definition.name!r} in cluster {cluster_id}",
+        method="PUT",
+        path=_path(kind, cluster_id, definition.name),
+        parse=_validated,
+        body=definition.body,
+    )
+
+
+def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
+    """Read the definition of a job or link: ``GET .../cdm/job/{job_name}``."""
+    if kind is JOB:
+        return show_job(cluster_id, name)
+
+    def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
+        found = json_object(response, call).get(kind.plural)
+        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+            raise error_mapping.bad_response(
+                response, call.operation, f"the answer holds no {kind.noun}"
+            )
+        return found[0]
+
+    return Call(
+        operation=f"show {kind.noun} {name!r} in cluster {cluster_id}",
+        method="GET",
+        path=_path(kind, cluster_id, name),
+        parse=parse,
+    )
+
+
+def delete(kind: Kind, cluster_id: str, name: str) -> Call[None]:
+    """Delete a job or link: ``DELETE .../cdm/job/{job_name}``; the answer is empty."""
+    return Call(
+        operation=f"delete {kind.noun} {name!r} in cluster {cluster_id}",
+        method="DELETE",
+        path=_path(kind, cluster_id, name),
+        parse=lambda _response, _call: None,
+    )
+
+
+def list_clusters() -> Call[list[Cluster]]:
+    """Read all clusters of the project: ``GET /clusters``."""
+
+    def parse(response: Response, call: Call[list[Cluster]]) -> list[Cluster]:
+        found = json_object(response, call).get("clusters")
+        if not isinstance(found, list):
+            raise error_mapping.bad_response(response, call.operation, "the answer has no clusters")
+        return [_cluster(response, call, one, None) for one in found]
+
+    return Call(operation="list the clusters", method="GET", path="/clusters", parse=parse)
+
+
+def show_cluster(cluster_id: str) -> Call[Cluster]:
+    """Read the details of a cluster: ``GET /clusters/{cluster_id}``."""
+    return Call(
+        operation=f"read the state of cluster {cluster_id}",
+        method="GET",
+        path=f"/clusters/{segment(cluster_id)}",
+        parse=lambda response, call: _cluster(
+            response, call, json_object(response, call), cluster_id
+        ),
+    )
+
+
+def start_cluster(cluster_id: str) -> Call[None]:
+    """Start a stopped cluster; its details tell when that is done."""
+    return _action(cluster_id, "start", {})
+
+
+def stop_cluster(cluster_id: str, *, graceful: bool, delay: int | None = None) -> Call[None]:
+    """Stop a running cluster; its details tell when that is done.
+
+    :param graceful: let active runs go on; off, they fail.
+    :param delay: seconds for which active runs may go on; ``None`` until they are over.
+    """
+    mode = "GRACEFULLY" if graceful else "IMMEDIATELY"
+    return _action(
+        cluster_id, "stop", {"stopMode": mode, "delayTime": -1 if delay is None else delay}
+    )
+
+
+def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[None]:
+    """``POST /clusters/{cluster_id}/action``; what it answers leads nowhere.
+
+    A repetition may be refused in the state that the first one led to, so it is not made blindly.
+    """
+    return Call(
+        operation=f"{action} cluster {cluster_id}",
+        method="POST",
+        path=f"/clusters/{segment(cluster_id)}/action",
+        parse=lambda _response, _call: None,
+        body={action: options},
+        idempotent=False,
+    )
+
+
+def _path(kind: Kind, cluster_id: str, name: str) -> str:
+    return f"/clusters/{segment(cluster_id)}/cdm/{kind.noun}/{segment(name)}"
+
+
+def _validated(response: Response, call: Call[list[str]]) -> list[str]:
+    if not response.body.strip():
+        return []
+    found = json_object(response, call).get("validation-result")
+    if texts := error_mapping.validation_messages(found):
+        raise error_mapping.refused(response, call.operation, texts)
+    return error_mapping.validation_messages(found, "WARNING")
+
+
+def _cluster(response: Response, call: Call[Any], data: Any, cluster_id: str | None) -> Cluster:
+    try:
+        return Cluster.from_wire(data, cluster_id)
+    except ValueError as problem:
+        raise error_mapping.bad_response(response, call.operation, str(problem)) from problem

@@ -1,0 +1,11 @@
+"""What is done with one job and its run: create, start once, follow, stop, and report."""
+
+__all__ = [
+    "apply",
+    "failure_report",
+    "follower",
+    "progress",
+    "start",
+    "start_record",
+    "thresholds",
+]

@@ -1,0 +1,106 @@
+"""Cluster routes: list, detail, and the actions start, stop and restart."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
+from airflow_provider_cdm.simulator.errors import CdmError
+from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.routes import serializers
+from airflow_provider_cdm.simulator.routes.routing import Route
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.cluster import Cluster
+
+STOPPED = "900"
+STARTING = "920"
+RESTARTING = "500"
+RESTART_MODES = ("IMMEDIATELY", "GRACEFULL", "FORCELY", "SOFTLY")
+
+
+def list_clusters(world: World, call: Call) -> Answer:
+    """Answer "Querying the Cluster List" with the clusters of the project."""
+    project = call.params["project_id"]
+    found = [each for each in world.clusters.values() if each.project_id == project]
+    return json_answer({"clusters": [serializers.cluster(each) for each in found]})
+
+
+def show_cluster(world: World, call: Call) -> Answer:
+    """Answer "Querying Cluster Details": the object itself, without a wrapper."""
+    return json_answer(serializers.cluster(_cluster(world, call)))
+
+
+def act(world: World, call: Call) -> Answer:
+    """Answer the three actions; the details tell when one is through."""
+    cluster = _cluster(world, call)
+    body = call.json()
+    actions = {"start": _start, "stop": _stop, "restart": _restart}
+    names = [name for name in actions if isinstance(body.get(name), dict)]
+    if len(names) != 1:
+        raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is wanted.")
+    actions[names[0]](cluster, body[names[0]])
+    job_id = secrets.token_hex(16)
+    as_list = names[0] != "restart" or world.behaviour.restart_job_id == "list"
+    return json_answer({"jobId": [job_id] if as_list else job_id})
+
+
+def _cluster(world: World, call: Call) -> Cluster:
+    cluster = world.clusters.get(call.params["cluster_id"])
+    if cluster is None or cluster.project_id != call.params["project_id"]:
+        raise CdmError(404, "Cdm.0001", f"Cluster {call.params['cluster_id']} does not exist.")
+    return cluster
+
+
+def _start(cluster: Cluster, _options: Mapping[str, Any]) -> None:
+    cluster.require(STOPPED)
+    cluster.become(STARTING)
+    cluster.agenda.after(cluster.config.seconds.start, lambda: cluster.become(NORMAL))
+
+
+def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
+    """Stop at once, or when all runs have ended; ``delayTime`` (seconds) bounds the waiting."""
+    cluster.require(NORMAL)
+    mode = options.get("stopMode", "IMMEDIATELY")
+    delay = options.get("delayTime", -1)
+    if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not isinstance(delay, int):
+        raise CdmError(400, "Cdm.0010", "Parameter stopMode or delayTime is invalid.")
+    cluster.become(STOPPING)
+    if mode == "IMMEDIATELY":
+        cluster.kill_all("The cluster was stopped.")
+    elif delay >= 0:
+        cluster.agenda.after(delay, lambda: cluster.kill_all("The cluster was stopped."))
+    cluster.drain()
+
+
+def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
+    """Restart; running jobs fail, in every mode as far as the documents say."""
+    cluster.require(NORMAL)
+    delay = options.get("restartDelayTime", 0)
+    if options.get("restartMode", "IMMEDIATELY") not in RESTART_MODES or not (
+        isinstance(delay, int) and delay >= 0
+    ):
+        raise CdmError(400, "Cdm.0010", "Parameter restartMode or restartDelayTime is invalid.")
+
+    def begin() -> None:
+        cluster.become(RESTARTING)
+        cluster.kill_all("The cluster was restarted.")
+        cluster.agenda.after(cluster.config.seconds.restart, lambda: cluster.become(NORMAL))
+
+    if delay:
+        cluster.agenda.after(delay, begin)
+    else:
+        begin()
+
+
+_CLUSTERS = "/v1.1/{project_id}/clusters"
+_CLUSTER = f"{_CLUSTERS}/{{cluster_id}}"
+
+ROUTES = [
+    Route("list_clusters", "GET", _CLUSTERS, list_clusters),
+    Route("show_cluster", "GET", _CLUSTER, show_cluster),
+    Route("cluster_action", "POST", f"{_CLUSTER}/action", act),
+]

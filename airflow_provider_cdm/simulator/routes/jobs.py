@@ -1,0 +1,219 @@
+"""Job routes: create, show, list, update, delete; start, stop, status, history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm.simulator.backend import whole_database
+from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
+from airflow_provider_cdm.simulator.backend.run import INVISIBLE
+from airflow_provider_cdm.simulator.config.job_config import JobConfig
+from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError
+from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.routes import serializers
+from airflow_provider_cdm.simulator.routes.routing import Route
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.models import Job
+    from airflow_provider_cdm.simulator.backend.run import Life
+
+TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
+HISTORY_PAGE = 10
+
+
+def start_job(world: World, call: Call) -> Answer:
+    """Answer "Starting a Job"; the body may be absent, empty, ``{}`` or have ``variables``."""
+    cluster = _cluster(world, call)
+    variables = _variables(call.json())
+    life = cluster.start(call.params["job_name"], variables, call.user)
+    shown = serializers.submission(life, world.behaviour, started=True)
+    return json_answer({"submissions": [shown]})
+
+
+def stop_job(world: World, call: Call) -> Answer:
+    """Answer "Stopping a Job", in one of three generations; the run ends a little later."""
+    life = _cluster(world, call).stop(call.params["job_name"])
+    if world.behaviour.stop_answer == "empty":
+        return Answer()
+    if world.behaviour.stop_answer == "submissions":
+        return json_answer({"submissions": [serializers.submission(life, world.behaviour)]})
+    return json_answer({})  # as in the sample; the list it may hold is of complaints
+
+
+def show_status(world: World, call: Call) -> Answer:
+    """Answer "Querying Job Status": the newest submission, or a made-up one if there is none."""
+    job = _cluster(world, call, STOPPING).job(call.params["job_name"], "Cdm.0054")
+    if job.last is not None:
+        job.last.on_read()
+    if job.last is None or job.last.run.status == INVISIBLE:
+        now = world.agenda.now()
+        shown = serializers.never_executed(job.name, job.user, now, world.behaviour)
+    else:
+        shown = serializers.submission(job.last, world.behaviour)
+    return json_answer({"submissions": [shown]})
+
+
+def list_submissions(world: World, call: Call) -> Answer:
+    """Answer "Querying Job Execution History": newest first, ten by default."""
+    cluster = _cluster(world, call, STOPPING)
+    name = call.query.get("jname")
+    if not name:
+        raise CdmError(400, "Cdm.0009", "Parameter jname is missing.")
+    lives: list[Life] = []
+    if name in cluster.jobs or world.behaviour.unknown_history == "error":
+        lives = list(reversed(cluster.job(name, "Cdm.0054").lives))
+    paging = world.behaviour.history_paging
+    page_no = _number(call, "page_no", 1, 1, None) if paging else 1
+    size = _number(call, "page_size", HISTORY_PAGE, 1, 100) if paging else HISTORY_PAGE
+    page = lives[(page_no - 1) * size : page_no * size]
+    for life in page:
+        life.on_read()
+    visible = [life for life in page if life.run.status != INVISIBLE]
+    hidden = len(page) - len(visible)
+    return json_answer(
+        {
+            "submissions": [serializers.submission(life, world.behaviour) for life in visible],
+            "total": len(lives) - hidden,
+            "page_no": page_no,
+            "page_size": size,
+        }
+    )
+
+
+def create_job(world: World, call: Call) -> Answer:
+    """Answer "Creating a Job in a Specified Cluster"; it is not started."""
+    cluster = _cluster(world, call)
+    given = _the_job(cluster, call.json())
+    name = given.get("name")
+    if not isinstance(name, str) or not 1 <= len(name) <= 240:
+        raise CdmWriteError(400, "Cdm.0018", "The name of a job has 1 to 240 characters.")
+    if name in cluster.jobs:
+        text = f"Job name {name} exists or was created by another user."
+        raise CdmWriteError(400, "Cdm.0104", text)
+    type_ = given.get("job_type", TYPES[0])
+    cluster.put_job(JobConfig(name=name, type=type_, wire=given), call.user)
+    return json_answer({"name": name, "validation-result": []})
+
+
+def update_job(world: World, call: Call) -> Answer:
+    """Answer "Modifying a Job"; that a running job cannot be modified is ASSUMED."""
+    cluster = _cluster(world, call)
+    given = _the_job(cluster, call.json())
+    job = cluster.jobs.get(call.params["job_name"])
+    if job is None:  # the page's sample has five digits in errCode
+        text = f"Job[{call.params['job_name']}] doesn't exist."
+        raise CdmWriteError(400, "Cdm.0095", text, err_code="Cdm.00095")
+    if job.active:
+        raise CdmWriteError(400, "Cdm.0322", f"Job {job.name} is in use.")
+    cluster.replace_wire(job, given)
+    return json_answer({"validation-result": [{}, {}, {}]})
+
+
+def delete_job(world: World, call: Call) -> Answer:
+    """Answer "Deleting a Job" with an empty body; that a running job is in use is ASSUMED."""
+    cluster = _cluster(world, call)
+    status = world.behaviour.delete_not_found_status
+    job = cluster.job(call.params["job_name"], "Cdm.0100", status)
+    if job.active:
+        raise CdmError(400, "Cdm.0322", f"Job {job.name} is in use.")
+    whole_database.delete(cluster.jobs, job, world.behaviour)
+    return Answer()
+
+
+def show_job(world: World, call: Call) -> Answer:
+    """Answer "Querying a Job": one, or a page of all of one type."""
+    cluster = _cluster(world, call, STOPPING)
+    name = call.params["job_name"]
+    if name == "all":
+        return _list(world, cluster, call)
+    job = cluster.job(name, "Cdm.0100")
+    # The total of a query for a single job is 0 (SDK, ShowJobsResponse).
+    shown = [serializers.job(job, world.behaviour)]
+    return json_answer({"total": 0, "jobs": shown, "page_no": 1, "page_size": 10})
+
+
+def _list(world: World, cluster: Cluster, call: Call) -> Answer:
+    wanted = call.query.get("jobType") or TYPES[0]
+    if wanted not in TYPES:
+        raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(TYPES)}.")
+    part = call.query.get("filter", "").lower()
+    jobs: list[Job] = [
+        job
+        for job in cluster.jobs.values()
+        if _listed_as(world, job) == wanted and part in job.name.lower()
+    ]
+    page_no = _number(call, "page_no", 1, 1, None)
+    size = _number(call, "page_size", 10, 10, 100)
+    page = jobs[(page_no - 1) * size : page_no * size]
+    shown = [serializers.job(job, world.behaviour) for job in page]
+    return json_answer({"total": len(jobs), "jobs": shown, "page_no": page_no, "page_size": size})
+
+
+def _listed_as(world: World, job: Job) -> str:
+    return job.config.type if job.part_of is None else world.behaviour.sub_jobs_listed_as
+
+
+def _cluster(world: World, call: Call, *also: str) -> Cluster:
+    """Return the cluster of a request, provided it can answer: it runs, or is in ``also``."""
+    cluster = world.cluster(call.params["cluster_id"], call.params["project_id"])
+    cluster.require(NORMAL, *also)
+    return cluster
+
+
+def _variables(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a start; the schema is text to text, the error code ASSUMED."""
+    variables = body.get("variables")
+    if variables is None:
+        return {}
+    if not isinstance(variables, dict):
+        raise CdmError(400, "Cdm.0010", "Parameter variables is not an object.")
+    for name, value in variables.items():
+        if not isinstance(value, str):
+            raise CdmError(400, "Cdm.0010", f"Variable {name} is not a string.")
+    return variables
+
+
+def _the_job(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the one job of a create or update body."""
+    jobs = body.get("jobs")
+    if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one job is wanted.")
+    job: dict[str, Any] = jobs[0]
+    if job.get("job_type", TYPES[0]) not in TYPES:
+        raise CdmWriteError(400, "Cdm.0055", f"Job type {job['job_type']!r} is not supported.")
+    for end in ("from", "to"):
+        for key in (f"{end}-connector-name", f"{end}-link-name"):
+            if not isinstance(job.get(key), str):
+                raise CdmWriteError(400, "Cdm.0018", f"The job has no {key}.")
+        link = job[f"{end}-link-name"]
+        if cluster.behaviour.check_links and link not in cluster.links:
+            raise CdmWriteError(400, "Cdm.0101", f"Link [{link}] doesn't exist.")
+    return job
+
+
+def _number(call: Call, name: str, default: int, low: int, high: int | None) -> int:
+    text = call.query.get(name)
+    if text is None or text == "":
+        return default
+    if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+        raise CdmError(400, "Cdm.0009", f"Parameter {name} is out of range: {text}")
+    return int(text)
+
+
+_JOBS = "/v1.1/{project_id}/clusters/{cluster_id}/cdm/job"
+_JOB = f"{_JOBS}/{{job_name}}"
+_HISTORY = "/v1.1/{project_id}/clusters/{cluster_id}/cdm/submissions"
+
+ROUTES = [
+    Route("create_job", "POST", _JOBS, create_job),
+    Route("show_job", "GET", _JOB, show_job),
+    Route("update_job", "PUT", _JOB, update_job),
+    Route("delete_job", "DELETE", _JOB, delete_job),
+    Route("start", "PUT", f"{_JOB}/start", start_job),
+    Route("stop", "PUT", f"{_JOB}/stop", stop_job),
+    Route("status", "GET", f"{_JOB}/status", show_status),
+    Route("submissions", "GET", _HISTORY, list_submissions),
+]

@@ -1,0 +1,114 @@
+"""Link routes: create, show, update, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from airflow_provider_cdm.simulator.backend.cluster import NORMAL
+from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError, LinkTestError
+from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.routes import serializers
+from airflow_provider_cdm.simulator.routes.routing import Route
+from airflow_provider_cdm.simulator.transfer import jdbc
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.models import Link
+
+
+def create_link(world: World, call: Call) -> Answer:
+    """Answer "Creating a Link"; with ``validate=true`` it is tested but not kept."""
+    cluster = _cluster(world, call)
+    given = _the_link(call.json())
+    if given["name"] in cluster.links:
+        raise CdmWriteError(400, "Cdm.0315", f"Link [{given['name']}] already exists.")
+    _test(cluster, given["name"])
+    if call.query.get("validate", "").lower() != "true":
+        cluster.put_link(given, call.user)
+    return json_answer({"name": given["name"], "validation-result": [{}]})
+
+
+def show_link(world: World, call: Call) -> Answer:
+    """Answer "Querying a Link", without its secrets."""
+    link = _link(_cluster(world, call), call, "Cdm.0101")
+    shown = {
+        "links": [serializers.link(link, world.behaviour)],
+        "fromTo-unMapping": "",
+        "batchFromTo-mapping": "",
+    }
+    return json_answer(shown)
+
+
+def update_link(world: World, call: Call) -> Answer:
+    """Answer "Modifying a Link"; the name in the path counts (ASSUMED)."""
+    cluster = _cluster(world, call)
+    link = _link(cluster, call, "Cdm.0316")
+    given = {**_the_link(call.json()), "name": link.name}
+    _test(cluster, link.name)
+    cluster.put_link(given, call.user)
+    return json_answer({"validation-result": [{}]})
+
+
+def delete_link(world: World, call: Call) -> Answer:
+    """Answer "Deleting a Link"; one in use is kept, with the code of the page's sample."""
+    cluster = _cluster(world, call)
+    link = _link(cluster, call, "Cdm.0101")
+    if cluster.users_of(link.name):
+        raise CdmError(500, "Cdm.0021", "Given link name is in use")
+    del cluster.links[link.name]
+    return Answer()
+
+
+def _cluster(world: World, call: Call) -> Cluster:
+    cluster = world.cluster(call.params["cluster_id"], call.params["project_id"])
+    cluster.require(NORMAL)
+    return cluster
+
+
+def _link(cluster: Cluster, call: Call, code: str) -> Link:
+    name = call.params["link_name"]
+    link = cluster.links.get(name)
+    if link is None:
+        status = int(cluster.behaviour.not_found_status)
+        raise CdmError(status, code, f"Link [{name}] doesn't exist.")
+    return link
+
+
+def _the_link(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the one link of a create or update body."""
+    links = body.get("links")
+    if not isinstance(links, list) or len(links) != 1 or not isinstance(links[0], dict):
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one link is wanted.")
+    link: dict[str, Any] = links[0]
+    for key in ("name", "connector-name"):
+        if not isinstance(link.get(key), str) or not link[key]:
+            raise CdmWriteError(400, "Cdm.0018", f"The link has no {key}.")
+    return link
+
+
+def _test(cluster: Cluster, name: str) -> None:
+    """Try the database behind a link; a link that has none cannot fail."""
+    old = cluster.links.get(name)
+    url = cluster.url_of(name, old.url if old else None)
+    if url is None:
+        return
+    try:
+        jdbc.check(url)
+    except (SQLAlchemyError, ImportError) as exc:
+        first_line = str(exc).partition("\n")[0]
+        raise LinkTestError(f"Cannot connect: {first_line}") from exc
+
+
+_LINKS = "/v1.1/{project_id}/clusters/{cluster_id}/cdm/link"
+_LINK = f"{_LINKS}/{{link_name}}"
+
+ROUTES = [
+    Route("create_link", "POST", _LINKS, create_link),
+    Route("show_link", "GET", _LINK, show_link),
+    Route("update_link", "PUT", _LINK, update_link),
+    Route("delete_link", "DELETE", _LINK, delete_link),
+]

@@ -1,0 +1,265 @@
+"""How submissions, jobs, links and clusters look in answers."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_cdm.simulator.backend.request_log import is_secret
+from airflow_provider_cdm.simulator.backend.run import INVISIBLE, wire_counters
+from airflow_provider_cdm.simulator.config.config import stable_hex
+from airflow_provider_cdm.simulator.config.job_config import inputs_in, inputs_of
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.models import Job, Link
+    from airflow_provider_cdm.simulator.backend.run import Life, Run
+    from airflow_provider_cdm.simulator.config.config import Behaviour
+
+#: Statuses a job object may have are fewer than a submission's; the mapping is ASSUMED.
+_JOB_STATUS = {"PENDING": "BOOTING", "FAILURE_ON_SUBMIT": "FAILED", INVISIBLE: "NEW"}
+
+
+def millis(instant: float) -> int:
+    """Return an instant in milliseconds since 1970, the unit of all dates of jobs and runs.
+
+    :param instant: seconds since 1970.
+    """
+    return int(instant * 1000)
+
+
+def submission(life: Life, behaviour: Behaviour, *, started: bool = False) -> dict[str, Any]:
+    """Return a submission.
+
+    Counters are there only after a success, error texts only after a failure (status page).
+
+    :param life: the run.
+    :param behaviour: switches for the spelling.
+    :param started: it is the answer to the start call, whose object lacks some keys.
+    """
+    life.look()
+    run = life.run
+    shown: dict[str, Any] = {
+        "submission-id": run.submission_id,
+        "job-name": run.job_name,
+        "creation-user": run.user,
+        "creation-date": _date(run.created, behaviour),
+        "execute-date": _date(run.created if run.executed is None else run.executed, behaviour),
+        "last-update-date": _date(run.updated, behaviour),
+        "status": run.status,
+        "progress": _progress(run, behaviour),
+        "isIncrementing": False,
+        "isStopingIncrement": "",
+        "is-execute-auto": run.auto,
+        "isDeleteJob": run.disposable,
+        "delete_rows": 0,
+        "update_rows": 0,
+        "write_rows": run.rows_written,
+        **_last_user(run, behaviour),
+    }
+    if behaviour.submission_id == "absent" or (started and behaviour.submission_id != "present"):
+        del shown["submission-id"]
+    if not started:
+        shown["external-id"] = f"job_local{int(run.created) % 10**9}_{run.submission_id:04d}"
+    if behaviour.extra_keys:
+        schema = {"name": run.job_name, "columns": [], "options": []}
+        shown |= {"from-schema": schema, "to-schema": schema, "external-link": "http://localhost/"}
+    return shown | _end_of(run)
+
+
+def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -> dict[str, Any]:
+    """Return what the status route says of a job that never ran; it has no submission id.
+
+    :param job_name: name of the job.
+    :param user: who made the job.
+    :param now: creation date of this made-up submission (as upstream Sqoop has it).
+    :param behaviour: switches for the spelling.
+    """
+    return {
+        "job-name": job_name,
+        "creation-user": user,
+        "creation-date": _date(now, behaviour),
+        "last-update-date": _date(now, behaviour),
+        "status": "NEVER_EXECUTED",
+        "progress": -1.0,
+        "isIncrementing": False,
+        "isStopingIncrement": "",
+        "is-execute-auto": False,
+        "isDeleteJob": False,
+    }
+
+
+def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
+    """Return a job object with its read-only keys.
+
+    :param job: the job.
+    :param behaviour: switches for the spelling.
+    """
+    shown = copy.deepcopy(job.config.to_wire())
+    if behaviour.default_inputs:
+        _add_defaults(shown)
+    if behaviour.encode_values:
+        for block in ("from-config-values", "to-config-values", "driver-config-values"):
+            for each in inputs_in(shown.get(block)):
+                if isinstance(each.get("value"), str):
+                    each["value"] = quote(each["value"], safe="")
+    last = job.last
+    drivers = inputs_of(shown, "driver-config-values")
+    sources = inputs_of(shown, "from-config-values")
+    shown.update(
+        {
+            "id": job.number,
+            "creation-user": job.user,
+            "creation-date": _date(job.created, behaviour),
+            "update-user": job.user,
+            "update-date": _date(job.updated, behaviour),
+            "enabled": job.config.enabled,
+            "is_incre_job": False,
+            "is_incrementing": False,
+            "is_use_sql": sources.get("fromJobConfig.useSql") == "true",
+            "group_name": drivers.get("groupJobConfig.groupName") or "DEFAULT",
+            "flag": 0,
+            "status": "NEW",
+        }
+    )
+    if last is not None:
+        shown.update(_last_run(last, behaviour))
+    return shown
+
+
+#: Settings of a job as the parameter tables have them by default.
+_DEFAULTS = {
+    "throttlingConfig.numExtractors": "1",
+    "retryJobConfig.retryJobType": "NONE",
+    "groupJobConfig.groupName": "DEFAULT",
+}
+
+
+def _add_defaults(shown: dict[str, Any]) -> None:
+    given = inputs_of(shown, "driver-config-values")
+    block = shown.setdefault("driver-config-values", {})
+    configs = block.setdefault("configs", [])
+    for name, value in _DEFAULTS.items():
+        if name not in given:
+            inputs = [{"name": name, "value": value}]
+            configs.append({"name": name.partition(".")[0], "inputs": inputs})
+
+
+def link(link: Link, behaviour: Behaviour) -> dict[str, Any]:
+    """Return a link object, without the values that are secret.
+
+    :param link: the link.
+    :param behaviour: switches for the spelling.
+    """
+    shown = copy.deepcopy(link.wire)
+    for each in inputs_in(shown.get("link-config-values")):
+        if is_secret(each.get("name")):
+            each.pop("value", None)
+    dates = {
+        "creation-date": _date(link.created, behaviour),
+        "update-date": _date(link.updated, behaviour),
+    }
+    users = {"creation-user": link.user, "update-user": link.user}
+    return {**shown, **dates, **users, "enabled": link.enabled}
+
+
+def cluster(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster, as the list and the detail route show it.
+
+    :param cluster: the cluster.
+    """
+    instance_id = stable_hex(f"instance {cluster.id}")
+    instance = {
+        "id": instance_id,
+        "name": f"{cluster.name}-cdm-1",
+        "type": "cdm",
+        "status": cluster.status,
+        "actions": [],
+        "flavor": {"id": stable_hex("cdm.large"), "links": []},
+        "volume": {"size": 100, "type": "local_disk"},
+        "isFrozen": "0",
+        "config_status": "In-Sync",
+    }
+    return {
+        "id": cluster.id,
+        "name": cluster.name,
+        "status": cluster.status,
+        "statusDetail": _STATUS_DETAIL.get(cluster.status, ""),
+        "config_status": "In-Sync",
+        "actionProgress": {},
+        "actions": _ACTIONS.get(cluster.status, []),
+        "isFrozen": "1" if cluster.status == "800" else "0",
+        "isAutoOff": False,
+        "isScheduleBootOff": False,
+        "flavorName": "cdm.large",
+        "azName": "az1",
+        "datastore": {"type": "cdm", "version": "2.9.1"},
+        "created": _iso(cluster.created),
+        "updated": _iso(cluster.updated),
+        "instances": [instance],
+        "publicEndpointStatus": {},
+        **_failed(cluster.status),
+    }
+
+
+def _failed(status: str) -> dict[str, Any]:
+    """Tell why a cluster could not be created; code and text are ASSUMED."""
+    reason = {"errorCode": "CDM.3040", "errorMsg": "The subnet has no free address."}
+    return {"failedReasons": {"CREATE_FAILED": reason}} if status == "303" else {}
+
+
+_STATUS_DETAIL = {"200": "Normal", "900": "Stopped"}
+_ACTIONS = {"500": ["REBOOTING"], "910": ["STOPPING"], "920": ["STARTING"]}
+
+
+def _iso(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _date(instant: float, behaviour: Behaviour) -> int | str:
+    return millis(instant) if behaviour.dates_as == "number" else str(millis(instant))
+
+
+def _end_of(run: Run) -> dict[str, Any]:
+    if run.status == "SUCCEEDED":
+        return {} if run.counters is None else {"counters": wire_counters(run)}
+    if run.status in {"FAILED", "FAILURE_ON_SUBMIT"}:
+        texts = (run.error_summary or "", run.error_details or "")
+        return dict(zip(("error-summary", "error-details"), texts, strict=True))
+    return {}
+
+
+def _progress(run: Run, behaviour: Behaviour) -> float:
+    if run.progress < 0:
+        return -1.0
+    return round(run.progress * int(behaviour.progress_scale), 2)
+
+
+def _last_user(run: Run, behaviour: Behaviour) -> dict[str, str]:
+    both = ("last-udpate-user", "last-update-user")
+    spellings = both if behaviour.update_user_key == "both" else (behaviour.update_user_key,)
+    return dict.fromkeys(spellings, run.user)
+
+
+def _last_run(life: Life, behaviour: Behaviour) -> dict[str, Any]:
+    """Return the keys of a job object that tell of its newest run."""
+    life.look()
+    run = life.run
+    counters = run.counters or {}
+    return {
+        "status": _JOB_STATUS.get(run.status, run.status),
+        "execute_create_date": _date(run.created, behaviour),
+        "execute_start_date": _date(run.executed or run.created, behaviour),
+        "execute_update_date": _date(run.updated, behaviour),
+        "rows_read": counters.get("ROWS_READ", run.rows_read),
+        "rows_written": counters.get("ROWS_WRITTEN", run.rows_written),
+        "write_rows": run.rows_written,
+        "update_rows": 0,
+        "delete_rows": 0,
+        "files_read": counters.get("FILES_READ", -1),
+        "files_written": counters.get("FILES_WRITTEN", -1),
+        "bytes_read": counters.get("BYTES_READ", -1),
+        "bytes_written": counters.get("BYTES_WRITTEN", -1),
+    }

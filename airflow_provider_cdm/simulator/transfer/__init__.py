@@ -1,0 +1,6 @@
+"""Rows moved between real databases for jobs of the generic JDBC connector."""
+
+__all__ = [
+    "jdbc",
+    "macros",
+]

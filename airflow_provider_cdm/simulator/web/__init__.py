@@ -1,0 +1,6 @@
+"""The page that shows clusters, jobs and runs in a browser."""
+
+__all__ = [
+    "page",
+    "snapshot",
+]

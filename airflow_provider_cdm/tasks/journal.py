@@ -1,0 +1,147 @@
+"""What a task instance remembers between its processes and attempts.
+
+Airflow 3.3 and later keep it in the task state store. Below, it is an Airflow Variable, named after
+DAG, task, run and map index, and deleted as soon as it is of no more use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm._compat import VariableStore, task_state_store
+from airflow_provider_cdm.client.errors import CdmJournalError
+from airflow_provider_cdm.client.jobs.start_record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_cdm._compat import Context, Store
+    from airflow_provider_cdm.client.submission import Submission
+
+#: Longest name of a Variable, in characters.
+_NAME_LIMIT = 250
+
+
+class Notebook:
+    """One small JSON object that belongs to one task instance.
+
+    :param context: context of the running task.
+    :param subject: what the object is about; each subject is kept apart.
+    """
+
+    def __init__(self, context: Context, subject: str) -> None:
+        store = task_state_store(context)
+        self._store: Store = VariableStore() if store is None else store
+        #: Whether Airflow itself removes what is kept here when the DAG run is deleted.
+        self.lasting = store is not None
+        self._key = f"cdm_{subject}" if store is not None else _variable_name(context, subject)
+
+    def read(self) -> dict[str, Any] | None:
+        """Return what was written last, or ``None``."""
+        text = self._store.get(self._key)
+        found = json.loads(text) if isinstance(text, str) else None
+        return found if isinstance(found, dict) else None
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Replace what was written before."""
+        self._store.set(self._key, json.dumps(content))
+
+    def delete(self) -> None:
+        """Forget it; nothing happens if there is nothing."""
+        self._store.delete(self._key)
+
+
+class Journal:
+    """The journal of one task instance's start: which run is its own.
+
+    A *generation* is all attempts between two clears. Airflow raises ``max_tries`` whenever a
+    finished task is cleared, and only then, so that number tells a retry from a clear.
+
+    :param context: context of the running task.
+    """
+
+    def __init__(self, context: Context) -> None:
+        ti = context["ti"]
+        self._notebook = Notebook(context, "start")
+        self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
+        self.generation = str(ti.max_tries)
+        self.last_attempt = ti.try_number > ti.max_tries
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the record of this or an earlier attempt.
+
+        :raises CdmJournalError: when that is not possible, so that nothing is started blindly.
+        """
+        try:
+            return self._notebook.read()
+        except Exception as error:
+            raise self._unusable("read", error) from error
+
+    def save(self, record: Mapping[str, Any] | None) -> None:
+        """Keep a record, or forget it.
+
+        :raises CdmJournalError: when that is not possible.
+        """
+        try:
+            if record is None:
+                self._notebook.delete()
+            else:
+                self._notebook.write(dict(record))
+        except Exception as error:
+            raise self._unusable("written", error) from error
+
+    def note(self, run: Submission) -> None:
+        """Note that our run is over, well or badly: the next start is a new one.
+
+        A retry after a success takes that success for its own.
+        """
+        record = self._record()
+        if record is not None:
+            ended = record.ended_badly(run) if run.failed else record.ended_well(run)
+            self.save(ended.to_payload())
+
+    def conclude(self, run: Submission, *, final: bool) -> None:
+        """Note that our run is over, and that nothing is left to be done about it.
+
+        Where the journal is a Variable, it is deleted instead as soon as no attempt needs it.
+
+        :param final: whether no attempt follows, though some may be left.
+        """
+        if not self._notebook.lasting and (self.last_attempt or final):
+            self.save(None)
+        else:
+            self.note(run)
+
+    def leave(self) -> None:
+        """Note that nobody of this task waits for the run any more, which may go on."""
+        if not self._notebook.lasting:
+            self.save(None)
+
+    def run(self) -> Mapping[str, Any] | None:
+        """Return the key of our run as far as it is known and not over."""
+        record = self._record()
+        return record.run if record is not None and record.result is None else None
+
+    def _record(self) -> Record | None:
+        payload = self.read()
+        return Record.from_payload(payload) if payload else None
+
+    def _unusable(self, verb: str, error: Exception) -> CdmJournalError:
+        return CdmJournalError(
+            f"The journal of {self._name} cannot be {verb}, so nothing is started:"
+            f" {type(error).__name__}: {error}. It is kept in Airflow's"
+            f" {'task state store' if self._notebook.lasting else 'Variables'}; see that the"
+            " worker reaches it."
+        )
+
+
+def _variable_name(context: Context, subject: str) -> str:
+    ti = context["ti"]
+    parts = (subject, ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
+    name = "__".join(("cdm", *(str(part) for part in parts)))
+    if len(name) <= _NAME_LIMIT:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name[: _NAME_LIMIT - len(digest) - 2]}__{digest}"

@@ -1,0 +1,118 @@
+"""The triggerer's side of waiting for a cluster, and the event that crosses back to a worker."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm._compat import BaseTrigger, TriggerEvent
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.clusters import ClusterWatch
+from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.hooks import CdmHook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from airflow_provider_cdm.client.session import CdmSession
+
+log = logging.getLogger(__name__)
+
+
+class CdmClusterTrigger(BaseTrigger):
+    """Waits until a cluster is in one of some states, and reports it once.
+
+    All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
+    loses nothing. What it waits for cannot be called off, so a kill stops nothing.
+
+    :param cluster_id: the cluster.
+    :param states: names such as ``normal`` and ``stopped``.
+    :param poll_interval: seconds between two looks.
+    :param deadline: when to give up, epoch seconds.
+    :param project_id: project of the cluster; by default the connection's.
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str,
+        states: Sequence[str],
+        poll_interval: float = 30.0,
+        deadline: float | None = None,
+        project_id: str | None = None,
+        cdm_conn_id: str = CdmHook.default_conn_name,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+        self.cluster_id = cluster_id
+        self.states = list(states)
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.project_id = project_id
+        self.cdm_conn_id = cdm_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Describe this trigger for the metadata database; holds no credentials."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "cluster_id": self.cluster_id,
+                "states": self.states,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "project_id": self.project_id,
+                "cdm_conn_id": self.cdm_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield exactly one event, for :func:`unwrap`."""
+        session: CdmSession | None = None
+        event: dict[str, Any]
+        try:
+            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+            cluster = await session.arun(self._wait(session))
+            event = {"cluster": cluster.to_payload()}
+        except errors.CdmError as error:
+            event = {"error": errors.to_payload(error)}
+        except Exception as error:
+            log.exception("The wait for cluster %s broke", self.cluster_id)
+            event = {
+                "error": errors.to_payload(errors.CdmError(f"{type(error).__name__}: {error}"))
+            }
+        finally:
+            if session is not None:
+                session.close()
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # as above
+
+    def _wait(self, session: CdmSession) -> Flow[Cluster]:
+        # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
+        left = self.poll_interval if self.deadline is None else self.deadline - session.clock()
+        yield from pause(max(0.0, min(self.poll_interval, left)))
+        watch = ClusterWatch(self.cluster_id, self.states)
+        return (
+            yield from watch.wait(
+                session.flows,
+                poll_interval=self.poll_interval,
+                deadline=self.deadline,
+                info=log.info,
+            )
+        )
+
+
+def unwrap(event: Any) -> Cluster:
+    """Return the cluster that an event of :class:`CdmClusterTrigger` reports.
+
+    :raises CdmBadResponse: when the event is missing or malformed.
+    :raises CdmError: the error that it reports.
+    """
+    found = event.get("cluster") if isinstance(event, dict) else None
+    if isinstance(event, dict) and event.get("error"):
+        raise errors.from_payload(event["error"])
+    if not isinstance(found, dict):
+        raise errors.CdmBadResponse(
+            f"The trigger came back without a usable event ({event!r}), so nothing is known about"
+            " the cluster. Look at the triggerer's log; a retry of this task looks again."
+        )
+    return Cluster.from_payload(found)

@@ -1,0 +1,35 @@
+"""The triggerer's side of waiting for a run whose job belongs to the task alone."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.client.submission import RunRef
+
+log = logging.getLogger(__name__)
+
+#: Seconds within which a run that was stopped must have ended for its job to be deleted.
+_DISCARD_SECONDS = 20.0
+
+
+class CdmOwnJobTrigger(CdmSubmissionTrigger):
+    """Waits for one run of a job that belongs to the task, and takes both away on a kill.
+
+    Takes the arguments of :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger`.
+    """
+
+    async def _stop(self, run: RunRef) -> None:
+        await super()._stop(run)
+        session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+        deadline = session.clock() + _DISCARD_SECONDS
+        try:
+            await session.arun(apply.discard(session.flows, run, deadline=deadline))
+        finally:
+            session.close()
+        log.info("Deleted job %r in cluster %s", run.job_name, run.cluster_id)

@@ -1,0 +1,272 @@
+"""The triggerer's side of waiting for a run, and the event that crosses back to a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdm._compat import (
+    DEFERRAL_MARGIN,
+    TRIGGERS_HEAR_OF_KILLS,
+    BaseTrigger,
+    TriggerEvent,
+    aget_task_state,
+)
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
+from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.whole_database.collect import TableLog
+from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.triggers.poller import Watcher, watching
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from datetime import timedelta
+
+log = logging.getLogger(__name__)
+
+#: Seconds for a stop after a kill; Airflow gives ``on_kill`` 30.
+_KILL_SECONDS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionEvent:
+    """How a wait in the triggerer ended: with a run that is over, or with an error.
+
+    :param submission: the run as last seen.
+    :param error: why the wait ended without the end of the run.
+    """
+
+    submission: Submission | None = None
+    error: errors.CdmError | None = None
+
+    def to_payload(self) -> dict[str, Any]:
+        """The event as plain JSON."""
+        return {
+            "submission": self.submission and self.submission.to_payload(),
+            "error": self.error and errors.to_payload(self.error),
+        }
+
+    @classmethod
+    def unwrap(cls, payload: Any) -> Submission:
+        """Return the ended run that a payload reports.
+
+        :raises CdmBadResponse: when the event is missing or malformed.
+        :raises CdmError: the error that it reports.
+        """
+        if not isinstance(payload, dict) or not (payload.get("submission") or payload.get("error")):
+            raise errors.CdmBadResponse(
+                f"The trigger came back without a usable event ({payload!r}), so nothing is known"
+                " about the run. Look at the triggerer's log; a retry of this task looks again."
+            )
+        found = payload.get("submission")
+        submission = Submission.from_payload(found) if found else None
+        if payload.get("error"):
+            raise errors.from_payload(payload["error"], submission)
+        if submission is None or not submission.ended:
+            raise errors.CdmBadResponse(
+                f"The trigger came back although the run is not over: {payload!r}"
+            )
+        return submission
+
+
+class CdmSubmissionTrigger(BaseTrigger):
+    """Waits for one run of a CDM job, and reports it once, when it is over.
+
+    All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
+    loses nothing. Without ``submission_id`` and ``creation_date`` it first looks for the run that
+    ``started_after`` describes.
+
+    :param job_name: name of the job.
+    :param cluster_id: cluster of the job.
+    :param submission_id: number of the run.
+    :param creation_date: when the run was created, epoch milliseconds.
+    :param started_after: take the first run created at or after this instant, epoch milliseconds.
+    :param poll_interval: seconds between two looks, as far as CDM's quota allows.
+    :param deadline: when to give up, epoch seconds.
+    :param limit: the task's argument that set the deadline, for the error.
+    :param stalled_after: seconds without any movement after which to warn; ``None`` for never.
+    :param fail_when_stalled: end the wait then.
+    :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that the
+        task has started itself.
+    :param project_id: project of the cluster; by default the connection's.
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        cluster_id: str,
+        submission_id: int | None = None,
+        creation_date: int | None = None,
+        started_after: int | None = None,
+        poll_interval: float = 30.0,
+        deadline: float | None = None,
+        limit: str = "wait_timeout",
+        stalled_after: float | None = STALLED_AFTER,
+        fail_when_stalled: bool = False,
+        cancel_on_kill: bool = False,
+        project_id: str | None = None,
+        cdm_conn_id: str = CdmHook.default_conn_name,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+        self.job_name = job_name
+        self.cluster_id = cluster_id
+        self.submission_id = submission_id
+        self.creation_date = creation_date
+        self.started_after = started_after
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.limit = limit
+        self.stalled_after = stalled_after
+        self.fail_when_stalled = fail_when_stalled
+        self.cancel_on_kill = cancel_on_kill
+        self.project_id = project_id
+        self.cdm_conn_id = cdm_conn_id
+        self._watcher: Watcher | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Describe this trigger for the metadata database; holds no credentials."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "job_name": self.job_name,
+                "cluster_id": self.cluster_id,
+                "submission_id": self.submission_id,
+                "creation_date": self.creation_date,
+                "started_after": self.started_after,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "limit": self.limit,
+                "stalled_after": self.stalled_after,
+                "fail_when_stalled": self.fail_when_stalled,
+                "cancel_on_kill": self.cancel_on_kill,
+                "project_id": self.project_id,
+                "cdm_conn_id": self.cdm_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
+        try:
+            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+            with watching(session, self.cluster_id) as self._watcher:
+                event = await self._wait(self._watcher)
+        except errors.CdmError as error:
+            event = SubmissionEvent(getattr(error, "submission", None), error)
+        except asyncio.CancelledError:
+            if not TRIGGERS_HEAR_OF_KILLS:
+                await _to_the_end(self._stop_if_task_was_ended())
+            raise
+        except Exception as error:
+            log.exception("The wait for job %r in cluster %s broke", self.job_name, self.cluster_id)
+            event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
+        yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
+
+    async def on_kill(self) -> None:
+        """Stop the run after a user ended the deferred task.
+
+        Airflow 3.3 and later call this, and also when another triggerer has taken the trigger over.
+        """
+        await _to_the_end(self._stop_if_task_was_ended())
+
+    async def _stop_if_task_was_ended(self) -> None:
+        """Only the task's state tells a user's act from what happens to triggerers."""
+        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
+        if not run.known:
+            return
+        if not self.cancel_on_kill:
+            log.info("Cancelled; %s is left running", run)
+            return
+        try:
+            state = await aget_task_state(self.task_instance)
+        except Exception as error:
+            log.warning(
+                "Cancelled; the state of the task cannot be read, so %s is left running: %s",
+                run,
+                error,
+            )
+            return
+        if state == "deferred":
+            log.info("Cancelled, but the task still waits: nothing is stopped")
+            return
+        log.info("The task is %s now", state or "cleared")
+        try:
+            await self._stop(run)
+        except Exception as error:
+            log.warning(
+                "The task was ended, but %s could not be stopped; stop it in the CDM console. %s",
+                run,
+                error,
+            )
+
+    async def _stop(self, run: RunRef) -> None:
+        watcher = self._watcher
+        if watcher is not None:
+            session = watcher.session
+        else:
+            # A kill may come while the connection is still being looked up.
+            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+        try:
+            sent = await session.arun(session.flows.stop_run(run))
+        finally:
+            if watcher is None or watcher.closed:
+                session.close()
+        result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
+        log.info("The task was ended; %s: %s", run, result)
+
+    async def _wait(self, watcher: Watcher) -> SubmissionEvent:
+        run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
+        stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
+        tables = TableLog()
+        ended = await watcher.wait(
+            Follower(run, created_from=self.started_after or 0),
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            limit=self.limit,
+            notice=ProgressLog(log, watcher.session.clock, stall),
+            beside=tables,
+        )
+        return SubmissionEvent(tables.typed(ended))
+
+
+def wait_limit(
+    seconds: float | None, name: str, execution_timeout: timedelta | None
+) -> tuple[float | None, str]:
+    """How long a deferred wait may take, in seconds, and which of the task's arguments says so.
+
+    :param seconds: the limit of the wait; ``None`` for none.
+    :param name: the argument that sets it.
+    :param execution_timeout: the limit of the attempt, which Airflow 3 does not enforce while a
+        task is deferred.
+    """
+    if execution_timeout is None:
+        return seconds, name
+    whole = execution_timeout.total_seconds()
+    left = whole - min(DEFERRAL_MARGIN, whole / 10)
+    return (
+        (seconds, name) if seconds is not None and seconds <= left else (left, "execution_timeout")
+    )
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish a piece of work although the triggerer cancels it again and again, within a limit."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    give_up_at = loop.time() + _KILL_SECONDS
+    while not task.done() and loop.time() < give_up_at:
+        # wait() does not cancel what it waits for.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=give_up_at - loop.time())
+    if not task.done():
+        task.cancel()
+        log.error(
+            "The stop of the run was not answered within %.0f s; look in the CDM console whether it"
+            " goes on",
+            _KILL_SECONDS,
+        )
