@@ -18,8 +18,8 @@ from airflow_provider_cdm._compat import RETRIES_BY_POLICY, AirflowFailException
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
-from airflow_provider_cdm.tasks.base import CdmRetryPolicy
 
 JOB = "orders"
 RUN = Submission("c", JOB, "FAILED", 7)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api import resources
+from airflow_provider_cdm.client.api.call import Call
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
-from airflow_provider_cdm.client.api.runs import Call
 from airflow_provider_cdm.client.jobs.follower import Patience
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import Verdict, judge
@@ -50,7 +50,7 @@ def busy_jobs(flows: CdmFlows, cluster_id: str) -> Flow[list[str]]:
     for job_type in JOB_TYPES:
         page_no, listed = 1, 0
         while True:
-            call = runs.list_jobs(cluster_id, page_no, job_type=job_type)
+            call = resources.list_jobs(cluster_id, page_no, job_type=job_type)
             page = yield from flows.call(call)
             news = {job.name: _may_run(job.status) for job in page.jobs if job.name not in names}
             names |= news

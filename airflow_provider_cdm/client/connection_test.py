@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.cluster import NORMAL, Cluster
 from airflow_provider_cdm.client.auth.base import Grant
@@ -55,7 +55,7 @@ class CheckUp:
             self.found.append("jobs can run only on a cluster that is normal")
             return
         self.step = JOBS
-        page = yield from self.flows.call(runs.list_jobs(cluster.cluster_id, 1))
+        page = yield from self.flows.call(resources.list_jobs(cluster.cluster_id, 1))
         total = len(page.jobs) if page.total is None else page.total
         self.found.append(f"{total} jobs to see there")
 

@@ -116,6 +116,13 @@ class CdmRefused(CdmError):
 class CdmNotFound(CdmRefused):
     """The job, link or cluster does not exist, or is hidden from this user."""
 
+    @property
+    def reported_by_cdm(self) -> bool:
+        """Whether CDM itself says so; the gateway says "not found" of a wrong address as well,
+        which tells nothing about the job or link.
+        """
+        return self.code is not None and self.code.startswith("Cdm.")
+
 
 class CdmAlreadyExists(CdmRefused):
     """A job or link of that name exists already, perhaps another user's."""

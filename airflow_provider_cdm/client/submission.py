@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from airflow_provider_cdm.client import errors
-
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
 #: The longest text that is kept of a run, such as its error-details, in characters.
 DETAILS_LIMIT = 8_000
@@ -158,12 +156,12 @@ class Submission:
     def from_payload(cls, payload: Any) -> Submission:
         """Read what :meth:`to_payload` made.
 
-        :raises CdmBadResponse: when it is not such an object.
+        :raises ValueError: when it is not such an object.
         """
         if not isinstance(payload, Mapping) or not all(
             isinstance(payload.get(name), str) for name in ("cluster_id", "job_name", "status")
         ):
-            raise errors.CdmBadResponse(f"Not a submission: {payload!r}")
+            raise ValueError(f"not a submission: {payload!r}")
         known = {name: payload[name] for name in cls.__dataclass_fields__ if name in payload}
         return cls(**known)
 

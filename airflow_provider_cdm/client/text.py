@@ -1,4 +1,4 @@
-"""Text and JSON from a server, read so that logs, JSON, MessagePack and databases can bear them.
+"""Text from a server: cleaned, so that it can be stored, and redacted, so that it can be shown.
 
 A lone half of a character (a surrogate) cannot be written to a log, a NUL cannot be stored by
 PostgreSQL, and a number beyond 64 bits cannot be sent to Airflow's supervisor. All of them are
@@ -7,9 +7,12 @@ legal JSON, so they end here.
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 #: Numbers at or above this are none that CDM means.
 _LIMIT = 1e18
@@ -19,6 +22,10 @@ _ESCAPES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<wrong>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
 )
+
+HIDDEN = "***"
+#: Shortest piece of a secret that is recognised, in characters.
+_PIECE = 12
 
 
 def legible(text: str, limit: int) -> str:
@@ -66,3 +73,47 @@ def _number(digits: str) -> float | None:
 
 def _nothing(_: str) -> None:
     return None
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without secrets, nor pieces of them, in any usual spelling.
+
+    A server may repeat what it was sent: escaped, in part, or cut where its own limit was.
+    """
+    pieces = {piece for secret in secrets for piece in _pieces(secret)}
+    if not pieces:
+        return text
+    lengths = {len(piece) for piece in pieces}
+    secret = bytearray(len(text))
+    for length in lengths:
+        for at in range(len(text) - length + 1):
+            if text[at : at + length] in pieces:
+                secret[at : at + length] = b"\1" * length
+    return "".join(_shown(text, secret))
+
+
+def _pieces(secret: str) -> Iterator[str]:
+    escaped = json.dumps(secret)[1:-1]
+    spellings = (
+        secret,
+        escaped,
+        json.dumps(escaped)[1:-1],
+        repr(secret)[1:-1],
+        html.escape(secret),
+        quote(secret),
+        quote(secret, safe=""),
+    )
+    for spelling in {each for each in spellings if each}:
+        length = min(_PIECE, len(spelling))
+        for at in range(len(spelling) - length + 1):
+            yield spelling[at : at + length]
+
+
+def _shown(text: str, secret: bytearray) -> Iterator[str]:
+    before = 0
+    for character, hidden in zip(text, secret, strict=True):
+        if not hidden:
+            yield character
+        elif not before:
+            yield HIDDEN
+        before = hidden

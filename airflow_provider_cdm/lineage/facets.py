@@ -22,7 +22,6 @@ from openlineage.client.facet_v2 import (
 
 from airflow_provider_cdm._compat import operator_lineage
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
-from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.submission import Verdict, judge
 from airflow_provider_cdm.lineage import naming
 
@@ -56,9 +55,9 @@ class Route:
         """Ask CDM for what is missing: at most for the job and two links."""
         flows = session.flows
         if self.job is None:
-            self.job = yield from apply.find(flows, JOB, run.cluster_id, run.job_name)
+            self.job = yield from flows.find(JOB, run.cluster_id, run.job_name)
         for name in sorted(self._links_needed()):
-            link = yield from apply.find(flows, LINK, run.cluster_id, name)
+            link = yield from flows.find(LINK, run.cluster_id, name)
             if link is not None:
                 self.links[name] = link
 

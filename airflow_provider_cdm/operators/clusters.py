@@ -143,7 +143,7 @@ class CdmStartClusterOperator(_SwitchOperator):
 
     Made for the setup of migrations: ``start.as_setup() >> migrate >> stop.as_teardown(...)``. A
     cluster that is just stopping is started as soon as it has stopped. Fails with
-    :class:`~airflow_provider_cdm.client.errors.CdmClusterUnusable` when it is frozen or has failed.
+    :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable` when it is frozen or has failed.
 
     Returns ``cluster_id, name, state`` and ``action`` (``started`` or ``none``).
 
@@ -152,7 +152,7 @@ class CdmStartClusterOperator(_SwitchOperator):
     :param deferrable: wait in the triggerer instead of on a worker.
     :param poll_interval: seconds between two looks at the cluster.
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`; ``None`` for never.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
@@ -176,7 +176,7 @@ class CdmStopClusterOperator(_SwitchOperator):
 
     Made for the teardown of migrations. By default it stops nothing that somebody uses: with an
     active run of any job on it, the cluster is left running, the log says whose jobs those are, and
-    the task succeeds. Fails with :class:`~airflow_provider_cdm.client.errors.CdmClusterUnusable`
+    the task succeeds. Fails with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable`
     when the cluster is frozen or has failed.
 
     Returns ``cluster_id, name, state`` and ``action`` (``stopped``, ``left running`` or ``none``).
@@ -190,7 +190,7 @@ class CdmStopClusterOperator(_SwitchOperator):
     :param deferrable: wait in the triggerer instead of on a worker.
     :param poll_interval: seconds between two looks at the cluster.
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`; ``None`` for never.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """

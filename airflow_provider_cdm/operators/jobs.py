@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.api.definitions import JOB
-from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog
 from airflow_provider_cdm.client.submission import RunRef
@@ -60,8 +60,8 @@ class CdmCreateJobOperator(_JobDefiningOperator):
 class CdmUpdateJobOperator(_JobDefiningOperator):
     """Replaces the definition of a CDM job that exists.
 
-    Fails with :class:`~airflow_provider_cdm.client.errors.CdmNotFound` when there is no such job,
-    and with :class:`~airflow_provider_cdm.client.errors.CdmInUse` when CDM refuses because it runs.
+    Fails with :class:`~airflow_provider_cdm.exceptions.CdmNotFound` when there is no such job,
+    and with :class:`~airflow_provider_cdm.exceptions.CdmInUse` when CDM refuses because it runs.
 
     Returns ``cluster_id, job_name, action`` (``updated``) and ``differences`` (empty, since nothing
     is compared).
@@ -101,7 +101,7 @@ class CdmApplyJobOperator(_JobDefiningOperator):
 class CdmDeleteJobOperator(CdmOperator):
     """Deletes a CDM job; one that is gone already is a success.
 
-    Fails with :class:`~airflow_provider_cdm.client.errors.CdmInUse` while the job runs:
+    Fails with :class:`~airflow_provider_cdm.exceptions.CdmInUse` while the job runs:
     :class:`CdmStopJobOperator` stops it first.
 
     Returns ``cluster_id, job_name, action`` (``deleted`` or ``absent``).
@@ -136,7 +136,7 @@ class CdmStopJobOperator(CdmOperator):
     :param wait_for_completion: wait until the run has ended.
     :param poll_interval: seconds between two looks at the run.
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`.
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
@@ -166,7 +166,7 @@ class CdmStopJobOperator(CdmOperator):
         name = arguments.job_name(self.job_name)
         session, cluster_id = self._open()
         result = {"cluster_id": cluster_id, "job_name": name}
-        run = session.run(apply.stop_active(session.flows, cluster_id, name))
+        run = session.run(stop.stop_active_run(session.flows, cluster_id, name))
         if run is None:
             self.log.info("Job %r in cluster %s does not run; nothing to stop", name, cluster_id)
             return {**result, "action": "not running", "submission": None}

@@ -66,7 +66,7 @@ class CdmApplyLinkOperator(DefiningOperator):
 class CdmDeleteLinkOperator(CdmOperator):
     """Deletes a CDM link; one that is gone already is a success.
 
-    Fails with :class:`~airflow_provider_cdm.client.errors.CdmInUse` while jobs refer to it.
+    Fails with :class:`~airflow_provider_cdm.exceptions.CdmInUse` while jobs refer to it.
 
     Returns ``cluster_id, link_name, action`` (``deleted`` or ``absent``).
 

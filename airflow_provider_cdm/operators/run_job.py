@@ -11,7 +11,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions, parsing
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
-from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.start_record import Record
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.operators.base import DefinitionField
@@ -179,7 +179,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         followed = record is not None and not record.result and (record.open or record.run)
         self._followed_at = None
         if record is not None and followed:
-            if session.run(apply.find(flows, JOB, cluster_id, name)) is not None:
+            if session.run(flows.find(JOB, cluster_id, name)) is not None:
                 self._followed_at = session.clock()
                 return
             journal.save(self._without_job(record, order).to_payload())
@@ -221,7 +221,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         """When the job has vanished under its run: by the kill of an earlier attempt, or not."""
         session = self._session or self._connect()
         cluster_id = str(self.cluster_id)
-        if session.run(apply.find(session.flows, JOB, cluster_id, self.job_name)) is not None:
+        if session.run(session.flows.find(JOB, cluster_id, self.job_name)) is not None:
             raise error
         if followed_at is not None and session.clock() < followed_at + _KILL_LASTS:
             return self._start_and_wait(context, deadline)
@@ -272,7 +272,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         super()._stop(session, run)
         deadline = session.clock() + _DISCARD_SECONDS
         # Without its job, the next attempt takes a run for one that did not end well.
-        discard = apply.discard(session.flows, run, deadline=deadline, spare_success=True)
+        discard = stop.delete_after_stop(session.flows, run, deadline=deadline, spare_success=True)
         try:
             gone = session.run(discard)
         except errors.CdmError as error:

@@ -52,10 +52,10 @@ class CdmStartJobOperator(JudgesRuns):
     job_name, submission_id, creation_date, status``, and once the run is over also ``progress,
     counters, execute_date, last_update_date, duration_seconds``.
 
-    Fails with :class:`~airflow_provider_cdm.client.errors.CdmSubmissionFailed` and CDM's own reason
+    Fails with :class:`~airflow_provider_cdm.exceptions.CdmSubmissionFailed` and CDM's own reason
     when the run ends in any other way than ``SUCCEEDED``. A failure that no retry can mend, such as
     wrong credentials, fails the task at once
-    (:class:`~airflow_provider_cdm.tasks.base.CdmRetryPolicy`).
+    (:class:`~airflow_provider_cdm.retry_policy.CdmRetryPolicy`).
 
     :param job_name: name of an existing job (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
@@ -67,12 +67,12 @@ class CdmStartJobOperator(JudgesRuns):
     :param deferrable: wait in the triggerer instead of on a worker; needs ``wait_for_completion``.
     :param poll_interval: seconds between two looks at the run.
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.client.errors.CdmWaitTimeout`; the run goes on. By default the
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; the run goes on. By default the
         task waits for as long as the run takes.
     :param stalled_after: seconds in which neither status nor progress nor rows move, and after
         which the log warns; ``None`` for never.
     :param fail_when_stalled: stop waiting then, with
-        :class:`~airflow_provider_cdm.client.errors.CdmStalled`; the run goes on.
+        :class:`~airflow_provider_cdm.exceptions.CdmStalled`; the run goes on.
     :param if_running: what to do when the job has an active run already: ``fail``, ``wait`` until
         it is over and start then, or ``attach`` to it and take it for this task's own.
     :param cancel_on_kill: stop the run when the task is killed, if it is this task's own.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class CdmClusterSensor(CdmTask, BaseSensorOperator):
     """Waits until a CDM cluster is in a state, such as ``normal``, in which jobs can run.
 
-    Fails at once with :class:`~airflow_provider_cdm.client.errors.CdmClusterUnusable` when the
+    Fails at once with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable` when the
     cluster is frozen or has failed, unless that is what it waits for. Returns ``cluster_id, name``
     and ``state``.
 

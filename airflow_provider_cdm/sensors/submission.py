@@ -54,7 +54,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     :param stalled_after: seconds in which neither status nor progress nor rows move, and after
         which the log warns; ``None`` for never.
     :param fail_when_stalled: stop waiting then, with
-        :class:`~airflow_provider_cdm.client.errors.CdmStalled`; the run goes on.
+        :class:`~airflow_provider_cdm.exceptions.CdmStalled`; the run goes on.
     :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 

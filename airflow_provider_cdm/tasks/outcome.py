@@ -27,7 +27,7 @@ class JudgesRuns(CdmTask):
     """Base of the tasks that wait for a run and answer for its outcome.
 
     The thresholds are compared with the counters of a run that CDM calls a success. One that is
-    missed fails the task with :class:`~airflow_provider_cdm.client.errors.CdmThresholdMissed` and
+    missed fails the task with :class:`~airflow_provider_cdm.exceptions.CdmThresholdMissed` and
     without a retry, since the rows are in the target by then.
 
     :param min_rows_written: the run must have written at least so many rows (templated).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
@@ -29,7 +29,7 @@ class CdmOwnJobTrigger(CdmSubmissionTrigger):
         session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         deadline = session.clock() + _DISCARD_SECONDS
         try:
-            await session.arun(apply.discard(session.flows, run, deadline=deadline))
+            await session.arun(stop.delete_after_stop(session.flows, run, deadline=deadline))
         finally:
             session.close()
         log.info("Deleted job %r in cluster %s", run.job_name, run.cluster_id)

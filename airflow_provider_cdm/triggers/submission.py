@@ -64,7 +64,10 @@ class SubmissionEvent:
                 " about the run. Look at the triggerer's log; a retry of this task looks again."
             )
         found = payload.get("submission")
-        submission = Submission.from_payload(found) if found else None
+        try:
+            submission = Submission.from_payload(found) if found else None
+        except (ValueError, TypeError) as problem:
+            raise errors.CdmBadResponse(f"The trigger reported {problem}") from None
         if payload.get("error"):
             raise errors.from_payload(payload["error"], submission)
         if submission is None or not submission.ended:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.operators import CdmStartJobOperator
-from airflow_provider_cdm.tasks.base import CdmRetryPolicy
+from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
 with DAG("retries", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
     # [START retries]

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.polling import rate_limit as budget_module
 from airflow_provider_cdm.client.polling.rate_limit import (
     REQUESTS_PER_MINUTE,
     SLOT_SECONDS,
     Budget,
     Lane,
-    Quota,
     Slots,
     budget_for,
 )

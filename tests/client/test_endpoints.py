@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api import definitions, resources, runs
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
@@ -69,7 +69,7 @@ OPERATIONS = {
     ),
     "stop": Op(lambda f, c, _: f.stop(c, JOB), [STOP], True),
     "show_job": Op(
-        lambda f, c, _: f.call(runs.show_job(c, JOB)),
+        lambda f, c, _: f.call(resources.show(definitions.JOB, c, JOB)),
         [SHOW],
         {"name": JOB, "job_type": "NORMAL_JOB"},
     ),
@@ -227,4 +227,4 @@ def test_names_on_the_wire(
 def test_job_named_all() -> None:
     """A job named "all" cannot be shown, since that name lists all jobs."""
     with pytest.raises(errors.CdmConfigError, match="Rename"):
-        runs.show_job("c", "all")
+        resources.show(definitions.JOB, "c", "all")

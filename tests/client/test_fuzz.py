@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm import client
 from airflow_provider_cdm.client import clusters, errors
+from airflow_provider_cdm.client.api.call import Call
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import JOB, LINK, Definition
-from airflow_provider_cdm.client.api.runs import Call
 from airflow_provider_cdm.client.connection_test import CheckUp
-from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import describe
@@ -109,7 +109,7 @@ FLOWS: dict[str, Visit] = {
     "start once": lambda flows: start_once(flows, ORDER, None, StartPolicy()),
     "apply a job": lambda flows: apply.apply(flows, "c", Definition(JOB, _JOB)),
     "apply a link": lambda flows: apply.apply(flows, "c", Definition(LINK, _LINK)),
-    "discard a job": lambda flows: apply.discard(flows, OURS, deadline=BEGIN + 60),
+    "discard a job": lambda flows: stop.delete_after_stop(flows, OURS, deadline=BEGIN + 60),
     "name busy jobs": lambda flows: clusters.busy_jobs(flows, "c"),
     "wait for a cluster": lambda flows: clusters.ClusterWatch("c", ["normal"]).wait(
         flows, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)

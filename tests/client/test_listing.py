@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.api.job_list import Hint, JobPage, ListedJob, hint
+from airflow_provider_cdm.client.api import resources
+from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.polling.hint import Hint, hint
 from airflow_provider_cdm.client.polling.model import Job, Wait
 from airflow_provider_cdm.client.polling.queue import Urgency
 from airflow_provider_cdm.client.polling.sweep import Rounds
@@ -90,7 +91,7 @@ def test_pages(sim: CdmSimulator, make_session: Any) -> None:
     session: CdmSession = make_session()
 
     def page(number: int, **more: Any) -> JobPage:
-        return session.run(session.flows.call(runs.list_jobs(sim.cluster_id, number, **more)))
+        return session.run(session.flows.call(resources.list_jobs(sim.cluster_id, number, **more)))
 
     assert [len(page(number).jobs) for number in (1, 2, 3, 4)] == [100, 100, 31, 0]
     assert page(1).total == 231
@@ -107,7 +108,7 @@ def test_a_page_that_is_none(body: Any, sim: CdmSimulator, make_session: Any) ->
     sim.fail("list_jobs", "body", body=body)
     session = make_session()
     with pytest.raises(errors.CdmBadResponse, match="list the jobs"):
-        session.run(session.flows.call(runs.list_jobs(sim.cluster_id, 1)))
+        session.run(session.flows.call(resources.list_jobs(sim.cluster_id, 1)))
 
 
 def jobs(count: int, due: float = BEGIN, **more: Any) -> list[Job]:

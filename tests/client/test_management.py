@@ -13,7 +13,7 @@ from airflow_provider_cdm.client import clusters, errors
 from airflow_provider_cdm.client.api import parsing, resources
 from airflow_provider_cdm.client.api.cluster import STATES, Cluster, state
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
-from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
@@ -185,7 +185,7 @@ def test_a_job_that_runs_again_is_not_discarded(
     sim.start("orders")
     session = make_session()
     run = RunRef(sim.cluster_id, "orders", stopped.submission_id)
-    discard = apply.discard(session.flows, run, deadline=clock.now() + 20)
+    discard = stop.delete_after_stop(session.flows, run, deadline=clock.now() + 20)
     assert drive(session, discard) is False
     assert sent("delete_job") == []
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.submission import (
     COUNTERS_GROUP,
@@ -28,7 +29,7 @@ CALLS: dict[str, Any] = {
     "status": runs.job_status("c", "asked"),
     "submissions": runs.submissions("c", "asked"),
     "stop": runs.stop_job("c", "asked"),
-    "show_job": runs.show_job("c", "asked"),
+    "show_job": resources.show(JOB, "c", "asked"),
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.api.runs import Call
+from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api.call import Call
+from airflow_provider_cdm.client.api.definitions import Kind
 from airflow_provider_cdm.client.auth.base import Access, Grant, authorised
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
@@ -37,6 +38,15 @@ class CdmFlows:
         """
         response = yield from authorised(self.access, lambda grant: self._send(call, grant))
         return call.parse(response, call)
+
+    def find(self, kind: Kind, cluster_id: str, name: str) -> Flow[dict[str, Any] | None]:
+        """Read the definition of a job or link, ``None`` if there is no such thing."""
+        try:
+            return (yield from self.call(resources.show(kind, cluster_id, name)))
+        except errors.CdmNotFound as error:
+            if error.reported_by_cdm:
+                return None
+            raise
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
         """Find the run of the job that is active now, whoever started it."""

@@ -1,4 +1,4 @@
-"""The API operations around jobs: managing jobs, links and clusters. Like ``endpoints``, values.
+"""Operations on jobs, links and clusters: create, update, show, list, delete, start, stop.
 
 Routes and fields follow the CDM API reference, version 1.1
 (https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.call import Call, Quota, json_object, segment
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB, Definition, Kind
-from airflow_provider_cdm.client.api.runs import Call, json_object, segment, show_job
+from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.sansio import Response
 
@@ -49,9 +51,14 @@ def update(cluster_id: str, definition: Definition) -> Call[list[str]]:
 
 
 def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
-    """Read the definition of a job or link: ``GET .../cdm/job/{job_name}``."""
-    if kind is JOB:
-        return show_job(cluster_id, name)
+    """Read the definition of a job or link: ``GET .../cdm/job/{job_name}``.
+
+    :raises CdmConfigError: for a job named ``all``, since that name lists all jobs.
+    """
+    if kind is JOB and name == "all":
+        raise errors.CdmConfigError(
+            "CDM cannot show a job named 'all': under that name it lists all jobs. Rename the job."
+        )
 
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
         found = json_object(response, call).get(kind.plural)
@@ -66,6 +73,7 @@ def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
         method="GET",
         path=_path(kind, cluster_id, name),
         parse=parse,
+        quota=Quota.LISTING if kind is JOB else None,
     )
 
 
@@ -76,6 +84,43 @@ def delete(kind: Kind, cluster_id: str, name: str) -> Call[None]:
         method="DELETE",
         path=_path(kind, cluster_id, name),
         parse=lambda _response, _call: None,
+    )
+
+
+#: The most jobs that one page of a listing shows.
+LISTING_PAGE = 100
+
+
+def list_jobs(
+    cluster_id: str, page_no: int, *, job_type: str = "NORMAL_JOB", name_filter: str = ""
+) -> Call[JobPage]:
+    """Read a page of the list of jobs: ``GET .../cdm/job/all``.
+
+    :param page_no: counted from 1.
+    :param job_type: ``NORMAL_JOB``, ``BATCH_JOB`` (whole databases) or ``SCENARIO_JOB``; a listing
+        shows one type only.
+    :param name_filter: a part of the names of the jobs to list; empty for all.
+    """
+
+    def parse(response: Response, call: Call[JobPage]) -> JobPage:
+        data = json_object(response, call)
+        jobs, total = data.get("jobs"), data.get("total")
+        if not isinstance(jobs, list):
+            raise error_mapping.bad_response(response, call.operation, "the answer has no jobs")
+        try:
+            listed = [ListedJob.from_wire(one) for one in jobs]
+        except ValueError as problem:
+            raise error_mapping.bad_response(response, call.operation, str(problem)) from problem
+        return JobPage(listed, total if isinstance(total, int) else None)
+
+    paging = {"page_no": str(page_no), "page_size": str(LISTING_PAGE), "jobType": job_type}
+    return Call(
+        operation=f"list the jobs of cluster {cluster_id}",
+        method="GET",
+        path=_path(JOB, cluster_id, "all"),
+        query={"filter": name_filter, **paging} if name_filter else paging,
+        parse=parse,
+        quota=Quota.LISTING,
     )
 
 

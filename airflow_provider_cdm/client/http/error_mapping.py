@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.hiding import hide
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
-from airflow_provider_cdm.client.text import legible, read_json
+from airflow_provider_cdm.client.text import hide, legible, read_json
 
 _EXCERPT = 300
 _ID_LIMIT = 100

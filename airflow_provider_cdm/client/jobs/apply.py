@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.client import CdmFlows
-from airflow_provider_cdm.client.api.definitions import JOB, Definition, Difference, Kind
-from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.api.definitions import Definition, Difference, Kind
 from airflow_provider_cdm.client.sansio import Flow, pause
-from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 
 CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 
@@ -32,16 +29,6 @@ class Applied:
     warnings: tuple[str, ...] = ()
 
 
-def find(flows: CdmFlows, kind: Kind, cluster_id: str, name: str) -> Flow[dict[str, Any] | None]:
-    """Read the definition of a job or link, ``None`` if there is no such thing."""
-    try:
-        return (yield from flows.call(resources.show(kind, cluster_id, name)))
-    except errors.CdmNotFound as error:
-        if _is_gone(error):
-            return None
-        raise
-
-
 def create(flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
     """Create a job or link; one that exists just as it is wanted is taken for ours.
 
@@ -51,7 +38,7 @@ def create(flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied
         warnings = yield from flows.call(resources.create(cluster_id, wanted))
     except errors.CdmAlreadyExists as refusal:
         # It may be the work of this very call, or of an earlier attempt, whose answer was lost.
-        shown = yield from find(flows, wanted.kind, cluster_id, wanted.name)
+        shown = yield from flows.find(wanted.kind, cluster_id, wanted.name)
         if shown is None:
             raise
         if differences := wanted.differences(shown):
@@ -79,7 +66,7 @@ def apply(
     :param always: update it even then.
     :raises CdmInUse: when an update is needed and CDM cannot change it now.
     """
-    shown = yield from find(flows, wanted.kind, cluster_id, wanted.name)
+    shown = yield from flows.find(wanted.kind, cluster_id, wanted.name)
     if shown is None:
         made = yield from create(flows, cluster_id, wanted)
         return made
@@ -105,7 +92,7 @@ def remove(
         try:
             yield from flows.call(resources.delete(kind, cluster_id, name))
         except errors.CdmNotFound as error:
-            if not _is_gone(error):
+            if not error.reported_by_cdm:
                 raise
             return False
         except (errors.CdmThrottled, errors.CdmUnavailable):
@@ -114,43 +101,6 @@ def remove(
             yield from pause(10.0 + 20.0 * flows.exchanger.random())
         else:
             return True
-
-
-def stop_active(flows: CdmFlows, cluster_id: str, job_name: str) -> Flow[Submission | None]:
-    """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
-
-    :returns: that run, ``None`` when none was active.
-    :raises CdmNotFound: when there is no such job.
-    """
-    active = yield from flows.active_run(cluster_id, job_name)
-    if active is None or not (yield from flows.stop(cluster_id, job_name)):
-        return None
-    return active
-
-
-def discard(
-    flows: CdmFlows, run: RunRef, *, deadline: float, spare_success: bool = False
-) -> Flow[bool]:
-    """Delete the job of a run that was asked to stop, as soon as that run has ended.
-
-    :param deadline: epoch seconds at which to give up.
-    :param spare_success: leave the job when the run ended well in the meantime.
-    :returns: whether the job is gone.
-    """
-    follower = Follower(run)
-    ended = yield from follower.follow(flows, poll_interval=0.5, deadline=deadline)
-    if spare_success and ended.verdict is Verdict.SUCCESS:
-        return False
-    # A cleared task may have started it again by now.
-    if (yield from flows.active_run(run.cluster_id, run.job_name)) is not None:
-        return False
-    yield from remove(flows, JOB, run.cluster_id, run.job_name)
-    return True
-
-
-def _is_gone(error: errors.CdmNotFound) -> bool:
-    # The gateway says "not found" of a wrong address, which tells nothing about the job.
-    return error.code is not None and error.code.startswith("Cdm.")
 
 
 def _listed(differences: list[Difference]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import JOB, inputs_of
-from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.whole_database.tables import complaints
@@ -57,7 +56,7 @@ def _notice(run: Submission, route: Mapping[str, Any] | None, address: str | Non
 def route_of(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
     """Read the definition of a run's job; ``None`` when that is not possible now."""
     try:
-        return (yield from apply.find(flows, JOB, run.cluster_id, run.job_name))
+        return (yield from flows.find(JOB, run.cluster_id, run.job_name))
     except errors.CdmError:
         return None
 

@@ -232,8 +232,8 @@ class Follower:
                 self._as_submission(),
             )
 
-    def _job_gone(self, error: errors.CdmError) -> errors.CdmError:
-        if error.code is None or not error.code.startswith("Cdm."):
+    def _job_gone(self, error: errors.CdmNotFound) -> errors.CdmError:
+        if not error.reported_by_cdm:
             return error
         return errors.CdmOutcomeUnknown(
             f"The job of {self.run} no longer exists, so how the run ended cannot be learnt. A job"

@@ -87,9 +87,9 @@ class _Starter:
     def resume(self, record: Record) -> Flow[tuple[Record, Submission | None]]:
         """Take up where an earlier attempt left off; no submission when a new start is due."""
         retry = record.generation == self.order.generation
-        if record.result is not None and retry:
+        if retry and (ended := record.ended_run()) is not None:
             log.info("The run of an earlier attempt ended well, so nothing is started again.")
-            return record, Submission.from_payload(record.result)
+            return record, ended
         if record.open:
             log.info("An earlier attempt may have started the job; looking for its run.")
             settings = self.flows.settings

@@ -114,9 +114,17 @@ class Record:
             names = cls.__dataclass_fields__
             return cls(**{name: payload[name] for name in names if name in payload})
         except (KeyError, TypeError) as problem:
-            raise errors.CdmJournalError(
-                f"The journal of this task cannot be read ({problem!r}): {payload!r} {_MEND}"
-            ) from problem
+            raise _unreadable(problem, payload) from problem
+
+    def ended_run(self) -> Submission | None:
+        """The run that ended well, if one is noted.
+
+        :raises CdmJournalError: when what is noted is no run.
+        """
+        try:
+            return None if self.result is None else Submission.from_payload(self.result)
+        except (ValueError, TypeError) as problem:
+            raise _unreadable(problem, self.result) from problem
 
     @property
     def open(self) -> bool:
@@ -146,6 +154,12 @@ class Started:
 
     run: Submission
     earlier: bool = False
+
+
+def _unreadable(problem: Exception, payload: Any) -> errors.CdmJournalError:
+    return errors.CdmJournalError(
+        f"The journal of this task cannot be read ({problem!r}): {payload!r} {_MEND}"
+    )
 
 
 def key_of(run: Submission | RunRef) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.call import Call, Quota
 from airflow_provider_cdm.client.api.client import CdmFlows
-from airflow_provider_cdm.client.api.runs import Call
 from airflow_provider_cdm.client.auth.base import Grant
 from airflow_provider_cdm.client.http.retry import RetryPolicy
-from airflow_provider_cdm.client.polling.rate_limit import Budget, Quota
+from airflow_provider_cdm.client.polling.rate_limit import Budget
 from airflow_provider_cdm.client.sansio import Flow, Response, pause
 
 T = TypeVar("T")

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api import resources
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.metered_client import Errand, MeteredFlows, Postponed
 from airflow_provider_cdm.client.polling.queue import Urgency
-from airflow_provider_cdm.client.polling.rate_limit import Quota
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import Submission
 
@@ -240,7 +240,7 @@ class Page:
     def perform(self, run: Run) -> None:
         """Read the page; made for a thread, since pages can be long."""
         one = self.round
-        call = runs.list_jobs(
+        call = resources.list_jobs(
             self.cluster_id,
             one.page_no,
             job_type=JOB_TYPES[one.type],

@@ -13,14 +13,16 @@ import math
 from collections import deque
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.client import CdmFlows
-from airflow_provider_cdm.client.api.job_list import Hint, JobPage, ListedJob, hint
+from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.jobs.follower import Patience
 from airflow_provider_cdm.client.polling.circuit_breaker import Outage, retry_pause, suspect
+from airflow_provider_cdm.client.polling.hint import Hint, hint
 from airflow_provider_cdm.client.polling.metered_client import Errand, MeteredFlows, Postponed
 from airflow_provider_cdm.client.polling.model import Job, Look, Outcome, Page, Round, Sent, Wait
 from airflow_provider_cdm.client.polling.queue import Urgency, forget
-from airflow_provider_cdm.client.polling.rate_limit import Budget, Quota, Slots
+from airflow_provider_cdm.client.polling.rate_limit import Budget, Slots
 from airflow_provider_cdm.client.polling.registry import SLICE, Roster
 from airflow_provider_cdm.client.polling.sweep import Rounds
 from airflow_provider_cdm.client.submission import Submission

@@ -13,9 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from weakref import WeakSet
 
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.settings import Settings
 
 #: Calls of one kind per minute, where the connection says nothing. CDM documents 120; the rest is
@@ -35,14 +35,6 @@ _RECOVERY = 5.0
 _SLOWEST = 1 / 16
 #: How often a watch lets others go first before its own turn comes.
 _PATIENCE = 3
-
-
-class Quota(Enum):
-    """Which of CDM's quotas a call draws on."""
-
-    STATUS = "status"
-    HISTORY = "history"
-    LISTING = "job list"
 
 
 class Lane:

@@ -7,9 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.polling.model import Job, Wait
 from airflow_provider_cdm.client.polling.queue import Schedule, Urgency, forget
-from airflow_provider_cdm.client.polling.rate_limit import Budget, Quota
+from airflow_provider_cdm.client.polling.rate_limit import Budget
 
 #: Seconds until the first look: the run was active when the task deferred, and that takes a moment.
 _FIRST_LOOK = 5.0

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.job_list import JobPage, name_filter
-from airflow_provider_cdm.client.api.runs import LISTING_PAGE
+from airflow_provider_cdm.client.api.resources import LISTING_PAGE
 from airflow_provider_cdm.client.polling.model import Job, Round
 from airflow_provider_cdm.client.polling.queue import Urgency
 

@@ -20,10 +20,9 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api import resources, runs
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, NORMAL_JOB
-from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobs
@@ -68,7 +67,7 @@ def looked_up(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
     """
     definition, problem = None, "CDM does not show it"
     try:
-        definition = yield from apply.find(flows, JOB, run.cluster_id, run.job_name)
+        definition = yield from flows.find(JOB, run.cluster_id, run.job_name)
     except errors.CdmError as error:
         problem = str(error)
     if type_of(definition) is None:
@@ -125,7 +124,7 @@ class TableLog:
 
     def _look(self, flows: CdmFlows, seen: Submission) -> Flow[None]:
         if self.job_type is None and not self._asked:
-            call = runs.show_job(seen.cluster_id, seen.job_name)
+            call = resources.show(JOB, seen.cluster_id, seen.job_name)
             self._definition = yield from flows.call(replace(call, patient=False))
             self._asked, self.job_type = True, type_of(self._definition)
         if self.job_type != BATCH_JOB:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, NORMAL_JOB, inputs_of
 from airflow_provider_cdm.client.api.job_list import ListedJob, name_filter
@@ -67,7 +67,7 @@ class SubJobs:
         return []
 
     def _page(self, kind: str, page_no: int) -> Flow[tuple[list[ListedJob], bool]]:
-        call = runs.list_jobs(
+        call = resources.list_jobs(
             self.run.cluster_id,
             page_no,
             job_type=kind,
@@ -76,8 +76,8 @@ class SubJobs:
         page = yield from self.flows.call(replace(call, patient=self.patient))
         self.pages += 1
         if page.total is None:
-            return page.jobs, len(page.jobs) < runs.LISTING_PAGE
-        return page.jobs, not page.jobs or page_no * runs.LISTING_PAGE >= page.total
+            return page.jobs, len(page.jobs) < resources.LISTING_PAGE
+        return page.jobs, not page.jobs or page_no * resources.LISTING_PAGE >= page.total
 
     def _own(self, jobs: Sequence[ListedJob]) -> Iterator[ListedJob]:
         prefix = f"{self.run.job_name}_"

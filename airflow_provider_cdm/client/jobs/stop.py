@@ -1,0 +1,42 @@
+"""Stopping a run, and deleting the job of a run that was stopped."""
+
+from __future__ import annotations
+
+from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.definitions import JOB
+from airflow_provider_cdm.client.jobs import apply
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.sansio import Flow
+from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
+
+
+def stop_active_run(flows: CdmFlows, cluster_id: str, job_name: str) -> Flow[Submission | None]:
+    """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
+
+    :returns: that run, ``None`` when none was active.
+    :raises CdmNotFound: when there is no such job.
+    """
+    active = yield from flows.active_run(cluster_id, job_name)
+    if active is None or not (yield from flows.stop(cluster_id, job_name)):
+        return None
+    return active
+
+
+def delete_after_stop(
+    flows: CdmFlows, run: RunRef, *, deadline: float, spare_success: bool = False
+) -> Flow[bool]:
+    """Delete the job of a run that was asked to stop, as soon as that run has ended.
+
+    :param deadline: epoch seconds at which to give up.
+    :param spare_success: leave the job when the run ended well in the meantime.
+    :returns: whether the job is gone.
+    """
+    follower = Follower(run)
+    ended = yield from follower.follow(flows, poll_interval=0.5, deadline=deadline)
+    if spare_success and ended.verdict is Verdict.SUCCESS:
+        return False
+    # A cleared task may have started it again by now.
+    if (yield from flows.active_run(run.cluster_id, run.job_name)) is not None:
+        return False
+    yield from apply.remove(flows, JOB, run.cluster_id, run.job_name)
+    return True
