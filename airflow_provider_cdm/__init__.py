@@ -34,16 +34,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors"]}],
         "hooks": [{"integration-name": integration, "python-modules": [f"{package}.hooks"]}],
-        "triggers": [
-            {
-                "integration-name": integration,
-                "python-modules": [
-                    f"{package}.triggers",
-                    f"{package}.cluster_trigger",
-                    f"{package}.run_job_trigger",
-                ],
-            }
-        ],
+        "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers"]}],
         "connection-types": [
             {
                 "connection-type": CONN_TYPE,

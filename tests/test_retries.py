@@ -56,7 +56,7 @@ from datetime import timedelta
 
 from airflow import DAG
 from airflow_provider_cdm.operators import *
-from airflow_provider_cdm.retries import CdmRetryPolicy
+from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.sensors import *
 
 with DAG("{dag_id}", schedule=None) as dag:

@@ -335,7 +335,7 @@ def test_a_kill_in_the_triggerer(
     async def look(_: Any) -> str | None:
         return state
 
-    monkeypatch.setattr("airflow_provider_cdm.triggers.aget_task_state", look)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
     waiting(task_life)
     (name,) = names(sim)
     trigger = CdmOwnJobTrigger(
@@ -359,7 +359,7 @@ def test_the_deferred_wait_is_its_own_trigger(
 
     monkeypatch.setattr(type(task_life), "_trigger", noticed)
     task_life.run(lambda: migrate(**MODES["deferred"]))
-    assert seen == ["airflow_provider_cdm.triggers.owned_job.CdmOwnJobTrigger"]
+    assert seen == ["airflow_provider_cdm.triggers.CdmOwnJobTrigger"]
 
 
 # Ends of other kinds

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import BaseTrigger, TriggerEvent
+from airflow_provider_cdm._compat import TriggerEvent
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.clusters import ClusterWatch
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class CdmClusterTrigger(BaseTrigger):
+class CdmClusterTrigger(CdmTrigger):
     """Waits until a cluster is in one of some states, and reports it once.
 
     All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
@@ -34,6 +35,8 @@ class CdmClusterTrigger(BaseTrigger):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
 
+    arguments = (*CdmTrigger.arguments, "states")
+
     def __init__(
         self,
         *,
@@ -44,27 +47,14 @@ class CdmClusterTrigger(BaseTrigger):
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
-        self.cluster_id = cluster_id
-        self.states = list(states)
-        self.poll_interval = poll_interval
-        self.deadline = deadline
-        self.project_id = project_id
-        self.cdm_conn_id = cdm_conn_id
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Describe this trigger for the metadata database; holds no credentials."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "cluster_id": self.cluster_id,
-                "states": self.states,
-                "poll_interval": self.poll_interval,
-                "deadline": self.deadline,
-                "project_id": self.project_id,
-                "cdm_conn_id": self.cdm_conn_id,
-            },
+        super().__init__(
+            cluster_id=cluster_id,
+            poll_interval=poll_interval,
+            deadline=deadline,
+            project_id=project_id,
+            cdm_conn_id=cdm_conn_id,
         )
+        self.states = list(states)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event, for :func:`unwrap`."""

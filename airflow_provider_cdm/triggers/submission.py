@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm._compat import (
     DEFERRAL_MARGIN,
     TRIGGERS_HEAR_OF_KILLS,
-    BaseTrigger,
     TriggerEvent,
     aget_task_state,
 )
@@ -21,6 +20,7 @@ from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableLog
 from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.triggers.base import CdmTrigger
 from airflow_provider_cdm.triggers.poller import Watcher, watching
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class SubmissionEvent:
         return submission
 
 
-class CdmSubmissionTrigger(BaseTrigger):
+class CdmSubmissionTrigger(CdmTrigger):
     """Waits for one run of a CDM job, and reports it once, when it is over.
 
     All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
@@ -100,6 +100,18 @@ class CdmSubmissionTrigger(BaseTrigger):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
 
+    arguments = (
+        "job_name",
+        *CdmTrigger.arguments,
+        "submission_id",
+        "creation_date",
+        "started_after",
+        "limit",
+        "stalled_after",
+        "fail_when_stalled",
+        "cancel_on_kill",
+    )
+
     def __init__(
         self,
         *,
@@ -117,42 +129,22 @@ class CdmSubmissionTrigger(BaseTrigger):
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
+        super().__init__(
+            cluster_id=cluster_id,
+            poll_interval=poll_interval,
+            deadline=deadline,
+            project_id=project_id,
+            cdm_conn_id=cdm_conn_id,
+        )
         self.job_name = job_name
-        self.cluster_id = cluster_id
         self.submission_id = submission_id
         self.creation_date = creation_date
         self.started_after = started_after
-        self.poll_interval = poll_interval
-        self.deadline = deadline
         self.limit = limit
         self.stalled_after = stalled_after
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
-        self.project_id = project_id
-        self.cdm_conn_id = cdm_conn_id
         self._watcher: Watcher | None = None
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Describe this trigger for the metadata database; holds no credentials."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "job_name": self.job_name,
-                "cluster_id": self.cluster_id,
-                "submission_id": self.submission_id,
-                "creation_date": self.creation_date,
-                "started_after": self.started_after,
-                "poll_interval": self.poll_interval,
-                "deadline": self.deadline,
-                "limit": self.limit,
-                "stalled_after": self.stalled_after,
-                "fail_when_stalled": self.fail_when_stalled,
-                "cancel_on_kill": self.cancel_on_kill,
-                "project_id": self.project_id,
-                "cdm_conn_id": self.cdm_conn_id,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""

@@ -23,8 +23,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cdm import client
-from airflow_provider_cdm.client import clusters, errors
+from airflow_provider_cdm.client import api, clusters, errors
 from airflow_provider_cdm.client.api.call import Call
 from airflow_provider_cdm.client.api.client import CdmFlows
 from airflow_provider_cdm.client.api.definitions import JOB, LINK, Definition
@@ -62,8 +61,8 @@ ARGUMENTS: dict[str, list[Any]] = {
 
 def _calls() -> Iterator[tuple[str, str, Visit]]:
     """Every operation that there is, whatever is added."""
-    for found in pkgutil.iter_modules(client.__path__):
-        module = importlib.import_module(f"{client.__name__}.{found.name}")
+    for found in pkgutil.iter_modules(api.__path__):
+        module = importlib.import_module(f"{api.__name__}.{found.name}")
         for name, make in inspect.getmembers(module, inspect.isfunction):
             returns = str(inspect.signature(make).return_annotation)
             own = make.__module__ == module.__name__ and not name.startswith("_")
