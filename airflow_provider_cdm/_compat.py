@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFERRAL_MARGIN",
-    "RETRIES_BY_POLICY",
-    "TRIGGERS_HEAR_OF_KILLS",
+    "HAS_RETRY_POLICY",
+    "TRIGGERS_HAVE_ON_KILL",
     "AirflowException",
     "AirflowFailException",
     "AirflowSensorTimeout",
@@ -67,7 +67,7 @@ __all__ = [
     "amask_secret",
     "conf",
     "is_asset",
-    "lineage_listens",
+    "lineage_is_active",
     "mask_secret",
     "operator_lineage",
     "task_state_store",
@@ -190,15 +190,15 @@ def _variable_in_database(key: str) -> Any:
 
 
 #: Airflow 3.3 and later ask the task's retry policy what to do about a failure.
-RETRIES_BY_POLICY = hasattr(BaseOperator, "retry_policy")
+HAS_RETRY_POLICY = hasattr(BaseOperator, "retry_policy")
 
-if TYPE_CHECKING or RETRIES_BY_POLICY:
+if TYPE_CHECKING or HAS_RETRY_POLICY:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 else:
     RetryDecision, RetryPolicy = None, object
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
-TRIGGERS_HEAR_OF_KILLS = hasattr(BaseTrigger, "on_kill")
+TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
 
 #: Seconds before ``execution_timeout`` by which a deferred wait must be over: Airflow 2 ends it at
@@ -249,7 +249,7 @@ def is_asset(outlet: Any) -> bool:
     return isinstance(outlet, Asset | AssetRef)
 
 
-def lineage_listens() -> bool:
+def lineage_is_active() -> bool:
     """Whether the OpenLineage provider is installed, has somewhere to send to, and is not disabled;
     only then has Airflow loaded its listener.
     """

@@ -20,7 +20,7 @@ from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import newest_first
 from airflow_provider_cdm.connection import (
@@ -167,8 +167,10 @@ class CdmHook(BaseHook):
         name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         settings = session.settings
-        order = Order(settings.project_id or settings.project_name or "", cluster, name, values)
-        start = start_once(session.flows, order, None, StartPolicy())
+        request = StartRequest(
+            settings.project_id or settings.project_name or "", cluster, name, values
+        )
+        start = start_once(session.api, request, None, StartPolicy())
         return session.run(start, save=lambda _: None).run
 
     def get_job_status(self, job_name: str, cluster_id: str | None = None) -> Submission:
@@ -178,7 +180,7 @@ class CdmHook(BaseHook):
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         call = runs.job_status(cluster, arguments.job_name(job_name))
-        seen = session.run(session.flows.call(call))
+        seen = session.run(session.api.call(call))
         if not seen:
             raise errors.CdmBadResponse(
                 f"Could not {call.operation}: the answer holds no submission."
@@ -192,7 +194,7 @@ class CdmHook(BaseHook):
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         call = runs.submissions(cluster, arguments.job_name(job_name))
-        return session.run(session.flows.call(call)).submissions
+        return session.run(session.api.call(call)).submissions
 
     def stop_job(self, job_name: str, cluster_id: str | None = None) -> bool:
         """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
@@ -201,7 +203,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        return session.run(session.flows.stop(cluster, arguments.job_name(job_name)))
+        return session.run(session.api.stop(cluster, arguments.job_name(job_name)))
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection works, for the Test button: within 15 seconds, and never by
@@ -210,13 +212,13 @@ class CdmHook(BaseHook):
         Goes through endpoints, credentials, project, cluster, and permission to read jobs; a
         failure says which step it was.
         """
-        from airflow_provider_cdm.client.connection_test import CheckUp
+        from airflow_provider_cdm.client.connection_test import ConnectionTest
 
         try:
             session = self._open(self._settings(), mask_secret, impatient=True)
         except Exception as error:
             return False, f"Failed at: fields of the connection. {error}"
-        check = CheckUp(session.flows)
+        check = ConnectionTest(session.api)
         outcome: list[tuple[bool, str]] = []
 
         def work() -> None:

@@ -72,16 +72,16 @@ class Traffic:
     """The calls that were made.
 
     :param at: instants by kind of call, epoch seconds.
-    :param refused: how many met a used-up quota.
+    :param throttled: how many met a used-up quota.
     """
 
     at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    refused: int = 0
+    throttled: int = 0
 
     def note(self, request: Request, status: int, now: float) -> None:
         """Take note of an exchange."""
         self.at[kind_of(request.url)].append(now)
-        self.refused += status == 429
+        self.throttled += status == 429
 
     @property
     def total(self) -> int:

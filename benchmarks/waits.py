@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_cdm.client.http.retry import RetryPolicy
-from airflow_provider_cdm.client.jobs.follower import Follower, Patience
+from airflow_provider_cdm.client.jobs.follower import Follower, GracePeriods
 from airflow_provider_cdm.client.polling.rate_limit import REQUESTS_PER_MINUTE
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from airflow_provider_cdm.triggers.poller import watching
+from airflow_provider_cdm.triggers.poller import shared_poller
 from benchmarks.common import QUOTA, Result, percentile, say, short, table, verdict
 from benchmarks.virtual import Played, Traffic
 
@@ -98,14 +98,14 @@ class Seen:
 
 async def ours(session: CdmSession, run: RunRef) -> Submission:
     """Wait as :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger` does."""
-    with watching(session, run.cluster_id) as watcher:
+    with shared_poller(session, run.cluster_id) as watcher:
         return await watcher.wait(Follower(run), poll_interval=POLL_INTERVAL)
 
 
 async def polling(session: CdmSession, run: RunRef) -> Submission:
     """Wait as triggers of other providers do, but with more patience: they fail when it lasts."""
-    follower = Follower(run, patience=Patience(outage=math.inf))
-    return await session.arun(follower.follow(session.flows, poll_interval=POLL_INTERVAL))
+    follower = Follower(run, grace=GracePeriods(outage=math.inf))
+    return await session.arun(follower.follow(session.api, poll_interval=POLL_INTERVAL))
 
 
 #: As with Databricks and dbt Cloud, a refused call is tried three times, with longer pauses.
@@ -187,7 +187,7 @@ def row_of(time: str, scenario: Scenario, side: str, seen: Seen) -> dict[str, An
         "calls": {kind: len(times) for kind, times in sorted(traffic.at.items())},
         "peak": {kind: traffic.peak(kind) for kind in sorted(traffic.at)},
         "calls_per_minute": short(traffic.total / seen.minutes),
-        "refused": traffic.refused,
+        "refused": traffic.throttled,
         "lag": [percentile(seen.lags, share) for share in (0.5, 0.95, 0.99, 1.0)],
         "unseen": seen.unseen,
         "failed": seen.failed,

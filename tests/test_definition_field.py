@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.definitions import WITHHELD
+from airflow_provider_cdm.client.api.definitions import MASK
 from airflow_provider_cdm.operators import (
     CdmApplyJobOperator,
     CdmApplyLinkOperator,
@@ -108,11 +108,11 @@ def test_secrets_leave_the_field(dag: DAG, tmp_path: Path) -> None:
     ready = rendered(dag, operator)
     fields = json.dumps([getattr(ready, name) for name in ready.template_fields])
     assert "pa55word" not in fields
-    assert json.dumps(WITHHELD) in fields
+    assert json.dumps(MASK) in fields
     for _ in range(2):  # Airflow may render a task again
         draft = json.dumps(ready._draft())
         assert "pa55word" in draft
-        assert WITHHELD not in draft
+        assert MASK not in draft
         ready.render_template_fields(dict(CONTEXT), dag.get_template_env())
     assert "pa55word" not in json.dumps(ready.definition)
     # The operator of the DAG is not that of the task: the next attempt renders it anew.

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -144,8 +144,8 @@ def test_faults_through_both_drivers(
     settings, sent = FAULTS[fault]
     sim.fail("start", **settings)
     session = make_session(read_timeout=0.3)
-    order = Order(sim.project_id, sim.cluster_id, JOB, {"dt": DAY})
-    flow = start_once(session.flows, order, None, StartPolicy())
+    order = StartRequest(sim.project_id, sim.cluster_id, JOB, {"dt": DAY})
+    flow = start_once(session.api, order, None, StartPolicy())
     kept: list[Any] = []
     if driver == "thread":
         started = session.run(flow, kept.append)
@@ -369,7 +369,7 @@ def test_a_journal_that_cannot_be_written_stops_the_task(
     def broken(self: Any, content: Any) -> None:
         raise OSError("the metadata database is away")
 
-    monkeypatch.setattr("airflow_provider_cdm.tasks.journal.Notebook.write", broken)
+    monkeypatch.setattr("airflow_provider_cdm.tasks.journal.TaskStore.write", broken)
     with pytest.raises(errors.CdmJournalError, match="nothing is started"):
         life.run(migrate)
     assert (starts(sim), sim.runs(JOB)) == (0, [])

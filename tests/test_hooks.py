@@ -92,7 +92,7 @@ def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> N
 
     async def look() -> Any:
         session = await CdmHook().aget_conn()
-        return await session.arun(session.flows.active_run(sim.cluster_id, JOB))
+        return await session.arun(session.api.active_run(sim.cluster_id, JOB))
 
     assert asyncio.run(look()).submission_id == 1
 

@@ -109,7 +109,7 @@ def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with CdmSimulator({"databases": databases, "seconds": 0.2}) as sim:
         with session_of(sim) as session:
             for wire in links:
-                made = apply.create(session.flows, sim.cluster_id, parsing.link(wire))
+                made = apply.create(session.api, sim.cluster_id, parsing.link(wire))
                 session.run(made)
         for number in ("", "_2", "_3", "_4"):
             sim.add_job(f"orders{number}", wire=job())
@@ -409,7 +409,7 @@ def test_trouble_is_borne(
     twice.
     """
     lineage = importlib.import_module("airflow_provider_cdm.lineage.facets")
-    monkeypatch.setattr(lineage, "PATIENCE", 0.5)
+    monkeypatch.setattr(lineage, "TIMEOUT", 0.5)
     stage.fail(**fault)
     before = len(stage.requests)
     with session_of(stage) as session:

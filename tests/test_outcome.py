@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm._compat import (
-    RETRIES_BY_POLICY,
+    HAS_RETRY_POLICY,
     AirflowFailException,
     AirflowSkipException,
 )
@@ -112,7 +112,7 @@ def test_no_attempt_doubles_the_rows(deferrable: bool, sim: CdmSimulator, task_l
     task_life.ti.max_tries = 3
     with pytest.raises(errors.CdmThresholdMissed) as missed:
         task_life.run(lambda: start(deferrable)(min_rows_written=2))
-    if not RETRIES_BY_POLICY:
+    if not HAS_RETRY_POLICY:
         assert isinstance(missed.value, AirflowFailException)
         return
     task_life.ti.try_number += 1

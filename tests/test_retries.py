@@ -14,7 +14,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_provider_cdm._compat import RETRIES_BY_POLICY, AirflowFailException
+from airflow_provider_cdm._compat import HAS_RETRY_POLICY, AirflowFailException
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
@@ -103,7 +103,7 @@ def test_every_class_of_error_is_decided() -> None:
 def test_decisions(error: errors.CdmError, final: bool) -> None:
     """What a person has to mend is final; the rest is tried again as the task says."""
     assert CdmRetryPolicy().is_final(error) == final
-    if RETRIES_BY_POLICY:
+    if HAS_RETRY_POLICY:
         decision = CdmRetryPolicy().evaluate(error, 1, 3)
         assert decision.action.value == ("fail" if final else "default")
         assert (type(error).__name__ in (decision.reason or "")) == final
@@ -119,7 +119,7 @@ def test_failed_runs_as_configured() -> None:
     assert CdmRetryPolicy.deserialize(policy.serialize()).retry_failed_runs is False
 
 
-@pytest.mark.skipif(not RETRIES_BY_POLICY, reason="below 3.3 Airflow decides when to try again")
+@pytest.mark.skipif(not HAS_RETRY_POLICY, reason="below 3.3 Airflow decides when to try again")
 def test_the_servers_delay() -> None:
     """A retry comes when the server said, if it did, also for an error out of the triggerer."""
     throttled = errors.from_payload(errors.to_payload(errors.CdmThrottled("429", retry_after=75)))
@@ -186,7 +186,7 @@ def test_a_mapped_task_has_a_policy(sim: CdmSimulator, attempts: Callable[[str],
     assert attempts(partial.format("")) == 2
 
 
-@pytest.mark.skipif(RETRIES_BY_POLICY, reason="Airflow asks the policy itself")
+@pytest.mark.skipif(HAS_RETRY_POLICY, reason="Airflow asks the policy itself")
 def test_the_error_keeps_its_class(sim: CdmSimulator, task_life: Any) -> None:
     """Where Airflow knows no policies the error is of two classes, and crosses processes as one."""
     with pytest.raises(errors.CdmNotFound, match="Could not") as failure:

@@ -14,8 +14,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.tasks.journal import Notebook
-from airflow_provider_cdm.triggers.owned_job import CdmOwnJobTrigger
+from airflow_provider_cdm.tasks.journal import TaskStore
+from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
 
 DAY = "2025-01-02"
 ROWS = 25
@@ -165,8 +165,8 @@ class Axe:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         self.steps, self.at = 0, at
         self._around(monkeypatch, CdmSession, "_exchange")
-        self._around(monkeypatch, Notebook, "write")
-        self._around(monkeypatch, Notebook, "delete")
+        self._around(monkeypatch, TaskStore, "write")
+        self._around(monkeypatch, TaskStore, "delete")
 
     def _around(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -338,7 +338,7 @@ def test_a_kill_in_the_triggerer(
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
     waiting(task_life)
     (name,) = names(sim)
-    trigger = CdmOwnJobTrigger(
+    trigger = CdmOwnedJobTrigger(
         job_name=name, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
     )
     asyncio.run(trigger.on_kill())
@@ -359,7 +359,7 @@ def test_the_deferred_wait_is_its_own_trigger(
 
     monkeypatch.setattr(type(task_life), "_trigger", noticed)
     task_life.run(lambda: migrate(**MODES["deferred"]))
-    assert seen == ["airflow_provider_cdm.triggers.CdmOwnJobTrigger"]
+    assert seen == ["airflow_provider_cdm.triggers.CdmOwnedJobTrigger"]
 
 
 # Ends of other kinds

@@ -18,11 +18,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.client import CdmFlows
-from airflow_provider_cdm.client.auth.token import Token, TokenAccess
+from airflow_provider_cdm.client.api.client import CdmApi
+from airflow_provider_cdm.client.auth.token import Token, TokenAuth
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, Record, Started, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import (
+    StartPolicy,
+    StartRecord,
+    StartRequest,
+    StartResult,
+)
 from airflow_provider_cdm.client.sansio import (
     Request,
     Response,
@@ -40,7 +45,7 @@ class Crash(BaseException):
     """The worker is gone."""
 
 
-class Nobody(TokenAccess):
+class Nobody(TokenAuth):
     """Access without IAM, which has tests of its own."""
 
     def token(self) -> Generator[Any, Any, Token]:
@@ -196,7 +201,7 @@ class World:
 _MISHAPS = ["refused", "lost", "503 before", "429", "unanswered", "503 after", "broken"] + [
     "late"
 ] * 2
-Driver = Callable[["Task", Generator[Any, Any, Started]], Started]
+Driver = Callable[["Task", Generator[Any, Any, StartResult]], StartResult]
 
 
 @dataclass
@@ -217,17 +222,17 @@ class Task:
     def attempt(self, drive: Driver, *, last: bool) -> bool:
         """One attempt: whether the task ended well."""
         world = self.world
-        order = Order(
+        request = StartRequest(
             "p", "c", JOB, {"task": str(self.number)}, str(self.generation), self.if_running
         )
         settings = Settings(
             "http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p"
         )
         exchanger = Exchanger(RetryPolicy(attempts=3), lambda: world.now, world.rng.random)
-        flows = CdmFlows(settings, Nobody(settings, exchanger), exchanger)
+        api = CdmApi(settings, Nobody(settings, exchanger), exchanger)
         for _ in range(200):
             try:
-                started = drive(self, start_once(flows, order, self.record, self.policy))
+                started = drive(self, start_once(api, request, self.record, self.policy))
                 break
             except errors.CdmAlreadyRunning:
                 world.note("in the way")
@@ -243,7 +248,7 @@ class Task:
         self._judge(started)
         return self._follow(started, last=last)
 
-    def _judge(self, started: Started) -> None:
+    def _judge(self, started: StartResult) -> None:
         """The run must be ours by the rules."""
         run = self.world.find(started.run.submission_id, started.run.creation_date)
         if run.owner == (self.number, self.generation):
@@ -263,13 +268,13 @@ class Task:
         else:
             self.problems.append(f"took {run}")
 
-    def _follow(self, started: Started, *, last: bool) -> bool:
+    def _follow(self, started: StartResult, *, last: bool) -> bool:
         world = self.world
         self.maybe_crash()
         run = world.find(started.run.submission_id, started.run.creation_date)
         world.pass_time(max(0.0, run.ends - world.now) + 0.1)
         self.maybe_crash()
-        record = Record.from_payload(self.record or {})
+        record = StartRecord.from_payload(self.record or {})
         seen = started.run.from_wire(world._wire(run), "c", JOB)
         if seen.failed:
             self.record = (
@@ -305,7 +310,7 @@ class Task:
         self.record = None if record is None else json.loads(json.dumps(record))
 
 
-def drive(task: Task, flow: Generator[Any, Any, Started]) -> Started:
+def drive(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
     """The driver, with crashes before and after every step."""
     try:
         step = next(flow)
@@ -320,13 +325,13 @@ def drive(task: Task, flow: Generator[Any, Any, Started]) -> Started:
                 task.maybe_crash()
                 step = flow.send(answer)
     except StopIteration as end:
-        started: Started = end.value
+        started: StartResult = end.value
         return started
     finally:
         flow.close()
 
 
-def careless(task: Task, flow: Generator[Any, Any, Started]) -> Started:
+def careless(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
     """A mutant: what should be remembered before a request is remembered after it."""
     waiting: list[Save] = []
     perform = task.perform

@@ -156,7 +156,7 @@ def test_cancellation_passes_and_stops_nothing(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A trigger that is cancelled ends without an event; Airflow will run it again elsewhere."""
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HEAR_OF_KILLS", True)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", True)
     asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
     assert [request.route for request in sim.requests].count("stop") == 0
 
@@ -209,7 +209,7 @@ def test_on_kill(
     async def look(_: Any) -> str:
         return state
 
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HEAR_OF_KILLS", True)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", True)
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
     trigger = waiting_trigger(sim, cancel_on_kill=cancel_on_kill)
 
@@ -251,7 +251,7 @@ def test_cancelled_below_airflow_3_3(
             raise OSError("the metadata database is away")
         return state
 
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HEAR_OF_KILLS", False)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", False)
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
     asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
     clock.advance(60)

@@ -27,7 +27,7 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers import poller as watcher_module
-from airflow_provider_cdm.triggers.poller import Watcher, watching
+from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 JOB = "orders"
@@ -55,7 +55,7 @@ def asked(sim: CdmSimulator) -> Counter[str]:
     return Counter(request.route for request in sim.requests if request.route != "token")
 
 
-def refused(sim: CdmSimulator) -> int:
+def throttled(sim: CdmSimulator) -> int:
     """How many calls met a used-up quota."""
     return sum(request.status == 429 for request in sim.requests)
 
@@ -116,7 +116,7 @@ def statuses(triggers: list[CdmSubmissionTrigger]) -> Counter[str]:
 def test_many_waits_keep_within_the_quota(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """Three hundred waits on one cluster meet no 429, and cost few calls."""
     assert statuses(started(sim, 300)) == {"SUCCEEDED": 300}
-    assert refused(sim) == 0
+    assert throttled(sim) == 0
     # Each asked for every 30 s would be 6,500 calls and an hour of the quota.
     assert asked(sim).total() < 1500
     assert asked(sim)["list_jobs"] > 0
@@ -129,7 +129,7 @@ def test_clusters_of_one_user_share_the_quota(
     """Two clusters are watched by one user, whose quota they share without a 429."""
     triggers = started(sim, 150, "first") + started(sim, 150, "second")
     assert statuses(triggers) == {"SUCCEEDED": 300}
-    assert refused(sim) == 0
+    assert throttled(sim) == 0
     busiest = max(asked_in_a_minute(sim, "status"), asked_in_a_minute(sim, "list_jobs"))
     assert busiest <= 100
 
@@ -144,7 +144,7 @@ def asked_in_a_minute(sim: CdmSimulator, route: str) -> int:
 def test_a_smaller_quota_is_learnt(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """Where CDM allows less than documented, the watcher slows down and nobody fails."""
     assert statuses(started(sim, 60, seconds=1800)) == {"SUCCEEDED": 60}
-    assert 0 < refused(sim) < asked(sim).total() / 10
+    assert 0 < throttled(sim) < asked(sim).total() / 10
 
 
 def test_the_limit_of_the_connection_holds(
@@ -327,7 +327,7 @@ def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any])
     """Waits may join while others leave; when none is left, nothing of the watcher is."""
     triggers = started(sim, 20, seconds=100_000)
 
-    async def play() -> list[Watcher]:
+    async def play() -> list[ClusterPoller]:
         watchers = []
         for _ in range(3):
             waits = [in_a_task(each) for each in triggers]
@@ -353,7 +353,7 @@ def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any])
             thread.join()
 
 
-def open_watchers() -> list[Watcher]:
+def open_watchers() -> list[ClusterPoller]:
     """The watchers of the running loop."""
     mine = watcher_module._watchers.get(asyncio.get_running_loop(), {})
     return list(mine.values())
@@ -365,7 +365,7 @@ def session(make_session: Callable[..., CdmSession]) -> CdmSession:
     return make_session()
 
 
-def wait_for(watcher: Watcher, trigger: CdmSubmissionTrigger, **more: Any) -> Any:
+def wait_for(watcher: ClusterPoller, trigger: CdmSubmissionTrigger, **more: Any) -> Any:
     """Wait as a trigger does."""
     run = RunRef(trigger.cluster_id, trigger.job_name, trigger.submission_id)
     return watcher.wait(Follower(run), poll_interval=30, **more)
@@ -377,17 +377,17 @@ def test_lines_about_a_wait_go_to_its_own_log(sim: CdmSimulator, session: CdmSes
     heard: list[tuple[str, str]] = []
     triggers = started(sim, 30)
 
-    async def one(watcher: Watcher, trigger: CdmSubmissionTrigger) -> None:
+    async def one(watcher: ClusterPoller, trigger: CdmSubmissionTrigger) -> None:
         whose.set(trigger.job_name)
 
-        def notice(seen: Submission | None) -> None:
+        def on_status(seen: Submission | None) -> None:
             if seen is not None:
                 heard.append((whose.get(), seen.job_name))
 
-        await wait_for(watcher, trigger, notice=notice)
+        await wait_for(watcher, trigger, on_status=on_status)
 
     async def all_of_them() -> None:
-        with watching(session, sim.cluster_id) as watcher:
+        with shared_poller(session, sim.cluster_id) as watcher:
             await asyncio.gather(*(one(watcher, each) for each in triggers))
 
     asyncio.run(all_of_them())
@@ -402,9 +402,9 @@ def test_a_broken_watcher_leaves_nobody_waiting(
     first, second = started(sim, 2, seconds=60)
 
     async def play() -> tuple[list[Any], Any]:
-        with watching(session, sim.cluster_id) as watcher:
+        with shared_poller(session, sim.cluster_id) as watcher:
             with monkeypatch.context() as patch:
-                patch.setattr(watcher.watch, "tidy", lambda now: 1 // 0)
+                patch.setattr(watcher.watch, "housekeeping", lambda now: 1 // 0)
                 waits = [wait_for(watcher, each) for each in (first, second)]
                 broken = await asyncio.gather(*waits, return_exceptions=True)
             return broken, await wait_for(watcher, first)
@@ -420,8 +420,8 @@ def test_a_wait_that_breaks_disturbs_nobody(sim: CdmSimulator, session: CdmSessi
     (trigger,) = started(sim, 1, seconds=60)
 
     async def play() -> list[Any]:
-        with watching(session, sim.cluster_id) as watcher:
-            bad = wait_for(watcher, trigger, notice=lambda seen: 1 // 0)
+        with shared_poller(session, sim.cluster_id) as watcher:
+            bad = wait_for(watcher, trigger, on_status=lambda seen: 1 // 0)
             both = (bad, wait_for(watcher, trigger))
             return list(await asyncio.gather(*both, return_exceptions=True))
 

@@ -59,7 +59,7 @@ def variables(value: Any) -> dict[str, str]:
     return {name: str(content) for name, content in value.items()}
 
 
-def whole(argument: str, value: Any) -> int | None:
+def non_negative_int(argument: str, value: Any) -> int | None:
     """Return a whole number from 0 on, which a template may have made text; ``None`` for none.
 
     :param argument: how the user calls it.
@@ -76,7 +76,7 @@ def whole(argument: str, value: Any) -> int | None:
     return number
 
 
-def seconds(**values: float | None) -> None:
+def positive_seconds(**values: float | None) -> None:
     """Check durations that are known when the DAG is parsed; ``None`` means that there is none.
 
     :raises CdmConfigError: names the first that is not above 0.

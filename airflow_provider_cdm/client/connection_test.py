@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.cluster import NORMAL, Cluster
-from airflow_provider_cdm.client.auth.base import Grant
+from airflow_provider_cdm.client.auth.base import Authorization
 from airflow_provider_cdm.client.auth.token import Token
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.settings import KeyCredentials
@@ -21,15 +21,15 @@ JOBS = "permission to read jobs"
 
 
 @dataclass(slots=True)
-class CheckUp:
+class ConnectionTest:
     """One test of a connection.
 
-    :param flows: of the connection.
+    :param api: of the connection.
     :param step: the step under way, in people's words.
     :param found: what the steps so far have found.
     """
 
-    flows: CdmFlows
+    api: CdmApi
     step: str = CREDENTIALS
     found: list[str] = field(default_factory=list)
 
@@ -38,24 +38,24 @@ class CheckUp:
 
         :raises CdmError: by the step that failed.
         """
-        grant = yield from self.flows.access.grant()
-        self.found.append(self._who(grant))
+        authorization = yield from self.api.auth.authorize()
+        self.found.append(self._who(authorization))
         self.step = PROJECT
-        settings = self.flows.settings
+        settings = self.api.settings
         if settings.cluster_id is None:
-            clusters = yield from self.flows.call(resources.list_clusters())
-            self._note_project(grant)
+            clusters = yield from self.api.call(resources.list_clusters())
+            self._note_project(authorization)
             cluster = self._choose(clusters)
         else:
             self.step = CLUSTER
-            cluster = yield from self.flows.call(resources.show_cluster(settings.cluster_id))
-            self._note_project(grant)
+            cluster = yield from self.api.call(resources.show_cluster(settings.cluster_id))
+            self._note_project(authorization)
             self.found.append(f"{cluster}: {cluster.state}")
         if cluster is None or cluster.state != NORMAL:
             self.found.append("jobs can run only on a cluster that is normal")
             return
         self.step = JOBS
-        page = yield from self.flows.call(resources.list_jobs(cluster.cluster_id, 1))
+        page = yield from self.api.call(resources.list_jobs(cluster.cluster_id, 1))
         total = len(page.jobs) if page.total is None else page.total
         self.found.append(f"{total} jobs to see there")
 
@@ -76,20 +76,24 @@ class CheckUp:
         """Describe what was found."""
         return f"It works: {'; '.join(self.found)}."
 
-    def _who(self, grant: Grant) -> str:
-        credentials, agency = self.flows.settings.credentials, self.flows.settings.agency
-        if isinstance(grant, Token):
-            ends = datetime.fromtimestamp(grant.expires_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-            who = f"agency {agency.name!r}" if agency else f"user {grant.user_name!r}"
+    def _who(self, authorization: Authorization) -> str:
+        credentials, agency = self.api.settings.credentials, self.api.settings.agency
+        if isinstance(authorization, Token):
+            ends = datetime.fromtimestamp(authorization.expires_at, UTC).strftime(
+                "%Y-%m-%d %H:%M UTC"
+            )
+            who = f"agency {agency.name!r}" if agency else f"user {authorization.user_name!r}"
             return f"IAM accepts {who} (the token ends {ends})"
         if isinstance(credentials, KeyCredentials):
             return f"requests are signed with access key {credentials.access_key[:4]}..."
         return "the credentials are accepted"
 
-    def _note_project(self, grant: Grant) -> None:
-        settings = self.flows.settings
-        project_id = settings.project_id or grant.project_id
-        name = (grant.project_name if isinstance(grant, Token) else None) or settings.project_name
+    def _note_project(self, authorization: Authorization) -> None:
+        settings = self.api.settings
+        project_id = settings.project_id or authorization.project_id
+        name = (
+            authorization.project_name if isinstance(authorization, Token) else None
+        ) or settings.project_name
         self.found.append(f"project {name} ({project_id})" if name else f"project {project_id}")
 
     def _choose(self, clusters: list[Cluster]) -> Cluster | None:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_cdm.client.text import legible
+from airflow_provider_cdm.client.text import sanitize
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.submission import Submission
@@ -69,7 +69,7 @@ class CdmError(Exception):
         retryable: bool | None = None,
         effect_unknown: bool = False,
     ) -> None:
-        message = legible(message, MESSAGE_LIMIT)
+        message = sanitize(message, MESSAGE_LIMIT)
         super().__init__(message)
         self.message = message
         self.http_status = http_status
@@ -81,7 +81,7 @@ class CdmError(Exception):
 
     def tell_more(self, text: str) -> None:
         """Append what was found out since to the message."""
-        self.message = legible(self.message + text, MESSAGE_LIMIT)
+        self.message = sanitize(self.message + text, MESSAGE_LIMIT)
         self.args = (self.message,)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,8 +17,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow_provider_cdm.client.api.client import CdmFlows
-from airflow_provider_cdm.client.auth.factory import access_for
+from airflow_provider_cdm.client.api.client import CdmApi
+from airflow_provider_cdm.client.auth.factory import authenticator_for
 from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.sansio import (
@@ -75,8 +75,8 @@ class CdmSession:
     ) -> None:
         exchanger = Exchanger(policy or RetryPolicy(), clock, rng)
         self.settings = settings
-        access = access_for(settings, exchanger, on_token, cipher)
-        self.flows = CdmFlows(settings, access, exchanger)
+        auth = authenticator_for(settings, exchanger, on_token, cipher)
+        self.api = CdmApi(settings, auth, exchanger)
         self.clock = clock
         self._sleep = sleep
         self._asleep = asleep

@@ -21,9 +21,9 @@ class Verdict(Enum):
     SUCCESS = "success"
     FAILURE = "failure"
     #: Not known, or not documented: wait on, but not for ever.
-    DOUBTFUL = "doubtful"
+    UNKNOWN = "doubtful"
     #: The job has no run at all.
-    ABSENT = "absent"
+    NO_RUN = "absent"
 
 
 _VERDICTS = {
@@ -34,16 +34,16 @@ _VERDICTS = {
     "FAILED": Verdict.FAILURE,
     "FAILURE_ON_SUBMIT": Verdict.FAILURE,
     "STOPPED": Verdict.FAILURE,
-    "NEVER_EXECUTED": Verdict.ABSENT,
+    "NEVER_EXECUTED": Verdict.NO_RUN,
 }
 
 
-def judge(status: str) -> Verdict:
+def verdict_of(status: str) -> Verdict:
     """Say what a status means: the one table that every way of waiting uses.
 
     ``UNKNOWN`` and whatever is not listed is doubtful, never a success.
     """
-    return _VERDICTS.get(status, Verdict.DOUBTFUL)
+    return _VERDICTS.get(status, Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Submission:
     @property
     def verdict(self) -> Verdict:
         """What the status means; a success of which a table lacks is none, whatever CDM says."""
-        verdict, tables = judge(self.status), self.tables
+        verdict, tables = verdict_of(self.status), self.tables
         if verdict is Verdict.SUCCESS and tables and tables["succeeded"] < tables["total"]:
             return Verdict.FAILURE
         return verdict
@@ -182,21 +182,23 @@ class Submission:
             cluster_id=cluster_id,
             job_name=job_name,
             status=status[:STATUS_LIMIT],
-            submission_id=whole(data.get("submission-id")),
-            creation_date=whole(data.get("creation-date")),
-            creation_user=_text(data.get("creation-user")),
-            execute_date=whole(data.get("execute-date")),
-            last_update_date=whole(data.get("last-update-date")),
-            last_update_user=_text(data.get("last-udpate-user") or data.get("last-update-user")),
-            progress=_number(data.get("progress")),
-            is_execute_auto=_truth(data.get("is-execute-auto")),
-            external_id=_text(data.get("external-id")),
-            counters=_counters(data.get("counters")),
-            error_summary=_text(data.get("error-summary")),
-            error_details=_text(data.get("error-details")),
-            write_rows=whole(data.get("write_rows")),
-            update_rows=whole(data.get("update_rows")),
-            delete_rows=whole(data.get("delete_rows")),
+            submission_id=read_int(data.get("submission-id")),
+            creation_date=read_int(data.get("creation-date")),
+            creation_user=_read_text(data.get("creation-user")),
+            execute_date=read_int(data.get("execute-date")),
+            last_update_date=read_int(data.get("last-update-date")),
+            last_update_user=_read_text(
+                data.get("last-udpate-user") or data.get("last-update-user")
+            ),
+            progress=_read_float(data.get("progress")),
+            is_execute_auto=_read_bool(data.get("is-execute-auto")),
+            external_id=_read_text(data.get("external-id")),
+            counters=_read_counters(data.get("counters")),
+            error_summary=_read_text(data.get("error-summary")),
+            error_details=_read_text(data.get("error-details")),
+            write_rows=read_int(data.get("write_rows")),
+            update_rows=read_int(data.get("update_rows")),
+            delete_rows=read_int(data.get("delete_rows")),
         )
 
 
@@ -265,7 +267,7 @@ def _sign(difference: int) -> int:
     return (difference > 0) - (difference < 0)
 
 
-def _number(value: Any) -> float | None:
+def _read_float(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -275,27 +277,27 @@ def _number(value: Any) -> float | None:
     return number if abs(number) < 1e18 else None
 
 
-def whole(value: Any) -> int | None:
+def read_int(value: Any) -> int | None:
     """Read a whole number off the wire, where it may also come in quotes or with a fraction."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    number = _number(value)
+    number = _read_float(value)
     return None if number is None else int(number)
 
 
-def _text(value: Any) -> str | None:
+def _read_text(value: Any) -> str | None:
     return value[:DETAILS_LIMIT] if isinstance(value, str) and value else None
 
 
-def _truth(value: Any) -> bool:
+def _read_bool(value: Any) -> bool:
     return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
 
-def _counters(value: Any) -> dict[str, int]:
+def _read_counters(value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping):
         return {}
     group = value.get(COUNTERS_GROUP, value)
     if not isinstance(group, Mapping):
         return {}
-    counted = ((str(name), whole(count)) for name, count in group.items())
+    counted = ((str(name), read_int(count)) for name, count in group.items())
     return {name: count for name, count in counted if count is not None}

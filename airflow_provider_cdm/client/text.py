@@ -16,24 +16,24 @@ from urllib.parse import quote
 
 #: Numbers at or above this are none that CDM means.
 _LIMIT = 1e18
-_NOT_LEGIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # In JSON these come as escapes; the others are matched so that none is read from its middle.
 _ESCAPES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<wrong>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
 )
 
-HIDDEN = "***"
+REDACTED = "***"
 #: Shortest piece of a secret that is recognised, in characters.
 _PIECE = 12
 
 
-def legible(text: str, limit: int) -> str:
+def sanitize(text: str, limit: int) -> str:
     """Text without half characters and control characters but for tabs and line breaks.
 
     :param limit: how long it may be, in characters; the rest is cut off.
     """
-    return _NOT_LEGIBLE.sub("\ufffd", text[:limit])
+    return _UNSAFE.sub("\ufffd", text[:limit])
 
 
 def read_json(body: bytes) -> Any:
@@ -45,7 +45,7 @@ def read_json(body: bytes) -> Any:
         # As JSON has it: UTF-8, by some marked as such.
         text = body.decode("utf-8-sig")
         return json.loads(
-            _ESCAPES.sub(_legible_escape, text) if "\\" in text else text,
+            _ESCAPES.sub(_sanitize_escape, text) if "\\" in text else text,
             parse_int=_whole,
             parse_float=_number,
             parse_constant=_nothing,
@@ -54,7 +54,7 @@ def read_json(body: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def _legible_escape(escape: re.Match[str]) -> str:
+def _sanitize_escape(escape: re.Match[str]) -> str:
     if not escape["wrong"]:
         return escape[0]
     # Tabs and line breaks are fine.
@@ -75,7 +75,7 @@ def _nothing(_: str) -> None:
     return None
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str]) -> str:
     """Return the text without secrets, nor pieces of them, in any usual spelling.
 
     A server may repeat what it was sent: escaped, in part, or cut where its own limit was.
@@ -115,5 +115,5 @@ def _shown(text: str, secret: bytearray) -> Iterator[str]:
         if not hidden:
             yield character
         elif not before:
-            yield HIDDEN
+            yield REDACTED
         before = hidden

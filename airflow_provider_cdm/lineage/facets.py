@@ -22,7 +22,7 @@ from openlineage.client.facet_v2 import (
 
 from airflow_provider_cdm._compat import operator_lineage
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
-from airflow_provider_cdm.client.submission import Verdict, judge
+from airflow_provider_cdm.client.submission import Verdict, verdict_of
 from airflow_provider_cdm.lineage import naming
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 #: Seconds that asking CDM may take. The listener gives a task ten by default, and the event is to
 #: be sent in them, too.
-PATIENCE = 5.0
+TIMEOUT = 5.0
 #: Seconds that one exchange may take.
 _EXCHANGE = 3.0
 
 
 @dataclass
-class Route:
+class JobEndpoints:
     """Where a run moves data from and to, as far as it is known.
 
     :param job: definition of the job.
@@ -53,11 +53,11 @@ class Route:
 
     def look_up(self, session: CdmSession, run: Submission) -> Flow[None]:
         """Ask CDM for what is missing: at most for the job and two links."""
-        flows = session.flows
+        api = session.api
         if self.job is None:
-            self.job = yield from flows.find(JOB, run.cluster_id, run.job_name)
+            self.job = yield from api.find(JOB, run.cluster_id, run.job_name)
         for name in sorted(self._links_needed()):
-            link = yield from flows.find(LINK, run.cluster_id, name)
+            link = yield from api.find(LINK, run.cluster_id, name)
             if link is not None:
                 self.links[name] = link
 
@@ -101,11 +101,11 @@ def describe(
     """
     if run is None:
         return operator_lineage()
-    route = Route(definition)
+    endpoints = JobEndpoints(definition)
     if run.ended:
-        _bounded(lambda: _ask(route, open_session(), run))
+        _bounded(lambda: _ask(endpoints, open_session(), run))
     try:
-        sources, targets = (route.datasets(side, run, variables) for side in _SIDES)
+        sources, targets = (endpoints.datasets(side, run, variables) for side in _SIDES)
         return operator_lineage(
             inputs=[_input(each, run, len(sources)) for each in sources],
             outputs=[_output(each, run, targets, sources) for each in targets],
@@ -116,9 +116,9 @@ def describe(
         return operator_lineage()
 
 
-def _ask(route: Route, session: CdmSession, run: Submission) -> None:
+def _ask(endpoints: JobEndpoints, session: CdmSession, run: Submission) -> None:
     with session.hurried(_EXCHANGE) as hurried:
-        hurried.run(route.look_up(hurried, run))
+        hurried.run(endpoints.look_up(hurried, run))
 
 
 def _bounded(work: Callable[[], None]) -> None:
@@ -134,9 +134,9 @@ def _bounded(work: Callable[[], None]) -> None:
     # A thread: looking a name up, or a server that dribbles, has no time-out.
     worker = threading.Thread(target=guarded, daemon=True)
     worker.start()
-    worker.join(PATIENCE)
+    worker.join(TIMEOUT)
     if worker.is_alive():
-        trouble.append(TimeoutError(f"CDM did not answer within {PATIENCE:g} s"))
+        trouble.append(TimeoutError(f"CDM did not answer within {TIMEOUT:g} s"))
     for error in trouble:
         log.warning("OpenLineage is not told all that the run read and wrote: %s", error)
 
@@ -185,7 +185,7 @@ def _tables(run: Submission) -> dict[str, Mapping[str, int]]:
     return {
         one["table"]: one.get("counters") or {}
         for one in listed
-        if judge(one["status"]) is Verdict.SUCCESS
+        if verdict_of(one["status"]) is Verdict.SUCCESS
     }
 
 

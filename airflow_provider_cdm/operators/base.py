@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_cdm._compat import BaseOperator, mask_secret
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions, parsing
-from airflow_provider_cdm.client.api.definitions import WITHHELD
+from airflow_provider_cdm.client.api.definitions import MASK
 from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.tasks.base import CdmTask
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.client import CdmApi
     from airflow_provider_cdm.client.api.definitions import Definition, Kind
-    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.jobs.apply import ApplyResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
 
@@ -59,7 +59,7 @@ class CdmOperator(CdmTask):
     def _delete(self, kind: Kind, name: str) -> dict[str, Any]:
         """Delete a job or link, and say what came of it."""
         session, cluster_id = self._open()
-        gone = not session.run(apply.remove(session.flows, kind, cluster_id, name))
+        gone = not session.run(apply.delete(session.api, kind, cluster_id, name))
         found = "is gone already; nothing to delete" if gone else "deleted"
         self.log.info("%s %r in cluster %s %s", kind.noun.capitalize(), name, cluster_id, found)
         return {
@@ -128,8 +128,8 @@ class DefinitionField(BaseOperator):
         given = self.definition
         given = parsing.read(given) if isinstance(given, str) else copy.deepcopy(given)
         for one in definitions.secret_inputs(given):
-            if one["value"] == WITHHELD:
-                one["value"] = self._withheld.get(one["name"], WITHHELD)
+            if one["value"] == MASK:
+                one["value"] = self._withheld.get(one["name"], MASK)
             _mask(one["value"])
         return given
 
@@ -150,10 +150,10 @@ class DefinitionField(BaseOperator):
         rendered = copy.deepcopy(rendered)
         for one in definitions.secret_inputs(rendered):
             # Airflow may render a task twice.
-            if one["value"] != WITHHELD:
+            if one["value"] != MASK:
                 _mask(one["value"])
                 self._withheld = {**self._withheld, one["name"]: str(one["value"])}
-                one["value"] = WITHHELD
+                one["value"] = MASK
         return rendered
 
 
@@ -166,13 +166,13 @@ def _mask(value: Any) -> None:
 class DefiningOperator(DefinitionField, CdmOperator):
     """Base of operators that send a definition and say what came of it."""
 
-    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
+    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
         """What to do with the definition."""
         raise NotImplementedError
 
     def _perform(self, wanted: Definition) -> dict[str, Any]:
         session, cluster_id = self._open()
-        done = session.run(self._flow(session.flows, cluster_id, wanted))
+        done = session.run(self._flow(session.api, cluster_id, wanted))
         what = f"{wanted.kind.noun} {wanted.name!r} in cluster {cluster_id}"
         if done.action == "unchanged":
             self.log.info("There is a %s as defined already; nothing to do", what)
@@ -182,11 +182,11 @@ class DefiningOperator(DefinitionField, CdmOperator):
             # Values of a link tell of systems that readers of this log may not know.
             shown = difference if wanted.kind is definitions.JOB else difference.what
             self.log.info("Before the update: %s", shown)
-        if done.unnamed:
+        if done.unmanaged:
             self.log.info(
                 "Not compared, since the definition does not name them: %s. CDM's defaults, or left"
                 " from an earlier definition; an empty value clears one.",
-                ", ".join(done.unnamed),
+                ", ".join(done.unmanaged),
             )
         for warning in done.warnings:
             self.log.warning("CDM warns about %s: %s", what, warning)

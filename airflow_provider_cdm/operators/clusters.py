@@ -8,9 +8,9 @@ from airflow_provider_cdm._compat import conf
 from airflow_provider_cdm.client import arguments, clusters, errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.cluster import NORMAL, STOPPED
-from airflow_provider_cdm.client.clusters import ClusterWatch
+from airflow_provider_cdm.client.clusters import ClusterWaiter
 from airflow_provider_cdm.operators.base import CdmOperator
-from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _Step(NamedTuple):
     last: bool = True
 
 
-class _SwitchOperator(CdmOperator):
+class _ClusterStateOperator(CdmOperator):
     """Brings a cluster to a state: looks at it, acts where that is right, waits, and looks again.
 
     Every attempt begins with a look, so a retry takes up what an earlier one has begun.
@@ -56,17 +56,17 @@ class _SwitchOperator(CdmOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
-        arguments.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        arguments.positive_seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the state, and wait until it is there."""
         session, cluster_id = self._open()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
-        seen = session.run(clusters.look(session.flows, cluster_id))
+        seen = session.run(clusters.poll(session.api, cluster_id))
         return self._go_on(session, seen, deadline)
 
-    @fails_for_good
+    @fail_without_retry
     def execute_complete(
         self,
         context: Context,  # noqa: ARG002 - Airflow passes it
@@ -125,8 +125,8 @@ class _SwitchOperator(CdmOperator):
                 method_name="execute_complete",
                 kwargs={"deadline": deadline, "action": action},
             )
-        wait = ClusterWatch(cluster_id, states).wait(
-            session.flows,
+        wait = ClusterWaiter(cluster_id, states).wait(
+            session.api,
             poll_interval=self.poll_interval,
             deadline=deadline,
             info=self.log.info,
@@ -138,7 +138,7 @@ class _SwitchOperator(CdmOperator):
         raise NotImplementedError
 
 
-class CdmStartClusterOperator(_SwitchOperator):
+class CdmStartClusterOperator(_ClusterStateOperator):
     """Starts a stopped CDM cluster; one that runs already is a success.
 
     Made for the setup of migrations: ``start.as_setup() >> migrate >> stop.as_teardown(...)``. A
@@ -162,7 +162,7 @@ class CdmStartClusterOperator(_SwitchOperator):
     def _step(self, session: CdmSession, seen: Cluster) -> _Step:
         if seen.state == STOPPED:
             call = resources.start_cluster(seen.cluster_id)
-            session.run(clusters.send(session.flows, call, seen))
+            session.run(clusters.send(session.api, call, seen))
             self.log.info("CDM was asked to start the %s", seen)
             return _Step("started", (NORMAL,))
         if seen.state in ("starting", "restarting", "creating"):
@@ -171,7 +171,7 @@ class CdmStartClusterOperator(_SwitchOperator):
         return _Step(states=(STOPPED, NORMAL), last=False)
 
 
-class CdmStopClusterOperator(_SwitchOperator):
+class CdmStopClusterOperator(_ClusterStateOperator):
     """Stops a running CDM cluster; one that is stopped already is a success.
 
     Made for the teardown of migrations. By default it stops nothing that somebody uses: with an
@@ -229,7 +229,7 @@ class CdmStopClusterOperator(_SwitchOperator):
 
     def _stop(self, session: CdmSession, seen: Cluster) -> _Step:
         if self.only_if_idle:
-            busy = session.run(clusters.busy_jobs(session.flows, seen.cluster_id))
+            busy = session.run(clusters.busy_jobs(session.api, seen.cluster_id))
             if busy:
                 self.log.warning(
                     "The %s is left running, since these jobs run on it: %s", seen, ", ".join(busy)
@@ -237,6 +237,6 @@ class CdmStopClusterOperator(_SwitchOperator):
                 return _Step("left running")
         graceful = self.stop_mode == "graceful"
         call = resources.stop_cluster(seen.cluster_id, graceful=graceful, delay=self.delay)
-        session.run(clusters.send(session.flows, call, seen))
+        session.run(clusters.send(session.api, call, seen))
         self.log.info("CDM was asked to stop the %s", seen)
         return _Step("stopped", (STOPPED,))

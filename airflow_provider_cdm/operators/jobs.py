@@ -13,13 +13,13 @@ from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
-from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.base import fail_without_retry
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.client import CdmApi
     from airflow_provider_cdm.client.api.definitions import Definition
-    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.jobs.apply import ApplyResult
     from airflow_provider_cdm.client.sansio import Flow
 
 
@@ -30,7 +30,7 @@ class _JobDefiningOperator(DefiningOperator):
         super().__init__(**kwargs)
         self.job_name = job_name
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, send it, and say what was done."""
         return self._perform(parsing.job(self._draft(), self.job_name or None))
@@ -53,8 +53,8 @@ class CdmCreateJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return apply.create(flows, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
+        return apply.create(api, cluster_id, wanted)
 
 
 class CdmUpdateJobOperator(_JobDefiningOperator):
@@ -73,8 +73,8 @@ class CdmUpdateJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return apply.update(flows, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
+        return apply.update(api, cluster_id, wanted)
 
 
 class CdmApplyJobOperator(_JobDefiningOperator):
@@ -94,8 +94,8 @@ class CdmApplyJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return apply.apply(flows, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
+        return apply.apply(api, cluster_id, wanted)
 
 
 class CdmDeleteJobOperator(CdmOperator):
@@ -118,7 +118,7 @@ class CdmDeleteJobOperator(CdmOperator):
         super().__init__(**kwargs)
         self.job_name = job_name
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the job."""
         return self._delete(JOB, arguments.job_name(self.job_name))
@@ -158,25 +158,25 @@ class CdmStopJobOperator(CdmOperator):
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
-        arguments.seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        arguments.positive_seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Stop the active run, and wait until it has ended."""
         name = arguments.job_name(self.job_name)
         session, cluster_id = self._open()
         result = {"cluster_id": cluster_id, "job_name": name}
-        run = session.run(stop.stop_active_run(session.flows, cluster_id, name))
+        run = session.run(stop.stop_active_run(session.api, cluster_id, name))
         if run is None:
             self.log.info("Job %r in cluster %s does not run; nothing to stop", name, cluster_id)
             return {**result, "action": "not running", "submission": None}
         self.log.info("CDM was asked to stop %s", RunRef.of(run))
         if self.wait_for_completion and RunRef.of(run).known:
             wait = Follower(RunRef.of(run)).follow(
-                session.flows,
+                session.api,
                 poll_interval=self.poll_interval,
                 deadline=session.clock() + self.wait_timeout,
-                on_look=ProgressLog(self.log, session.clock),
+                on_status=ProgressLog(self.log, session.clock),
             )
             run = session.run(wait)
         return {**result, "action": "stopped", "submission": run.to_dict()}

@@ -10,13 +10,13 @@ from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.api.definitions import LINK
 from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
-from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.base import fail_without_retry
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.api.client import CdmFlows
+    from airflow_provider_cdm.client.api.client import CdmApi
     from airflow_provider_cdm.client.api.definitions import Definition
-    from airflow_provider_cdm.client.jobs.apply import Applied
+    from airflow_provider_cdm.client.jobs.apply import ApplyResult
     from airflow_provider_cdm.client.sansio import Flow
 
 
@@ -54,13 +54,13 @@ class CdmApplyLinkOperator(DefiningOperator):
         self.link_name = link_name
         self.always_update = always_update
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, compare it to what CDM has, and send it where they differ."""
         return self._perform(parsing.link(self._draft(), self.link_name or None))
 
-    def _flow(self, flows: CdmFlows, cluster_id: str, wanted: Definition) -> Flow[Applied]:
-        return apply.apply(flows, cluster_id, wanted, always=self.always_update)
+    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
+        return apply.apply(api, cluster_id, wanted, always=self.always_update)
 
 
 class CdmDeleteLinkOperator(CdmOperator):
@@ -82,7 +82,7 @@ class CdmDeleteLinkOperator(CdmOperator):
         super().__init__(**kwargs)
         self.link_name = link_name
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the link."""
         name = arguments.text("link_name", self.link_name, limit=arguments.JOB_NAME_LIMIT)

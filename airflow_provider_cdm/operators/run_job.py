@@ -12,19 +12,19 @@ from airflow_provider_cdm.client.api import definitions, parsing
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
 from airflow_provider_cdm.client.jobs import apply, stop
-from airflow_provider_cdm.client.jobs.start_record import Record
+from airflow_provider_cdm.client.jobs.start_record import StartRecord
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.operators.base import DefinitionField
 from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
-from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.tasks.journal import Journal
-from airflow_provider_cdm.tasks.outcome import JudgesRuns
-from airflow_provider_cdm.triggers.owned_job import CdmOwnJobTrigger
+from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
+from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.definitions import Definition
-    from airflow_provider_cdm.client.jobs.start_record import Order, Started
+    from airflow_provider_cdm.client.jobs.start_record import StartRequest, StartResult
     from airflow_provider_cdm.client.session import CdmSession
 
 #: Seconds within which the kill of an earlier attempt may still take its job away.
@@ -72,13 +72,13 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         "variables",
         "project_id",
         "cdm_conn_id",
-        *JudgesRuns.template_fields,
+        *RunOutcomeMixin.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "definition": "json",
         "variables": "json",
     }
-    trigger_class = CdmOwnJobTrigger
+    trigger_class = CdmOwnedJobTrigger
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         self._followed_at: float | None = None
         self._killed = False
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the job, run it, wait for it, delete it."""
         self._name_job(context)
         return super().execute(context)
 
-    @fails_for_good
+    @fail_without_retry
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
@@ -152,61 +152,61 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         except errors.CdmOutcomeUnknown as error:
             return self._after_loss(context, error, deadline, self._followed_at)
 
-    def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, Started]:
+    def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, StartResult]:
         session = self._session or self._connect()
-        order = self._order(journal)
+        request = self._request(journal)
         payload = journal.read()
-        record = Record.from_payload(payload) if payload else None
-        if record is not None and record.fingerprint != order.fingerprint:
+        record = StartRecord.from_payload(payload) if payload else None
+        if record is not None and record.fingerprint != request.fingerprint:
             record = None
-        done = record is not None and record.result and record.generation == order.generation
+        done = record is not None and record.result and record.generation == request.generation
         if not done:
-            self._make_job(session, journal, order, record, deadline)
+            self._make_job(session, journal, request, record, deadline)
         return super()._start(journal, deadline)
 
     def _make_job(
         self,
         session: CdmSession,
         journal: Journal,
-        order: Order,
-        record: Record | None,
+        request: StartRequest,
+        record: StartRecord | None,
         deadline: float | None,
     ) -> None:
         """See that there is the job, as it is defined; not while its run is to be followed."""
         if self._wanted is None:
             raise RuntimeError("_name_job comes first")
-        flows, cluster_id, name = session.flows, order.cluster_id, order.job_name
+        api, cluster_id, name = session.api, request.cluster_id, request.job_name
         followed = record is not None and not record.result and (record.open or record.run)
         self._followed_at = None
         if record is not None and followed:
-            if session.run(flows.find(JOB, cluster_id, name)) is not None:
+            if session.run(api.find(JOB, cluster_id, name)) is not None:
                 self._followed_at = session.clock()
                 return
-            journal.save(self._without_job(record, order).to_payload())
+            journal.save(self._without_job(record, request).to_payload())
         try:
             # Without a look before: the quota of creating is ten times that of looking.
-            done = session.run(apply.create(flows, cluster_id, self._wanted))
+            done = session.run(apply.create(api, cluster_id, self._wanted))
         except errors.CdmAlreadyExists:
             self.log.info("Job %r is left from an attempt with another definition", name)
-            while active := session.run(flows.active_run(cluster_id, name)):
+            while active := session.run(api.active_run(cluster_id, name)):
                 self._wait_for_other(session, RunRef.of(active), deadline)
-            done = session.run(apply.apply(flows, cluster_id, self._wanted))
+            done = session.run(apply.apply(api, cluster_id, self._wanted))
         self.log.info("Job %r in cluster %s: %s", name, cluster_id, done.action)
         for warning in done.warnings:
             self.log.warning("CDM warns about job %r: %s", name, warning)
 
-    def _without_job(self, record: Record, order: Order) -> Record:
+    def _without_job(self, record: StartRecord, request: StartRequest) -> StartRecord:
         """What to make of a record whose job is gone.
 
         An attempt deletes the job after it has written the outcome down, so the outcome would be
         here; or because it was killed, and then only if the run did not end well.
         """
-        if record.open and record.generation == order.generation:
+        if record.open and record.generation == request.generation:
             raise errors.CdmOutcomeUnknown(
-                f"Job {order.job_name!r} in cluster {order.cluster_id} was deleted by somebody else"
+                f"Job {request.job_name!r} in cluster {request.cluster_id} was deleted by somebody else"
                 " while its run was under way, so how the run ended cannot be learnt. Check the"
                 " target; a cleared task runs the job anew.",
-                Submission(order.cluster_id, order.job_name, "UNKNOWN"),
+                Submission(request.cluster_id, request.job_name, "UNKNOWN"),
             )
         self.log.warning("The job was deleted when an earlier attempt was killed; running it anew")
         return replace(record, baseline=record.run or record.baseline, run=None, sends=0)
@@ -221,7 +221,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         """When the job has vanished under its run: by the kill of an earlier attempt, or not."""
         session = self._session or self._connect()
         cluster_id = str(self.cluster_id)
-        if session.run(session.flows.find(JOB, cluster_id, self.job_name)) is not None:
+        if session.run(session.api.find(JOB, cluster_id, self.job_name)) is not None:
             raise error
         if followed_at is not None and session.clock() < followed_at + _KILL_LASTS:
             return self._start_and_wait(context, deadline)
@@ -229,7 +229,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         # A process may live on after its kill, and see what that has done.
         if not self._killed and (payload := journal.read()):
             # As if no answer had come: no attempt starts it again, only a cleared task does.
-            record = Record.from_payload(payload)
+            record = StartRecord.from_payload(payload)
             journal.save(replace(record, run=None, sends=max(1, record.sends)).to_payload())
         raise error
 
@@ -258,11 +258,11 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
 
     def _delete_job(self, run: Submission) -> None:
         session = self._session or self._connect()
-        remove = apply.remove(
-            session.flows, JOB, run.cluster_id, run.job_name, patience=_DELETE_SECONDS
+        delete = apply.delete(
+            session.api, JOB, run.cluster_id, run.job_name, give_up_after=_DELETE_SECONDS
         )
         try:
-            session.run(remove)
+            session.run(delete)
         except errors.CdmError as error:
             self.log.warning("%s The job stays in CDM; delete it there.", error)
         else:
@@ -272,7 +272,7 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         super()._stop(session, run)
         deadline = session.clock() + _DISCARD_SECONDS
         # Without its job, the next attempt takes a run for one that did not end well.
-        discard = stop.delete_after_stop(session.flows, run, deadline=deadline, spare_success=True)
+        discard = stop.delete_after_stop(session.api, run, deadline=deadline, spare_success=True)
         try:
             gone = session.run(discard)
         except errors.CdmError as error:
@@ -282,9 +282,9 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
                 "Job %r: %s", run.job_name, "deleted" if gone else "left, its run is over"
             )
 
-    def _order(self, journal: Journal) -> Order:
+    def _request(self, journal: Journal) -> StartRequest:
         definition = self._wanted.fingerprint if self._wanted else None
-        return replace(super()._order(journal), definition=definition)
+        return replace(super()._request(journal), definition=definition)
 
 
 def _acts_by_itself(wanted: Definition) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_cdm._compat import conf
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.follower import Beside, Follower
+from airflow_provider_cdm.client.jobs.follower import Follower, SideTask
 from airflow_provider_cdm.client.jobs.progress import (
     STALLED_AFTER,
     ProgressLog,
@@ -16,15 +16,15 @@ from airflow_provider_cdm.client.jobs.progress import (
     describe,
 )
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, Started, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest, StartResult
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from airflow_provider_cdm.client.whole_database.collect import TableLog
+from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.base import fails_for_good
+from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.tasks.journal import Journal
-from airflow_provider_cdm.tasks.outcome import JudgesRuns
+from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
 from airflow_provider_cdm.triggers.submission import (
     CdmSubmissionTrigger,
     SubmissionEvent,
@@ -45,7 +45,7 @@ _KILL_SECONDS = 4.0
 _STOP_SECONDS = 120.0
 
 
-class CdmStartJobOperator(JudgesRuns):
+class CdmStartJobOperator(RunOutcomeMixin):
     """Starts a CDM job and, if asked to, waits until that run is over.
 
     Returns, and pushes as XCom, one small JSON object, the same in every mode: ``cluster_id,
@@ -81,7 +81,7 @@ class CdmStartJobOperator(JudgesRuns):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.tasks.outcome.JudgesRuns`; they need ``wait_for_completion``.
+    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeMixin`; they need ``wait_for_completion``.
     """
 
     template_fields: Sequence[str] = (
@@ -90,7 +90,7 @@ class CdmStartJobOperator(JudgesRuns):
         "variables",
         "project_id",
         "cdm_conn_id",
-        *JudgesRuns.template_fields,
+        *RunOutcomeMixin.template_fields,
     )
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
@@ -140,7 +140,7 @@ class CdmStartJobOperator(JudgesRuns):
             raise errors.CdmConfigError(
                 f"on_giving_up must be 'leave' or 'stop', not {on_giving_up!r}."
             )
-        arguments.seconds(
+        arguments.positive_seconds(
             poll_interval=poll_interval, wait_timeout=wait_timeout, stalled_after=stalled_after
         )
         if self._thresholds_given and not wait_for_completion:
@@ -151,7 +151,7 @@ class CdmStartJobOperator(JudgesRuns):
         self._session: CdmSession | None = None
         self._own_run: RunRef | None = None
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job; wait for the run if asked to."""
         session = self._connect()
@@ -163,7 +163,7 @@ class CdmStartJobOperator(JudgesRuns):
             self._after_failure(context, error)
             raise
 
-    @fails_for_good
+    @fail_without_retry
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
@@ -221,7 +221,7 @@ class CdmStartJobOperator(JudgesRuns):
 
     def _stop(self, session: CdmSession, run: RunRef) -> None:
         try:
-            sent = session.run(session.flows.stop_run(run))
+            sent = session.run(session.api.stop_run(run))
         except errors.CdmError as error:
             self.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
         else:
@@ -256,25 +256,25 @@ class CdmStartJobOperator(JudgesRuns):
             # Without one more look: the run was seen active just now.
             waiting = {"deadline": deadline, "attached_at": attached_at}
             self._defer(follower.run, "execute_complete", waiting)
-        tables = TableLog(self._own_definition())
+        tables = TableProgress(self._own_definition())
         ended = session.run(self._follow(session, follower, deadline, tables))
-        return self._conclude(context, tables.typed(ended), deadline, attached_at)
+        return self._conclude(context, tables.with_job_type(ended), deadline, attached_at)
 
     def _follow(
         self,
         session: CdmSession,
         follower: Follower,
         deadline: float | None,
-        beside: Beside | None = None,
+        side_task: SideTask | None = None,
     ) -> Flow[Submission]:
         return follower.follow(
-            session.flows,
+            session.api,
             poll_interval=self.poll_interval,
             deadline=deadline,
-            on_look=ProgressLog(
+            on_status=ProgressLog(
                 self.log, session.clock, StallPolicy(self.stalled_after, self.fail_when_stalled)
             ),
-            beside=beside,
+            side_task=side_task,
         )
 
     def _limit(self) -> tuple[float | None, str]:
@@ -283,11 +283,11 @@ class CdmStartJobOperator(JudgesRuns):
         limit = self.execution_timeout if self.deferrable else None
         return wait_limit(self.wait_timeout, "wait_timeout", limit)
 
-    def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, Started]:
+    def _start(self, journal: Journal, deadline: float | None) -> tuple[CdmSession, StartResult]:
         session = self._session or self._connect()
-        order = self._order(journal)
+        request = self._request(journal)
         while True:
-            start = start_once(session.flows, order, journal.read(), StartPolicy())
+            start = start_once(session.api, request, journal.read(), StartPolicy())
             try:
                 return session, session.run(start, journal.save)
             except errors.CdmAlreadyRunning as refusal:
@@ -301,13 +301,13 @@ class CdmStartJobOperator(JudgesRuns):
             else:
                 self._wait_for_other(session, RunRef.of(other), deadline)
 
-    def _order(self, journal: Journal) -> Order:
+    def _request(self, journal: Journal) -> StartRequest:
         """What is to be started."""
         session, cluster = self._session, self.cluster_id
         if session is None or cluster is None:
             raise RuntimeError("_connect comes first")
         settings = session.settings
-        return Order(
+        return StartRequest(
             project=settings.project_id or settings.project_name or "",
             cluster_id=cluster,
             job_name=self.job_name,

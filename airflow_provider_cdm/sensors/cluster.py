@@ -14,9 +14,9 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import cluster
-from airflow_provider_cdm.client.clusters import ClusterWatch
+from airflow_provider_cdm.client.clusters import ClusterWaiter
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.tasks.base import CdmTask, fails_for_good
+from airflow_provider_cdm.tasks.base import CdmTask, fail_without_retry
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
         self.deferrable = deferrable
         self.cdm_conn_id = cdm_conn_id
         self._session: CdmSession | None = None
-        self._watch: ClusterWatch | None = None
+        self._watch: ClusterWaiter | None = None
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         if not self.deferrable:
@@ -91,7 +91,7 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
         """
         session, watch = self._connect()
         try:
-            seen = session.run(watch.look(session.flows))
+            seen = session.run(watch.poll(session.api))
         except errors.CdmClusterUnusable as error:
             self._skip_if_soft(error)
             raise
@@ -101,7 +101,7 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(seen))
 
-    @fails_for_good
+    @fail_without_retry
     def execute_complete(
         self,
         context: Context,  # noqa: ARG002 - Airflow passes it
@@ -117,14 +117,14 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
             self._skip_if_soft(error)
             raise
 
-    def _connect(self) -> tuple[CdmSession, ClusterWatch]:
+    def _connect(self) -> tuple[CdmSession, ClusterWaiter]:
         """Check the rendered arguments, and resolve the connection, once for all pokes."""
         if self._session is None or self._watch is None:
             wanted = [self.state] if isinstance(self.state, str) else list(self.state)
             states = [cluster.state(each) for each in wanted]
             hook = CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
             self._session = hook.get_conn()
-            self._watch = ClusterWatch(hook.resolve_cluster(), states)
+            self._watch = ClusterWaiter(hook.resolve_cluster(), states)
         return self._session, self._watch
 
     def _result(self, seen: Cluster) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
 from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.client.whole_database.collect import TableLog
+from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.base import fails_for_good
-from airflow_provider_cdm.tasks.journal import Notebook
-from airflow_provider_cdm.tasks.outcome import UNWANTED, JudgesRuns
+from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.journal import TaskStore
+from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeMixin
 from airflow_provider_cdm.triggers.submission import (
     CdmSubmissionTrigger,
     SubmissionEvent,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 
-class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
+class CdmSubmissionSensor(RunOutcomeMixin, BaseSensorOperator):
     """Waits until one run of a CDM job is over, and fails unless it ended well.
 
     It judges the run that was asked for and no other: neither an earlier run that the status still
@@ -59,7 +59,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.tasks.outcome.JudgesRuns`.
+    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeMixin`.
     """
 
     template_fields: Sequence[str] = (
@@ -70,7 +70,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         "started_after",
         "project_id",
         "cdm_conn_id",
-        *JudgesRuns.template_fields,
+        *RunOutcomeMixin.template_fields,
     )
     template_fields_renderers = {"submission": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
@@ -102,14 +102,14 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         self.fail_when_stalled = fail_when_stalled
         self.deferrable = deferrable
         self.cdm_conn_id = cdm_conn_id
-        arguments.seconds(stalled_after=stalled_after)
+        arguments.positive_seconds(stalled_after=stalled_after)
         self._session: CdmSession | None = None
         self._follower: Follower | None = None
         self._progress: ProgressLog | None = None
-        self._tables = TableLog()
+        self._tables = TableProgress()
         self._linked = False
 
-    @fails_for_good
+    @fail_without_retry
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         if not self.deferrable:
@@ -132,19 +132,19 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         if not self.reschedule or progress is None:
             return self._look(context, session, follower)
         # Each poke of this mode is a process of its own, so what a look learnt is written down.
-        notebook = Notebook(context, "sensor")
+        notebook = TaskStore(context, "sensor")
         remembered = notebook.read()
-        follower.recall(remembered)
-        progress.recall((remembered or {}).get("progress"))
-        self._tables.recall((remembered or {}).get("tables"))
+        follower.restore(remembered)
+        progress.restore((remembered or {}).get("progress"))
+        self._tables.restore((remembered or {}).get("tables"))
         learnt = None
         try:
             answer = self._look(context, session, follower)
             if not answer.is_done:
                 learnt = {
-                    **follower.memory(),
-                    "progress": progress.memory(),
-                    "tables": self._tables.memory(),
+                    **follower.dump(),
+                    "progress": progress.dump(),
+                    "tables": self._tables.dump(),
                 }
         finally:
             if learnt is not None and learnt != remembered:
@@ -155,7 +155,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
 
     def _look(self, context: Context, session: CdmSession, follower: Follower) -> PokeReturnValue:
         try:
-            seen = session.run(follower.look(session.flows))
+            seen = session.run(follower.poll(session.api))
             if seen is not None and not self._linked:
                 CdmRunLink.store(context, session.settings, seen)
                 self._linked = True
@@ -164,16 +164,16 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
             if self._progress is not None:
                 self._progress(seen)
             if seen is not None:
-                session.run(self._tables(session.flows, seen))
+                session.run(self._tables(session.api, seen))
             if seen is None or not seen.ended:
                 return PokeReturnValue(is_done=False)
-            ended = self._with_tables(self._tables.typed(seen))
+            ended = self._with_tables(self._tables.with_job_type(seen))
             return PokeReturnValue(is_done=True, xcom_value=self._judge(context, ended))
-        except UNWANTED as failure:
+        except SOFT_FAILURES as failure:
             self._skip_if_soft(failure)
             raise
 
-    @fails_for_good
+    @fail_without_retry
     def execute_complete(
         self,
         context: Context,
@@ -188,7 +188,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
             if isinstance(error, errors.CdmStalled) or self._limit()[1] != "timeout":
                 raise
             raise AirflowSensorTimeout(str(error)) from error
-        except UNWANTED as failure:
+        except SOFT_FAILURES as failure:
             self._skip_if_soft(failure)
             raise
 
@@ -242,7 +242,7 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
         if self.submission is not None:
             return self._from_submission(self.submission)
         name = arguments.job_name(self.job_name)
-        number = arguments.whole("submission_id", self.submission_id)
+        number = arguments.non_negative_int("submission_id", self.submission_id)
         if (number is None) == (self.started_after is None):
             raise errors.CdmConfigError(
                 "Name the run: pass submission (the output of CdmStartJobOperator), or job_name"
@@ -255,8 +255,12 @@ class CdmSubmissionSensor(JudgesRuns, BaseSensorOperator):
             raise errors.CdmConfigError(
                 f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
             )
-        number = arguments.whole("submission['submission_id']", given.get("submission_id"))
-        created = arguments.whole("submission['creation_date']", given.get("creation_date"))
+        number = arguments.non_negative_int(
+            "submission['submission_id']", given.get("submission_id")
+        )
+        created = arguments.non_negative_int(
+            "submission['creation_date']", given.get("creation_date")
+        )
         if number is None and created is None:
             raise errors.CdmConfigError(
                 "submission names no run: it has neither submission_id nor creation_date."

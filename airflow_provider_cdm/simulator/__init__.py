@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ("CdmSimulator", "Fault", "ManualClock")
 
-_HOMES = {"CdmSimulator": "simulator", "Fault": "faults", "ManualClock": "clock"}
+_HOMES = {"CdmSimulator": "simulator", "Fault": "config.faults", "ManualClock": "clock"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_cdm._compat import (
-    RETRIES_BY_POLICY,
+    HAS_RETRY_POLICY,
     AirflowFailException,
     BaseOperator,
 )
@@ -29,7 +29,7 @@ class CdmTask(BaseOperator):
 
     def __init__(self, *, retry_policy: Any = None, **kwargs: Any) -> None:
         policy = CdmRetryPolicy() if retry_policy is None else retry_policy
-        if RETRIES_BY_POLICY:
+        if HAS_RETRY_POLICY:
             kwargs["retry_policy"] = policy
         super().__init__(**kwargs)
         self.retry_policy = policy
@@ -40,7 +40,7 @@ class CdmTask(BaseOperator):
             return True
         if isinstance(self.retry_policy, CdmRetryPolicy):
             return self.retry_policy.is_final(error)
-        if not RETRIES_BY_POLICY or self.retry_policy is None:
+        if not HAS_RETRY_POLICY or self.retry_policy is None:
             return False
         ti = context["ti"]
         try:
@@ -50,13 +50,13 @@ class CdmTask(BaseOperator):
         return bool(decision.action.value == "fail")
 
 
-def fails_for_good(method: F) -> F:
+def fail_without_retry(method: F) -> F:
     """Let a task's method end the task where no retry can mend an error.
 
     For ``execute`` and whatever Airflow calls in its place. Airflow 3.3 and later see to it by the
     retry policy themselves.
     """
-    if RETRIES_BY_POLICY:
+    if HAS_RETRY_POLICY:
         return method
 
     @functools.wraps(method)
@@ -69,21 +69,21 @@ def fails_for_good(method: F) -> F:
                 isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
             ):
                 raise
-            raise _for_good(error).with_traceback(error.__traceback__) from error.__cause__
+            raise _as_final(error).with_traceback(error.__traceback__) from error.__cause__
 
     return cast("F", watched)
 
 
-def _for_good(error: CdmError) -> CdmError:
+def _as_final(error: CdmError) -> CdmError:
     """The same error, of its own class and of the one by which Airflow knows not to retry."""
-    both = _both(type(error))
+    both = _as_fail_exception(type(error))
     twin = both.__new__(both)
     twin.args = error.args
     twin.__dict__.update(error.__dict__)
     return twin
 
 
-def _both(cls: type[CdmError]) -> type[CdmError]:
+def _as_fail_exception(cls: type[CdmError]) -> type[CdmError]:
     def reduce(self: CdmError) -> tuple[Any, ...]:
         rebuild, (_, *rest) = CdmError.__reduce__(self)
         return rebuild, (cls, *rest)

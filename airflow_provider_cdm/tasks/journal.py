@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import VariableStore, task_state_store
 from airflow_provider_cdm.client.errors import CdmJournalError
-from airflow_provider_cdm.client.jobs.start_record import Record
+from airflow_provider_cdm.client.jobs.start_record import StartRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NAME_LIMIT = 250
 
 
-class Notebook:
+class TaskStore:
     """One small JSON object that belongs to one task instance.
 
     :param context: context of the running task.
@@ -64,7 +64,7 @@ class Journal:
 
     def __init__(self, context: Context) -> None:
         ti = context["ti"]
-        self._notebook = Notebook(context, "start")
+        self._notebook = TaskStore(context, "start")
         self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
         self.generation = str(ti.max_tries)
         self.last_attempt = ti.try_number > ti.max_tries
@@ -124,9 +124,9 @@ class Journal:
         record = self._record()
         return record.run if record is not None and record.result is None else None
 
-    def _record(self) -> Record | None:
+    def _record(self) -> StartRecord | None:
         payload = self.read()
-        return Record.from_payload(payload) if payload else None
+        return StartRecord.from_payload(payload) if payload else None
 
     def _unusable(self, verb: str, error: Exception) -> CdmJournalError:
         return CdmJournalError(

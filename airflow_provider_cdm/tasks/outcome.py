@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import lineage_listens
+from airflow_provider_cdm._compat import lineage_is_active
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.jobs import failure_report
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 
-class JudgesRuns(CdmTask):
+class RunOutcomeMixin(CdmTask):
     """Base of the tasks that wait for a run and answer for its outcome.
 
     The thresholds are compared with the counters of a run that CDM calls a success. One that is
@@ -49,9 +49,9 @@ class JudgesRuns(CdmTask):
         self.min_rows_written = min_rows_written
         self.max_rows_skipped = max_rows_skipped
         self.rows_written_equal_read = rows_written_equal_read
-        self._told: Submission | None = None
+        self._last_run: Submission | None = None
         #: Definition of the run's job, once it was looked up; empty if that was in vain.
-        self._shown: Mapping[str, Any] | None = None
+        self._definition_read: Mapping[str, Any] | None = None
 
     @property
     def _thresholds_given(self) -> list[str]:
@@ -84,12 +84,12 @@ class JudgesRuns(CdmTask):
             self.log.warning("Whether the run has tables cannot be looked up: %s", error)
             return run
         if run.job_type is None and self._own_definition() is None:
-            self._shown = session.run(collect.looked_up(session.flows, run)) or {}
-        return session.run(collect.completed(session.flows, run, self._own_definition()))
+            self._definition_read = session.run(collect.read_definition(session.api, run)) or {}
+        return session.run(collect.with_tables(session.api, run, self._own_definition()))
 
     def _own_definition(self) -> Mapping[str, Any] | None:
         """The definition of the run's job, where the task has it."""
-        return self._shown or None
+        return self._definition_read or None
 
     def _judge(self, context: Context, run: Submission) -> dict[str, Any]:
         """Return the result of a run that ended well.
@@ -99,7 +99,7 @@ class JudgesRuns(CdmTask):
         """
         self._prepare_lineage(run)
         if run.verdict is not Verdict.SUCCESS:
-            failure_report.ensure_succeeded(run, *self._surroundings(run))
+            failure_report.ensure_succeeded(run, *self._report_context(run))
         self._thresholds().check(run)
         assets.report(context, self.outlets, run)
         return run.to_dict()
@@ -112,8 +112,8 @@ class JudgesRuns(CdmTask):
 
     def _prepare_lineage(self, run: Submission) -> None:
         """Keep what OpenLineage will ask for when the task is over."""
-        self._told = run
-        if lineage_listens():
+        self._last_run = run
+        if lineage_is_active():
             # It asks in a fork, where looking a connection up may garble what Airflow's own
             # processes say to each other. A connection that is away is no reason to fail.
             with suppress(Exception):
@@ -124,7 +124,7 @@ class JudgesRuns(CdmTask):
         from airflow_provider_cdm.lineage import facets
 
         return facets.describe(
-            self._told,
+            self._last_run,
             open_session=self._open_session,
             definition=self._own_definition(),
             variables=getattr(self, "variables", None),
@@ -134,7 +134,7 @@ class JudgesRuns(CdmTask):
         """The same for a task that failed."""
         return self.get_openlineage_facets_on_complete(task_instance)
 
-    def _surroundings(self, run: Submission) -> tuple[Mapping[str, Any] | None, str | None]:
+    def _report_context(self, run: Submission) -> tuple[Mapping[str, Any] | None, str | None]:
         """The definition of a failed run's job, and where to look at the run."""
         try:
             session = self._open_session()
@@ -146,9 +146,9 @@ class JudgesRuns(CdmTask):
 
     def _definition(self, session: CdmSession, run: Submission) -> Mapping[str, Any] | None:
         """The definition of a run's job, if it can be had."""
-        if self._shown is not None:
+        if self._definition_read is not None:
             return self._own_definition()
-        return session.run(failure_report.route_of(session.flows, run))
+        return session.run(failure_report.read_definition(session.api, run))
 
     def _open_session(self) -> CdmSession:
         """The session of this task's connection."""
@@ -156,4 +156,4 @@ class JudgesRuns(CdmTask):
 
 
 #: What a run can come to that a sensor with ``soft_fail`` skips for.
-UNWANTED = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
+SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm._compat import TriggerEvent
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
-from airflow_provider_cdm.client.clusters import ClusterWatch
+from airflow_provider_cdm.client.clusters import ClusterWaiter
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
@@ -80,10 +80,10 @@ class CdmClusterTrigger(CdmTrigger):
         # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
         left = self.poll_interval if self.deadline is None else self.deadline - session.clock()
         yield from pause(max(0.0, min(self.poll_interval, left)))
-        watch = ClusterWatch(self.cluster_id, self.states)
+        watch = ClusterWaiter(self.cluster_id, self.states)
         return (
             yield from watch.wait(
-                session.flows,
+                session.api,
                 poll_interval=self.poll_interval,
                 deadline=self.deadline,
                 info=log.info,

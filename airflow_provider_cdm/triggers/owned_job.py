@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _DISCARD_SECONDS = 20.0
 
 
-class CdmOwnJobTrigger(CdmSubmissionTrigger):
+class CdmOwnedJobTrigger(CdmSubmissionTrigger):
     """Waits for one run of a job that belongs to the task, and takes both away on a kill.
 
     Takes the arguments of :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger`.
@@ -29,7 +29,7 @@ class CdmOwnJobTrigger(CdmSubmissionTrigger):
         session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         deadline = session.clock() + _DISCARD_SECONDS
         try:
-            await session.arun(stop.delete_after_stop(session.flows, run, deadline=deadline))
+            await session.arun(stop.delete_after_stop(session.api, run, deadline=deadline))
         finally:
             session.close()
         log.info("Deleted job %r in cluster %s", run.job_name, run.cluster_id)

@@ -24,11 +24,11 @@ from functools import partial
 from typing import TypeAlias
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.polling.model import Sent, Wait
-from airflow_provider_cdm.client.polling.planner import CALLS, Watch
-from airflow_provider_cdm.client.polling.rate_limit import budget_for
+from airflow_provider_cdm.client.polling.model import Poll, Wait
+from airflow_provider_cdm.client.polling.planner import CALLS, PollPlanner
+from airflow_provider_cdm.client.polling.rate_limit import rate_limits_for
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import Settings
@@ -44,14 +44,14 @@ _CLOCK_SLACK = 1.0
 _QUIET_SECONDS = 60.0
 
 _Key: TypeAlias = tuple[Settings, str]
-_watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, Watcher]] = (
+_watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, ClusterPoller]] = (
     weakref.WeakKeyDictionary()
 )
 _registry_lock = threading.Lock()
 
 
 @contextmanager
-def watching(session: CdmSession, cluster_id: str) -> Iterator[Watcher]:
+def shared_poller(session: CdmSession, cluster_id: str) -> Iterator[ClusterPoller]:
     """Use the watcher of a cluster and a user, on the running event loop.
 
     The first one in opens it, with this session; the last one out closes both.
@@ -63,25 +63,25 @@ def watching(session: CdmSession, cluster_id: str) -> Iterator[Watcher]:
         watcher.leave()
 
 
-def _enter(session: CdmSession, cluster_id: str) -> Watcher:
+def _enter(session: CdmSession, cluster_id: str) -> ClusterPoller:
     # Neither of these changes what is asked, nor of whom.
     settings = replace(session.settings, cluster_id=None, console_url=None)
     with _registry_lock:
         mine = _watchers.setdefault(asyncio.get_running_loop(), {})
         watcher = mine.get((settings, cluster_id))
         if watcher is None:
-            watcher = mine[settings, cluster_id] = Watcher(
+            watcher = mine[settings, cluster_id] = ClusterPoller(
                 session, cluster_id, on_close=partial(_forget, mine, (settings, cluster_id))
             )
         watcher.enter()
     return watcher
 
 
-def _forget(watchers: dict[_Key, Watcher], key: _Key) -> None:
+def _forget(watchers: dict[_Key, ClusterPoller], key: _Key) -> None:
     watchers.pop(key, None)
 
 
-class Watcher:
+class ClusterPoller:
     """Looks at the runs of one cluster for all who wait for them; belongs to one event loop.
 
     :param session: performs the calls; its clock and its sleep are the watcher's.
@@ -93,14 +93,14 @@ class Watcher:
         self, session: CdmSession, cluster_id: str, on_close: Callable[[], None] = lambda: None
     ) -> None:
         self.session = session
-        self._budget = budget_for(session.settings, session.flows.exchanger.random)
-        self.watch = Watch(cluster_id, session.flows, self._budget)
+        self._limits = rate_limits_for(session.settings, session.api.exchanger.random)
+        self.watch = PollPlanner(cluster_id, session.api, self._limits)
         self._on_close = on_close
         self._users = 0
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="cdm-watcher")
         self._doing: set[asyncio.Future[None]] = set()
-        self._done: deque[Sent] = deque()
+        self._done: deque[Poll] = deque()
         self._task: asyncio.Task[None] | None = None
         self._woken = self._loop.create_future()
         self._told, self._told_at = 0, -math.inf
@@ -134,8 +134,8 @@ class Watcher:
         poll_interval: float,
         deadline: float | None = None,
         limit: str = "wait_timeout",
-        notice: Callable[[Submission | None], None] = lambda _: None,
-        beside: Callable[[CdmFlows, Submission, str | None], Flow[None]] | None = None,
+        on_status: Callable[[Submission | None], None] = lambda _: None,
+        side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None,
     ) -> Submission:
         """Wait until a run has ended, well or badly.
 
@@ -143,9 +143,9 @@ class Watcher:
         :param poll_interval: seconds between two looks, as far as the quota allows.
         :param deadline: epoch seconds at which to give up; ``None`` to wait for as long as it runs.
         :param limit: the task's argument that set the deadline.
-        :param notice: told in a thread, in the caller's context, what each look saw; what it raises
+        :param on_status: told in a thread, in the caller's context, what each look saw; what it raises
             ends the wait.
-        :param beside: see :class:`~airflow_provider_cdm.client.polling.model.Wait`.
+        :param side_task: see :class:`~airflow_provider_cdm.client.polling.model.Wait`.
         :raises CdmWaitTimeout: at the deadline.
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
@@ -155,8 +155,8 @@ class Watcher:
             follower,
             poll_interval,
             end=partial(_resolve, future),
-            notice=notice,
-            beside=beside,
+            on_status=on_status,
+            side_task=side_task,
             deadline=deadline,
             limit=limit,
         )
@@ -182,8 +182,8 @@ class Watcher:
         while True:
             now = self._look_at_clock()
             while self._done:
-                self.watch.landed(self._done.popleft(), now)
-            self.watch.tidy(now)
+                self.watch.completed(self._done.popleft(), now)
+            self.watch.housekeeping(now)
             while (sent := self.watch.next_call(now)) is not None:
                 self._send(sent)
             self._tell(now)
@@ -196,18 +196,18 @@ class Watcher:
         self._now = now
         return now
 
-    def _send(self, sent: Sent) -> None:
+    def _send(self, sent: Poll) -> None:
         doing = self._loop.run_in_executor(self._pool, sent.perform, self.session.run)
         self._doing.add(doing)
         doing.add_done_callback(partial(self._landed, sent))
 
-    def _landed(self, sent: Sent, doing: asyncio.Future[None]) -> None:
+    def _landed(self, sent: Poll, doing: asyncio.Future[None]) -> None:
         # What was cancelled belongs to a watch that is no more.
         self._doing.discard(doing)
         if doing.cancelled():
             return
         if (error := doing.exception()) is not None:
-            sent.broke(error)
+            sent.failed(error)
         self._done.append(sent)
         self._wake()
 
@@ -224,7 +224,7 @@ class Watcher:
         something sleeps, stands still until they are answered.
         """
         nap = min(max(seconds, _SHORT_NAP), _LONG_NAP)
-        if self.watch.flying or seconds == math.inf:
+        if self.watch.in_flight or seconds == math.inf:
             await asyncio.wait({self._woken}, timeout=nap)
         elif not self._woken.done():
             sleep = asyncio.ensure_future(self.session.arun(pause(nap)))
@@ -247,17 +247,17 @@ class Watcher:
         log.info(
             "Cluster %s: %d jobs are waited for. Within its quota of calls each is looked at about"
             " every %.0f s; every %.0f s is wished.",
-            *(self.watch.cluster_id, len(self.watch.roster.jobs), allowed, wish),
+            *(self.watch.cluster_id, len(self.watch.registry.jobs), allowed, wish),
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("The watcher of cluster %s broke", self.watch.cluster_id, exc_info=error)
-        waits = [wait for job in self.watch.roster.jobs.values() for wait in job.waits]
+        waits = [wait for job in self.watch.registry.jobs.values() for wait in job.waits]
         # The next one who joins begins anew.
         self._abandon()
-        self.watch = Watch(self.watch.cluster_id, self.session.flows, self._budget)
+        self.watch = PollPlanner(self.watch.cluster_id, self.session.api, self._limits)
         self._task = None
         for wait in waits:
             wait.over = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import (
     DEFERRAL_MARGIN,
-    TRIGGERS_HEAR_OF_KILLS,
+    TRIGGERS_HAVE_ON_KILL,
     TriggerEvent,
     aget_task_state,
 )
@@ -18,10 +18,10 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from airflow_provider_cdm.client.whole_database.collect import TableLog
+from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
-from airflow_provider_cdm.triggers.poller import Watcher, watching
+from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -144,18 +144,18 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.stalled_after = stalled_after
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
-        self._watcher: Watcher | None = None
+        self._watcher: ClusterPoller | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
         try:
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-            with watching(session, self.cluster_id) as self._watcher:
+            with shared_poller(session, self.cluster_id) as self._watcher:
                 event = await self._wait(self._watcher)
         except errors.CdmError as error:
             event = SubmissionEvent(getattr(error, "submission", None), error)
         except asyncio.CancelledError:
-            if not TRIGGERS_HEAR_OF_KILLS:
+            if not TRIGGERS_HAVE_ON_KILL:
                 await _to_the_end(self._stop_if_task_was_ended())
             raise
         except Exception as error:
@@ -208,26 +208,26 @@ class CdmSubmissionTrigger(CdmTrigger):
             # A kill may come while the connection is still being looked up.
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         try:
-            sent = await session.arun(session.flows.stop_run(run))
+            sent = await session.arun(session.api.stop_run(run))
         finally:
             if watcher is None or watcher.closed:
                 session.close()
         result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
         log.info("The task was ended; %s: %s", run, result)
 
-    async def _wait(self, watcher: Watcher) -> SubmissionEvent:
+    async def _wait(self, watcher: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
-        tables = TableLog()
+        tables = TableProgress()
         ended = await watcher.wait(
             Follower(run, created_from=self.started_after or 0),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             limit=self.limit,
-            notice=ProgressLog(log, watcher.session.clock, stall),
-            beside=tables,
+            on_status=ProgressLog(log, watcher.session.clock, stall),
+            side_task=tables,
         )
-        return SubmissionEvent(tables.typed(ended))
+        return SubmissionEvent(tables.with_job_type(ended))
 
 
 def wait_limit(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth import factory
-from airflow_provider_cdm.client.auth.token import TokenAccess
+from airflow_provider_cdm.client.auth.token import TokenAuth
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
@@ -97,7 +97,7 @@ class PlayedCdm:
         exchanger = Exchanger(RetryPolicy(attempts=1), lambda: self.now, lambda: self.dice)
         place = "https://cdm.example"
         setup = Settings(place, place, PasswordCredentials("u", "p", "d"), project_id="p")
-        self.flows = CdmFlows(setup, TokenAccess(setup, exchanger), exchanger)
+        self.api = CdmApi(setup, TokenAuth(setup, exchanger), exchanger)
 
     def play(self, flow: Any) -> Any:
         """Perform a flow to its end."""
@@ -131,7 +131,7 @@ class PlayedCdm:
     def follow(self, run: RunRef = OURS, *, deadline: float | None = None, **more: Any) -> Any:
         """Follow a run with a look every ten seconds."""
         until = None if deadline is None else BEGIN + deadline
-        return self.play(Follower(run, **more).follow(self.flows, poll_interval=10, deadline=until))
+        return self.play(Follower(run, **more).follow(self.api, poll_interval=10, deadline=until))
 
 
 @pytest.fixture(scope="session")

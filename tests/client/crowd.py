@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.polling.model import Sent, Wait
-from airflow_provider_cdm.client.polling.planner import Watch
-from airflow_provider_cdm.client.polling.rate_limit import Budget
+from airflow_provider_cdm.client.polling.model import Poll, Wait
+from airflow_provider_cdm.client.polling.planner import PollPlanner
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
@@ -103,7 +103,7 @@ class PlayedCluster:
     calls: dict[str, list[float]] = field(
         default_factory=lambda: {"status": [], "history": [], "list": []}
     )
-    refused: Counter[str] = field(default_factory=Counter)
+    throttled: Counter[str] = field(default_factory=Counter)
     heard: dict[str, list[float]] = field(default_factory=dict)
     unheard: dict[str, list[float]] = field(default_factory=dict)
     unheard_all: list[float] = field(default_factory=list)
@@ -136,7 +136,7 @@ class PlayedCluster:
 
     def _answer(self, kind: str, name: str, query: dict[str, str]) -> Response | TransportError:
         if not self.charge(kind):
-            self.refused[kind] += 1
+            self.throttled[kind] += 1
             return Response(429)
         if (trouble := self.trouble(kind, self.now)) is not None:
             return trouble
@@ -200,7 +200,7 @@ class Waiter:
 
     job: str
     number: int | None
-    watch: Watch
+    watch: PollPlanner
     wait: Wait | None = None
     deadline: float | None = None
     joined: float = 0.0
@@ -222,7 +222,10 @@ class Play:
     """
 
     def __init__(
-        self, cluster: PlayedCluster, *budgets: Budget, random: Callable[[], float] = lambda: 0.5
+        self,
+        cluster: PlayedCluster,
+        *budgets: RateLimits,
+        random: Callable[[], float] = lambda: 0.5,
     ) -> None:
         factory.forget_everything()
         self.cluster = cluster
@@ -231,13 +234,13 @@ class Play:
         self.steps, self.most_steps = 0, 200_000
         exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
         place = Settings(PLACE, PLACE, PasswordCredentials("u", "p", "d"), project_id="p")
-        flows = CdmFlows(place, factory.access_for(place, exchanger), exchanger)
-        self.watches = [Watch("c", flows, budget) for budget in budgets]
+        api = CdmApi(place, factory.authenticator_for(place, exchanger), exchanger)
+        self.watches = [PollPlanner("c", api, limits) for limits in budgets]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     @property
-    def watch(self) -> Watch:
+    def watch(self) -> PollPlanner:
         """The only watch, or the first one."""
         return self.watches[0]
 
@@ -304,18 +307,18 @@ class Play:
                 return
             self.now = max(self.now, upcoming)
 
-    def _step(self, watch: Watch) -> float:
+    def _step(self, watch: PollPlanner) -> float:
         now = BEGIN + self.now
-        watch.tidy(now)
+        watch.housekeeping(now)
         while (sent := watch.next_call(now)) is not None:
             self._perform(watch, sent)
         return watch.next_event(now) - BEGIN
 
-    def _perform(self, watch: Watch, sent: Sent) -> None:
+    def _perform(self, watch: PollPlanner, sent: Poll) -> None:
         self.cluster.now, self.cluster.took = self.now, 0.0
         sent.perform(self._play)
         lasted = self.cluster.now - self.now + self.cluster.took
-        self.at(self.now + lasted, lambda: watch.landed(sent, BEGIN + self.now))
+        self.at(self.now + lasted, lambda: watch.completed(sent, BEGIN + self.now))
 
     def _play(self, flow: Any) -> Any:
         try:

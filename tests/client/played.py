@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.sansio import (
     Flow,
@@ -49,7 +49,7 @@ WHO: dict[str, Settings] = {
     "agency by password": Settings(PLACE, PLACE, _PASSWORD, _AGENCY, project_name="r-1"),
     "agency by keys": Settings(PLACE, PLACE, _TEMPORARY, _AGENCY, project_id="p"),
 }
-Visit: TypeAlias = Callable[[CdmFlows], Flow[Any]]
+Visit: TypeAlias = Callable[[CdmApi], Flow[Any]]
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Server:
         """Perform a flow to its end."""
         factory.forget_everything()
         session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
-        flow = make(session.flows)
+        flow = make(session.api)
         step = next(flow, None)
         try:
             while True:

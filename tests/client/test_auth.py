@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.auth.token import REFUSAL_MEMORY
+from airflow_provider_cdm.client.auth.token import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -25,13 +25,13 @@ JOB = "orders"
 def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
     """Make one call to CDM."""
     sim.add_job(JOB)
-    return lambda session: drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
 
-Look = Callable[[CdmSession], Any]
+StatusPoll = Callable[[CdmSession], Any]
 
 
-def test_token_is_kept(look: Look, make_session: MakeSession, sent: Sent) -> None:
+def test_token_is_kept(look: StatusPoll, make_session: MakeSession, sent: Sent) -> None:
     """All sessions of one user in one project share a token."""
     sessions = [make_session(), make_session()]
     for session in sessions * 2:
@@ -64,7 +64,7 @@ def test_token_is_not_shared_with_others(
         {"iam_endpoint": sim.iam_url.replace("127.0.0.1", "localhost")},
     ]
     sessions = [make_session(**connection) for connection in connections]
-    tokens = [drive(each, each.flows.access.grant()).value for each in sessions * 2]
+    tokens = [drive(each, each.api.auth.authorize()).value for each in sessions * 2]
     assert len(set(tokens)) == len(sent("token")) == len(connections)
     assert tokens[: len(sessions)] == tokens[len(sessions) :]
 
@@ -75,7 +75,7 @@ def test_token_is_not_shared_with_others(
 )
 def test_token_is_renewed_in_time(
     renewed_after: float,
-    look: Look,
+    look: StatusPoll,
     clock: ManualClock,
     make_session: MakeSession,
     sent: Sent,
@@ -94,7 +94,7 @@ def test_token_is_renewed_in_time(
 
 
 def test_revoked_token(
-    look: Look, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A token that died early is replaced, and the call is made again."""
     session = make_session()
@@ -107,20 +107,20 @@ def test_revoked_token(
 
 
 def test_late_refusal_of_an_old_token(
-    look: Look, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A refusal that arrives when the token was replaced already does not cost the new one."""
     session = make_session()
-    late = session.flows.call(runs.job_status(sim.cluster_id, JOB))
+    late = session.api.call(runs.job_status(sim.cluster_id, JOB))
     look(session)
     first = next(late)
     sim.revoke_tokens()
     look(session)
-    again = late.send(Response(401))
+    poll_again = late.send(Response(401))
     assert isinstance(first, Request)
-    assert isinstance(again, Request)
-    assert (again.method, again.url) == (first.method, first.url)
-    assert again.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
+    assert isinstance(poll_again, Request)
+    assert (poll_again.method, poll_again.url) == (first.method, first.url)
+    assert poll_again.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
     assert len(sent("token")) == 2
 
 
@@ -156,7 +156,7 @@ def test_refused_token(
     call: Callable[[str, str], Any]
     call = runs.job_status if method == "status" else runs.start_job
     with pytest.raises(errors.CdmError) as caught:
-        drive(session, session.flows.call(call(sim.cluster_id, JOB)))
+        drive(session, session.api.call(call(sim.cluster_id, JOB)))
     assert caught.value.http_status == status
     tried = 2 if renewed else 1
     assert (len(sent(method)), len(sent("token"))) == (tried, tried)
@@ -164,12 +164,12 @@ def test_refused_token(
     sim.faults.clear()
     sim.fail(method, "status", status=status, body=body)
     if renewed:
-        drive(session, session.flows.call(call(sim.cluster_id, JOB)))
+        drive(session, session.api.call(call(sim.cluster_id, JOB)))
         assert len(sim.runs(JOB)) == (1 if method == "start" else 0)
 
 
 def test_wrong_password(
-    look: Look, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A refused password is not sent again for as long as IAM may be counting, then it is."""
     session = make_session(password="wr0ng-w0rd")
@@ -182,31 +182,33 @@ def test_wrong_password(
     assert (later.value.http_status, later.value.request_id) == (401, first.value.request_id)
     assert len(sent("token")) == 1
 
-    clock.advance(REFUSAL_MEMORY - 61)
+    clock.advance(LOCKOUT_SECONDS - 61)
     with pytest.raises(errors.CdmAuthError, match="not sent again for 2 min"):
         look(session)
     assert len(sent("token")) == 1
     clock.advance(61)
-    with pytest.raises(errors.CdmAuthError) as again:
+    with pytest.raises(errors.CdmAuthError) as poll_again:
         look(session)
-    assert "not sent again" not in str(again.value)
+    assert "not sent again" not in str(poll_again.value)
     assert len(sent("token")) == 2
     assert sent("status") == []
 
 
 def test_password_that_became_right(
-    look: Look, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
+    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
 ) -> None:
     """Once the memory of a refusal is over, a password that is right by now works."""
     sim.fail("token", "status", status=401)
     session = make_session()
     with pytest.raises(errors.CdmAuthError):
         look(session)
-    clock.advance(REFUSAL_MEMORY)
+    clock.advance(LOCKOUT_SECONDS)
     look(session)
 
 
-def test_right_password_is_not_held_back(look: Look, make_session: MakeSession, sent: Sent) -> None:
+def test_right_password_is_not_held_back(
+    look: StatusPoll, make_session: MakeSession, sent: Sent
+) -> None:
     """The refusal is that of one password: the corrected one is sent at once."""
     with pytest.raises(errors.CdmAuthError):
         look(make_session(password="wr0ng-w0rd"))
@@ -228,7 +230,7 @@ def test_right_password_is_not_held_back(look: Look, make_session: MakeSession, 
 )
 def test_iam_outage(
     fault: dict[str, Any],
-    look: Look,
+    look: StatusPoll,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
@@ -242,7 +244,7 @@ def test_iam_outage(
 
 
 def test_one_wrong_password_for_many_projects(
-    look: Look, make_session: MakeSession, sent: Sent
+    look: StatusPoll, make_session: MakeSession, sent: Sent
 ) -> None:
     """However many projects the password is for, it is not sent so often that IAM locks up."""
     for number in range(6):

@@ -46,7 +46,7 @@ class Crowd:
             session = CdmSession(settings, **options, on_token=lambda token: self._answered.set())
             barrier.wait(30)
             try:
-                return outcome(lambda: session.run(session.flows.access.grant()))
+                return outcome(lambda: session.run(session.api.auth.authorize()))
             finally:
                 self._answered.set()
                 session.close()
@@ -65,7 +65,7 @@ class Crowd:
 
                 async def ask() -> Any:
                     try:
-                        return await session.arun(session.flows.access.grant())
+                        return await session.arun(session.api.auth.authorize())
                     finally:
                         answered.set()
 
@@ -101,7 +101,7 @@ def test_a_crowd_does_not_lock_the_account(
     assert [type(refusal) for refusal in refusals] == [errors.CdmAuthError] * 50
     assert len(sent("token")) == 1
     session = make_session()
-    assert session.run(session.flows.access.grant()).project_id == sim.project_id
+    assert session.run(session.api.auth.authorize()).project_id == sim.project_id
 
 
 def test_a_crowd_with_a_revoked_token(
@@ -119,10 +119,10 @@ def test_a_crowd_with_a_revoked_token(
             on_token=lambda token: renewed.set(),
         )
         with session:
-            await session.arun(session.flows.access.grant())
+            await session.arun(session.api.auth.authorize())
             renewed.clear()
             sim.revoke_tokens()
-            calls = (session.arun(session.flows.call(call)) for _ in range(40))
+            calls = (session.arun(session.api.call(call)) for _ in range(40))
             return await asyncio.gather(*calls)
 
     assert len(asyncio.run(play())) == 40
@@ -148,9 +148,9 @@ def test_the_queue_moves_on(
 
         options = virtual_time.options() | {"asleep": asleep}
         with CdmSession(make_session().settings, **options) as session:
-            first = asyncio.create_task(session.arun(session.flows.access.grant()))
+            first = asyncio.create_task(session.arun(session.api.auth.authorize()))
             first.add_done_callback(lambda task: over.set())
-            second = asyncio.create_task(session.arun(session.flows.access.grant()))
+            second = asyncio.create_task(session.arun(session.api.auth.authorize()))
             await queued.wait()
             while not sent("token"):  # noqa: ASYNC110 - the simulator runs in another thread
                 await asyncio.sleep(0)

@@ -115,13 +115,13 @@ def test_whatever_cdm_shows(junk: Any) -> None:
     job = parsing.job(wire({"tableName": "a"}))
     broken = {"from-config-values": junk, "to-config-values": junk}
     assert "fromJobConfig.tableName" in [each.what for each in job.differences(broken)]
-    assert job.unnamed(broken) == []
+    assert job.unmanaged(broken) == []
 
 
 def test_what_is_not_named() -> None:
     """What CDM has beyond the definition is listed, so that a log can say so."""
     job = parsing.job(wire({"tableName": "a"}))
-    assert job.unnamed(wire({"tableName": "b", "whereClause": "c", "sql": ""})) == [
+    assert job.unmanaged(wire({"tableName": "b", "whereClause": "c", "sql": ""})) == [
         "fromJobConfig.whereClause"
     ]
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Request, Response, TransportError
 
 from .answers import TOKEN_BODY
@@ -23,12 +23,12 @@ from .played import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server
 
 #: As much of a secret as must not be shown.
 PIECE = 12
-ORDER = Order("p", "c", "j", {"dt": "1"})
+ORDER = StartRequest("p", "c", "j", {"dt": "1"})
 
 
-def visit(flows: CdmFlows) -> Flow[Any]:
+def visit(api: CdmApi) -> Flow[Any]:
     """Start a job, with all that this takes."""
-    return start_once(flows, ORDER, None, StartPolicy())
+    return start_once(api, ORDER, None, StartPolicy())
 
 
 @dataclass(frozen=True)

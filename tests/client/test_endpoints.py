@@ -110,7 +110,7 @@ def test_operations(
     if name.startswith("start"):
         clock.advance(10)
     session = make_session()
-    result = drive(session, operation.make(session.flows, sim.cluster_id, run))
+    result = drive(session, operation.make(session.api, sim.cluster_id, run))
     assert seen(result, operation.result) == operation.result
 
     requests = sent()
@@ -120,7 +120,7 @@ def test_operations(
         for method, route in operation.calls
     ]
     assert [r.json() for r in requests] == [operation.body] + [None] * (len(requests) - 1)
-    token = drive(session, session.flows.access.grant()).value
+    token = drive(session, session.api.auth.authorize()).value
     for request in requests:
         assert request.headers["x-auth-token"] == token
         assert request.headers["content-type"] == "application/json"
@@ -142,7 +142,7 @@ def test_token(
     """A token is asked for by password and scoped to the project, by id or by the region's name."""
     scoped = {"id": sim.project_id} if by == "id" else {"name": sim.region}
     session = make_session(project_id=scoped.get("id"))
-    token = drive(session, session.flows.access.grant())
+    token = drive(session, session.api.auth.authorize())
     assert (token.project_id, token.project_name) == (sim.project_id, sim.region)
     assert (token.user_name, token.expires_at) == (sim.user, clock.now() + 86_400)
     [request] = sent("token")
@@ -184,14 +184,14 @@ def test_names_arrive_unchanged(
     sim.add_job(name)
     before = len(sim.runs(name))
     session = make_session()
-    flows, cluster = session.flows, sim.cluster_id
-    started = drive(session, flows.call(runs.start_job(cluster, name)))
+    api, cluster = session.api, sim.cluster_id
+    started = drive(session, api.call(runs.start_job(cluster, name)))
     [*_, run] = sim.runs(name)
     assert (len(sim.runs(name)), run.submission_id) == (before + 1, started.submission_id)
-    [shown] = drive(session, flows.call(runs.job_status(cluster, name)))
-    history = drive(session, flows.call(runs.submissions(cluster, name)))
+    [shown] = drive(session, api.call(runs.job_status(cluster, name)))
+    history = drive(session, api.call(runs.submissions(cluster, name)))
     assert RunRef.of(shown) == RunRef.of(history.submissions[0]) == RunRef.of(started)
-    assert drive(session, flows.stop_run(RunRef.of(started)))
+    assert drive(session, api.stop_run(RunRef.of(started)))
     clock.advance(10)
     assert sim.runs(name)[-1].status == "STOPPED"
 
@@ -220,7 +220,7 @@ def test_names_on_the_wire(
     """A name is one percent-encoded segment of the path, also where hops would fold it."""
     sim.add_job(name)
     session = make_session()
-    drive(session, session.flows.call(runs.start_job(sim.cluster_id, name)))
+    drive(session, session.api.call(runs.start_job(sim.cluster_id, name)))
     assert sent("start")[0].path.endswith(f"/cdm/job/{segment}/start")
 
 

@@ -139,10 +139,10 @@ def test_no_secret_shows(
     wrong = {"password": f"{PASSWORD}?"} if trouble == "wrong password" else {}
     session = make_session(**wrong)
     with pytest.raises(errors.CdmError) as caught:
-        drive(session, session.flows.active_run(sim.cluster_id, "orders"))
+        drive(session, session.api.active_run(sim.cluster_id, "orders"))
     shown = [*traceback.format_exception(caught.value), repr(caught.value), caplog.text]
     shown += [repr(errors.to_payload(caught.value)), repr(session), repr(session.settings)]
-    shown += [repr(session.settings.credentials), repr(session.flows)]
+    shown += [repr(session.settings.credentials), repr(session.api)]
     secrets = [PASSWORD, PASSWORD.replace("'", "\\'")]
     for request in sim.requests:
         shown.append(repr(Request("PUT", "http://x", dict(request.headers), request.body)))
@@ -150,7 +150,7 @@ def test_no_secret_shows(
     with caplog.at_level(logging.CRITICAL):
         sim.faults.clear()
         if not wrong:
-            token = drive(session, session.flows.access.grant())
+            token = drive(session, session.api.auth.authorize())
             shown, secrets = [*shown, repr(token)], [*secrets, token.value]
     for secret in secrets:
         assert not [text for text in shown if secret in text]
@@ -161,6 +161,6 @@ def test_no_proxy_password_shows(port: str, drive: Drive, make_session: MakeSess
     """A proxy that cannot be reached or understood is named without its password."""
     session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
     with pytest.raises(errors.CdmUnavailable) as caught:
-        drive(session, session.flows.access.grant())
+        drive(session, session.api.auth.authorize())
     shown = [*traceback.format_exception(caught.value), repr(session.settings), repr(session)]
     assert not [text for text in shown if PROXY_PASSWORD in text]

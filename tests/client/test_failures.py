@@ -214,9 +214,9 @@ def test_redirects_are_not_followed(
         target = f"{elsewhere.url}/v1.1/p/clusters/c/cdm/job/orders/start"
         sim.fail(route, "status", status=status, headers={"Location": f"{target}?a=secret"})
         flow = (
-            session.flows.call(runs.job_status(sim.cluster_id, JOB))
+            session.api.call(runs.job_status(sim.cluster_id, JOB))
             if route == "status"
-            else session.flows.call(runs.start_job(sim.cluster_id, JOB))
+            else session.api.call(runs.start_job(sim.cluster_id, JOB))
         )
         with pytest.raises(errors.CdmBadResponse) as caught:
             drive(session, flow)

@@ -47,7 +47,7 @@ def test_active_run(
     if script:
         sim.start(JOB)
     session = make_session()
-    found = drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    found = drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert (found is not None) is active
 
 
@@ -68,7 +68,7 @@ def test_stop_run_stops_no_other(
     if who == "another run":
         sim.start(JOB)
     session = make_session()
-    assert drive(session, session.flows.stop_run(RunRef(sim.cluster_id, JOB, 1))) is False
+    assert drive(session, session.api.stop_run(RunRef(sim.cluster_id, JOB, 1))) is False
     assert sent("stop") == []
 
 
@@ -76,7 +76,7 @@ def test_stop_without_a_run(drive: Drive, sim: CdmSimulator, make_session: MakeS
     """Stopping what does not run (Cdm.0053) is no error, and says so."""
     sim.add_job(JOB)
     session = make_session()
-    assert drive(session, session.flows.stop(sim.cluster_id, JOB)) is False
+    assert drive(session, session.api.stop(sim.cluster_id, JOB)) is False
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_first_run_since(
         clock.advance(100)
     session = make_session()
     instant = int((began + since) * 1000)
-    found = drive(session, session.flows.first_run_since(sim.cluster_id, JOB, instant))
+    found = drive(session, session.api.first_run_since(sim.cluster_id, JOB, instant))
     assert (found.submission_id if found else None) == expected
 
 
@@ -114,4 +114,4 @@ def test_first_run_beyond_the_history(
         clock.advance(10)
     session = make_session()
     with pytest.raises(errors.CdmOutcomeUnknown, match="10 newest of 11"):
-        drive(session, session.flows.first_run_since(sim.cluster_id, JOB, 0))
+        drive(session, session.api.first_run_since(sim.cluster_id, JOB, 0))

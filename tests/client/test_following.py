@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
-from airflow_provider_cdm.client.jobs.follower import Patience
+from airflow_provider_cdm.client.jobs.follower import GracePeriods
 from airflow_provider_cdm.client.sansio import Response, TransportError
 from airflow_provider_cdm.client.submission import Submission
 
@@ -90,7 +90,7 @@ def test_newer_run_of_somebody_else(play_cdm: Play, shown: Any, history: Any, wa
 
 
 @pytest.mark.parametrize(
-    ("stuck", "patience", "text"),
+    ("stuck", "grace", "text"),
     [
         (DOUBT, 600, "status UNKNOWN"),
         (UNLISTED, 600, "status HIBERNATING"),
@@ -99,13 +99,13 @@ def test_newer_run_of_somebody_else(play_cdm: Play, shown: Any, history: Any, wa
         (STALE, 120, "run 4 of job 'orders' in cluster c, SUCCEEDED,"),
     ],
 )
-def test_doubt_ends(play_cdm: Play, stuck: Any, patience: float, text: str) -> None:
+def test_doubt_ends(play_cdm: Play, stuck: Any, grace: float, text: str) -> None:
     """What is no answer is borne for its time and no longer, and is never taken for a success."""
     cdm = play_cdm([BUSY, stuck])
     with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt") as caught:
         cdm.follow()
     assert f"CDM has shown {text} for run 5" in str(caught.value)
-    assert cdm.looks[-1] == 10 + patience
+    assert cdm.looks[-1] == 10 + grace
     assert caught.value.submission.submission_id == 5
 
 
@@ -142,7 +142,7 @@ def test_refusals_are_not_borne(
 
 
 @pytest.mark.parametrize(
-    ("troubles", "at_most"),
+    ("problems_since", "at_most"),
     [
         ([DOUBT, NOTHING], 120),
         ([DOUBT, DOWN], 600),
@@ -152,18 +152,20 @@ def test_refusals_are_not_borne(
         ([PAGE, FULL, LOST], 600),
     ],
 )
-def test_alternating_troubles_end(play_cdm: Play, troubles: list[Any], at_most: float) -> None:
+def test_alternating_troubles_end(
+    play_cdm: Play, problems_since: list[Any], at_most: float
+) -> None:
     """Troubles that take turns do not start each other's time anew."""
-    cdm = play_cdm([BUSY, *troubles * 200])
+    cdm = play_cdm([BUSY, *problems_since * 200])
     with pytest.raises(errors.CdmError):
         cdm.follow()
-    assert cdm.looks[-1] <= 10 + at_most + 10 * len(troubles)
+    assert cdm.looks[-1] <= 10 + at_most + 10 * len(problems_since)
 
 
 def test_a_good_look_makes_patience_whole(play_cdm: Play) -> None:
     """After a look at the active run each trouble has its full time again."""
     spells = [[NOTHING] * 11 + [BUSY], [DOUBT] * 59 + [BUSY], [DOWN] * 59 + [BUSY]] * 3
-    ended = play_cdm([*(look for spell in spells for look in spell), DONE]).follow()
+    ended = play_cdm([*(poll for spell in spells for poll in spell), DONE]).follow()
     assert ended.status == "SUCCEEDED"
 
 
@@ -198,7 +200,7 @@ def test_whatever_is_shown(play_cdm: Play, shown: list[Any], past: str, stuck: A
     """The end is our own run's, as CDM showed it, or our error; and there is an end."""
     cdm = play_cdm([*shown, stuck], [[*NEWER, run(past), *STALE]])
     try:
-        ended = cdm.follow(patience=Patience(outage=300, doubt=300, absence=60))
+        ended = cdm.follow(grace=GracePeriods(outage=300, unknown_status=300, no_run=60))
     except errors.CdmError:
         pass
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.jobs.follower import Follower, Patience
+from airflow_provider_cdm.client.jobs.follower import Follower, GracePeriods
 from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.submission import RunRef
 
@@ -125,46 +125,46 @@ def test_discovery_ends(
 
 def passed_on(follower: Follower) -> Follower:
     """The follower as another process makes it from what it is told."""
-    heir = Follower(UNKNOWN_RUN, created_from=follower.created_from, patience=follower.patience)
-    heir.recall(json.loads(json.dumps(follower.memory())))
+    heir = Follower(UNKNOWN_RUN, created_from=follower.created_from, grace=follower.grace)
+    heir.restore(json.loads(json.dumps(follower.dump())))
     return heir
 
 
 @pytest.mark.parametrize(
-    ("trouble", "patience"),
+    ("trouble", "grace"),
     [([run("UNKNOWN", 5, CREATED)], 600), ([], 120), (DOWN, 600)],
     ids=["doubt", "absence", "outage"],
 )
-def test_patience_outlives_a_process(trouble: Any, patience: float, play_cdm: Play) -> None:
+def test_patience_outlives_a_process(trouble: Any, grace: float, play_cdm: Play) -> None:
     """A wait that moves on between looks bears a trouble no longer than one that stays."""
     cdm = play_cdm([[run("RUNNING", 5, CREATED)], trouble])
 
     def look_for_ever(follower: Follower) -> None:
         while True:
-            cdm.play(follower.look(cdm.flows))
+            cdm.play(follower.poll(cdm.api))
             follower = passed_on(follower)
             cdm.now += 10
 
     with pytest.raises(errors.CdmError):
         look_for_ever(Follower(RunRef("c", "orders", 5, CREATED)))
-    assert cdm.looks[-1] == 10 + patience
+    assert cdm.looks[-1] == 10 + grace
 
 
 def test_discovery_outlives_a_process(play_cdm: Play) -> None:
     """The run that was found stays the run, although the history has moved on by then."""
     cdm = play_cdm([[run("RUNNING", 7, CREATED + 90)]], [HISTORY, [run("RUNNING", 8, CREATED)]])
     follower = Follower(UNKNOWN_RUN, created_from=CREATED + 1)
-    assert cdm.play(follower.look(cdm.flows)).submission_id == 7
+    assert cdm.play(follower.poll(cdm.api)).submission_id == 7
     heir = passed_on(follower)
     assert heir.run == RunRef("c", "orders", 7, CREATED + 90)
-    assert cdm.play(heir.look(cdm.flows)).submission_id == 7
+    assert cdm.play(heir.poll(cdm.api)).submission_id == 7
 
 
-@pytest.mark.parametrize("memory", [None, {}])
-def test_nothing_to_recall(memory: Any) -> None:
+@pytest.mark.parametrize("dump", [None, {}])
+def test_nothing_to_recall(dump: Any) -> None:
     """The first process has nothing to recall, and goes by what it was given."""
     follower = Follower(RunRef("c", "orders", 5, CREATED))
-    follower.recall(memory)
+    follower.restore(dump)
     assert follower.run == RunRef("c", "orders", 5, CREATED)
 
 
@@ -172,14 +172,14 @@ def test_looks_are_told(play_cdm: Play) -> None:
     """Whoever watches is told of every look, also of those that saw nothing."""
     seen: list[Any] = []
     cdm = play_cdm([DOWN, [], [run("RUNNING", 5, CREATED)], [run("FAILED", 5, CREATED)]])
-    follower = Follower(RunRef("c", "orders", 5), patience=Patience())
-    cdm.play(follower.follow(cdm.flows, poll_interval=10, on_look=seen.append))
-    assert [look and look.status for look in seen] == [None, None, "RUNNING", "FAILED"]
+    follower = Follower(RunRef("c", "orders", 5), grace=GracePeriods())
+    cdm.play(follower.follow(cdm.api, poll_interval=10, on_status=seen.append))
+    assert [poll and poll.status for poll in seen] == [None, None, "RUNNING", "FAILED"]
 
 
 @pytest.mark.parametrize(("dice", "gap"), [(0.0, 27.0), (0.5, 30.0), (0.999999, 33.0)])
 def test_looks_are_spread(dice: float, gap: float, play_cdm: Play) -> None:
     """Looks are spread by a tenth, so that tasks of one minute do not look as one."""
     cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5, CREATED)]], dice=dice)
-    cdm.play(Follower(RunRef("c", "orders", 5)).follow(cdm.flows, poll_interval=30))
+    cdm.play(Follower(RunRef("c", "orders", 5)).follow(cdm.api, poll_interval=30))
     assert cdm.looks == [0, pytest.approx(gap, abs=1e-4)]

@@ -25,15 +25,15 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import api, clusters, errors
 from airflow_provider_cdm.client.api.call import Call
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB, LINK, Definition
-from airflow_provider_cdm.client.connection_test import CheckUp
+from airflow_provider_cdm.client.connection_test import ConnectionTest
 from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import describe
 from airflow_provider_cdm.client.jobs.start import start_once
-from airflow_provider_cdm.client.jobs.start_record import Order, Record, StartPolicy
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
@@ -80,17 +80,17 @@ def _ways_to_call(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[s
         yield call.operation, name, functools.partial(_call, call)
 
 
-def _call(call: Call[Any], flows: CdmFlows) -> Flow[Any]:
-    return flows.call(call)
+def _call(call: Call[Any], api: CdmApi) -> Flow[Any]:
+    return api.call(call)
 
 
 OURS = RunRef("c", "j", submission_id=5, creation_date=CREATED)
-ORDER = Order("p", "c", "j", {"dt": "1"})
+ORDER = StartRequest("p", "c", "j", {"dt": "1"})
 
 
 def _follow(run: RunRef) -> Visit:
-    return lambda flows: Follower(run, created_from=CREATED).follow(
-        flows, poll_interval=60, deadline=BEGIN + 7200, on_look=_read_line
+    return lambda api: Follower(run, created_from=CREATED).follow(
+        api, poll_interval=60, deadline=BEGIN + 7200, on_status=_read_line
     )
 
 
@@ -100,20 +100,20 @@ def _read_line(seen: Submission | None) -> None:
 
 
 FLOWS: dict[str, Visit] = {
-    "find the active run": lambda flows: flows.active_run("c", "j"),
-    "find the first run": lambda flows: flows.first_run_since("c", "j", CREATED),
-    "stop a run": lambda flows: flows.stop_run(OURS),
+    "find the active run": lambda api: api.active_run("c", "j"),
+    "find the first run": lambda api: api.first_run_since("c", "j", CREATED),
+    "stop a run": lambda api: api.stop_run(OURS),
     "follow a run": _follow(OURS),
     "discover a run": _follow(RunRef("c", "j")),
-    "start once": lambda flows: start_once(flows, ORDER, None, StartPolicy()),
-    "apply a job": lambda flows: apply.apply(flows, "c", Definition(JOB, _JOB)),
-    "apply a link": lambda flows: apply.apply(flows, "c", Definition(LINK, _LINK)),
-    "discard a job": lambda flows: stop.delete_after_stop(flows, OURS, deadline=BEGIN + 60),
-    "name busy jobs": lambda flows: clusters.busy_jobs(flows, "c"),
-    "wait for a cluster": lambda flows: clusters.ClusterWatch("c", ["normal"]).wait(
-        flows, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)
+    "start once": lambda api: start_once(api, ORDER, None, StartPolicy()),
+    "apply a job": lambda api: apply.apply(api, "c", Definition(JOB, _JOB)),
+    "apply a link": lambda api: apply.apply(api, "c", Definition(LINK, _LINK)),
+    "discard a job": lambda api: stop.delete_after_stop(api, OURS, deadline=BEGIN + 60),
+    "name busy jobs": lambda api: clusters.busy_jobs(api, "c"),
+    "wait for a cluster": lambda api: clusters.ClusterWaiter("c", ["normal"]).wait(
+        api, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)
     ),
-    "check a connection": lambda flows: CheckUp(flows).run(),
+    "check a connection": lambda api: ConnectionTest(api).run(),
 }
 #: The operation whose answers the flow reads first, if not the status of a job.
 READS = {
@@ -203,8 +203,8 @@ def sound_error(error: errors.CdmError) -> None:
     sound_text(str(error), errors.MESSAGE_LIMIT)
     for secret in SECRETS:
         assert secret not in f"{error} {error!r} {error.__dict__}"
-    again = pickle.loads(pickle.dumps(error))
-    assert (type(again), str(again)) == (type(error), str(error))
+    poll_again = pickle.loads(pickle.dumps(error))
+    assert (type(poll_again), str(poll_again)) == (type(error), str(error))
     bearable(json.loads(json.dumps(errors.to_payload(error), allow_nan=False)))
     assert error.retry_after is None or 0 <= error.retry_after < math.inf
     seen = getattr(error, "submission", None)
@@ -220,7 +220,7 @@ def _check(server: Server, visit: Visit, who: Settings) -> None:
     else:
         sound(found)
     if server.record is not None:
-        Record.from_payload(server.record)
+        StartRecord.from_payload(server.record)
 
 
 @pytest.mark.parametrize("name", sorted(VISITS))

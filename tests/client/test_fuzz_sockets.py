@@ -98,7 +98,7 @@ def settle(wire: Wire, say: Say, patience: float = PATIENCE) -> Any:
         with CdmSession(settings, policy=RetryPolicy(attempts=1)) as session:
             visit, _ = VISITS["read the status of job 'j' in cluster c"]
             try:
-                came.append(session.run(visit(session.flows)))
+                came.append(session.run(visit(session.api)))
             except BaseException as error:
                 came.append(error)
 

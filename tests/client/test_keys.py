@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth.access_key import REFUSAL_MEMORY
+from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -50,15 +50,15 @@ def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
     for cluster in sim.config.clusters:
         sim.add_job(JOB, cluster.id)
     return lambda session: drive(
-        session, session.flows.active_run(str(session.settings.cluster_id), JOB)
+        session, session.api.active_run(str(session.settings.cluster_id), JOB)
     )
 
 
-Look = Callable[[CdmSession], Any]
+StatusPoll = Callable[[CdmSession], Any]
 
 
 def test_project_is_looked_up_once(
-    look: Look, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """Without a project id, the region's project is found by its name, once for all sessions."""
     for session in [open_session("keys"), open_session("keys")] * 2:
@@ -70,7 +70,7 @@ def test_project_is_looked_up_once(
 
 
 def test_project_id_needs_no_look_up(
-    look: Look, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """With a project id there is one call, and no other."""
     look(open_session("keys", project_id=sim.project_id))
@@ -88,7 +88,7 @@ def test_project_id_needs_no_look_up(
 def test_unclear_project(
     projects: list[tuple[str, str]],
     listed: str,
-    look: Look,
+    look: StatusPoll,
     open_session: OpenSession,
     sim: CdmSimulator,
     sent: Sent,
@@ -101,7 +101,7 @@ def test_unclear_project(
     assert sent() == sent("project_list")
 
 
-def test_exact_name_wins(look: Look, open_session: OpenSession, sim: CdmSimulator) -> None:
+def test_exact_name_wins(look: StatusPoll, open_session: OpenSession, sim: CdmSimulator) -> None:
     """A project of exactly that name is meant, though others look alike."""
     like = {"name": f"{sim.region}_sub", "id": "0" * 32}
     body = {"projects": [like, {"name": sim.region, "id": sim.project_id}]}
@@ -113,7 +113,7 @@ def test_exact_name_wins(look: Look, open_session: OpenSession, sim: CdmSimulato
     "body", ["<html>", "", "[]", "{}", '{"projects": [{}]}', '{"projects": 7}']
 )
 def test_nonsense_instead_of_projects(
-    body: str, look: Look, open_session: OpenSession, sim: CdmSimulator
+    body: str, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
     """An answer that lists no projects says so, and is not kept."""
     sim.fail("project_list", "body", body=body)
@@ -128,7 +128,7 @@ def test_nonsense_instead_of_projects(
 def test_wrong_clock(
     kind: str,
     ahead: float,
-    look: Look,
+    look: StatusPoll,
     open_session: OpenSession,
     sim: CdmSimulator,
     caplog: pytest.LogCaptureFixture,
@@ -145,7 +145,7 @@ def test_wrong_clock(
 
 @pytest.mark.parametrize("ahead", [-500, 0, 500])
 def test_refusal_that_is_not_the_clocks(
-    ahead: float, look: Look, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    ahead: float, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """A refused signature with a clock that will do is not tried again."""
     with pytest.raises(errors.CdmAuthError):
@@ -154,7 +154,7 @@ def test_refusal_that_is_not_the_clocks(
 
 
 def test_wrong_key_is_tried_once(
-    look: Look, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
+    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
 ) -> None:
     """A refused key is not used again for as long as the gateway would lock it, then it is."""
     session = open_session("keys", secret_key="wrong")
@@ -166,7 +166,7 @@ def test_wrong_key_is_tried_once(
     assert "verify aksk signature fail" in str(later.value)
     assert len(sim.requests) == 1
     look(open_session("keys"))
-    clock.advance(REFUSAL_MEMORY)
+    clock.advance(LOCKOUT_SECONDS)
     before = len(sim.requests)
     with pytest.raises(errors.CdmAuthError):
         look(session)
@@ -174,7 +174,7 @@ def test_wrong_key_is_tried_once(
 
 
 def test_missing_permission_is_no_refusal(
-    look: Look, open_session: OpenSession, sim: CdmSimulator
+    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
     """A key that may not do something may still do other things."""
     sim.fail("status", "status", status=403, body={"error_code": "APIGW.0302", "error_msg": "no"})
@@ -186,7 +186,7 @@ def test_missing_permission_is_no_refusal(
 
 @pytest.mark.parametrize("kind", ["agency by password", "agency by keys"])
 def test_agency_token(
-    kind: str, look: Look, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    kind: str, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """The agency's token is for the delegating account's project, and is kept."""
     for session in [open_session(kind), open_session(kind)] * 2:
@@ -207,7 +207,7 @@ def test_agency_token(
 
 
 def test_delegated_users_token_dies(
-    look: Look, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """When both tokens died, both are replaced, and the call succeeds."""
     session = open_session("agency by password")
@@ -219,7 +219,7 @@ def test_delegated_users_token_dies(
     assert [one.status for one in sent("token")] == [201, 201, 401, 201, 201]
 
 
-def test_unknown_agency(look: Look, open_session: OpenSession, sim: CdmSimulator) -> None:
+def test_unknown_agency(look: StatusPoll, open_session: OpenSession, sim: CdmSimulator) -> None:
     """An agency that IAM does not let us assume is named, and locks nobody out."""
     session = open_session("agency by password", agency_name="nobody")
     for _ in range(3):

@@ -11,9 +11,9 @@ from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.hint import Hint, hint
-from airflow_provider_cdm.client.polling.model import Job, Wait
-from airflow_provider_cdm.client.polling.queue import Urgency
-from airflow_provider_cdm.client.polling.sweep import Rounds
+from airflow_provider_cdm.client.polling.model import PolledJob, Wait
+from airflow_provider_cdm.client.polling.queue import Priority
+from airflow_provider_cdm.client.polling.sweep import SweepPlanner
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
@@ -91,7 +91,7 @@ def test_pages(sim: CdmSimulator, make_session: Any) -> None:
     session: CdmSession = make_session()
 
     def page(number: int, **more: Any) -> JobPage:
-        return session.run(session.flows.call(resources.list_jobs(sim.cluster_id, number, **more)))
+        return session.run(session.api.call(resources.list_jobs(sim.cluster_id, number, **more)))
 
     assert [len(page(number).jobs) for number in (1, 2, 3, 4)] == [100, 100, 31, 0]
     assert page(1).total == 231
@@ -108,17 +108,17 @@ def test_a_page_that_is_none(body: Any, sim: CdmSimulator, make_session: Any) ->
     sim.fail("list_jobs", "body", body=body)
     session = make_session()
     with pytest.raises(errors.CdmBadResponse, match="list the jobs"):
-        session.run(session.flows.call(resources.list_jobs(sim.cluster_id, 1)))
+        session.run(session.api.call(resources.list_jobs(sim.cluster_id, 1)))
 
 
-def jobs(count: int, due: float = BEGIN, **more: Any) -> list[Job]:
+def jobs(count: int, due: float = BEGIN, **more: Any) -> list[PolledJob]:
     """Some jobs that are due, with a wait each."""
     made = []
     for number in range(count):
         name = f"job_{number}"
         wait = Wait(Follower(RunRef("c", name, 1)), 30.0, end=print)
-        job = Job(name, [wait], interval=30.0, joined_at=BEGIN - 100, **more)
-        job.due[Urgency.ROUTINE] = due
+        job = PolledJob(name, [wait], interval=30.0, joined_at=BEGIN - 100, **more)
+        job.due[Priority.ROUTINE] = due
         made.append(job)
     return made
 
@@ -129,19 +129,19 @@ def jobs(count: int, due: float = BEGIN, **more: Any) -> list[Job]:
 )
 def test_the_cheaper_way_is_taken(count: int, pages: int | None, worth: bool) -> None:
     """A listing is read when it costs less than asking one by one, pages being heavier."""
-    rounds = Rounds()
+    sweeps = SweepPlanner()
     if pages is not None:
-        rounds.lengths[0, ""] = (pages, BEGIN + 1)
+        sweeps.lengths[0, ""] = (pages, BEGIN + 1)
     all_of_them = jobs(count)
     first = all_of_them.pop()
-    assert bool(rounds.worth(first, all_of_them, BEGIN)) is worth
+    assert bool(sweeps.worth(first, all_of_them, BEGIN)) is worth
 
 
 def test_what_is_due_soon_counts() -> None:
     """Half an interval ahead counts, more does not."""
     (first,) = jobs(1)
-    assert Rounds().worth(first, jobs(20, BEGIN + 14), BEGIN) == 21
-    assert Rounds().worth(first, jobs(20, BEGIN + 16), BEGIN) == 0
+    assert SweepPlanner().worth(first, jobs(20, BEGIN + 14), BEGIN) == 21
+    assert SweepPlanner().worth(first, jobs(20, BEGIN + 16), BEGIN) == 0
 
 
 def page_of(*names: str, total: int | None = None) -> JobPage:
@@ -151,61 +151,61 @@ def page_of(*names: str, total: int | None = None) -> JobPage:
 
 def test_a_long_listing_is_left_after_its_first_page() -> None:
     """The first page tells how long the listing is; if it saves less, it is not read on."""
-    rounds, waited = Rounds(), jobs(20)
-    rounds.begin(0, 20, waited, BEGIN)
-    assert not rounds.read(page_of(*map(str, range(100)), total=2100), BEGIN)
-    rounds.end(waited)
+    sweeps, waited = SweepPlanner(), jobs(20)
+    sweeps.begin(0, 20, waited, BEGIN)
+    assert not sweeps.read(page_of(*map(str, range(100)), total=2100), BEGIN)
+    sweeps.end(waited)
     assert all(job.type == 0 for job in waited)
-    assert rounds.worth(waited[0], waited[1:], BEGIN) == 0
+    assert sweeps.worth(waited[0], waited[1:], BEGIN) == 0
 
 
 @pytest.mark.parametrize("total", [True, False])
 def test_all_pages_are_read(total: bool) -> None:
     """Reading ends with the total, or without one with a page that is not full."""
-    rounds, waited = Rounds(), jobs(20)
-    rounds.begin(0, 20, waited, BEGIN)
+    sweeps, waited = SweepPlanner(), jobs(20)
+    sweeps.begin(0, 20, waited, BEGIN)
     names = [str(number) for number in range(250)]
     more = []
     for first in (0, 100, 200):
         page = page_of(*names[first : first + 100], total=250 if total else None)
-        more.append(rounds.read(page, BEGIN))
+        more.append(sweeps.read(page, BEGIN))
     assert more == [True, True, False]
-    assert rounds.active is not None
-    assert rounds.active.complete
+    assert sweeps.active is not None
+    assert sweeps.active.complete
 
 
 def test_what_does_not_show_up_is_looked_for_in_other_types() -> None:
     """A job that a complete listing lacks is looked for in the next type, and then not at all."""
-    rounds, waited = Rounds(filters=False), jobs(20)
+    sweeps, waited = SweepPlanner(filters=False), jobs(20)
     for kind in range(3):
         assert all(job.type == kind and job.listable for job in waited)
-        rounds.begin(kind, 20, waited, BEGIN)
-        rounds.read(page_of("other", total=1), BEGIN)
-        rounds.end(waited)
+        sweeps.begin(kind, 20, waited, BEGIN)
+        sweeps.read(page_of("other", total=1), BEGIN)
+        sweeps.end(waited)
     assert not any(job.listable for job in waited)
 
 
 def test_who_came_late_is_not_missed() -> None:
     """A job that was not waited for when the reading began is not said to be missing."""
-    rounds, waited = Rounds(filters=False), jobs(20)
+    sweeps, waited = SweepPlanner(filters=False), jobs(20)
     waited[0].joined_at = BEGIN + 1
-    rounds.begin(0, 20, waited, BEGIN)
-    rounds.read(page_of("other", total=1), BEGIN + 2)
-    rounds.end(waited)
+    sweeps.begin(0, 20, waited, BEGIN)
+    sweeps.read(page_of("other", total=1), BEGIN + 2)
+    sweeps.end(waited)
     assert [job.type for job in waited] == [0] + [1] * 19
 
 
 def test_the_filter_is_what_names_have_in_common() -> None:
     """It narrows the listing, and is given up when it hides everything."""
-    rounds, waited = Rounds(), jobs(20)
-    rounds.begin(0, 20, waited, BEGIN)
-    assert rounds.active is not None
-    assert rounds.active.name_filter == "job_"
-    rounds.read(page_of(total=0), BEGIN)
-    rounds.end(waited)
+    sweeps, waited = SweepPlanner(), jobs(20)
+    sweeps.begin(0, 20, waited, BEGIN)
+    assert sweeps.active is not None
+    assert sweeps.active.name_filter == "job_"
+    sweeps.read(page_of(total=0), BEGIN)
+    sweeps.end(waited)
     assert all(job.type == 0 for job in waited)
-    rounds.begin(0, 20, waited, BEGIN)
-    assert rounds.active.name_filter == ""
+    sweeps.begin(0, 20, waited, BEGIN)
+    assert sweeps.active.name_filter == ""
 
 
 @pytest.mark.parametrize(
@@ -219,20 +219,20 @@ def test_the_filter_is_what_names_have_in_common() -> None:
 )
 def test_a_filter_holds_nothing_special(names: list[str], expected: str) -> None:
     """Only letters, digits, hyphens and underscores mean the same in every kind of filter."""
-    rounds = Rounds()
-    rounds.begin(0, 20, [Job(name) for name in names], BEGIN)
-    assert rounds.active is not None
-    assert rounds.active.name_filter == expected
+    sweeps = SweepPlanner()
+    sweeps.begin(0, 20, [PolledJob(name) for name in names], BEGIN)
+    assert sweeps.active is not None
+    assert sweeps.active.name_filter == expected
 
 
 def test_listings_that_fail_are_left_alone_for_longer_and_longer() -> None:
     """A minute after the first failure, up to half an hour; at once where it cannot pass."""
-    rounds = Rounds()
+    sweeps = SweepPlanner()
     rests = []
     for _ in range(7):
-        rounds.failed(errors.CdmUnavailable("away"), BEGIN)
-        rests.append(rounds.off_until - BEGIN)
+        sweeps.failed(errors.CdmUnavailable("away"), BEGIN)
+        rests.append(sweeps.off_until - BEGIN)
     assert rests == [60, 120, 240, 480, 960, 1800, 1800]
-    rounds = Rounds()
-    rounds.failed(errors.CdmAuthError("not allowed"), BEGIN)
-    assert rounds.off_until == BEGIN + 1800
+    sweeps = SweepPlanner()
+    sweeps.failed(errors.CdmAuthError("not allowed"), BEGIN)
+    assert sweeps.off_until == BEGIN + 1800

@@ -81,7 +81,7 @@ def test_calls_on_the_wire(
     make, method, path, body = CALLS[name]
     session = make_session()
     with suppress(errors.CdmError):  # what there is to change is not the question
-        drive(session, session.flows.call(make(sim.cluster_id)))
+        drive(session, session.api.call(make(sim.cluster_id)))
     request = sent()[-1]
     assert request.method == method
     assert request.path == f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}{path}"
@@ -125,7 +125,7 @@ def test_life_of_a_link(
     session = make_session()
 
     def applied(wanted: Any, **more: Any) -> Any:
-        return drive(session, apply.apply(session.flows, sim.cluster_id, wanted, **more))
+        return drive(session, apply.apply(session.api, sim.cluster_id, wanted, **more))
 
     assert applied(link("new")).action == "created"
     assert applied(link("new")).action == "unchanged"
@@ -133,8 +133,8 @@ def test_life_of_a_link(
     moved = applied(link("new", "10.0.0.2"))
     assert [each.what for each in moved.differences] == ["linkConfig.host"]
     for gone in (True, False):
-        remove = apply.remove(session.flows, LINK, sim.cluster_id, "new")
-        assert drive(session, remove) is gone
+        delete = apply.delete(session.api, LINK, sim.cluster_id, "new")
+        assert drive(session, delete) is gone
     assert "pa55word" in str(sent("update_link")[-1].json())
 
 
@@ -148,7 +148,7 @@ def test_a_link_that_does_not_connect(
     """CDM says 500 to a link that it cannot connect; that is a refusal, and is not repeated."""
     session = make_session()
     with pytest.raises(errors.CdmRefused, match="unable to open database") as refusal:
-        drive(session, apply.apply(session.flows, sim.cluster_id, link("bad")))
+        drive(session, apply.apply(session.api, sim.cluster_id, link("bad")))
     assert "host, port, user and password" in str(refusal.value)
     assert (refusal.value.retryable, len(sent("create_link"))) == (False, 1)
 
@@ -162,7 +162,7 @@ def test_a_link_in_use(drive: Drive, sim: CdmSimulator, make_session: MakeSessio
     sim.add_job("orders", from_=end, to=end)
     session = make_session()
     with pytest.raises(errors.CdmInUse, match=r"Cdm\.0021"):
-        drive(session, apply.remove(session.flows, LINK, sim.cluster_id, "shop"))
+        drive(session, apply.delete(session.api, LINK, sim.cluster_id, "shop"))
 
 
 def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
@@ -171,7 +171,7 @@ def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession)
     sim.fail("create_job", "status", status=400, body=taken)
     session = make_session()
     with pytest.raises(errors.CdmAlreadyExists, match="another user"):
-        drive(session, apply.apply(session.flows, sim.cluster_id, job()))
+        drive(session, apply.apply(session.api, sim.cluster_id, job()))
 
 
 def test_a_job_that_runs_again_is_not_discarded(
@@ -185,7 +185,7 @@ def test_a_job_that_runs_again_is_not_discarded(
     sim.start("orders")
     session = make_session()
     run = RunRef(sim.cluster_id, "orders", stopped.submission_id)
-    discard = stop.delete_after_stop(session.flows, run, deadline=clock.now() + 20)
+    discard = stop.delete_after_stop(session.api, run, deadline=clock.now() + 20)
     assert drive(session, discard) is False
     assert sent("delete_job") == []
 
@@ -249,11 +249,11 @@ def test_an_unknown_cluster(drive: Drive, sim: CdmSimulator, make_session: MakeS
     """The error names the clusters that there are."""
     session = make_session()
     with pytest.raises(errors.CdmNotFound, match=r"Clusters of this project: .*demo") as refusal:
-        drive(session, clusters.look(session.flows, "nowhere"))
+        drive(session, clusters.poll(session.api, "nowhere"))
     assert sim.cluster_id in str(refusal.value)
     sim.fail("list_clusters", "status", status=403)
     with pytest.raises(errors.CdmNotFound, match="Check the spelling"):
-        drive(session, clusters.look(session.flows, "nowhere"))
+        drive(session, clusters.poll(session.api, "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -273,9 +273,9 @@ def test_an_action_without_an_answer(
     more = {"status": status} if status else {}
     sim.fail("stop_cluster", "status" if status else "drop", when, **more)
     session = make_session()
-    seen = drive(session, clusters.look(session.flows, sim.cluster_id))
+    seen = drive(session, clusters.poll(session.api, sim.cluster_id))
     stop = resources.stop_cluster(sim.cluster_id, graceful=False)
-    drive(session, clusters.send(session.flows, stop, seen))
+    drive(session, clusters.send(session.api, stop, seen))
     assert len(sent("stop_cluster")) == sends
     assert sim.cluster_status() in ("910", "900")
 
@@ -286,10 +286,10 @@ def test_actions_without_effect_come_to_an_end(
     """After three actions without an answer or an effect the error is raised."""
     sim.fail("stop_cluster", "status", status=503, times=None)
     session = make_session()
-    seen = drive(session, clusters.look(session.flows, sim.cluster_id))
+    seen = drive(session, clusters.poll(session.api, sim.cluster_id))
     stop = resources.stop_cluster(sim.cluster_id, graceful=False)
     with pytest.raises(errors.CdmUnavailable):
-        drive(session, clusters.send(session.flows, stop, seen))
+        drive(session, clusters.send(session.api, stop, seen))
     assert len(sent("stop_cluster")) == 3
 
 
@@ -307,7 +307,7 @@ def test_busy_jobs(
     sim.add_job("odd", statuses=["UNKNOWN"])
     sim.start("odd")
     session = make_session()
-    busy = drive(session, clusters.busy_jobs(session.flows, sim.cluster_id))
+    busy = drive(session, clusters.busy_jobs(session.api, sim.cluster_id))
     assert sorted(busy) == ["job_229", "odd", "play", "whole"]
     assert len(sent("list_jobs")) == 5
 
@@ -320,7 +320,7 @@ def test_a_listing_that_is_out_of_date(
     listed = {"total": 1, "jobs": [{"name": "orders", "status": "RUNNING"}]}
     sim.fail("list_jobs", "body", body=listed)
     session = make_session()
-    assert drive(session, clusters.busy_jobs(session.flows, sim.cluster_id)) == []
+    assert drive(session, clusters.busy_jobs(session.api, sim.cluster_id)) == []
 
 
 def test_a_listing_that_never_ends(
@@ -330,5 +330,5 @@ def test_a_listing_that_never_ends(
     jobs = [{"name": f"job_{number}", "status": "NEW"} for number in range(100)]
     sim.fail("list_jobs", "body", body={"jobs": jobs}, times=None)
     session = make_session()
-    assert drive(session, clusters.busy_jobs(session.flows, sim.cluster_id)) == []
+    assert drive(session, clusters.busy_jobs(session.api, sim.cluster_id)) == []
     assert [request.query["page_no"] for request in sent("list_jobs")] == ["1", "2", "1", "1"]

@@ -124,11 +124,11 @@ def test_another_process_goes_on_counting() -> None:
     reader = Reader(after=600)
     reader.see(0, progress=0.1)
     for seconds in range(100, 1300, 100):
-        memory = json.loads(json.dumps(reader.log.memory()))
+        dump = json.loads(json.dumps(reader.log.dump()))
         reader.log = ProgressLog(reader, lambda: reader.now, reader.stall)
-        reader.log.recall(memory)
+        reader.log.restore(dump)
         reader.see(seconds, progress=0.1)
     assert len(reader.warnings) == 2
     fresh = ProgressLog(reader, lambda: reader.now)
-    fresh.recall(None)
-    assert fresh.memory() is None
+    fresh.restore(None)
+    assert fresh.dump() is None

@@ -153,7 +153,7 @@ def test_what_passes_is_repeated(
     times = 1 if fault["kind"] == "hang" else 3
     sim.fail("status", **fault, times=times)
     session = make_session(read_timeout=0.5 if fault["kind"] == "hang" else 30)
-    assert drive(session, session.flows.active_run(sim.cluster_id, JOB)) is None
+    assert drive(session, session.api.active_run(sim.cluster_id, JOB)) is None
     assert len(sent("status")) == times + 1
     assert virtual_time.slept == [0.5, 1.0, 2.0][:times]
 
@@ -172,7 +172,7 @@ def test_what_is_final_is_not(
     sim.fail("status", **fault)
     session = make_session()
     with pytest.raises(errors.CdmError):
-        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert len(sent("status")) == 1
     assert virtual_time.slept == []
 
@@ -184,7 +184,7 @@ def test_attempts_end(
     sim.fail("status", "drop", times=None)
     session = make_session()
     with pytest.raises(errors.CdmUnavailable, match="no complete answer arrived") as caught:
-        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert caught.value.retryable
     assert len(sent("status")) == 5
     assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
@@ -205,7 +205,7 @@ def test_retry_after_is_honoured(
     sim.add_job(JOB)
     sim.fail("status", "status", status=status, headers={"Retry-After": header})
     session = make_session()
-    drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert virtual_time.slept == [pause]
 
 
@@ -217,7 +217,7 @@ def test_retry_after_as_a_date(
     date = formatdate(clock.now() + 30, usegmt=True)
     sim.fail("status", "status", status=503, headers={"Retry-After": date})
     session = make_session()
-    session.run(session.flows.active_run(sim.cluster_id, JOB))
+    session.run(session.api.active_run(sim.cluster_id, JOB))
     assert virtual_time.slept == [30.5]
 
 
@@ -231,7 +231,7 @@ def test_quota_is_waited_for(
     sim.add_job(JOB)
     session = make_session()
     for _ in range(3):
-        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert virtual_time.slept == [60.5]
 
 
@@ -261,7 +261,7 @@ def test_refused_connections(
         replace(make_session().settings, cdm_endpoint=f"http://127.0.0.1:{closed_port}"),
         **virtual_time.options(),
     )
-    flow = session.flows.call(call(sim.cluster_id, JOB))
+    flow = session.api.call(call(sim.cluster_id, JOB))
     with pytest.raises(errors.CdmUnavailable, match="could not be reached") as caught:
         drive(session, flow)
     assert not caught.value.effect_unknown
@@ -270,7 +270,7 @@ def test_refused_connections(
     try:
         virtual_time.sleep = lambda seconds: late.__enter__()
         session = CdmSession(session.settings, **virtual_time.options())
-        drive(session, session.flows.call(call(sim.cluster_id, JOB)))
+        drive(session, session.api.call(call(sim.cluster_id, JOB)))
         assert len(late.runs(JOB)) == (1 if call is runs.start_job else 0)
     finally:
         late.__exit__(None, None, None)

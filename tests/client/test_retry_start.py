@@ -57,7 +57,7 @@ def name_of(fault: Any) -> str:
 
 def start(drive: Drive, session: CdmSession, cluster_id: str) -> Any:
     """Send a start."""
-    return drive(session, session.flows.call(runs.start_job(cluster_id, JOB)))
+    return drive(session, session.api.call(runs.start_job(cluster_id, JOB)))
 
 
 class TestStart:
@@ -84,7 +84,7 @@ class TestStart:
         sim.fail("start", when=when, **fault, times=None)
         # With a token at hand: asking for one may take longer than the start is given here.
         other = make_session()
-        drive(other, other.flows.call(runs.job_status(sim.cluster_id, JOB)))
+        drive(other, other.api.call(runs.job_status(sim.cluster_id, JOB)))
         session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
         with pytest.raises(errors.CdmError) as caught:
             start(drive, session, sim.cluster_id)

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.submission import Submission, Verdict
-from airflow_provider_cdm.client.whole_database.collect import completed
+from airflow_provider_cdm.client.whole_database.collect import with_tables
 from airflow_provider_cdm.client.whole_database.tables import (
     TABLES_SHOWN,
-    Report,
-    State,
     Table,
-    complaints,
+    TableReport,
+    TableState,
+    failure_lines,
 )
 
 from .played import WHO, Server
@@ -56,32 +56,32 @@ RUN = Submission("c", "shop", "SUCCEEDED", 5, SINCE, job_type="BATCH_JOB")
 @given(tables=TABLES)
 def test_all_tables_are_accounted_for(tables: list[Table]) -> None:
     """Each table is in one of the numbers of a result, or is left from an earlier run."""
-    report = Report.of(tables, SINCE)
+    report = TableReport.of(tables, SINCE)
     told = report.to_dict()
     assert told["succeeded"] + told["failed"] + told["unfinished"] == told["total"]
-    assert told["total"] + len(report.left) == len(tables)
+    assert told["total"] + len(report.stale) == len(tables)
     assert len(told["list"]) + told["left_out"] == told["total"]
-    assert (report.complaint() == "") == (told["succeeded"] == told["total"])
+    assert (report.failure_summary() == "") == (told["succeeded"] == told["total"])
 
 
 @given(tables=TABLES)
 def test_a_result_is_small(tables: list[Table]) -> None:
     """However many tables there are, what is returned and said of them stays small."""
-    report = Report.of(tables, SINCE)
+    report = TableReport.of(tables, SINCE)
     told = report.to_dict()
     assert len(told["list"]) <= TABLES_SHOWN
     bad = [one for one in told["list"] if one["status"] != "SUCCEEDED"]
     assert told["list"][: len(bad)] == bad
     assert len(json.dumps(told, ensure_ascii=False)) < TABLES_SHOWN * 2_000
-    assert len(report.line()) < 20 * 250 + 100
-    assert len(complaints(Submission("c", "j", "FAILED", tables=told))) <= 11
+    assert len(report.progress_line()) < 20 * 250 + 100
+    assert len(failure_lines(Submission("c", "j", "FAILED", tables=told))) <= 11
 
 
 @given(tables=TABLES)
 def test_totals(tables: list[Table]) -> None:
     """A total is the sum over all tables that are done, or it is not given."""
-    report = Report.of(tables, SINCE)
-    done = [table for state, table in report.tables if state is State.DONE]
+    report = TableReport.of(tables, SINCE)
+    done = [table for state, table in report.tables if state is TableState.DONE]
     for name, total in report.totals().items():
         assert total == sum(table.counters[name] for table in done)
 
@@ -89,22 +89,22 @@ def test_totals(tables: list[Table]) -> None:
 @pytest.mark.parametrize(
     ("status", "created", "made", "state"),
     [
-        ("SUCCEEDED", SINCE, None, State.DONE),
-        ("SUCCEEDED", SINCE - 1, None, State.WAITING),
-        ("SUCCEEDED", SINCE - 1, SINCE - 1, State.LEFT),
-        ("FAILED", SINCE - 1, SINCE - 1, State.LEFT),
-        ("FAILED", SINCE - 1, SINCE, State.WAITING),
-        ("FAILED", SINCE, SINCE, State.FAILED),
-        ("STOPPED", SINCE, SINCE, State.FAILED),
-        ("RUNNING", SINCE, SINCE, State.RUNNING),
-        ("UNKNOWN", SINCE, SINCE, State.RUNNING),
-        ("FAILED", None, None, State.FAILED),
-        ("NEW", None, SINCE, State.WAITING),
-        ("NEW", None, SINCE - 1, State.LEFT),
-        ("NEVER_EXECUTED", SINCE + 1, SINCE - 1, State.LEFT),
+        ("SUCCEEDED", SINCE, None, TableState.DONE),
+        ("SUCCEEDED", SINCE - 1, None, TableState.WAITING),
+        ("SUCCEEDED", SINCE - 1, SINCE - 1, TableState.STALE),
+        ("FAILED", SINCE - 1, SINCE - 1, TableState.STALE),
+        ("FAILED", SINCE - 1, SINCE, TableState.WAITING),
+        ("FAILED", SINCE, SINCE, TableState.FAILED),
+        ("STOPPED", SINCE, SINCE, TableState.FAILED),
+        ("RUNNING", SINCE, SINCE, TableState.RUNNING),
+        ("UNKNOWN", SINCE, SINCE, TableState.RUNNING),
+        ("FAILED", None, None, TableState.FAILED),
+        ("NEW", None, SINCE, TableState.WAITING),
+        ("NEW", None, SINCE - 1, TableState.STALE),
+        ("NEVER_EXECUTED", SINCE + 1, SINCE - 1, TableState.STALE),
     ],
 )
-def test_state(status: str, created: int | None, made: int | None, state: State) -> None:
+def test_state(status: str, created: int | None, made: int | None, state: TableState) -> None:
     """Only what was begun since the run was created counts, and no doubt makes a success."""
     assert Table("t", status, created, made).state(SINCE) is state
 
@@ -114,15 +114,15 @@ def test_without_a_date_of_the_run_nothing_is_left_out(
     status: str, created: int | None, made: int | None
 ) -> None:
     """While it is not known since when the run lasts, no table is taken for an earlier run's."""
-    assert Table("t", status, created, made).state(None) is not State.LEFT
+    assert Table("t", status, created, made).state(None) is not TableState.STALE
 
 
 @given(tables=TABLES, status=st.sampled_from(["SUCCEEDED", "FAILED", "RUNNING"]))
 def test_a_success_of_which_a_table_lacks_is_none(tables: list[Table], status: str) -> None:
     """The verdict on a run takes its tables in; they never make a success of a failure."""
-    report = Report.of(tables, SINCE)
+    report = TableReport.of(tables, SINCE)
     run = Submission("c", "j", status, tables=report.to_dict())
-    well = status == "SUCCEEDED" and not report.complaint()
+    well = status == "SUCCEEDED" and not report.failure_summary()
     assert (run.verdict is Verdict.SUCCESS) == well
     assert Submission.from_payload(json.loads(json.dumps(run.to_payload()))) == run
 
@@ -181,8 +181,8 @@ def sub_job(table: str, status: str, created: int, made: int | None = None) -> d
 
 
 def collect(answer: Callable[[Request], Response], run: Submission = RUN) -> Any:
-    def visit(flows: CdmFlows) -> Flow[Submission]:
-        return completed(flows, run)
+    def visit(api: CdmApi) -> Flow[Submission]:
+        return with_tables(api, run)
 
     return Server([answer], "/cdm/job/").play(visit, WHO["keys"])
 
@@ -210,7 +210,7 @@ def test_the_definition_tells_the_type() -> None:
 
     def collected(definition: Any) -> Any:
         return Server([answer], "/cdm/job/").play(
-            lambda flows: completed(flows, run, definition), WHO["keys"]
+            lambda api: with_tables(api, run, definition), WHO["keys"]
         )
 
     assert collected({"job_type": "BATCH_JOB"}).tables["total"] == 1
@@ -219,7 +219,7 @@ def test_the_definition_tells_the_type() -> None:
 @pytest.mark.parametrize("definition", [{"job_type": "NORMAL_JOB"}, {"job_type": "WHAT"}, {}, None])
 def test_other_types_cost_nothing(definition: Any, make_session: Callable[..., Any]) -> None:
     """Nothing is asked about the tables of a job that has none, or is not known to have any."""
-    flow = completed(make_session().flows, Submission("c", "j", "SUCCEEDED"), definition)
+    flow = with_tables(make_session().api, Submission("c", "j", "SUCCEEDED"), definition)
     with pytest.raises(StopIteration) as end:
         next(flow)
     assert end.value.value.tables is None

@@ -48,7 +48,7 @@ def process(
         settings = make_session(token_cache=str(folder), **extra).settings
         session = CdmSession(settings, **virtual_time.options(), cipher=cipher)
         opened.append(session)
-        drive(session, session.flows.active_run(sim.cluster_id, JOB))
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
         return str(sim.requests[-1].headers["x-auth-token"])
 
     yield process
@@ -69,7 +69,7 @@ def test_off_by_default(make_session: MakeSession, drive: Drive, tmp_path: Path)
     """Nothing is written unless the connection names a folder."""
     session = make_session()
     assert session.settings.token_cache is None
-    drive(session, session.flows.access.grant())
+    drive(session, session.api.auth.authorize())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +196,7 @@ wish = json.load(sys.stdin)
 credentials = PasswordCredentials(**wish.pop("credentials"))
 cipher = Fernet(wish.pop("key"))
 session = CdmSession(Settings(credentials=credentials, **wish), cipher=cipher)
-print(session.run(session.flows.access.grant()).value)
+print(session.run(session.api.auth.authorize()).value)
 """
 
 

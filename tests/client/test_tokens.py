@@ -13,7 +13,7 @@ from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
-Look = Callable[[CdmSession], Any]
+StatusPoll = Callable[[CdmSession], Any]
 MakeSession = Callable[..., CdmSession]
 Sent = Callable[..., list[Any]]
 
@@ -25,10 +25,10 @@ TWO_PROJECTS = {
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> Look:
+def look(drive: Drive, sim: CdmSimulator) -> StatusPoll:
     """Make one call to CDM."""
     sim.add_job(JOB)
-    return lambda session: drive(session, session.flows.active_run(sim.cluster_id, JOB))
+    return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -40,7 +40,7 @@ def test_project_of_the_token(
     project, cluster = sim.config.projects[number], sim.config.clusters[number]
     sim.add_job(JOB, cluster.id)
     session = make_session(project_id=None, region=project.name)
-    drive(session, session.flows.active_run(cluster.id, JOB))
+    drive(session, session.api.active_run(cluster.id, JOB))
     [request] = sent()
     assert request.path.startswith(f"/v1.1/{project.id}/clusters/{cluster.id}/")
     assert sent("token")[0].json()["auth"]["scope"] == {"project": {"name": project.name}}
@@ -74,7 +74,7 @@ def test_answers_that_are_no_token(
     body: Any,
     header: str | None,
     problem: str,
-    look: Look,
+    look: StatusPoll,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
@@ -94,7 +94,7 @@ def test_answers_that_are_no_token(
     "project", [None, {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": ["p"]}, "p"], ids=str
 )
 def test_token_without_a_project(
-    project: Any, look: Look, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    project: Any, look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A token that names no project is good only where the connection does."""
     headers = {"X-Subject-Token": "MII"}
@@ -121,5 +121,5 @@ def test_end_of_a_token(
     body = json.dumps({"token": {"expires_at": expires_at}})
     sim.fail("token", "body", body=body, headers={"X-Subject-Token": "MII"})
     session = make_session()
-    token = drive(session, session.flows.access.grant())
+    token = drive(session, session.api.auth.authorize())
     assert token.expires_at == clock.now() + 3600

@@ -281,5 +281,5 @@ def test_a_closed_session_opens_again(sim: CdmSimulator, make_session: Any, driv
     sim.add_job("orders")
     session = make_session()
     for _ in range(2):
-        assert drive(session, session.flows.active_run(sim.cluster_id, "orders")) is None
+        assert drive(session, session.api.active_run(sim.cluster_id, "orders")) is None
         session.close()

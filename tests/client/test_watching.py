@@ -12,9 +12,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.polling.model import Job
-from airflow_provider_cdm.client.polling.queue import Schedule, Urgency
-from airflow_provider_cdm.client.polling.rate_limit import Budget
+from airflow_provider_cdm.client.polling.model import PolledJob
+from airflow_provider_cdm.client.polling.queue import PollQueue, Priority
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Response, TransportError
 from airflow_provider_cdm.client.submission import Submission
 
@@ -57,11 +57,11 @@ class Story:
     seed: int
     jobs: list[dict[str, Any]]
     crowd: int
-    troubles: list[Trouble] = field(default_factory=list)
+    problems_since: list[Trouble] = field(default_factory=list)
 
 
 seconds = st.floats(0, 3000, allow_nan=False).map(lambda s: round(s, 1))
-troubles = st.builds(
+problems_since = st.builds(
     Trouble,
     what=st.sampled_from(sorted(TROUBLES)),
     begin=seconds,
@@ -100,7 +100,7 @@ stories = st.builds(
     seed=st.integers(0, 1000),
     jobs=st.lists(jobs, min_size=1, max_size=8),
     crowd=st.sampled_from([0, 0, 15, 60]),
-    troubles=st.lists(troubles, max_size=3),
+    problems_since=st.lists(problems_since, max_size=3),
 )
 
 
@@ -109,12 +109,12 @@ def play(story: Story) -> tuple[Play, PlayedCluster]:
     dice = random.Random(story.seed)
 
     def trouble(kind: str, now: float) -> Response | TransportError | None:
-        found = (one(kind, now) for one in story.troubles)
+        found = (one(kind, now) for one in story.problems_since)
         return next((answer for answer in found if answer is not None), None)
 
     cluster = PlayedCluster(quota=story.quota, trouble=trouble)
     cluster.latency = lambda kind, now: 60.0 if trouble(kind, now) == TROUBLES["reset"] else 0.1
-    stage = Play(cluster, Budget(story.limit, dice.random), random=dice.random)
+    stage = Play(cluster, RateLimits(story.limit, dice.random), random=dice.random)
     for number, drawn in enumerate(story.jobs):
         _add_job(stage, f"job_{number}", drawn)
     for number in range(story.crowd):
@@ -216,8 +216,8 @@ def test_every_wait_ends_once_and_rightly(story: Story) -> None:
     stage, cluster = play(story)
     for waiter in stage.waiters:
         event(check(waiter, cluster))
-    assert stage.watch.roster.jobs == {}
-    assert stage.watch.flying == 0
+    assert stage.watch.registry.jobs == {}
+    assert stage.watch.in_flight == 0
     for kind, times in cluster.calls.items():
         assert most_in_a_minute(times) <= story.limit, kind
 
@@ -227,7 +227,7 @@ def test_ends_are_seen_in_time(count: int) -> None:
     """While all is well, the end of a run is seen within little more than the interval."""
     dice = random.Random(count)
     cluster = PlayedCluster(quota=120)
-    stage = Play(cluster, Budget(100, dice.random), random=dice.random)
+    stage = Play(cluster, RateLimits(100, dice.random), random=dice.random)
     for number in range(count):
         run = PlayedRun(1, -60.0, 100 + 3000 * dice.random())
         cluster.add(PlayedJob(f"job_{number}", [run]))
@@ -235,20 +235,20 @@ def test_ends_are_seen_in_time(count: int) -> None:
     stage.run(until=HOUR)
     late = [w.ends[0][0] - cluster.jobs[w.job].runs[0].ended for w in stage.waiters]
     assert max(late) < 40
-    assert sum(cluster.refused.values()) == 0
+    assert sum(cluster.throttled.values()) == 0
 
 
 def test_ten_thousand_waits_for_an_hour() -> None:
     """Ten thousand runs, of which a thousand end: calls within the budget, and ends seen soon."""
     dice = random.Random(7)
     cluster = PlayedCluster(quota=120)
-    stage = Play(cluster, Budget(100, dice.random), random=dice.random)
+    stage = Play(cluster, RateLimits(100, dice.random), random=dice.random)
     for number in range(10_000):
         run = PlayedRun(number + 1, -600 * dice.random(), 10 * HOUR * dice.random())
         cluster.add(PlayedJob(f"job_{number}", [run]))
         stage.wait_for(f"job_{number}", run, at=60 * dice.random())
     stage.run(until=HOUR)
-    assert cluster.refused == {}
+    assert cluster.throttled == {}
     assert all(most_in_a_minute(times) <= 100 for times in cluster.calls.values())
     assert all(isinstance(end, Submission) for each in stage.waiters for _, end in each.ends)
     ended = {each.job: each.ends[0][0] for each in stage.waiters if each.ends}
@@ -266,7 +266,9 @@ def test_two_triggerers_share_a_quota() -> None:
     """Each would use it up, CDM refuses the surplus, and both come to about half of it."""
     dice = random.Random(3)
     cluster = PlayedCluster(quota=120)
-    stage = Play(cluster, Budget(100, dice.random), Budget(100, dice.random), random=dice.random)
+    stage = Play(
+        cluster, RateLimits(100, dice.random), RateLimits(100, dice.random), random=dice.random
+    )
     for number in range(400):
         run = PlayedRun(1, -60.0, 100 * HOUR)
         cluster.add(PlayedJob(f"job_{number}", [run], listed="never"))
@@ -277,29 +279,32 @@ def test_two_triggerers_share_a_quota() -> None:
         _count_looks(watch, looks, number)
     stage.run(until=2 * HOUR)
     looks[:] = [0, 0]
-    begun = len(cluster.calls["status"]), cluster.refused["status"]
+    begun = len(cluster.calls["status"]), cluster.throttled["status"]
     stage.run(until=5 * HOUR)
-    made, refused = len(cluster.calls["status"]) - begun[0], cluster.refused["status"] - begun[1]
+    made, throttled = (
+        len(cluster.calls["status"]) - begun[0],
+        cluster.throttled["status"] - begun[1],
+    )
     assert made > 0.6 * 120 * 180
-    assert refused < made / 50
+    assert throttled < made / 50
     assert 0.6 < looks[0] / looks[1] < 1.6
 
 
 def _count_looks(watch: Any, looks: list[int], number: int) -> None:
-    landed = watch.landed
+    completed = watch.completed
 
     def count(sent: Any, now: float) -> None:
-        looks[number] += sent.errand.answered
-        landed(sent, now)
+        looks[number] += sent.batch.succeeded
+        completed(sent, now)
 
-    watch.landed = count
+    watch.completed = count
 
 
 def test_urgent_looks_go_first_and_starve_nobody() -> None:
     """While a hundred ends a minute wait to be confirmed, runs that no listing shows are seen."""
     dice = random.Random(5)
     cluster = PlayedCluster()
-    stage = Play(cluster, Budget(60, dice.random), random=dice.random)
+    stage = Play(cluster, RateLimits(60, dice.random), random=dice.random)
     for number in range(3000):
         run = PlayedRun(1, -60.0, 1.5 * HOUR * dice.random())
         cluster.add(PlayedJob(f"job_{number}", [run]))
@@ -318,8 +323,8 @@ def test_ends_are_confirmed_before_routine_looks_of_other_clusters() -> None:
     """Twenty watches of a user have looks enough to fill the quota; who ended is seen soon."""
     dice = random.Random(11)
     cluster = PlayedCluster(quota=120)
-    budget = Budget(100, dice.random)
-    stage = Play(cluster, *[budget] * 20, random=dice.random)
+    limits = RateLimits(100, dice.random)
+    stage = Play(cluster, *[limits] * 20, random=dice.random)
     stage.most_steps = 1_000_000
     ends = []
     for number in range(2000):
@@ -337,8 +342,8 @@ def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
     """Where looks have to queue, listings are read for few jobs too, and wait for no turn."""
     dice = random.Random(jobs)
     cluster = PlayedCluster(quota=120)
-    budget = Budget(100, dice.random)
-    stage = Play(cluster, *[budget] * 20, random=dice.random)
+    limits = RateLimits(100, dice.random)
+    stage = Play(cluster, *[limits] * 20, random=dice.random)
     stage.most_steps = 1_000_000
     ends = []
     for number in range(20 * jobs):
@@ -353,13 +358,13 @@ def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
 
 def test_what_comes_up_as_due_longest_may_be_urgent() -> None:
     """A turn of what is due longest, given to a run that is probably over, is an urgent look."""
-    schedule = Schedule[Job]()
+    queue = PollQueue[PolledJob]()
     for number in range(8):
-        job = Job(f"job_{number}")
-        schedule.put(job, Urgency.ROUTINE, number)
-        schedule.put(job, Urgency.CONFIRM, 20 - number)
-    turns = [schedule.pop(100) for _ in range(8)]
-    assert [turn and turn[1] for turn in turns] == [Urgency.CONFIRM] * 8
+        job = PolledJob(f"job_{number}")
+        queue.put(job, Priority.ROUTINE, number)
+        queue.put(job, Priority.CONFIRM, 20 - number)
+    turns = [queue.pop(100) for _ in range(8)]
+    assert [turn and turn[1] for turn in turns] == [Priority.CONFIRM] * 8
 
 
 def test_an_outage_is_forgotten_when_nobody_waits() -> None:
@@ -367,7 +372,7 @@ def test_an_outage_is_forgotten_when_nobody_waits() -> None:
     cluster = PlayedCluster(trouble=lambda _, now: DOWN if now < 1000 else None)
     run = PlayedRun(1, -60.0, 6000.0)
     cluster.add(PlayedJob("job", [run]))
-    stage = Play(cluster, Budget(100, lambda: 0.5))
+    stage = Play(cluster, RateLimits(100, lambda: 0.5))
     first, second = stage.wait_for("job", run), stage.wait_for("job", run, at=5000)
     stage.run(until=7000)
     assert isinstance(first.outcome, errors.CdmUnavailable)

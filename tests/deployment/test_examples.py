@@ -52,7 +52,7 @@ class Example:
         stack = self.stage.deployment.stack
         return {day: stack.returned(PREFIX + self.name, str(day), task) for day in self.days}
 
-    def judge(self, part: Part, facts: Iterable[examples.Fact]) -> None:
+    def verdict_of(self, part: Part, facts: Iterable[examples.Fact]) -> None:
         """Put into the report what came of it."""
         part.equal(f"{self.name}: DAG runs", {"success"}, self.states)
         for fact in facts:
@@ -79,15 +79,15 @@ def test_day_by_day(stage: Stage) -> None:
 
     (day,) = waited.days
     sensors = {sensor: waited.returned(sensor)[day] for sensor in SENSORS}
-    waited.judge(part, examples.start_then_wait(demo, day, sensors))
+    waited.verdict_of(part, examples.start_then_wait(demo, day, sensors))
     orders = sensors["wait_for_orders"]["submission_id"]
     told = [elsewhere.returned(task)[day] for task in ("wait_for_orders", "report")]
-    elsewhere.judge(part, examples.wait_elsewhere(demo, orders, *told))
-    aside.judge(part, examples.side_by_side(demo, aside.returned("move_orders")))
+    elsewhere.verdict_of(part, examples.wait_elsewhere(demo, orders, *told))
+    aside.verdict_of(part, examples.side_by_side(demo, aside.returned("move_orders")))
     applied = [coded.returned(task) for task in ("apply_link", "apply_job")]
     actions = {day: [each[day]["action"] for each in applied] for day in coded.days}
-    coded.judge(part, examples.jobs_as_code(demo, actions))
-    daily.judge(part, examples.daily_migration(demo, daily.returned("move_orders")))
+    coded.verdict_of(part, examples.jobs_as_code(demo, actions))
+    daily.verdict_of(part, examples.daily_migration(demo, daily.returned("move_orders")))
     part.equal("rows in the target", examples.ROWS * 7, len(demo.warehouse.orders()))
     assert not part.wrong
 
@@ -100,7 +100,7 @@ def test_all_at_once(stage: Stage) -> None:
         for table in ("orders", *examples.TABLES):
             demo.warehouse.run(f"DELETE FROM {table}")
         example = Example(stage, name, tuple(demo.days[:1])).start().finish()
-        example.judge(part, examples.list_of_tables(demo))
+        example.verdict_of(part, examples.list_of_tables(demo))
     assert not part.wrong
 
 
@@ -111,5 +111,5 @@ def test_cluster(stage: Stage) -> None:
     demo.warehouse.run("DELETE FROM orders WHERE order_date = ?", str(day))
     switched = Example(stage, "cluster_for_a_while", (day,)).start().finish()
     started = switched.returned("start_cluster")[day]
-    switched.judge(part, examples.cluster_for_a_while(demo, day, started))
+    switched.verdict_of(part, examples.cluster_for_a_while(demo, day, started))
     assert not part.wrong

@@ -67,11 +67,11 @@ def use(dag_id: str, conn_id: str, retries: dict[str, int]) -> DAG:
             """Print what people print when something does not work."""
             hook = CdmHook(conn_id)
             session = hook.get_conn()
-            show(hook, vars(hook), session, session.settings, session.flows)
+            show(hook, vars(hook), session, session.settings, session.api)
             try:
-                token = session.run(session.flows.access.grant())
+                token = session.run(session.api.auth.authorize())
                 show(token, vars(token) if hasattr(token, "__dict__") else "")
-                logging.getLogger("mine").warning("Access: %r", session.flows.access)
+                logging.getLogger("mine").warning("Access: %r", session.api.auth)
             except Exception as error:
                 show(repr(error), error.__dict__)
             return f"{hook.test_connection()} {session.settings!r}"

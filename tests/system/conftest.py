@@ -81,7 +81,7 @@ def _play(config: pytest.Config, folder: Path, wanted: set[str]) -> list[Play]:
             _tell(config, f"Airflow {version('apache-airflow')} is up", began)
             _perform(config, played, began)
             for play in played:
-                play.judge()
+                play.verdict_of()
         finally:
             stack.stop()
             for play in played:

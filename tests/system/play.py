@@ -213,7 +213,7 @@ class Play:
         """The crashes that have happened."""
         return [path.name for path in self.folder.glob("*.struck")]
 
-    def judge(self) -> None:
+    def verdict_of(self) -> None:
         """Compare what came of it with what should have."""
         scenario, self.found = self.scenario, tuple(self.runs)
         if self.found == scenario.or_runs:

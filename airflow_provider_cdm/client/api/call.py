@@ -33,7 +33,7 @@ class Call(Generic[T]):
     :param parse: makes a value of a successful answer.
     :param body: JSON to send; not in the ``repr``, since a link's holds a password.
     :param idempotent: whether it may be repeated without a thought.
-    :param patient: whether to wait when a quota is used up.
+    :param wait_for_quota: whether to wait when a quota is used up.
     :param quota: which quota it draws on, for the calls that waiting makes.
     """
 
@@ -44,7 +44,7 @@ class Call(Generic[T]):
     query: Mapping[str, str] | None = None
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     idempotent: bool = True
-    patient: bool = True
+    wait_for_quota: bool = True
     quota: Quota | None = None
 
     def target(self, project_id: str) -> str:

@@ -9,7 +9,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources, runs
 from airflow_provider_cdm.client.api.call import Call
 from airflow_provider_cdm.client.api.definitions import Kind
-from airflow_provider_cdm.client.auth.base import Access, Grant, authorised
+from airflow_provider_cdm.client.auth.base import Authenticator, Authorization, with_authorization
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.settings import Settings
@@ -19,16 +19,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class CdmFlows:
+class CdmApi:
     """The flows of one user in one project.
 
     :param settings: where to send calls.
-    :param access: authorises them.
+    :param auth: authorises them.
     :param exchanger: performs them.
     """
 
     settings: Settings
-    access: Access
+    auth: Authenticator
     exchanger: Exchanger
 
     def call(self, call: Call[T]) -> Flow[T]:
@@ -36,7 +36,9 @@ class CdmFlows:
 
         :raises CdmError: what the last attempt came to.
         """
-        response = yield from authorised(self.access, lambda grant: self._send(call, grant))
+        response = yield from with_authorization(
+            self.auth, lambda authorization: self._send(call, authorization)
+        )
         return call.parse(response, call)
 
     def find(self, kind: Kind, cluster_id: str, name: str) -> Flow[dict[str, Any] | None]:
@@ -52,7 +54,7 @@ class CdmFlows:
         """Find the run of the job that is active now, whoever started it."""
         seen = yield from self.call(runs.job_status(cluster_id, job_name))
         newest = newest_first(seen)[0] if seen else None
-        if newest is None or newest.ended or newest.verdict is Verdict.ABSENT:
+        if newest is None or newest.ended or newest.verdict is Verdict.NO_RUN:
             return None
         return newest
 
@@ -100,8 +102,8 @@ class CdmFlows:
             return False
         return True
 
-    def _send(self, call: Call[T], grant: Grant) -> Flow[Response]:
-        project_id = self.settings.project_id or grant.project_id
+    def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
+        project_id = self.settings.project_id or authorization.project_id
         if project_id is None:
             raise errors.CdmConfigError(
                 "The project is not known: IAM's token names none. Fill in Project ID."
@@ -116,6 +118,6 @@ class CdmFlows:
             request,
             call.operation,
             idempotent=call.idempotent,
-            patient=call.patient,
-            authorise=grant.authorise,
+            wait_for_quota=call.wait_for_quota,
+            authorize=authorization.apply,
         )

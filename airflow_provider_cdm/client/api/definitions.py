@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_plus
 #: Types of jobs: tables and files, whole databases, scenarios; a listing shows one of them.
 NORMAL_JOB, BATCH_JOB, SCENARIO_JOB = JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 #: Stands for a value that must not be seen.
-WITHHELD = "***"
+MASK = "***"
 #: How much of a value a log line shows, in characters.
 _EXCERPT = 80
 # Judged by the end of an input's name, such as linkConfig.password.
@@ -118,7 +118,7 @@ class Definition:
     def fingerprint(self) -> str:
         """Tells definitions apart, but for values that are secret."""
         inputs = [
-            (block, name, WITHHELD if is_secret(name) else value)
+            (block, name, MASK if is_secret(name) else value)
             for block in self.kind.blocks
             for name, value in inputs_of(self.wire, block).items()
         ]
@@ -157,7 +157,7 @@ class Definition:
             if not _same(wanted, has)
         ]
 
-    def unnamed(self, shown: Mapping[str, Any]) -> list[str]:
+    def unmanaged(self, shown: Mapping[str, Any]) -> list[str]:
         """The inputs that CDM shows with a value, and that are not named here."""
         return [
             name

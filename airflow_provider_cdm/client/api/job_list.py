@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_cdm.client.submission import Verdict, judge, whole
+from airflow_provider_cdm.client.submission import Verdict, read_int, verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ListedJob:
     @property
     def active(self) -> bool:
         """Whether its newest run is under way."""
-        return judge(self.status) is Verdict.ACTIVE
+        return verdict_of(self.status) is Verdict.ACTIVE
 
     @classmethod
     def from_wire(cls, data: Any) -> ListedJob:
@@ -39,7 +39,7 @@ class ListedJob:
         if not isinstance(name, str) or not name:
             raise ValueError("a job has no name")
         status = data.get("status")
-        created = whole(data.get("execute_create_date"))
+        created = read_int(data.get("execute_create_date"))
         return cls(name, status if isinstance(status, str) else "", created, data)
 
 

@@ -25,7 +25,7 @@ def job(value: Any, name: str | None = None) -> Definition:
     :param name: name the job must have; it may then be left out of the draft.
     :raises CdmConfigError: names everything that is wrong with it, at once.
     """
-    return _Check(JOB).definition(value, name)
+    return _DefinitionParser(JOB).definition(value, name)
 
 
 def link(value: Any, name: str | None = None) -> Definition:
@@ -33,7 +33,7 @@ def link(value: Any, name: str | None = None) -> Definition:
 
     :raises CdmConfigError: names everything that is wrong with it, at once.
     """
-    return _Check(LINK).definition(value, name)
+    return _DefinitionParser(LINK).definition(value, name)
 
 
 def read(text: str) -> Any:
@@ -73,7 +73,7 @@ def _typed_text() -> Any:
     return TypedText
 
 
-class _Check:
+class _DefinitionParser:
     """Checks one draft and gathers what is wrong with it."""
 
     def __init__(self, kind: Kind) -> None:

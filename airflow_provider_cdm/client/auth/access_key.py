@@ -9,8 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth.base import Grant, authorised, is_refusal
-from airflow_provider_cdm.client.auth.lockout import Refusals
+from airflow_provider_cdm.client.auth.base import (
+    Authorization,
+    rejects_credentials,
+    with_authorization,
+)
+from airflow_provider_cdm.client.auth.lockout import LockoutGuard
 from airflow_provider_cdm.client.auth.signing import sign
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
@@ -21,16 +25,16 @@ from airflow_provider_cdm.client.text import read_json
 log = logging.getLogger(__name__)
 
 #: Seconds for which a refused key is not used again: the gateway locks it for as long after five.
-REFUSAL_MEMORY = 300.0
+LOCKOUT_SECONDS = 300.0
 #: Seconds of difference to the server's clock from which a refusal is put down to it. The gateway
 #: bears 900, and the answer that tells its time may have been a while on its way.
-SKEW_BORNE = 600.0
+MAX_SKEW = 600.0
 #: Seconds of difference from which it is the server's clock that is wrong.
-SKEW_BELIEVED = 10 * 365 * 86_400.0
+MAX_PLAUSIBLE_SKEW = 10 * 365 * 86_400.0
 
 
 @dataclass(slots=True)
-class _Slot:
+class _KeyState:
     """What was learnt about one key in this process.
 
     :param skew: seconds to add to our clock, so that signatures bear the server's time.
@@ -41,18 +45,18 @@ class _Slot:
     project_ids: dict[str, str] = field(default_factory=dict)
 
 
-_slots: dict[tuple[object, ...], _Slot] = {}
-_refusals = Refusals(REFUSAL_MEMORY, 1, "the gateway does not lock the access key")
+_states: dict[tuple[object, ...], _KeyState] = {}
+_refusals = LockoutGuard(LOCKOUT_SECONDS, 1, "the gateway does not lock the access key")
 
 
 def forget_keys() -> None:
     """Drop all that was learnt in this process; for tests."""
-    _slots.clear()
-    _refusals.noted.clear()
+    _states.clear()
+    _refusals.refusals.clear()
 
 
 @dataclass(frozen=True, slots=True)
-class SignedGrant:
+class Signature:
     """Signs requests.
 
     :param exchanger: tells the time.
@@ -64,7 +68,7 @@ class SignedGrant:
     skew: float
     project_id: str | None = None
 
-    def authorise(self, request: Request) -> Request:
+    def apply(self, request: Request) -> Request:
         """Return the request with its signature."""
         if self.project_id:
             headers = {**request.headers, "X-Project-Id": self.project_id}
@@ -73,7 +77,7 @@ class SignedGrant:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyAccess:
+class AccessKeyAuth:
     """Authorises requests by signing them.
 
     :param settings: their project id, or else their project name, is looked at.
@@ -85,7 +89,7 @@ class KeyAccess:
     keys: KeyCredentials
     exchanger: Exchanger
 
-    def grant(self) -> Flow[Grant]:
+    def authorize(self) -> Flow[Authorization]:
         """Get a grant for the settings' project; for none where they name none.
 
         :raises CdmAuthError: when the key was refused a short while ago.
@@ -96,49 +100,49 @@ class KeyAccess:
             project_id = yield from self._project_id(self.settings.project_name)
         return self._signer(project_id)
 
-    def reject(self, grant: Grant, error: errors.CdmError) -> Flow[bool]:
+    def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
         """Put a refusal down to the clock, once, or remember it."""
         yield from ()
-        if not is_refusal(error) or not isinstance(grant, SignedGrant):
+        if not rejects_credentials(error) or not isinstance(authorization, Signature):
             return False
-        slot = self._slot()
-        if slot.skew != grant.skew:
+        state = self._state()
+        if state.skew != authorization.skew:
             return True
         skew = self.exchanger.server_clock.offset
-        if abs(skew - slot.skew) > SKEW_BORNE and abs(skew) < SKEW_BELIEVED:
+        if abs(skew - state.skew) > MAX_SKEW and abs(skew) < MAX_PLAUSIBLE_SKEW:
             log.warning(
                 "The clock of this machine is %.0f s %s that of %s, which does not bear it in"
                 " signatures. They are made with the server's time now; set this machine's clock.",
                 *(abs(skew), "behind" if skew > 0 else "ahead of", self.settings.cdm_endpoint),
             )
-            slot.skew = skew
+            state.skew = skew
             return True
         if isinstance(error, errors.CdmAuthError):
             _refusals.note(self._identity(), None, error, self.exchanger.clock())
         return False
 
-    def _signer(self, project_id: str | None) -> SignedGrant:
+    def _signer(self, project_id: str | None) -> Signature:
         _refusals.check(self._identity(), None, self.exchanger.clock())
-        return SignedGrant(self.keys, self.exchanger, self._slot().skew, project_id)
+        return Signature(self.keys, self.exchanger, self._state().skew, project_id)
 
-    def _slot(self) -> _Slot:
-        return _slots.setdefault(self._identity(), _Slot())
+    def _state(self) -> _KeyState:
+        return _states.setdefault(self._identity(), _KeyState())
 
     def _identity(self) -> tuple[object, ...]:
         return self.settings.iam_endpoint, self.settings.cdm_endpoint, self.keys
 
     def _project_id(self, name: str) -> Flow[str]:
         """Look a project up by its name, once per process."""
-        known = self._slot().project_ids
+        known = self._state().project_ids
         if name not in known:
             # Itself signed without a project.
             nameless = replace(self, settings=replace(self.settings, project_name=None))
-            known[name] = yield from authorised(
-                nameless, lambda grant: self._find_project(grant, name)
+            known[name] = yield from with_authorization(
+                nameless, lambda authorization: self._find_project(authorization, name)
             )
         return known[name]
 
-    def _find_project(self, grant: Grant, name: str) -> Flow[str]:
+    def _find_project(self, authorization: Authorization, name: str) -> Flow[str]:
         """``GET /v3/projects?name=`` (IAM API, "Querying Project Information")."""
         operation = f"find project {name!r} at {self.settings.iam_endpoint}"
         request = Request(
@@ -147,7 +151,7 @@ class KeyAccess:
             headers={"Content-Type": "application/json"},
         )
         response = yield from self.exchanger.exchange(
-            request, operation, idempotent=True, authorise=grant.authorise
+            request, operation, idempotent=True, authorize=authorization.apply
         )
         return _only_project(response, operation, name)
 

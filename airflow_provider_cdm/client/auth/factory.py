@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from airflow_provider_cdm.client.auth.access_key import KeyAccess, forget_keys
-from airflow_provider_cdm.client.auth.base import Access
-from airflow_provider_cdm.client.auth.token import TokenAccess, forget_tokens
+from airflow_provider_cdm.client.auth.access_key import AccessKeyAuth, forget_keys
+from airflow_provider_cdm.client.auth.base import Authenticator
+from airflow_provider_cdm.client.auth.token import TokenAuth, forget_tokens
 from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 
 
-def access_for(
+def authenticator_for(
     settings: Settings,
     exchanger: Exchanger,
     on_token: Callable[[str], None] | None = None,
     cipher: Cipher | None = None,
-) -> Access:
+) -> Authenticator:
     """Choose the access that fits the settings: a token, signatures, or a token for an agency.
 
     :param on_token: told every new token, so that it can be masked in logs.
@@ -27,12 +27,12 @@ def access_for(
     keys = settings.credentials if isinstance(settings.credentials, KeyCredentials) else None
     if settings.agency is None:
         if keys is not None:
-            return KeyAccess(settings, keys, exchanger)
-        return TokenAccess(settings, exchanger, on_token, cipher)
+            return AccessKeyAuth(settings, keys, exchanger)
+        return TokenAuth(settings, exchanger, on_token, cipher)
     # The project is the delegating account's, so the delegated user asks without one.
     own = replace(settings, agency=None, project_id=None, project_name=None)
-    return TokenAccess(
-        settings, exchanger, on_token, cipher, access_for(own, exchanger, on_token, cipher)
+    return TokenAuth(
+        settings, exchanger, on_token, cipher, authenticator_for(own, exchanger, on_token, cipher)
     )
 
 

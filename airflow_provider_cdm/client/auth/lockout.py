@@ -21,19 +21,19 @@ class _Refusal:
 
 
 @dataclass(slots=True)
-class Refusals:
+class LockoutGuard:
     """What was refused in this process.
 
     :param seconds: how long a refusal is remembered.
-    :param borne: how many refusals of the same credentials are borne within that time, wherever
+    :param max_attempts: how many refusals of the same credentials are borne within that time, wherever
         they were sent.
-    :param danger: what sending them again may lead to, to complete "so that ...".
+    :param consequence: what sending them again may lead to, to complete "so that ...".
     """
 
     seconds: float
-    borne: int
-    danger: str
-    noted: dict[Hashable, tuple[_Refusal, ...]] = field(default_factory=dict)
+    max_attempts: int
+    consequence: str
+    refusals: dict[Hashable, tuple[_Refusal, ...]] = field(default_factory=dict)
 
     def check(self, credentials: Hashable, place: Hashable, now: float) -> None:
         """Let credentials pass that were not refused of late.
@@ -44,15 +44,15 @@ class Refusals:
         :param now: epoch seconds.
         :raises CdmAuthError: with the reason of the earlier refusal.
         """
-        recent = [one for one in self.noted.get(credentials, ()) if now < one.until]
+        recent = [one for one in self.refusals.get(credentials, ()) if now < one.until]
         here = [one for one in recent if one.place == place]
-        if not here and len(recent) < self.borne:
+        if not here and len(recent) < self.max_attempts:
             return
         refusal = (here or recent)[-1]
         minutes = math.ceil((refusal.until - now) / 60)
         raise CdmAuthError(
             f"{refusal.error.message} These credentials were refused a short while ago and are not"
-            f" sent again for {minutes} min in this process, so that {self.danger}.",
+            f" sent again for {minutes} min in this process, so that {self.consequence}.",
             http_status=refusal.error.http_status,
             code=refusal.error.code,
             request_id=refusal.error.request_id,
@@ -63,13 +63,13 @@ class Refusals:
 
         :param now: epoch seconds.
         """
-        earlier = self.noted.get(credentials, ())
-        self.noted[credentials] = (
-            *earlier[-self.borne :],
+        earlier = self.refusals.get(credentials, ())
+        self.refusals[credentials] = (
+            *earlier[-self.max_attempts :],
             _Refusal(place, error, now + self.seconds),
         )
 
     def forget(self, credentials: Hashable, place: Hashable) -> None:
         """Drop what was refused at a place, since the same was accepted there now."""
-        left = tuple(one for one in self.noted.get(credentials, ()) if one.place != place)
-        self.noted[credentials] = left
+        left = tuple(one for one in self.refusals.get(credentials, ()) if one.place != place)
+        self.refusals[credentials] = left

@@ -14,9 +14,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth.base import Access, Grant, authorised, is_refusal
-from airflow_provider_cdm.client.auth.lockout import Refusals
-from airflow_provider_cdm.client.auth.token_cache import CachedToken, Cipher, Lock, cached_token
+from airflow_provider_cdm.client.auth.base import (
+    Authenticator,
+    Authorization,
+    rejects_credentials,
+    with_authorization,
+)
+from airflow_provider_cdm.client.auth.lockout import LockoutGuard
+from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile, token_file
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, Request, Response, offload, pause
@@ -26,11 +31,11 @@ from airflow_provider_cdm.client.text import read_json
 #: Seconds before its end at which a token is renewed, so that no call carries a dying one.
 RENEW_AHEAD = 300.0
 #: Seconds for which a refused password is not sent again (IAM's shortest lock-out period).
-REFUSAL_MEMORY = 900.0
+LOCKOUT_SECONDS = 900.0
 #: How many refusals of the same password are borne within that time, whatever the project.
-REFUSALS_BORNE = 2
+MAX_REFUSALS = 2
 #: Seconds to queue for the token that another process is asking for.
-_OTHERS_PATIENCE = 60.0
+_CACHE_TIMEOUT = 60.0
 _QUEUE_PAUSE = 0.05
 
 
@@ -51,7 +56,7 @@ class Token:
     project_name: str | None = None
     user_name: str | None = None
 
-    def authorise(self, request: Request) -> Request:
+    def apply(self, request: Request) -> Request:
         """Return the request with this token."""
         return replace(
             request,
@@ -61,25 +66,25 @@ class Token:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _TokenState:
     """The place of one token in this process."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = None
 
 
-_slots: dict[tuple[object, ...], _Slot] = {}
-_refusals = Refusals(REFUSAL_MEMORY, REFUSALS_BORNE, "IAM does not lock the account")
+_states: dict[tuple[object, ...], _TokenState] = {}
+_refusals = LockoutGuard(LOCKOUT_SECONDS, MAX_REFUSALS, "IAM does not lock the account")
 
 
 def forget_tokens() -> None:
     """Drop all tokens and refusals of this process; for tests."""
-    _slots.clear()
-    _refusals.noted.clear()
+    _states.clear()
+    _refusals.refusals.clear()
 
 
 @dataclass(frozen=True, slots=True)
-class TokenAccess:
+class TokenAuth:
     """Authorises requests with a token: for the settings' project or, where there is none, for the
     user's account.
 
@@ -95,9 +100,9 @@ class TokenAccess:
     exchanger: Exchanger
     on_token: Callable[[str], None] | None = None
     cipher: Cipher | None = None
-    base: Access | None = None
+    base: Authenticator | None = None
 
-    def grant(self) -> Flow[Grant]:
+    def authorize(self) -> Flow[Authorization]:
         """The same as :meth:`token`."""
         return (yield from self.token())
 
@@ -106,39 +111,39 @@ class TokenAccess:
 
         :raises CdmAuthError: when IAM refuses the credentials, now or a short while ago.
         """
-        slot = self._slot()
+        state = self._state()
         while True:
-            if token := self._usable(slot.token):
+            if token := self._usable(state.token):
                 return token
             if self.base is None:
                 now = self.exchanger.clock()
                 _refusals.check(self._credentials(), self._scope(), now)
             # Never blocks: a flow may run on an event loop, and the holder may need its turn there.
-            if slot.lock.acquire(blocking=False):
+            if state.lock.acquire(blocking=False):
                 try:
-                    return self._usable(slot.token) or (yield from self._renew(slot))
+                    return self._usable(state.token) or (yield from self._renew(state))
                 finally:
-                    slot.lock.release()
+                    state.lock.release()
             yield from pause(_QUEUE_PAUSE)
 
-    def reject(self, grant: Grant, error: errors.CdmError) -> Flow[bool]:
+    def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
         """Drop a token that a service did not accept, unless it was replaced meanwhile.
 
         Tokens die early when permissions or passwords change; a new one may do.
         """
-        if not is_refusal(error) or not isinstance(grant, Token):
+        if not rejects_credentials(error) or not isinstance(authorization, Token):
             return False
-        slot = self._slot()
-        if slot.token is grant:
-            slot.token = None
+        state = self._state()
+        if state.token is authorization:
+            state.token = None
         if cached := self._cached():
-            yield from offload(lambda: cached.drop(grant.value))
+            yield from offload(lambda: cached.drop(authorization.value))
         return True
 
-    def _slot(self) -> _Slot:
+    def _state(self) -> _TokenState:
         key = (*self._credentials(), self.settings.agency if self.base else None, self._scope())
         # setdefault is one atomic step, so two threads cannot end up with two slots.
-        return _slots.setdefault(key, _Slot())
+        return _states.setdefault(key, _TokenState())
 
     def _credentials(self) -> tuple[object, ...]:
         return self.settings.iam_endpoint, self.settings.credentials
@@ -154,57 +159,61 @@ class TokenAccess:
     def _usable(self, token: Token | None) -> Token | None:
         return token if token is not None and self.exchanger.clock() < token.renew_at else None
 
-    def _renew(self, slot: _Slot) -> Flow[Token]:
+    def _renew(self, state: _TokenState) -> Flow[Token]:
         cached = self._cached()
         try:
-            token = yield from (self._from_others(cached) if cached else self._ask())
+            token = yield from (self._from_cache(cached) if cached else self._request_token())
         except errors.CdmError as failure:
             # The call that the token was for was not sent, so it surely had no effect.
             failure.effect_unknown = False
-            old = slot.token
+            old = state.token
             if failure.retryable and old is not None and self.exchanger.clock() < old.expires_at:
                 # Tokens are renewed early; while IAM is away the old one serves on.
                 return old
             raise
-        slot.token = token
+        state.token = token
         if self.on_token is not None:
             self.on_token(token.value)
         return token
 
-    def _from_others(self, cached: CachedToken) -> Flow[Token]:
+    def _from_cache(self, cached: TokenFile) -> Flow[Token]:
         """Take the token that another process has left, or ask IAM and leave it for the others."""
-        give_up_at = self.exchanger.clock() + _OTHERS_PATIENCE
+        give_up_at = self.exchanger.clock() + _CACHE_TIMEOUT
         lock: Lock | None = None
         try:
             while lock is None and self.exchanger.clock() < give_up_at:
                 lock = yield from offload(cached.lock)
                 if lock is not None and not lock.held:
-                    return (yield from self._ask())
+                    return (yield from self._request_token())
                 left = yield from offload(cached.load)
-                if token := self._usable(_revive(left)):
+                if token := self._usable(_from_cached(left)):
                     return token
                 if lock is None:
                     yield from pause(_QUEUE_PAUSE)
-            token = yield from self._ask()
+            token = yield from self._request_token()
             yield from offload(lambda: cached.save(asdict(token)))
             return token
         finally:
             if lock is not None:
                 lock.release()
 
-    def _cached(self) -> CachedToken | None:
+    def _cached(self) -> TokenFile | None:
         settings = self.settings
         if settings.token_cache is None or self.cipher is None:
             return None
         identity = (settings.iam_endpoint, repr(settings.credentials), repr(settings.agency))
         secret = json.dumps(asdict(settings.credentials))
-        return cached_token(
+        return token_file(
             settings.token_cache, self.cipher, json.dumps([*identity, *self._scope()]), secret
         )
 
-    def _ask(self) -> Flow[Token]:
+    def _request_token(self) -> Flow[Token]:
         if self.base is not None:
-            return (yield from authorised(self.base, lambda grant: self._send(grant.authorise)))
+            return (
+                yield from with_authorization(
+                    self.base, lambda authorization: self._send(authorization.apply)
+                )
+            )
         try:
             token = yield from self._send(lambda request: request)
         except errors.CdmAuthError as failure:
@@ -215,7 +224,7 @@ class TokenAccess:
         _refusals.forget(self._credentials(), self._scope())
         return token
 
-    def _send(self, authorise: Callable[[Request], Request]) -> Flow[Token]:
+    def _send(self, authorize: Callable[[Request], Request]) -> Flow[Token]:
         settings = self.settings
         agency = f" for agency {settings.agency.name!r}" if settings.agency and self.base else ""
         operation = f"get a token{agency} from {settings.iam_endpoint}"
@@ -225,15 +234,15 @@ class TokenAccess:
             # Any value of nocatalog keeps the service catalogue, some 10 KB, out of the answer.
             url=f"{settings.iam_endpoint}/v3/auth/tokens?nocatalog=true",
             headers={"Content-Type": "application/json;charset=utf8"},
-            body=json.dumps({"auth": self._wish()}).encode(),
+            body=json.dumps({"auth": self._request_body()}).encode(),
             secrets=() if self.base or not password else (password,),
         )
         response = yield from self.exchanger.exchange(
-            request, operation, idempotent=True, authorise=authorise
+            request, operation, idempotent=True, authorize=authorize
         )
         return _read_token(response, operation, self.exchanger.clock())
 
-    def _wish(self) -> dict[str, Any]:
+    def _request_body(self) -> dict[str, Any]:
         """What to ask IAM for: "Obtaining a User Token Through Password", "... an Agency Token"."""
         settings, credentials, agency = (
             self.settings,
@@ -285,7 +294,7 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
     )
 
 
-def _revive(kept: Mapping[str, Any] | None) -> Token | None:
+def _from_cached(kept: Mapping[str, Any] | None) -> Token | None:
     try:
         return Token(**kept) if kept else None
     except TypeError:  # left by another version of this package

@@ -57,7 +57,7 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedToken:
+class TokenFile:
     """The place of one token on disk.
 
     :param path: file of the token.
@@ -132,7 +132,7 @@ class CachedToken:
         )
 
 
-def cached_token(folder: str, cipher: Cipher, identity: str, secret: str) -> CachedToken:
+def token_file(folder: str, cipher: Cipher, identity: str, secret: str) -> TokenFile:
     """Return the place of a token on disk; touches nothing yet.
 
     :param identity: whose token for what; only its digest shows, in the name of the file.
@@ -140,7 +140,7 @@ def cached_token(folder: str, cipher: Cipher, identity: str, secret: str) -> Cac
     """
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-    return CachedToken(Path(folder).expanduser() / f"{name}.token", fingerprint, cipher)
+    return TokenFile(Path(folder).expanduser() / f"{name}.token", fingerprint, cipher)
 
 
 def _private(path: str, flags: int) -> int:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
-from airflow_provider_cdm.client.text import hide, legible, read_json
+from airflow_provider_cdm.client.text import read_json, redact, sanitize
 
 _EXCERPT = 300
 _ID_LIMIT = 100
@@ -85,7 +85,7 @@ def from_transport(
     """
     came_back = "no complete answer arrived" if error.sent else "the server could not be reached"
     parts = urlsplit(request.url)
-    reason = hide(error.reason, request.secrets)
+    reason = redact(error.reason, request.secrets)
     return errors.CdmUnavailable(
         f"Could not {operation}: {came_back} from {parts.scheme}://{parts.netloc} ({reason}). "
         + _HINTS[errors.CdmUnavailable],
@@ -104,19 +104,19 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     """
     if 200 <= response.status < 300:
         return None
-    said = decipher(response.body)
-    text = hide(_redirect(response) or said.text, response.secrets)
-    code = said.code if said.code == hide(said.code or "", response.secrets) else None
+    body = parse_error_body(response.body)
+    text = redact(_redirect(response) or body.text, response.secrets)
+    code = body.code if body.code == redact(body.code or "", response.secrets) else None
     # CDM answers 500 to a check that failed, and that is no failure on its side.
-    cls = errors.CdmRefused if said.checked else _class_of(response.status, code, said.text)
-    request_id = _request_id(response, said.request_id)
+    cls = errors.CdmRefused if body.checked else _class_of(response.status, code, body.text)
+    request_id = _request_id(response, body.request_id)
     came_back = ", ".join(
         part
         for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
         if part
     )
     hint = _HINTS.get(cls, "The request has to be changed; repeating it will not help.")
-    if said.checked:
+    if body.checked:
         hint = _CHECKED_HINT
     return cls(
         f"Could not {operation}: {text or 'no reason given'} ({came_back}). {hint}",
@@ -133,8 +133,8 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
     """Make the error for an answer that arrived but cannot be what the API documents."""
     request_id = _request_id(response)
     came_back = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
-    problem = hide(problem, response.secrets)
-    begins = hide(excerpt(response.body), response.secrets)
+    problem = redact(problem, response.secrets)
+    begins = redact(excerpt(response.body), response.secrets)
     return errors.CdmBadResponse(
         f"Could not {operation}: {problem} ({came_back}; the body begins {begins!r})."
         f" {_HINTS[errors.CdmBadResponse]}",
@@ -146,7 +146,7 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
 
 def refused(response: Response, operation: str, reasons: list[str]) -> errors.CdmRefused:
     """Make the error for an answer of success that tells of errors all the same."""
-    text = hide("; ".join(reasons), response.secrets)
+    text = redact("; ".join(reasons), response.secrets)
     return errors.CdmRefused(
         f"Could not {operation}: {text} (HTTP {response.status}).",
         http_status=response.status,
@@ -156,12 +156,12 @@ def refused(response: Response, operation: str, reasons: list[str]) -> errors.Cd
 
 def excerpt(body: bytes) -> str:
     """The beginning of a body on one line, for people."""
-    return legible(
+    return sanitize(
         " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split()), limit=_EXCERPT
     )
 
 
-class Said(NamedTuple):
+class ErrorBody(NamedTuple):
     """What an error body says.
 
     :param code: in its usual spelling; ``None`` if there is none.
@@ -176,14 +176,14 @@ class Said(NamedTuple):
     checked: bool = False
 
 
-def decipher(body: bytes) -> Said:
+def parse_error_body(body: bytes) -> ErrorBody:
     """Read any of the documented error bodies, and as much as possible of any other."""
     try:
         data = read_json(body)
     except ValueError:
         data = None
     if not isinstance(data, Mapping):
-        return Said(None, excerpt(body))
+        return ErrorBody(None, excerpt(body))
     nested = data.get("error")
     if isinstance(nested, Mapping):
         data = nested
@@ -193,7 +193,7 @@ def decipher(body: bytes) -> Said:
         data, "externalMessage", "ternalMessage", "error_msg", "errorMsg", "message", "title"
     )
     complaints = validation_messages(data.get("validation-result"))
-    return Said(
+    return ErrorBody(
         code=code,
         text=(text or "; ".join(complaints))[: 4 * _EXCERPT],
         request_id=(_first(data, "request_id") or "")[:_ID_LIMIT] or None,
@@ -271,7 +271,7 @@ def _retryable(cls: type[errors.CdmError], status: int) -> bool:
 
 def _redirect(response: Response) -> str | None:
     if 300 <= response.status < 400:
-        target = legible(response.headers.get("location", "an unnamed place"), _EXCERPT)
+        target = sanitize(response.headers.get("location", "an unnamed place"), _EXCERPT)
         target = target.split("?")[0]
         return f"the server redirects to {target}, and redirects are not followed"
     return None
@@ -292,7 +292,7 @@ def _retry_after(response: Response, now: float) -> float | None:
         return None
 
 
-def _request_id(response: Response, said: str | None = None) -> str | None:
+def _request_id(response: Response, body: str | None = None) -> str | None:
     headers = response.headers
-    found = headers.get("x-request-id") or headers.get("x-iam-trace-id") or said
-    return legible(hide(found, response.secrets), _ID_LIMIT) if found else None
+    found = headers.get("x-request-id") or headers.get("x-iam-trace-id") or body
+    return sanitize(redact(found, response.secrets), _ID_LIMIT) if found else None

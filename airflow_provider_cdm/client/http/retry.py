@@ -103,21 +103,21 @@ class Exchanger:
         operation: str,
         *,
         idempotent: bool,
-        patient: bool = True,
-        authorise: Callable[[Request], Request] = lambda request: request,
+        wait_for_quota: bool = True,
+        authorize: Callable[[Request], Request] = lambda request: request,
     ) -> Flow[Response]:
         """Get a successful answer.
 
         :param operation: what is tried, to complete the sentence "Could not ...".
         :param idempotent: whether the request may be repeated without a thought.
-        :param patient: whether to wait when a quota is used up.
-        :param authorise: adds credentials, each time that the request goes out.
+        :param wait_for_quota: whether to wait when a quota is used up.
+        :param authorize: adds credentials, each time that the request goes out.
         :raises CdmError: what the last attempt came to.
         """
         attempt = 0
         while True:
             attempt += 1
-            sent = authorise(request)
+            sent = authorize(request)
             try:
                 response = yield from ask(sent)
             except TransportError as failure:
@@ -132,7 +132,7 @@ class Exchanger:
             delay = self.policy.pause(
                 error, attempt=attempt, idempotent=idempotent, random=self.random
             )
-            if delay is None or (isinstance(error, errors.CdmThrottled) and not patient):
+            if delay is None or (isinstance(error, errors.CdmThrottled) and not wait_for_quota):
                 raise error
             log.info("%s Trying again in %.1f s.", error, delay)
             yield from pause(delay)

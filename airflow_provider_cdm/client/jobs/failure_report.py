@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB, inputs_of
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.whole_database.tables import complaints
+from airflow_provider_cdm.client.whole_database.tables import failure_lines
 
 #: Lines of CDM's details that are shown; the rest of a stack trace helps few.
 _DETAIL_LINES = 15
@@ -24,25 +24,25 @@ _PLACE_LIMIT = 120
 
 
 def ensure_succeeded(
-    run: Submission, route: Mapping[str, Any] | None = None, address: str | None = None
+    run: Submission, definition: Mapping[str, Any] | None = None, address: str | None = None
 ) -> Submission:
     """Return an ended run that ended well.
 
-    :param route: definition of its job, if it is at hand.
+    :param definition: definition of its job, if it is at hand.
     :param address: where a person can look at the run.
     :raises CdmSubmissionFailed: for any other run, with all that helps to understand it.
     """
     if run.verdict is Verdict.SUCCESS:
         return run
-    raise errors.CdmSubmissionFailed(_notice(run, route, address), run)
+    raise errors.CdmSubmissionFailed(_report(run, definition, address), run)
 
 
-def _notice(run: Submission, route: Mapping[str, Any] | None, address: str | None) -> str:
+def _report(run: Submission, definition: Mapping[str, Any] | None, address: str | None) -> str:
     lines = [f"{RunRef.of(run)} ended {run.status}: {run.error_summary or 'CDM gives no reason.'}"]
-    if route is not None:
-        lines += [f"  from: {_side(route, 'from')}", f"  to: {_side(route, 'to')}"]
+    if definition is not None:
+        lines += [f"  from: {_side(definition, 'from')}", f"  to: {_side(definition, 'to')}"]
     lines += [f"  when: {_times(run)}", f"  rows: {_rows(run)}"]
-    lines += complaints(run)
+    lines += failure_lines(run)
     if address:
         lines.append(f"  look at it: {address}")
     details = (run.error_details or "").strip().splitlines()
@@ -53,23 +53,23 @@ def _notice(run: Submission, route: Mapping[str, Any] | None, address: str | Non
     return "\n".join(lines)
 
 
-def route_of(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
+def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]:
     """Read the definition of a run's job; ``None`` when that is not possible now."""
     try:
-        return (yield from flows.find(JOB, run.cluster_id, run.job_name))
+        return (yield from api.find(JOB, run.cluster_id, run.job_name))
     except errors.CdmError:
         return None
 
 
-def _side(route: Mapping[str, Any], side: str) -> str:
+def _side(definition: Mapping[str, Any], side: str) -> str:
     """One end of a job: its link, and the place behind it as far as the usual inputs tell."""
-    inputs = inputs_of(route, f"{side}-config-values")
+    inputs = inputs_of(definition, f"{side}-config-values")
     places = (
         f"{name.rpartition('.')[2]} {value[:_PLACE_LIMIT]!r}"
         for name, value in inputs.items()
         if value and name.rpartition(".")[2] in _PLACES
     )
-    link = f"link {str(route.get(f'{side}-link-name'))!r} ({route.get(f'{side}-connector-name')})"
+    link = f"link {str(definition.get(f'{side}-link-name'))!r} ({definition.get(f'{side}-connector-name')})"
     return ", ".join((link, *places))
 
 

@@ -12,28 +12,28 @@ from typing import Any, TypeAlias
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
 
 log = logging.getLogger(__name__)
 
 #: Something to be done with what a look saw, such as looking at what belongs to the run as well.
-Beside: TypeAlias = Callable[[CdmFlows, Submission], Flow[None]]
+SideTask: TypeAlias = Callable[[CdmApi, Submission], Flow[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class GracePeriods:
     """How long a wait bears what is not an answer, in seconds.
 
     :param outage: CDM cannot be asked: no answer, errors of its own, throttling, nonsense.
-    :param doubt: the run's status is ``UNKNOWN`` or not documented.
-    :param absence: a run that was started does not show up.
+    :param unknown_status: the run's status is ``UNKNOWN`` or not documented.
+    :param no_run: a run that was started does not show up.
     """
 
     outage: float = 600.0
-    doubt: float = 600.0
-    absence: float = 120.0
+    unknown_status: float = 600.0
+    no_run: float = 120.0
 
 
 @dataclass(slots=True)
@@ -43,102 +43,102 @@ class Follower:
     :param run: the run to follow; no other run ever decides.
     :param created_from: while the run is not known: it is the job's first run created at or after
         this instant, epoch milliseconds.
-    :param patience: how long to bear what is not an answer.
+    :param grace: how long to bear what is not an answer.
     :param last: the run as last seen.
-    :param troubles: since when, in epoch seconds, each thing that is not an answer has lasted.
+    :param problems_since: since when, in epoch seconds, each thing that is not an answer has lasted.
     """
 
     run: RunRef
     created_from: int = 0
-    patience: Patience = field(default_factory=Patience)
+    grace: GracePeriods = field(default_factory=GracePeriods)
     last: Submission | None = None
-    troubles: dict[str, float] = field(default_factory=dict)
+    problems_since: dict[str, float] = field(default_factory=dict)
 
     def follow(
         self,
-        flows: CdmFlows,
+        api: CdmApi,
         *,
         poll_interval: float,
         deadline: float | None = None,
-        on_look: Callable[[Submission | None], None] | None = None,
-        beside: Beside | None = None,
+        on_status: Callable[[Submission | None], None] | None = None,
+        side_task: SideTask | None = None,
     ) -> Flow[Submission]:
         """Wait until a run has ended, well or badly.
 
         :param poll_interval: seconds between two looks, spread by a tenth.
         :param deadline: epoch seconds at which to give up; ``None`` to wait for as long as it runs.
-        :param on_look: told what each look saw; ``None`` for nothing usable.
-        :param beside: performed after each look that saw the run.
+        :param on_status: told what each look saw; ``None`` for nothing usable.
+        :param side_task: performed after each look that saw the run.
         :returns: the ended run; whether it ended well is for the caller to say.
         :raises CdmWaitTimeout: at the deadline.
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
         """
         while True:
-            seen = yield from self.look(flows)
-            if on_look is not None:
-                on_look(seen)
-            if beside is not None and seen is not None:
-                yield from beside(flows, seen)
+            seen = yield from self.poll(api)
+            if on_status is not None:
+                on_status(seen)
+            if side_task is not None and seen is not None:
+                yield from side_task(api, seen)
             if seen is not None and seen.ended:
                 return seen
-            wait = poll_interval * (0.9 + 0.2 * flows.exchanger.random())
+            wait = poll_interval * (0.9 + 0.2 * api.exchanger.random())
             if deadline is not None:
-                left = deadline - flows.exchanger.clock()
+                left = deadline - api.exchanger.clock()
                 if left <= 0:
                     raise self.timed_out()
                 wait = min(wait, left)
             yield from pause(max(wait, 0.01))
 
-    def look(self, flows: CdmFlows) -> Flow[Submission | None]:
+    def poll(self, api: CdmApi) -> Flow[Submission | None]:
         """Ask once; find the run first if it is not known.
 
         :returns: the run, active or ended; ``None`` while it cannot be seen.
         :raises CdmSubmissionFailed: when it cannot be followed to a known end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
         """
-        clock = flows.exchanger.clock
+        clock = api.exchanger.clock
         try:
-            if not self.run.known and not (yield from self._discover(flows)):
+            if not self.run.known and not (yield from self._discover(api)):
                 return None
-            found, shown = yield from self._find(flows)
+            found, shown = yield from self._find(api)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-            self._bear_outage(error, clock())
+            self._tolerate_outage(error, clock())
             return None
         except errors.CdmNotFound as error:
             if not self.run.known:
                 raise
-            raise self._job_gone(error) from error
-        self.troubles.pop("outage", None)
+            raise self._job_deleted(error) from error
+        self.problems_since.pop("outage", None)
         if found is None:
-            self._bear("absence", shown, self.patience.absence, clock())
+            self._tolerate("absence", shown, self.grace.no_run, clock())
             return None
-        self._recognise(found)
-        if found.verdict is Verdict.DOUBTFUL:
-            self._bear("doubt", f"status {found.status}", self.patience.doubt, clock())
+        self._remember(found)
+        if found.verdict is Verdict.UNKNOWN:
+            self._tolerate("doubt", f"status {found.status}", self.grace.unknown_status, clock())
         else:
-            self.troubles.clear()
+            self.problems_since.clear()
         return found
 
-    def memory(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, Any]:
         """What another process needs to go on looking, as plain JSON."""
         return {
             "submission_id": self.run.submission_id,
             "creation_date": self.run.creation_date,
-            "troubles": dict(self.troubles),
+            "troubles": dict(self.problems_since),
         }
 
-    def recall(self, memory: Mapping[str, Any] | None) -> None:
+    def restore(self, dump: Mapping[str, Any] | None) -> None:
         """Go on where another process left off.
 
-        :param memory: what :meth:`memory` returned there.
+        :param dump: what :meth:`dump` returned there.
         """
-        if memory:
-            self.troubles = dict(memory["troubles"])
+        if dump:
+            self.problems_since = dict(dump["troubles"])
             self.run = replace(
                 self.run,
-                submission_id=memory["submission_id"],
-                creation_date=memory["creation_date"],
+                submission_id=dump["submission_id"],
+                creation_date=dump["creation_date"],
             )
 
     def timed_out(self, limit: str = "wait_timeout") -> errors.CdmWaitTimeout:
@@ -158,7 +158,7 @@ class Follower:
             self.last,
         )
 
-    def out_of_sight(self, error: errors.CdmError, lasted: float) -> errors.CdmUnavailable:
+    def unreachable(self, error: errors.CdmError, lasted: float) -> errors.CdmUnavailable:
         """The error for a wait during which CDM could not be asked for too long.
 
         :param error: what the last attempt failed with.
@@ -172,28 +172,28 @@ class Follower:
             request_id=error.request_id,
         )
 
-    def _discover(self, flows: CdmFlows) -> Flow[bool]:
-        first = yield from flows.first_run_since(
+    def _discover(self, api: CdmApi) -> Flow[bool]:
+        first = yield from api.first_run_since(
             self.run.cluster_id, self.run.job_name, self.created_from
         )
-        self.troubles.pop("outage", None)
+        self.problems_since.pop("outage", None)
         if first is not None:
             self.run = RunRef.of(first)
             log.info("Found %s, created at %s ms", self.run, first.creation_date)
         return first is not None
 
-    def _find(self, flows: CdmFlows) -> Flow[tuple[Submission | None, str]]:
+    def _find(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
         run = self.run
-        shown = yield from flows.call(runs.job_status(run.cluster_id, run.job_name))
+        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
         # A job without any run is shown as NEVER_EXECUTED, dated now: that is not a later run.
-        latest = [seen for seen in shown if seen.verdict is not Verdict.ABSENT]
+        latest = [seen for seen in shown if seen.verdict is not Verdict.NO_RUN]
         for seen in newest_first(latest):
             if run.is_run(seen):
                 return seen, ""
         newer = [seen for seen in latest if run.is_before(seen)]
         if not newer:
             return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
-        history = yield from flows.call(runs.submissions(run.cluster_id, run.job_name))
+        history = yield from api.call(runs.submissions(run.cluster_id, run.job_name))
         for seen in history.submissions:
             if run.is_run(seen):
                 return seen, ""
@@ -204,7 +204,7 @@ class Follower:
             self._as_submission(),
         )
 
-    def _recognise(self, found: Submission) -> None:
+    def _remember(self, found: Submission) -> None:
         self.last = found
         if self.run.submission_id is None or self.run.creation_date is None:
             self.run = replace(
@@ -213,18 +213,18 @@ class Follower:
                 creation_date=found.creation_date,
             )
 
-    def _bear_outage(self, error: errors.CdmError, now: float) -> None:
-        lasted = now - self.troubles.setdefault("outage", now)
-        if lasted < self.patience.outage:
+    def _tolerate_outage(self, error: errors.CdmError, now: float) -> None:
+        lasted = now - self.problems_since.setdefault("outage", now)
+        if lasted < self.grace.outage:
             log.warning("Cannot see %s at the moment: %s", self.run, error)
             return
-        raise self.out_of_sight(error, lasted) from error
+        raise self.unreachable(error, lasted) from error
 
-    def _bear(self, trouble: str, shown: str, patience: float, now: float) -> None:
-        if trouble not in self.troubles:
-            log.warning("CDM shows %s for %s; waiting up to %.0f s.", shown, self.run, patience)
-        lasted = now - self.troubles.setdefault(trouble, now)
-        if lasted >= patience:
+    def _tolerate(self, trouble: str, shown: str, grace: float, now: float) -> None:
+        if trouble not in self.problems_since:
+            log.warning("CDM shows %s for %s; waiting up to %.0f s.", shown, self.run, grace)
+        lasted = now - self.problems_since.setdefault(trouble, now)
+        if lasted >= grace:
             raise errors.CdmOutcomeUnknown(
                 f"CDM has shown {shown} for {self.run} for {lasted:.0f} s, so how it ended cannot"
                 " be learnt. Check the job in the CDM console, and the target, before you run it"
@@ -232,7 +232,7 @@ class Follower:
                 self._as_submission(),
             )
 
-    def _job_gone(self, error: errors.CdmNotFound) -> errors.CdmError:
+    def _job_deleted(self, error: errors.CdmNotFound) -> errors.CdmError:
         if not error.reported_by_cdm:
             return error
         return errors.CdmOutcomeUnknown(

@@ -82,20 +82,20 @@ class ProgressLog:
             self._log.info("%s", describe(seen, now, self._moved_at, self._speed(seen, since)))
             self._line, self._line_at, self._rows = line, now, _rows(seen)
 
-    def memory(self) -> dict[str, Any] | None:
+    def dump(self) -> dict[str, Any] | None:
         """What another process needs to go on, as plain JSON."""
         if self._line is None:
             return None
         return {"state": [*self._line], "moved_at": self._moved_at, "warned_at": self._warned_at}
 
-    def recall(self, memory: dict[str, Any] | None) -> None:
+    def restore(self, dump: dict[str, Any] | None) -> None:
         """Go on where another process left off.
 
-        :param memory: what :meth:`memory` returned there.
+        :param dump: what :meth:`dump` returned there.
         """
-        if memory:
-            self._line = tuple(memory["state"])
-            self._moved_at, self._warned_at = memory["moved_at"], memory["warned_at"]
+        if dump:
+            self._line = tuple(dump["state"])
+            self._moved_at, self._warned_at = dump["moved_at"], dump["warned_at"]
 
     def _check(self, seen: Submission, now: float) -> None:
         after, still = self._stall.after, now - self._moved_at

@@ -19,14 +19,14 @@ from typing import Any, cast
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.runs import History
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.start_record import (
-    Order,
-    Record,
-    Started,
     StartPolicy,
+    StartRecord,
+    StartRequest,
+    StartResult,
     key_of,
 )
 from airflow_provider_cdm.client.sansio import (
@@ -45,8 +45,8 @@ _ROWS = 10
 
 
 def start_once(
-    flows: CdmFlows, order: Order, payload: Mapping[str, Any] | None, policy: StartPolicy
-) -> Flow[Started]:
+    api: CdmApi, request: StartRequest, payload: Mapping[str, Any] | None, policy: StartPolicy
+) -> Flow[StartResult]:
     """Start a job unless it is started already, and say which run is ours.
 
     :param payload: what the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or an
@@ -58,41 +58,41 @@ def start_once(
     :raises CdmOutcomeUnknown: when the run of an earlier attempt has vanished.
     :raises CdmError: when CDM refused; then nothing was started.
     """
-    record = Record.from_payload(payload) if payload else None
-    if record is not None and record.fingerprint != order.fingerprint:
+    record = StartRecord.from_payload(payload) if payload else None
+    if record is not None and record.fingerprint != request.fingerprint:
         log.warning(
             "The journal of this task tells of a start with other arguments; that run is not"
             " followed, and goes on if it is active."
         )
         record = None
-    starter = _Starter(flows, order, policy)
+    starter = _Starter(api, request, policy)
     floor = None
     if record is not None:
         record, ours = yield from starter.resume(record)
         if ours is not None:
-            return Started(ours, earlier=True)
+            return StartResult(ours, earlier=True)
         floor = record.run or record.baseline
-    return Started((yield from starter.start(floor)))
+    return StartResult((yield from starter.start(floor)))
 
 
 @dataclass(slots=True)
 class _Starter:
     """One order on its way."""
 
-    flows: CdmFlows
-    order: Order
+    api: CdmApi
+    request: StartRequest
     policy: StartPolicy
     ahead: float = -math.inf
 
-    def resume(self, record: Record) -> Flow[tuple[Record, Submission | None]]:
+    def resume(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
         """Take up where an earlier attempt left off; no submission when a new start is due."""
-        retry = record.generation == self.order.generation
+        retry = record.generation == self.request.generation
         if retry and (ended := record.ended_run()) is not None:
             log.info("The run of an earlier attempt ended well, so nothing is started again.")
             return record, ended
         if record.open:
             log.info("An earlier attempt may have started the job; looking for its run.")
-            settings = self.flows.settings
+            settings = self.api.settings
             given_up_at = record.sent_at + settings.connect_timeout + settings.read_timeout
             settled_at = given_up_at + self.policy.settle + self.policy.grace
             found = yield from self._reconcile(record, settled_at, retry=retry)
@@ -123,13 +123,15 @@ class _Starter:
                 run = yield from self._after_failure(record, error)
         return (yield from self._started(record, run))
 
-    def _send(self, record: Record) -> Flow[Submission]:
+    def _send(self, record: StartRecord) -> Flow[Submission]:
         """Send the start, and write the intent down right before each time that it goes out.
 
         A new token, a quota or a refused connection may take minutes of waiting in between.
         """
-        start = runs.start_job(self.order.cluster_id, self.order.job_name, self.order.variables)
-        flow = self.flows.call(start)
+        start = runs.start_job(
+            self.request.cluster_id, self.request.job_name, self.request.variables
+        )
+        flow = self.api.call(start)
         try:
             step = next(flow)
             while True:
@@ -146,32 +148,36 @@ class _Starter:
         finally:
             flow.close()
 
-    def _intent(self, floor: Mapping[str, Any] | None) -> Flow[tuple[Record, Submission | None]]:
+    def _intent(
+        self, floor: Mapping[str, Any] | None
+    ) -> Flow[tuple[StartRecord, Submission | None]]:
         """Read the baseline, and see whether a run is in the way.
 
         Costs one history call. When that quota (120 a minute) is used up, as in a burst of starts
         (1,200 a minute), the start goes on without: then creation dates tell our run from others.
         """
-        call = runs.submissions(self.order.cluster_id, self.order.job_name)
+        call = runs.submissions(self.request.cluster_id, self.request.job_name)
         baseline, known, active = floor, True, None
         try:
-            history = yield from self.flows.call(replace(call, patient=False))
+            history = yield from self.api.call(replace(call, wait_for_quota=False))
         except errors.CdmThrottled:
             known = False
         else:
             shown = [run for run in history.submissions if RunRef.of(run).known]
             baseline = key_of(shown[0]) if shown else floor
             active = shown[0] if shown and shown[0].verdict is Verdict.ACTIVE else None
-        record = Record(
-            self.order.fingerprint,
-            self.order.generation,
+        record = StartRecord(
+            self.request.fingerprint,
+            self.request.generation,
             baseline=baseline,
             baseline_known=known,
             intent_at=self._by_server_clock(self._now()),
         )
         return record, active
 
-    def _after_failure(self, record: Record, error: errors.CdmError) -> Flow[Submission | None]:
+    def _after_failure(
+        self, record: StartRecord, error: errors.CdmError
+    ) -> Flow[Submission | None]:
         """Say what a failed start has come to: our run, or ``None`` to send it again."""
         if not error.effect_unknown:
             if record.sends == 1:
@@ -188,7 +194,7 @@ class _Starter:
         return found
 
     def _refused_as_running(
-        self, record: Record, refusal: errors.CdmAlreadyRunning
+        self, record: StartRecord, refusal: errors.CdmAlreadyRunning
     ) -> Flow[Submission]:
         if record.sends > 1:
             # What is in the way may be the late effect of a start that was given up.
@@ -197,27 +203,30 @@ class _Starter:
                 return (yield from self._started(record, found))
         # Before the next call, which may fail: what is in the way must not be taken for ours later.
         yield from self._nothing_under_way(record)
-        active = yield from self.flows.active_run(self.order.cluster_id, self.order.job_name)
+        active = yield from self.api.active_run(self.request.cluster_id, self.request.job_name)
         if active is None:
             raise refusal
         return (yield from self._in_the_way(record, active, refusal))
 
     def _in_the_way(
-        self, record: Record, active: Submission, refusal: errors.CdmAlreadyRunning | None = None
+        self,
+        record: StartRecord,
+        active: Submission,
+        refusal: errors.CdmAlreadyRunning | None = None,
     ) -> Flow[Submission]:
-        if self.order.if_running == "attach":
+        if self.request.if_running == "attach":
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
             yield from save(record.with_run(active).to_payload())
             return active
         error = refusal or errors.CdmAlreadyRunning(
-            f"Could not start job {self.order.job_name!r} in cluster {self.order.cluster_id}:"
+            f"Could not start job {self.request.job_name!r} in cluster {self.request.cluster_id}:"
             f" {RunRef.of(active)} is {active.status}, and CDM runs a job only once at a time. Wait"
             " until that run has ended, or set if_running to 'wait' or 'attach'."
         )
         error.submission = active
         raise error
 
-    def _started(self, record: Record, run: Submission) -> Flow[Submission]:
+    def _started(self, record: StartRecord, run: Submission) -> Flow[Submission]:
         if not RunRef.of(run).known:
             # Some documented answers show neither number nor date; the history does.
             found = yield from self._reconcile(record, self._now() + self.policy.settle)
@@ -229,14 +238,14 @@ class _Starter:
         yield from save(record.with_run(run).to_payload())
         return run
 
-    def _numbered(self, record: Record, run: Submission) -> Flow[Submission]:
+    def _numbered(self, record: StartRecord, run: Submission) -> Flow[Submission]:
         """Find the number of a run that was answered without one: dates may be the same for two."""
-        call = runs.submissions(self.order.cluster_id, self.order.job_name)
+        call = runs.submissions(self.request.cluster_id, self.request.job_name)
         try:
-            history = yield from self.flows.call(replace(call, patient=False))
+            history = yield from self.api.call(replace(call, wait_for_quota=False))
         except errors.CdmError:
             return run
-        baseline = self.order.run(record.baseline)
+        baseline = self.request.run(record.baseline)
         same = [
             seen
             for seen in history.submissions
@@ -246,15 +255,15 @@ class _Starter:
         ]
         return same[-1] if same else run
 
-    def _recall(self, record: Record, *, retry: bool) -> Flow[Submission | None]:
+    def _recall(self, record: StartRecord, *, retry: bool) -> Flow[Submission | None]:
         """Look at the run of an earlier attempt; ``None`` when it is over and a new one is due."""
         if record.result is not None:
             return None
-        run = self.order.run(record.run)
+        run = self.request.run(record.run)
         follower = Follower(run)
         try:
             # Whether it is over decides what comes next, so there is no going on without a look.
-            while (seen := (yield from follower.look(self.flows))) is None:
+            while (seen := (yield from follower.poll(self.api))) is None:
                 yield from pause(10.0)
         except errors.CdmOutcomeUnknown:
             if retry:
@@ -264,27 +273,27 @@ class _Starter:
             log.info("Attached to %s of an earlier attempt: %s.", run, seen.status)
             if not retry:
                 yield from save(
-                    replace(record, generation=self.order.generation, result=None).to_payload()
+                    replace(record, generation=self.request.generation, result=None).to_payload()
                 )
             return seen
         log.info("%s of an earlier attempt ended %s.", run, seen.status)
         return seen if retry and seen.verdict is Verdict.SUCCESS else None
 
     def _reconcile(
-        self, record: Record, settled_at: float, *, retry: bool = True
+        self, record: StartRecord, settled_at: float, *, retry: bool = True
     ) -> Flow[Submission | None]:
         """Look for the run that a start has made, until one would have shown up.
 
         :param settled_at: epoch seconds by our clock; a run created later is not ours.
         :raises CdmStartUncertain: when the history cannot be read.
         """
-        call = runs.submissions(self.order.cluster_id, self.order.job_name)
+        call = runs.submissions(self.request.cluster_id, self.request.job_name)
         delay = 1.0
         while True:
             asked_at = self._now()
             trouble: errors.CdmError | None = None
             try:
-                history = yield from self.flows.call(call)
+                history = yield from self.api.call(call)
             except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
                 trouble = error
             else:
@@ -295,17 +304,17 @@ class _Starter:
                 # An answer may be slow; what counts is that it was not made too early.
                 if asked_at >= settled_at:
                     return None
-            if trouble is not None and self._now() >= settled_at + self.policy.look:
+            if trouble is not None and self._now() >= settled_at + self.policy.poll:
                 raise self._uncertain("the history of the job cannot be read", trouble)
             left = settled_at - self._now()
             yield from pause(delay if trouble is not None and left <= 0 else min(delay, left))
             delay = min(2 * delay, 15.0)
 
     def _ours(
-        self, record: Record, history: History, settled_at: float, *, retry: bool
+        self, record: StartRecord, history: History, settled_at: float, *, retry: bool
     ) -> Submission | None:
         """Choose the run that our start has made: the first that came after the baseline."""
-        baseline = self.order.run(record.baseline)
+        baseline = self.request.run(record.baseline)
         shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
         since = (record.intent_at - self.policy.blur) * 1000
         until = (self._by_server_clock(settled_at) + self.policy.blur) * 1000
@@ -348,7 +357,7 @@ class _Starter:
             log.warning("Several runs came after the start: %s. The first is taken.", names)
         return candidates[0] if candidates else None
 
-    def _nothing_under_way(self, record: Record) -> Flow[None]:
+    def _nothing_under_way(self, record: StartRecord) -> Flow[None]:
         # Whatever is newer than a run of ours that is over must stay distinguishable from it.
         yield from save(replace(record, sends=0).to_payload() if record.baseline else None)
 
@@ -356,7 +365,7 @@ class _Starter:
         self, what: str, cause: errors.CdmError | None = None
     ) -> errors.CdmStartUncertain:
         error = errors.CdmStartUncertain(
-            f"Whether job {self.order.job_name!r} in cluster {self.order.cluster_id} was started is"
+            f"Whether job {self.request.job_name!r} in cluster {self.request.cluster_id} was started is"
             f" not known: {what}.{f' The last attempt: {cause}' if cause else ''} A retry of this"
             " task looks again before it starts anything. Look at the runs of the job in the CDM"
             " console; clearing the task starts the job anew once no run of it is active.",
@@ -367,8 +376,8 @@ class _Starter:
 
     def _by_server_clock(self, at: float) -> float:
         # A slow answer makes the server's clock look slow, and never fast.
-        self.ahead = max(self.ahead, self.flows.exchanger.server_clock.offset)
+        self.ahead = max(self.ahead, self.api.exchanger.server_clock.offset)
         return at + self.ahead
 
     def _now(self) -> float:
-        return self.flows.exchanger.clock()
+        return self.api.exchanger.clock()

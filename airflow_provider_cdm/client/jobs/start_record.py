@@ -25,20 +25,20 @@ class StartPolicy:
 
     :param settle: a start that did not show up this long after it was sent has had no effect.
     :param grace: added to it for a start that another process sent, whose clock may differ.
-    :param look: time for which to try to read the history, counted from the end of settling.
+    :param poll: time for which to try to read the history, counted from the end of settling.
     :param sends: how often a start is sent at most.
     :param blur: how far creation dates and our idea of the server's time may lie apart.
     """
 
     settle: float = 60.0
     grace: float = 15.0
-    look: float = 300.0
+    poll: float = 300.0
     sends: int = 3
     blur: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class StartRequest:
     """What is to be started, and on whose behalf.
 
     :param generation: the same for all attempts that shall share one run.
@@ -71,7 +71,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StartRecord:
     """What is remembered of a start, in the words of the journal.
 
     :param fingerprint: of the order.
@@ -100,7 +100,7 @@ class Record:
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
-    def from_payload(cls, payload: Mapping[str, Any]) -> Record:
+    def from_payload(cls, payload: Mapping[str, Any]) -> StartRecord:
         """Read what :meth:`to_payload` made.
 
         :raises CdmJournalError: when it is something else.
@@ -131,21 +131,21 @@ class Record:
         """Whether a start may be under way whose run is not known."""
         return self.sends > 0 and self.run is None
 
-    def with_run(self, run: Submission) -> Record:
+    def with_run(self, run: Submission) -> StartRecord:
         """The record once the run is known."""
         return replace(self, run=key_of(run), result=None)
 
-    def ended_well(self, run: Submission) -> Record:
+    def ended_well(self, run: Submission) -> StartRecord:
         """The record once the run succeeded: a retry takes this for its result."""
         return replace(self, run=key_of(run), result=run.to_payload())
 
-    def ended_badly(self, run: Submission) -> Record:
+    def ended_badly(self, run: Submission) -> StartRecord:
         """The record once the run failed: the next start has to be newer than it."""
-        return Record(self.fingerprint, self.generation, baseline=key_of(run))
+        return StartRecord(self.fingerprint, self.generation, baseline=key_of(run))
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartResult:
     """Our run, and how we came by it.
 
     :param run: as it was seen last.

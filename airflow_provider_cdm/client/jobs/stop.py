@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.jobs.follower import Follower
@@ -10,20 +10,20 @@ from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 
 
-def stop_active_run(flows: CdmFlows, cluster_id: str, job_name: str) -> Flow[Submission | None]:
+def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission | None]:
     """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
 
     :returns: that run, ``None`` when none was active.
     :raises CdmNotFound: when there is no such job.
     """
-    active = yield from flows.active_run(cluster_id, job_name)
-    if active is None or not (yield from flows.stop(cluster_id, job_name)):
+    active = yield from api.active_run(cluster_id, job_name)
+    if active is None or not (yield from api.stop(cluster_id, job_name)):
         return None
     return active
 
 
 def delete_after_stop(
-    flows: CdmFlows, run: RunRef, *, deadline: float, spare_success: bool = False
+    api: CdmApi, run: RunRef, *, deadline: float, spare_success: bool = False
 ) -> Flow[bool]:
     """Delete the job of a run that was asked to stop, as soon as that run has ended.
 
@@ -32,11 +32,11 @@ def delete_after_stop(
     :returns: whether the job is gone.
     """
     follower = Follower(run)
-    ended = yield from follower.follow(flows, poll_interval=0.5, deadline=deadline)
+    ended = yield from follower.follow(api, poll_interval=0.5, deadline=deadline)
     if spare_success and ended.verdict is Verdict.SUCCESS:
         return False
     # A cleared task may have started it again by now.
-    if (yield from flows.active_run(run.cluster_id, run.job_name)) is not None:
+    if (yield from api.active_run(run.cluster_id, run.job_name)) is not None:
         return False
-    yield from apply.remove(flows, JOB, run.cluster_id, run.job_name)
+    yield from apply.delete(api, JOB, run.cluster_id, run.job_name)
     return True

@@ -38,8 +38,8 @@ class Thresholds:
                 f"rows_written_equal_read must be True or False, not {rows_written_equal_read!r}."
             )
         return cls(
-            arguments.whole("min_rows_written", min_rows_written),
-            arguments.whole("max_rows_skipped", max_rows_skipped),
+            arguments.non_negative_int("min_rows_written", min_rows_written),
+            arguments.non_negative_int("max_rows_skipped", max_rows_skipped),
             rows_written_equal_read,
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http.retry import RetryPolicy
-from airflow_provider_cdm.client.polling.model import Job
+from airflow_provider_cdm.client.polling.model import PolledJob
 
 #: Failures in a row after which only one call at a time probes whether CDM is back.
 _SIGNS = 3
@@ -15,7 +15,7 @@ _RETRIES = RetryPolicy(attempts=1_000_000)
 
 
 @dataclass(slots=True)
-class Outage:
+class CircuitBreaker:
     """For how long nothing has been answered.
 
     :param random: returns a number in [0, 1).
@@ -30,7 +30,7 @@ class Outage:
     probe_at: float = 0.0
 
     @property
-    def probing(self) -> bool:
+    def half_open(self) -> bool:
         """Whether to ask one thing at a time only."""
         return self.failures >= _SIGNS
 
@@ -46,9 +46,11 @@ class Outage:
         self.since, self.failures, self.probe_at = None, 0, 0.0
 
 
-def suspect(jobs: Iterable[Job]) -> Job | None:
+def next_probe(jobs: Iterable[PolledJob]) -> PolledJob | None:
     """Choose what to ask in an outage: each job in turn, since one may be broken by itself."""
-    return min((job for job in jobs if not job.flying), key=lambda job: job.tried_at, default=None)
+    return min(
+        (job for job in jobs if not job.in_flight), key=lambda job: job.tried_at, default=None
+    )
 
 
 def retry_pause(error: errors.CdmError, attempt: int, random: Callable[[], float]) -> float:

@@ -12,12 +12,16 @@ from typing import Protocol, TypeAlias, TypeVar
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.call import Quota
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.polling.metered_client import Errand, MeteredFlows, Postponed
-from airflow_provider_cdm.client.polling.queue import Urgency
+from airflow_provider_cdm.client.polling.metered_client import (
+    CallBatch,
+    RateLimited,
+    RateLimitedApi,
+)
+from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import Submission
 
@@ -40,27 +44,27 @@ class Wait:
     :param follower: judges what is seen of the run.
     :param poll_interval: seconds between two looks, as wished.
     :param end: told once how it ended: the ended run, or why it ended otherwise.
-    :param notice: told what each look saw; what it raises ends the wait.
-    :param beside: performed after each look that saw the run, as far as the budget has calls left;
+    :param on_status: told what each look saw; what it raises ends the wait.
+    :param side_task: performed after each look that saw the run, as far as the budget has calls left;
         what CDM refuses it does not matter. It is told the type of the job if that is known.
     :param deadline: epoch seconds at which to give up.
     :param limit: the task's argument that set the deadline.
     :param context: where looks are logged from, so that the lines reach the right task's log.
     :param joined_at: when it came, epoch seconds.
-    :param asked_last: whether the look that the deadline asks for is due.
+    :param final_poll_sent: whether the look that the deadline asks for is due.
     :param over: whether it has ended, or was left.
     """
 
     follower: Follower
     poll_interval: float
     end: Callable[[Submission | Exception], None]
-    notice: Callable[[Submission | None], None] = lambda _: None
-    beside: Callable[[CdmFlows, Submission, str | None], Flow[None]] | None = None
+    on_status: Callable[[Submission | None], None] = lambda _: None
+    side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None
     deadline: float | None = None
     limit: str = "wait_timeout"
     context: Context = field(default_factory=copy_context, repr=False)
     joined_at: float = 0.0
-    asked_last: bool = False
+    final_poll_sent: bool = False
     over: bool = False
 
     @property
@@ -68,21 +72,21 @@ class Wait:
         """The job of its run."""
         return self.follower.run.job_name
 
-    def look(self, run: Run, flows: MeteredFlows, job_type: str | None) -> Outcome:
+    def poll(self, run: Run, api: RateLimitedApi, job_type: str | None) -> Outcome:
         """Look once, and say what came of it."""
         try:
-            seen = run(self.follower.look(flows))
-            self.notice(seen)
-            if seen is not None and self.beside is not None:
-                with suppress(errors.CdmError, Postponed):
-                    run(self.beside(flows.beside(), seen, job_type))
+            seen = run(self.follower.poll(api))
+            self.on_status(seen)
+            if seen is not None and self.side_task is not None:
+                with suppress(errors.CdmError, RateLimited):
+                    run(self.side_task(api.side_task(), seen, job_type))
         except Exception as error:
             return error
         return seen
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class PolledJob:
     """A job with somebody waiting for a run of it.
 
     :param due: when it is to be looked at, by urgency.
@@ -94,15 +98,15 @@ class Job:
     :param listed_at: when a listing showed it last, epoch seconds.
     :param seen_at: when its own status was seen last, epoch seconds.
     :param failures: looks in a row that failed for lack of an answer.
-    :param hinted: whether a listing has asked for the next look.
-    :param misled: how often a listing did so although the run went on.
-    :param flying: whether it is being looked at.
-    :param again: whether it is to be looked at once more after that.
+    :param from_hint: whether a listing has asked for the next look.
+    :param false_hints: how often a listing did so although the run went on.
+    :param in_flight: whether it is being looked at.
+    :param poll_again: whether it is to be looked at once more after that.
     """
 
     name: str
     waits: list[Wait] = field(default_factory=list)
-    due: list[float] = field(default_factory=lambda: [math.inf] * len(Urgency))
+    due: list[float] = field(default_factory=lambda: [math.inf] * len(Priority))
     quota: Quota = Quota.STATUS
     interval: float = math.inf
     type: int = 0
@@ -111,10 +115,10 @@ class Job:
     listed_at: float = -math.inf
     seen_at: float = 0.0
     failures: int = 0
-    hinted: bool = False
-    misled: int = 0
-    flying: bool = False
-    again: bool = False
+    from_hint: bool = False
+    false_hints: int = 0
+    in_flight: bool = False
+    poll_again: bool = False
 
     def refresh(self) -> None:
         """Take note that waits came, went, or found their run."""
@@ -125,8 +129,8 @@ class Job:
     def seen(self, now: float) -> None:
         """Take note of a look that was answered, and left somebody waiting."""
         self.failures, self.seen_at = 0, now
-        self.misled += self.hinted
-        self.hinted = False
+        self.false_hints += self.from_hint
+        self.from_hint = False
 
     def shift(self, seconds: float) -> None:
         """Move all its instants, since the clock was set."""
@@ -146,8 +150,8 @@ class Job:
         """Whether a listing may stand for a look: the job shows there, and nothing is odd."""
         return (
             self.type < len(JOB_TYPES)
-            and not (self.flying or self.failures)
-            and not any(wait.follower.troubles for wait in self.waits)
+            and not (self.in_flight or self.failures)
+            and not any(wait.follower.problems_since for wait in self.waits)
         )
 
     def age(self, now: float) -> float:
@@ -160,43 +164,43 @@ class Job:
 
 
 @dataclass(slots=True)
-class Look:
+class StatusPoll:
     """A look at all runs of one job that are waited for.
 
     :param outcomes: what it came to, wait for wait.
     """
 
-    job: Job
-    urgency: Urgency
-    flows: MeteredFlows
+    job: PolledJob
+    priority: Priority
+    api: RateLimitedApi
     waits: list[Wait]
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property
-    def errand(self) -> Errand:
+    def batch(self) -> CallBatch:
         """What came of its calls."""
-        return self.flows.errand
+        return self.api.batch
 
     def perform(self, run: Run) -> None:
         """Look, wait for wait; made for a thread, and to be landed afterwards."""
         for wait in self.waits:
             # Without a slot for the first, there is none for the others.
-            postponed = self.outcomes and isinstance(self.outcomes[-1], Postponed)
+            postponed = self.outcomes and isinstance(self.outcomes[-1], RateLimited)
             outcome = (
                 self.outcomes[-1]
                 if postponed
-                else wait.context.run(wait.look, run, self.flows, self.job.job_type)
+                else wait.context.run(wait.poll, run, self.api, self.job.job_type)
             )
             self.outcomes.append(outcome)
 
-    def broke(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """Take note that it came to no end of its own."""
         outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
         self.outcomes = [outcome] * len(self.waits)
 
 
 @dataclass(slots=True)
-class Round:
+class Sweep:
     """One reading of all pages of a listing.
 
     :param type: place of the jobs' type in ``JOB_TYPES``.
@@ -213,7 +217,7 @@ class Round:
     name_filter: str
     began_at: float
     worth: int
-    rest: list[Job] = field(default_factory=list)
+    rest: list[PolledJob] = field(default_factory=list)
     page_no: int = 1
     shown: int = 0
     found: bool = False
@@ -221,21 +225,21 @@ class Round:
 
 
 @dataclass(slots=True)
-class Page:
+class ListingPoll:
     """The reading of one page.
 
     :param outcome: the page, or why there is none.
     """
 
-    round: Round
+    round: Sweep
     cluster_id: str
-    flows: MeteredFlows
+    api: RateLimitedApi
     outcome: JobPage | Exception | None = None
 
     @property
-    def errand(self) -> Errand:
+    def batch(self) -> CallBatch:
         """What came of its call."""
-        return self.flows.errand
+        return self.api.batch
 
     def perform(self, run: Run) -> None:
         """Read the page; made for a thread, since pages can be long."""
@@ -247,13 +251,13 @@ class Page:
             name_filter=one.name_filter,
         )
         try:
-            self.outcome = run(self.flows.call(call))
-        except (errors.CdmError, Postponed) as error:
+            self.outcome = run(self.api.call(call))
+        except (errors.CdmError, RateLimited) as error:
             self.outcome = error
 
-    def broke(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """Take note that it came to no end of its own."""
         self.outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
-Sent: TypeAlias = Look | Page
+Poll: TypeAlias = StatusPoll | ListingPoll

@@ -1,6 +1,6 @@
 """Which call to make next, so that all waits on one cluster end in time and within the quota.
 
-A :class:`Watch` is a plain value: it is told the time, says which call to make, and is told what
+A :class:`PollPlanner` is a plain value: it is told the time, says which call to make, and is told what
 came of it. It reads no clock, sends nothing, and sleeps nowhere. Whether a run is over is not its
 business either: each wait has a :class:`~airflow_provider_cdm.client.jobs.follower.Follower`, which is
 the only judge.
@@ -14,17 +14,33 @@ from collections import deque
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.call import Quota
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
-from airflow_provider_cdm.client.jobs.follower import Patience
-from airflow_provider_cdm.client.polling.circuit_breaker import Outage, retry_pause, suspect
+from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.polling.circuit_breaker import (
+    CircuitBreaker,
+    next_probe,
+    retry_pause,
+)
 from airflow_provider_cdm.client.polling.hint import Hint, hint
-from airflow_provider_cdm.client.polling.metered_client import Errand, MeteredFlows, Postponed
-from airflow_provider_cdm.client.polling.model import Job, Look, Outcome, Page, Round, Sent, Wait
-from airflow_provider_cdm.client.polling.queue import Urgency, forget
-from airflow_provider_cdm.client.polling.rate_limit import Budget, Slots
-from airflow_provider_cdm.client.polling.registry import SLICE, Roster
-from airflow_provider_cdm.client.polling.sweep import Rounds
+from airflow_provider_cdm.client.polling.metered_client import (
+    CallBatch,
+    RateLimited,
+    RateLimitedApi,
+)
+from airflow_provider_cdm.client.polling.model import (
+    ListingPoll,
+    Outcome,
+    Poll,
+    PolledJob,
+    StatusPoll,
+    Sweep,
+    Wait,
+)
+from airflow_provider_cdm.client.polling.queue import Priority, unschedule
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits, Reservations
+from airflow_provider_cdm.client.polling.registry import SLICE, WaitRegistry
+from airflow_provider_cdm.client.polling.sweep import SweepPlanner
 from airflow_provider_cdm.client.submission import Submission
 
 log = logging.getLogger(__name__)
@@ -42,51 +58,51 @@ _QUEUE = 5.0
 _TRUST = 2
 
 
-class Watch:
+class PollPlanner:
     """All waits on one cluster.
 
     :param cluster_id: the cluster.
-    :param flows: of the user who asks.
-    :param budget: of that user.
-    :param patience: how long it bears that nothing is answered.
+    :param api: of the user who asks.
+    :param limits: of that user.
+    :param grace: how long it bears that nothing is answered.
     """
 
     def __init__(
-        self, cluster_id: str, flows: CdmFlows, budget: Budget, patience: Patience | None = None
+        self, cluster_id: str, api: CdmApi, limits: RateLimits, grace: GracePeriods | None = None
     ) -> None:
         self.cluster_id = cluster_id
-        self.roster = Roster(budget, flows.exchanger.random)
-        self.rounds = Rounds()
-        self.flying = 0
-        self._flows, self._budget = flows, budget
-        self._slots = Slots(budget)
-        self._random = flows.exchanger.random
-        self._outage = Outage(self._random)
-        self._patience = patience or Patience()
+        self.registry = WaitRegistry(limits, api.exchanger.random)
+        self.sweeps = SweepPlanner()
+        self.in_flight = 0
+        self._flows, self._limits = api, limits
+        self._slots = Reservations(limits)
+        self._random = api.exchanger.random
+        self._breaker = CircuitBreaker(self._random)
+        self._grace = grace or GracePeriods()
         self._given_up: deque[tuple[Wait, errors.CdmError, float]] = deque()
-        self._set_aside: deque[Job] = deque()
+        self._set_aside: deque[PolledJob] = deque()
         self._suspects = 0
         self._reading = False
 
     def join(self, wait: Wait, now: float) -> None:
         """Begin to look for a wait."""
-        if not self.roster.jobs:
+        if not self.registry.jobs:
             # Nothing was asked for a while, so nothing is known either.
-            self._outage.over()
-        self.roster.join(wait, now)
+            self._breaker.over()
+        self.registry.join(wait, now)
 
     def leave(self, wait: Wait) -> None:
         """Stop looking for a wait; nothing happens if it has ended."""
-        self.roster.leave(wait)
+        self.registry.leave(wait)
 
-    def next_call(self, now: float) -> Sent | None:
-        """Return the call to make now; to be performed and then given to :meth:`landed`."""
-        if self._outage.probing:
+    def next_call(self, now: float) -> Poll | None:
+        """Return the call to make now; to be performed and then given to :meth:`completed`."""
+        if self._breaker.half_open:
             return self._probe(now)
-        if self.flying >= CALLS:
+        if self.in_flight >= CALLS:
             return None
         self._list_due(now)
-        for quota in self.roster.schedules:
+        for quota in self.registry.queues:
             if look := self._next_look(quota, now):
                 return look
         return self._next_page(now)
@@ -95,166 +111,166 @@ class Watch:
         """When there is something to do next, epoch seconds; ``inf`` if only a landing can bring
         that about.
         """
-        events = [self.roster.deadlines.first()]
+        events = [self.registry.deadlines.first()]
         if self._given_up or self._set_aside:
             events.append(now)
-        if self._outage.probing:
-            job = None if self.flying else suspect(self.roster.jobs.values())
+        if self._breaker.half_open:
+            job = None if self.in_flight else next_probe(self.registry.jobs.values())
             if job is not None:
-                events.append(max(self._outage.probe_at, self._slots.when(job.quota)))
-        elif self.flying < CALLS:
-            for quota, schedule in self.roster.schedules.items():
+                events.append(max(self._breaker.probe_at, self._slots.when(job.quota)))
+        elif self.in_flight < CALLS:
+            for quota, queue in self.registry.queues.items():
                 slot = self._slots.when(quota)
-                events += [max(due, slot) if due <= now else due for due in schedule.dues()]
-            if self.rounds.active is not None and not self._reading:
+                events += [max(due, slot) if due <= now else due for due in queue.dues()]
+            if self.sweeps.active is not None and not self._reading:
                 events.append(self._slots.when(Quota.LISTING))
         return min(events)
 
-    def tidy(self, now: float) -> None:
+    def housekeeping(self, now: float) -> None:
         """Do what needs no call; a part of it, if it is much."""
         for _ in range(min(SLICE, len(self._set_aside))):
             job = self._set_aside.popleft()
-            if job.waits and not job.flying and job.due[Urgency.ROUTINE] == math.inf:
-                self.roster.put(job, Urgency.ROUTINE, now)
+            if job.waits and not job.in_flight and job.due[Priority.ROUTINE] == math.inf:
+                self.registry.put(job, Priority.ROUTINE, now)
         for _ in range(min(SLICE, len(self._given_up))):
             wait, error, lasted = self._given_up.popleft()
-            self._end(wait, wait.follower.out_of_sight(error, lasted))
-        for wait in self.roster.deadlines.due(now):
+            self._end(wait, wait.follower.unreachable(error, lasted))
+        for wait in self.registry.deadlines.due(now):
             self._at_deadline(wait, now)
 
-    def landed(self, sent: Sent, now: float) -> None:
+    def completed(self, sent: Poll, now: float) -> None:
         """Take note of what came of a call."""
-        self.flying -= 1
-        errand = sent.errand
-        if errand.paid is not None:
-            quota, slot = errand.paid
-            self._budget.lanes[quota].give_back(slot)
-        if errand.answered:
-            self._outage.over()
-        elif errand.trouble is not None:
-            self._troubled(errand.trouble, now)
-        if isinstance(sent, Look):
+        self.in_flight -= 1
+        batch = sent.batch
+        if batch.reserved is not None:
+            quota, slot = batch.reserved
+            self._limits.limiters[quota].release(slot)
+        if batch.succeeded:
+            self._breaker.over()
+        elif batch.trouble is not None:
+            self._troubled(batch.trouble, now)
+        if isinstance(sent, StatusPoll):
             self._land_look(sent, now)
         else:
             self._land_page(sent, now)
 
     def pace(self, now: float) -> tuple[float, float]:
         """Seconds between two looks at a run: what the quota allows, and what is wished."""
-        listing = bool(self.rounds.lengths) and now >= self.rounds.off_until
-        return self.roster.pace(now, self.rounds.pages(0, now) if listing else None)
+        listing = bool(self.sweeps.lengths) and now >= self.sweeps.off_until
+        return self.registry.pace(now, self.sweeps.pages(0, now) if listing else None)
 
     def rewind(self, seconds: float) -> None:
         """Have all but the deadlines come some seconds earlier, since the clock was set back."""
-        self.roster.rewind(seconds)
-        self._outage.probe_at -= seconds
-        self.rounds.off_until -= seconds
-        self._slots.forget()
+        self.registry.rewind(seconds)
+        self._breaker.probe_at -= seconds
+        self.sweeps.off_until -= seconds
+        self._slots.unschedule()
 
     # What to do next
 
     def _list_due(self, now: float) -> None:
         """Have a listing tell of what is due, which has not to wait for the slot of a look."""
-        for schedule in self.roster.schedules.values():
-            for urgency in (Urgency.FRESH, Urgency.ROUTINE):
+        for queue in self.registry.queues.values():
+            for priority in (Priority.FRESH, Priority.ROUTINE):
                 for _ in range(SLICE):
-                    job = schedule.first(urgency, now)
-                    if job is None or job.due[Urgency.CONFIRM] <= now or not self._list(job, now):
+                    job = queue.first(priority, now)
+                    if job is None or job.due[Priority.CONFIRM] <= now or not self._list(job, now):
                         break
-                    job.due[Urgency.FRESH] = job.due[Urgency.ROUTINE] = math.inf
+                    job.due[Priority.FRESH] = job.due[Priority.ROUTINE] = math.inf
 
-    def _next_look(self, quota: Quota, now: float) -> Look | None:
-        schedule = self.roster.schedules[quota]
+    def _next_look(self, quota: Quota, now: float) -> StatusPoll | None:
+        queue = self.registry.queues[quota]
         for _ in range(SLICE):
-            if schedule.next_due() > now:
+            if queue.next_due() > now:
                 break
-            hurry = schedule.first(Urgency.CONFIRM, now) is not None
-            if not self._slots.ready(quota, now, hurry=hurry):
+            urgent = queue.first(Priority.CONFIRM, now) is not None
+            if not self._slots.ready(quota, now, urgent=urgent):
                 break
-            turn = schedule.pop(now)
+            turn = queue.pop(now)
             if turn is None:
                 break
-            job, urgency = turn
+            job, priority = turn
             if job.quota is not quota:
                 # It moved to the other schedule, and was due here as well.
-                self.roster.put(job, urgency, now)
+                self.registry.put(job, priority, now)
             elif job.failures and self._suspects >= CALLS // 2:
-                self.roster.put(job, Urgency.ROUTINE, now + 1)
-            elif urgency not in (Urgency.FRESH, Urgency.ROUTINE) or not self._list(job, now):
-                return self._look(job, urgency, now)
+                self.registry.put(job, Priority.ROUTINE, now + 1)
+            elif priority not in (Priority.FRESH, Priority.ROUTINE) or not self._list(job, now):
+                return self._look(job, priority, now)
         return None
 
-    def _look(self, job: Job, urgency: Urgency, now: float) -> Look:
-        forget(job)
-        job.flying, job.tried_at = True, now
-        self.flying += 1
+    def _look(self, job: PolledJob, priority: Priority, now: float) -> StatusPoll:
+        unschedule(job)
+        job.in_flight, job.tried_at = True, now
+        self.in_flight += 1
         self._suspects += bool(job.failures)
         # The slot at hand is for the first call, and who knows no run yet begins with the history.
         waits = sorted(job.waits, key=lambda wait: wait.follower.run.known)
-        return Look(job, urgency, self._metered(job.quota), waits)
+        return StatusPoll(job, priority, self._metered(job.quota), waits)
 
-    def _list(self, job: Job, now: float) -> bool:
+    def _list(self, job: PolledJob, now: float) -> bool:
         """Have a listing tell of a job that is due, if that is cheaper."""
-        if not self.rounds.covers(job):
-            jobs = self.roster.jobs.values()
-            crowded = self._budget.lanes[Quota.STATUS].next_slot(now) > now + _QUEUE
-            worth = self.rounds.worth(job, jobs, now, crowded)
+        if not self.sweeps.covers(job):
+            jobs = self.registry.jobs.values()
+            crowded = self._limits.limiters[Quota.STATUS].next_slot(now) > now + _QUEUE
+            worth = self.sweeps.worth(job, jobs, now, crowded)
             if not worth:
                 return False
-            self.rounds.begin(job.type, worth, jobs, now)
-        if self.rounds.active is not None:
-            self.rounds.active.rest.append(job)
-        self.roster.put_age(job, now)
+            self.sweeps.begin(job.type, worth, jobs, now)
+        if self.sweeps.active is not None:
+            self.sweeps.active.rest.append(job)
+        self.registry.put_age(job, now)
         return True
 
-    def _next_page(self, now: float) -> Page | None:
-        one = self.rounds.active
+    def _next_page(self, now: float) -> ListingPoll | None:
+        one = self.sweeps.active
         if one is None or self._reading or not self._slots.ready(Quota.LISTING, now):
             return None
         self._reading = True
-        self.flying += 1
-        return Page(one, self.cluster_id, self._metered(Quota.LISTING))
+        self.in_flight += 1
+        return ListingPoll(one, self.cluster_id, self._metered(Quota.LISTING))
 
-    def _probe(self, now: float) -> Look | None:
-        job = suspect(self.roster.jobs.values())
-        if job is None or self.flying or now < self._outage.probe_at:
+    def _probe(self, now: float) -> StatusPoll | None:
+        job = next_probe(self.registry.jobs.values())
+        if job is None or self.in_flight or now < self._breaker.probe_at:
             return None
-        return self._look(job, Urgency.CONFIRM, now) if self._slots.ready(job.quota, now) else None
+        return self._look(job, Priority.CONFIRM, now) if self._slots.ready(job.quota, now) else None
 
-    def _metered(self, quota: Quota) -> MeteredFlows:
-        errand = Errand(paid=(quota, self._slots.use(quota)))
-        return MeteredFlows.of(self._flows, self._budget, errand)
+    def _metered(self, quota: Quota) -> RateLimitedApi:
+        batch = CallBatch(reserved=(quota, self._slots.use(quota)))
+        return RateLimitedApi.of(self._flows, self._limits, batch)
 
     # What came of it
 
-    def _land_look(self, look: Look, now: float) -> None:
-        job, errand = look.job, look.errand
+    def _land_look(self, look: StatusPoll, now: float) -> None:
+        job, batch = look.job, look.batch
         self._suspects -= bool(job.failures)
-        job.flying = False
+        job.in_flight = False
         for wait, outcome in zip(look.waits, look.outcomes, strict=True):
             if not wait.over:
                 self._settle(wait, outcome, now)
         if not job.waits:
             return
-        self.roster.refresh(job)
-        if postponed := [one.until for one in look.outcomes if isinstance(one, Postponed)]:
+        self.registry.refresh(job)
+        if postponed := [one.until for one in look.outcomes if isinstance(one, RateLimited)]:
             until = max(now, *postponed)
-            self._outage.probe_at = max(self._outage.probe_at, until)
-            self.roster.put(job, min(look.urgency, Urgency.FRESH), until)
-        elif errand.trouble is not None:
+            self._breaker.probe_at = max(self._breaker.probe_at, until)
+            self.registry.put(job, min(look.priority, Priority.FRESH), until)
+        elif batch.trouble is not None:
             job.failures += 1
-            pause = retry_pause(errand.trouble, job.failures, self._random)
-            self.roster.put(job, Urgency.ROUTINE, now + pause)
+            pause = retry_pause(batch.trouble, job.failures, self._random)
+            self.registry.put(job, Priority.ROUTINE, now + pause)
         else:
             job.seen(now)
-            self.roster.put_routine(job, now)
-            self.roster.put_age(job, now)
-        if job.again:
-            job.again = False
-            self.roster.put_fresh(job, now)
+            self.registry.put_routine(job, now)
+            self.registry.put_age(job, now)
+        if job.poll_again:
+            job.poll_again = False
+            self.registry.put_fresh(job, now)
 
     def _settle(self, wait: Wait, outcome: Outcome, now: float) -> None:
         late = wait.deadline is not None and now >= wait.deadline
-        if isinstance(outcome, Postponed):
+        if isinstance(outcome, RateLimited):
             if late:
                 self._at_deadline(wait, now)
         elif isinstance(outcome, Exception) or (outcome is not None and outcome.ended):
@@ -262,24 +278,24 @@ class Watch:
         elif late:
             self._end(wait, wait.follower.timed_out(wait.limit))
 
-    def _land_page(self, page: Page, now: float) -> None:
+    def _land_page(self, page: ListingPoll, now: float) -> None:
         self._reading = False
         outcome = page.outcome
-        if isinstance(outcome, Postponed) and page.errand.trouble is None:
+        if isinstance(outcome, RateLimited) and page.batch.trouble is None:
             return
         if isinstance(outcome, JobPage):
             for listed in outcome.jobs:
-                if (job := self.roster.jobs.get(listed.name)) is not None:
+                if (job := self.registry.jobs.get(listed.name)) is not None:
                     self._take_hint(job, listed, page.round, now)
-            if self.rounds.read(outcome, now):
+            if self.sweeps.read(outcome, now):
                 return
         else:
             # Also where its quota is used up: asking one by one draws on another.
-            problem = page.errand.trouble or outcome or RuntimeError("there is no page")
-            self.rounds.failed(problem, now)
-        self._set_aside.extend(self.rounds.end(self.roster.jobs.values()))
+            problem = page.batch.trouble or outcome or RuntimeError("there is no page")
+            self.sweeps.failed(problem, now)
+        self._set_aside.extend(self.sweeps.end(self.registry.jobs.values()))
 
-    def _take_hint(self, job: Job, listed: ListedJob, one: Round, now: float) -> None:
+    def _take_hint(self, job: PolledJob, listed: ListedJob, one: Sweep, now: float) -> None:
         one.found = True
         job.type, job.listed_at = one.type, now
         if not job.listable:
@@ -287,44 +303,44 @@ class Watch:
         followers = [wait.follower for wait in job.waits]
         hints = {hint(each.run, each.created_from, listed) for each in followers}
         if Hint.LOOK not in hints:
-            job.misled = 0
-        elif job.misled < _TRUST:
-            job.hinted = all(each.run.known for each in followers)
-            self.roster.put(job, Urgency.CONFIRM, min(now, job.due[Urgency.CONFIRM]))
+            job.false_hints = 0
+        elif job.false_hints < _TRUST:
+            job.from_hint = all(each.run.known for each in followers)
+            self.registry.put(job, Priority.CONFIRM, min(now, job.due[Priority.CONFIRM]))
             return
-        job.due[Urgency.FRESH] = math.inf
-        self.roster.put_routine(job, now)
+        job.due[Priority.FRESH] = math.inf
+        self.registry.put_routine(job, now)
         if hints != {Hint.OURS}:
-            self.roster.put_age(job, now, max(_DOUBT_AGE, 5 * job.interval))
+            self.registry.put_age(job, now, max(_DOUBT_AGE, 5 * job.interval))
 
     def _troubled(self, error: errors.CdmError, now: float) -> None:
-        before, lasted = self._outage.probing, self._outage.failed(error, now)
-        jobs = self.roster.jobs.values()
-        if lasted >= self._patience.outage:
+        before, lasted = self._breaker.half_open, self._breaker.failed(error, now)
+        jobs = self.registry.jobs.values()
+        if lasted >= self._grace.outage:
             for wait in (wait for job in jobs for wait in job.waits):
                 # Who came later has the same patience.
                 own = min(lasted, now - wait.joined_at)
-                if own >= self._patience.outage:
+                if own >= self._grace.outage:
                     self._given_up.append((wait, error, own))
-        elif self._outage.probing and not before:
+        elif self._breaker.half_open and not before:
             log.warning(
                 "Cluster %s cannot be asked; %d jobs are waited for, and that goes on for up to"
                 " %.0f s: %s",
-                *(self.cluster_id, len(jobs), self._patience.outage, error),
+                *(self.cluster_id, len(jobs), self._grace.outage, error),
             )
 
     def _at_deadline(self, wait: Wait, now: float) -> None:
-        job = self.roster.jobs[wait.job_name]
-        if wait.asked_last and not job.flying:
+        job = self.registry.jobs[wait.job_name]
+        if wait.final_poll_sent and not job.in_flight:
             self._end(wait, wait.follower.timed_out(wait.limit))
             return
         # Its run may have ended since the last look, so there is one more; it must not take long.
-        wait.asked_last = True
-        self.roster.deadlines.add(wait, now + _LAST_LOOK)
-        if not job.flying:
-            self.roster.put(job, Urgency.CONFIRM, now)
+        wait.final_poll_sent = True
+        self.registry.deadlines.add(wait, now + _LAST_LOOK)
+        if not job.in_flight:
+            self.registry.put(job, Priority.CONFIRM, now)
 
     def _end(self, wait: Wait, outcome: Submission | Exception) -> None:
         if not wait.over:
-            self.roster.leave(wait)
+            self.registry.leave(wait)
             wait.end(outcome)

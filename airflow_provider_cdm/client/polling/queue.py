@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 _SLICE = 200
 
 
-class Urgency(IntEnum):
+class Priority(IntEnum):
     """Why a job is due; the lower, the sooner its turn."""
 
     #: There is a reason to believe that a run is over, or its wait is.
@@ -35,7 +35,7 @@ class HasDue(Protocol):
 J = TypeVar("J", bound=HasDue)
 
 
-class Schedule(Generic[J]):
+class PollQueue(Generic[J]):
     """Jobs by urgency and due instant.
 
     A steady flow of urgent jobs does not starve the others: of four turns one goes to what has been
@@ -43,15 +43,15 @@ class Schedule(Generic[J]):
     """
 
     def __init__(self) -> None:
-        self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in Urgency]
+        self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in Priority]
         self._order = itertools.count()
         self._turn = 0
 
-    def put(self, job: J, urgency: Urgency, due: float) -> None:
+    def put(self, job: J, priority: Priority, due: float) -> None:
         """Make a job due; an earlier entry of the same urgency is replaced."""
-        job.due[urgency] = due
+        job.due[priority] = due
         if due < math.inf:
-            heapq.heappush(self._heaps[urgency], (due, next(self._order), job))
+            heapq.heappush(self._heaps[priority], (due, next(self._order), job))
 
     def next_due(self) -> float:
         """When the first job is or was due; ``inf`` if there is none.
@@ -62,50 +62,50 @@ class Schedule(Generic[J]):
 
     def dues(self) -> list[float]:
         """The same for each urgency."""
-        return [self._top(urgency) for urgency in Urgency]
+        return [self._top(priority) for priority in Priority]
 
-    def first(self, urgency: Urgency, now: float) -> J | None:
+    def first(self, priority: Priority, now: float) -> J | None:
         """The job that has been due longest of those with an urgency; it stays where it is."""
-        top = self._top(urgency)
-        job = self._heaps[urgency][0][2] if top <= now else None
-        return job if job is not None and job.due[urgency] == top else None
+        top = self._top(priority)
+        job = self._heaps[priority][0][2] if top <= now else None
+        return job if job is not None and job.due[priority] == top else None
 
-    def pop(self, now: float) -> tuple[J, Urgency] | None:
+    def pop(self, now: float) -> tuple[J, Priority] | None:
         """Take a job out whose turn it is, for all urgencies; ``None`` while none is to be seen."""
-        due = [(self._top(urgency), urgency) for urgency in Urgency]
+        due = [(self._top(priority), priority) for priority in Priority]
         due = [one for one in due if one[0] <= now]
         if not due:
             return None
         self._turn += 1
-        urgency = due[0][1]
+        priority = due[0][1]
         if self._turn % 4 == 0:
-            fair = due if self._turn % 8 == 0 else [o for o in due if o[1] < Urgency.AGE] or due
-            urgency = min(fair)[1]
-        entry, _, job = heapq.heappop(self._heaps[urgency])
-        if job.due[urgency] != entry:
+            fair = due if self._turn % 8 == 0 else [o for o in due if o[1] < Priority.AGE] or due
+            priority = min(fair)[1]
+        entry, _, job = heapq.heappop(self._heaps[priority])
+        if job.due[priority] != entry:
             return None
         # It may have come up as the one that is due longest, and be urgent all the same.
-        urgency = next(one for one in Urgency if job.due[one] <= now)
-        forget(job)
-        return job, urgency
+        priority = next(one for one in Priority if job.due[one] <= now)
+        unschedule(job)
+        return job, priority
 
     def rebuild(self, jobs: Iterable[J]) -> None:
         """Begin anew with these jobs, after their due instants were changed."""
         for heap in self._heaps:
             heap.clear()
         for job in jobs:
-            for urgency in Urgency:
-                self.put(job, urgency, job.due[urgency])
+            for priority in Priority:
+                self.put(job, priority, job.due[priority])
 
-    def _top(self, urgency: Urgency) -> float:
-        heap = self._heaps[urgency]
+    def _top(self, priority: Priority) -> float:
+        heap = self._heaps[priority]
         for _ in range(_SLICE):
-            if not heap or heap[0][2].due[urgency] == heap[0][0]:
+            if not heap or heap[0][2].due[priority] == heap[0][0]:
                 break
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
 
 
-def forget(job: HasDue) -> None:
+def unschedule(job: HasDue) -> None:
     """Make a job not due at all; its entries vanish when they come up."""
-    job.due = [math.inf] * len(Urgency)
+    job.due = [math.inf] * len(Priority)

@@ -1,6 +1,6 @@
 """How many calls may be made: CDM's quotas per IAM user and minute, and what 429 teaches.
 
-Each kind of call has a quota of its own. A :class:`Lane` hands out instants at which one call may
+Each kind of call has a quota of its own. A :class:`RateLimiter` hands out instants at which one call may
 be made, so that calls are spread instead of sent in heaps, and never are more than the limit within
 a minute. Workers and other triggerers draw on the same quotas unseen; when CDM says 429 the lane
 halves its pace and gets back slowly, by which all users of one quota come to equal shares.
@@ -37,7 +37,7 @@ _SLOWEST = 1 / 16
 _PATIENCE = 3
 
 
-class Lane:
+class RateLimiter:
     """Instants for calls of one kind; usable from many threads at once.
 
     Within any minute it hands out at most ``limit`` of them; up to a tenth of that at once.
@@ -58,10 +58,10 @@ class Lane:
         self._returned: list[float] = []
         self._refusals = 0
         self._seen = 0.0
-        self.lower(limit)
+        self.cap(limit)
         self._pace = self._full
 
-    def lower(self, limit: int) -> None:
+    def cap(self, limit: int) -> None:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
         self._burst = max(1, self.limit // 10)
@@ -73,17 +73,17 @@ class Lane:
         recovered = self._pace + max(0.0, now - self._pace_at) / 60 * self.limit / _RECOVERY
         return min(self._full, recovered)
 
-    def book(self, now: float) -> float:
+    def reserve(self, now: float) -> float:
         """Take the next slot, and return when it is, in epoch seconds."""
         with self._lock:
             self._follow_clock(now)
             while self._returned:
                 slot = self._returned.pop()
-                if self.good(slot, now):
+                if self.is_valid(slot, now):
                     return slot
             return self._advance(self._next(now), now)
 
-    def take(self, now: float, patience: float) -> tuple[float, bool]:
+    def try_reserve(self, now: float, patience: float) -> tuple[float, bool]:
         """Return when the next slot is, and whether it was taken: it is, within some seconds."""
         with self._lock:
             slot = self._next(now)
@@ -97,16 +97,16 @@ class Lane:
         with self._lock:
             return self._next(now)
 
-    def good(self, slot: float, now: float) -> bool:
+    def is_valid(self, slot: float, now: float) -> bool:
         """Whether a slot that was taken before may still be used, now or later."""
         return now <= slot + SLOT_SECONDS and slot >= self._silent_until
 
-    def give_back(self, slot: float) -> None:
+    def release(self, slot: float) -> None:
         """Return a slot that was taken and led to no call; another one may take its place."""
         with self._lock:
             self._returned.append(slot)
 
-    def refused(self, now: float, retry_after: float | None = None) -> None:
+    def throttled(self, now: float, retry_after: float | None = None) -> None:
         """Take note of a 429: be silent for a while, then go on at half the pace.
 
         :param retry_after: seconds that CDM asked us to wait.
@@ -127,7 +127,7 @@ class Lane:
             # No burst afterwards.
             self._even = max(self._even, self._silent_until + self._tolerance(now))
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         """Take note of a call that was not refused."""
         self._refusals = 0
 
@@ -165,7 +165,7 @@ class Lane:
         self._seen = now
 
 
-class Budget:
+class RateLimits:
     """The lanes of one IAM user in this process.
 
     :param limit: calls of one kind per minute.
@@ -175,66 +175,66 @@ class Budget:
     def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
         self.limit = limit
         #: Held by the thread that asks for the user's authorisation.
-        self.granting = threading.Lock()
+        self.auth_lock = threading.Lock()
         #: Slots that watches hold; a watch that is gone holds none.
-        self.held: dict[Quota, WeakSet[Held]] = {quota: WeakSet() for quota in Quota}
+        self.held: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
         self.holding = threading.Lock()
-        self.lanes = {quota: Lane(limit, random) for quota in Quota}
+        self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
 
-    def lower(self, limit: int) -> None:
+    def cap(self, limit: int) -> None:
         """Take the lower one of this and the present limit."""
         if limit < self.limit:
             self.limit = limit
-            for lane in self.lanes.values():
-                lane.lower(limit)
+            for limiter in self.limiters.values():
+                limiter.cap(limit)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Held:
+class Reservation:
     """A slot that a watch holds for its next call of a kind.
 
     :param at: the slot, epoch seconds.
-    :param hurry: whether a run that is probably over waits for it.
+    :param urgent: whether a run that is probably over waits for it.
     :param overtaken: how often an earlier one was given up for somebody in a hurry.
     """
 
     at: float
-    hurry: bool = False
+    urgent: bool = False
     overtaken: int = 0
 
 
-class Slots:
+class Reservations:
     """The slots that one watch holds, one of each kind at most.
 
     Watches of one user get theirs in the order in which they ask, so that none starves another.
     Who is in a hurry changes slots with one who is not, which each has to bear a few times only.
 
-    :param budget: of the user.
+    :param limits: of the user.
     """
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._held: dict[Quota, Held] = {}
+    def __init__(self, limits: RateLimits) -> None:
+        self._limits = limits
+        self._held: dict[Quota, Reservation] = {}
 
-    def ready(self, quota: Quota, now: float, *, hurry: bool = False) -> bool:
+    def ready(self, quota: Quota, now: float, *, urgent: bool = False) -> bool:
         """Whether a call may be made now; if not, a slot is held for the next time."""
-        lane = self._budget.lanes[quota]
-        with self._budget.holding:
+        limiter = self._limits.limiters[quota]
+        with self._limits.holding:
             held = self._held.get(quota)
-            if held is None or not lane.good(held.at, now):
-                held = self._held[quota] = Held(lane.book(now))
-                self._budget.held[quota].add(held)
-            held.hurry = hurry
-            if hurry and held.at > now:
+            if held is None or not limiter.is_valid(held.at, now):
+                held = self._held[quota] = Reservation(limiter.reserve(now))
+                self._limits.held[quota].add(held)
+            held.urgent = urgent
+            if urgent and held.at > now:
                 self._overtake(quota, held, now)
             return held.at <= now
 
-    def _overtake(self, quota: Quota, mine: Held, now: float) -> None:
+    def _overtake(self, quota: Quota, mine: Reservation, now: float) -> None:
         """Change slots with the first one who is in no hurry."""
-        good, first = self._budget.lanes[quota].good, mine
-        for other in self._budget.held[quota]:
-            patient = not other.hurry and other.overtaken < _PATIENCE
-            if patient and other.at < first.at and good(other.at, now):
+        is_valid, first = self._limits.limiters[quota].is_valid, mine
+        for other in self._limits.held[quota]:
+            patient = not other.urgent and other.overtaken < _PATIENCE
+            if patient and other.at < first.at and is_valid(other.at, now):
                 first = other
         if first is not mine:
             mine.at, first.at = first.at, mine.at
@@ -245,35 +245,35 @@ class Slots:
         held = self._held.get(quota)
         return held.at if held else 0.0
 
-    def forget(self) -> None:
+    def unschedule(self) -> None:
         """Hold none any more."""
-        with self._budget.holding:
+        with self._limits.holding:
             for quota in list(self._held):
                 self._drop(quota)
 
     def use(self, quota: Quota) -> float:
         """Let a call be made in the held slot; returns the slot."""
-        with self._budget.holding:
+        with self._limits.holding:
             return self._drop(quota)
 
     def _drop(self, quota: Quota) -> float:
         held = self._held.pop(quota)
-        self._budget.held[quota].discard(held)
+        self._limits.held[quota].discard(held)
         return held.at
 
 
-_budgets: dict[object, Budget] = {}
+_rate_limits: dict[object, RateLimits] = {}
 
 
-def budget_for(settings: Settings, random: Callable[[], float] = random.random) -> Budget:
+def rate_limits_for(settings: Settings, random: Callable[[], float] = random.random) -> RateLimits:
     """Return the budget of the settings' user: one in this process, whatever the cluster.
 
     Where connections of one user name different limits, the lowest one holds.
     """
     limit = settings.requests_per_minute or REQUESTS_PER_MINUTE
     # setdefault is one atomic step, so two threads cannot end up with two budgets.
-    budget = _budgets.setdefault(
-        (settings.iam_endpoint, settings.credentials), Budget(limit, random)
+    limits = _rate_limits.setdefault(
+        (settings.iam_endpoint, settings.credentials), RateLimits(limit, random)
     )
-    budget.lower(limit)
-    return budget
+    limits.cap(limit)
+    return limits

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Iterator
 
 from airflow_provider_cdm.client.api.call import Quota
-from airflow_provider_cdm.client.polling.model import Job, Wait
-from airflow_provider_cdm.client.polling.queue import Schedule, Urgency, forget
-from airflow_provider_cdm.client.polling.rate_limit import Budget
+from airflow_provider_cdm.client.polling.model import PolledJob, Wait
+from airflow_provider_cdm.client.polling.queue import PollQueue, Priority, unschedule
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 
 #: Seconds until the first look: the run was active when the task deferred, and that takes a moment.
 _FIRST_LOOK = 5.0
@@ -21,34 +21,34 @@ _MIN_AGE, _MAX_AGE = 60.0, 600.0
 SLICE = 200
 
 
-class Roster:
+class WaitRegistry:
     """The jobs that are waited for, with their schedules.
 
-    :param budget: of the user who asks.
+    :param limits: of the user who asks.
     :param random: returns a number in [0, 1).
     """
 
-    def __init__(self, budget: Budget, random: Callable[[], float]) -> None:
-        self.jobs: dict[str, Job] = {}
-        self.schedules: dict[Quota, Schedule[Job]] = {
-            Quota.STATUS: Schedule(),
-            Quota.HISTORY: Schedule(),
+    def __init__(self, limits: RateLimits, random: Callable[[], float]) -> None:
+        self.jobs: dict[str, PolledJob] = {}
+        self.queues: dict[Quota, PollQueue[PolledJob]] = {
+            Quota.STATUS: PollQueue(),
+            Quota.HISTORY: PollQueue(),
         }
         self.deadlines = Deadlines()
         #: Looks per minute that are wished.
         self.demand = 0.0
-        self._budget, self._random = budget, random
+        self._limits, self._random = limits, random
 
     def join(self, wait: Wait, now: float) -> None:
         """Add a wait."""
         job = self.jobs.get(wait.job_name)
         if job is None:
-            job = self.jobs[wait.job_name] = Job(wait.job_name, joined_at=now, seen_at=now)
+            job = self.jobs[wait.job_name] = PolledJob(wait.job_name, joined_at=now, seen_at=now)
         wait.joined_at = now
         job.waits.append(wait)
         self.refresh(job)
-        job.again = job.flying
-        if not job.flying:
+        job.poll_again = job.in_flight
+        if not job.in_flight:
             self.put_fresh(job, now)
         if wait.deadline is not None:
             self.deadlines.add(wait, wait.deadline)
@@ -63,63 +63,63 @@ class Roster:
         self.refresh(job)
         self.deadlines.left()
 
-    def refresh(self, job: Job) -> None:
+    def refresh(self, job: PolledJob) -> None:
         """Take note that waits of a job came, went, or found their run."""
         before, quota = 60 / job.interval, job.quota
         job.refresh()
         self.demand += 60 / job.interval - before
         if not job.waits:
-            forget(job)
+            unschedule(job)
             del self.jobs[job.name]
         elif job.quota is not quota:
-            for urgency in Urgency:
-                self.put(job, urgency, job.due[urgency])
+            for priority in Priority:
+                self.put(job, priority, job.due[priority])
 
-    def put(self, job: Job, urgency: Urgency, due: float) -> None:
+    def put(self, job: PolledJob, priority: Priority, due: float) -> None:
         """Have a job looked at, at an instant in epoch seconds."""
-        self.schedules[job.quota].put(job, urgency, due)
+        self.queues[job.quota].put(job, priority, due)
 
-    def put_fresh(self, job: Job, now: float) -> None:
+    def put_fresh(self, job: PolledJob, now: float) -> None:
         """Have a job with a new wait looked at, soon but not at once."""
         first = now + min(_FIRST_LOOK, job.interval) * self._spread()
         limits = [wait.deadline for wait in job.waits if wait.deadline is not None]
-        self.put(job, Urgency.FRESH, min(first, job.due[Urgency.FRESH], *limits))
+        self.put(job, Priority.FRESH, min(first, job.due[Priority.FRESH], *limits))
 
-    def put_routine(self, job: Job, now: float) -> None:
+    def put_routine(self, job: PolledJob, now: float) -> None:
         """Have a job looked at after its interval; a young run sooner, if that is cheap."""
         gap = job.interval
-        if self.demand <= self._budget.lanes[Quota.STATUS].pace(now) / 2:
+        if self.demand <= self._limits.limiters[Quota.STATUS].pace(now) / 2:
             gap = min(gap, max(_FIRST_LOOK, job.age(now) / 2))
-        self.put(job, Urgency.ROUTINE, now + gap * self._spread())
+        self.put(job, Priority.ROUTINE, now + gap * self._spread())
 
-    def put_age(self, job: Job, now: float, most: float = _MAX_AGE) -> None:
+    def put_age(self, job: PolledJob, now: float, most: float = _MAX_AGE) -> None:
         """Have a job looked at some time after its last look, whatever listings say.
 
         :param most: longest time between two looks, in seconds.
         """
-        affordable = len(self.jobs) * 4 * 60 / self._budget.lanes[Quota.STATUS].pace(now)
+        affordable = len(self.jobs) * 4 * 60 / self._limits.limiters[Quota.STATUS].pace(now)
         age = min(most, max(_MIN_AGE, affordable))
-        self.put(job, Urgency.AGE, max(now, min(job.due[Urgency.AGE], job.seen_at + age)))
+        self.put(job, Priority.AGE, max(now, min(job.due[Priority.AGE], job.seen_at + age)))
 
     def pace(self, now: float, pages: int | None) -> tuple[float, float]:
         """Seconds between two looks at a job: what the quota allows, and what is wished.
 
         :param pages: how many pages a listing of them has; ``None`` while none is read.
         """
-        jobs, lanes = len(self.jobs), self._budget.lanes
+        jobs, limiters = len(self.jobs), self._limits.limiters
         if not jobs or self.demand <= 0:
             return 0.0, 0.0
-        wish, allowed = 60 * jobs / self.demand, 60 * jobs / lanes[Quota.STATUS].pace(now)
+        wish, allowed = 60 * jobs / self.demand, 60 * jobs / limiters[Quota.STATUS].pace(now)
         if pages is not None:
-            allowed = min(allowed, 60 * pages / lanes[Quota.LISTING].pace(now))
+            allowed = min(allowed, 60 * pages / limiters[Quota.LISTING].pace(now))
         return max(wish, allowed), wish
 
     def rewind(self, seconds: float) -> None:
         """Move all but the deadlines; for a clock that was set back."""
         for job in self.jobs.values():
             job.shift(-seconds)
-        for quota, schedule in self.schedules.items():
-            schedule.rebuild(job for job in self.jobs.values() if job.quota is quota)
+        for quota, queue in self.queues.items():
+            queue.rebuild(job for job in self.jobs.values() if job.quota is quota)
 
     def _spread(self) -> float:
         """A factor that keeps what began together from staying together."""

@@ -11,8 +11,8 @@ from itertools import takewhile
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.job_list import JobPage, name_filter
 from airflow_provider_cdm.client.api.resources import LISTING_PAGE
-from airflow_provider_cdm.client.polling.model import Job, Round
-from airflow_provider_cdm.client.polling.queue import Urgency
+from airflow_provider_cdm.client.polling.model import PolledJob, Sweep
+from airflow_provider_cdm.client.polling.queue import Priority
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _REST, _LONGEST_REST = 60.0, 1800.0
 
 
 @dataclass(slots=True)
-class Rounds:
+class SweepPlanner:
     """Decides on the listings of one cluster.
 
     :param active: the listing that is being read.
@@ -35,13 +35,13 @@ class Rounds:
     :param failures: listings in a row that failed.
     """
 
-    active: Round | None = None
+    active: Sweep | None = None
     lengths: dict[tuple[int, str], tuple[int, float]] = field(default_factory=dict)
     filters: bool = True
     off_until: float = 0.0
     failures: int = 0
 
-    def covers(self, job: Job) -> bool:
+    def covers(self, job: PolledJob) -> bool:
         """Whether the listing that is being read will tell of the job."""
         one = self.active
         return (
@@ -51,7 +51,9 @@ class Rounds:
             and job.listable
         )
 
-    def worth(self, job: Job, jobs: Iterable[Job], now: float, crowded: bool = False) -> int:
+    def worth(
+        self, job: PolledJob, jobs: Iterable[PolledJob], now: float, crowded: bool = False
+    ) -> int:
         """How many looks a listing would save now that this job is due; 0 if it costs more.
 
         What will be due soon counts as well: to look a little early is better than twice.
@@ -61,7 +63,7 @@ class Rounds:
         if self.active is not None or now < self.off_until or not job.listable:
             return 0
         soon, kind, due = now + job.interval / 2, job.type, 1
-        fresh, routine = Urgency.FRESH.value, Urgency.ROUTINE.value
+        fresh, routine = Priority.FRESH.value, Priority.ROUTINE.value
         # One pass over all jobs, maybe ten thousand, so it is kept simple.
         for other in jobs:
             if (other.due[routine] <= soon or other.due[fresh] <= soon) and other.type == kind:
@@ -77,10 +79,10 @@ class Rounds:
         ]
         return min(known, default=1)
 
-    def begin(self, job_type: int, worth: int, jobs: Iterable[Job], now: float) -> None:
+    def begin(self, job_type: int, worth: int, jobs: Iterable[PolledJob], now: float) -> None:
         """Begin to read a listing; from now on it stands for looks at all jobs of its type."""
         names = (job.name for job in jobs if job.type == job_type)
-        self.active = Round(job_type, self._filter(names), now, worth)
+        self.active = Sweep(job_type, self._filter(names), now, worth)
 
     def read(self, page: JobPage, now: float) -> bool:
         """Take note of a page; returns whether there is another one worth reading."""
@@ -117,7 +119,7 @@ class Rounds:
             error,
         )
 
-    def end(self, jobs: Iterable[Job]) -> list[Job]:
+    def end(self, jobs: Iterable[PolledJob]) -> list[PolledJob]:
         """End the reading, and return what has become due meanwhile.
 
         What did not show up although all pages were read is of another type, or shows nowhere.

@@ -21,12 +21,17 @@ from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources, runs
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, NORMAL_JOB
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobs
-from airflow_provider_cdm.client.whole_database.tables import Report, State, names_of, type_of
+from airflow_provider_cdm.client.whole_database.tables import (
+    TableReport,
+    TableState,
+    names_of,
+    type_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +44,8 @@ _OUTAGE = 300.0
 _PASSING = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
 
 
-def completed(
-    flows: CdmFlows, run: Submission, definition: Mapping[str, Any] | None = None
+def with_tables(
+    api: CdmApi, run: Submission, definition: Mapping[str, Any] | None = None
 ) -> Flow[Submission]:
     """Add to an ended run what became of its tables, if its job moves a whole database.
 
@@ -56,10 +61,10 @@ def completed(
     run = replace(run, job_type=run.job_type or type_of(definition))
     if run.job_type != BATCH_JOB:
         return run
-    return (yield from _collected(flows, run, definition))
+    return (yield from _collect(api, run, definition))
 
 
-def looked_up(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
+def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]:
     """Read the definition of a run's job, to learn its type.
 
     When that fails there is a warning, and the run is to be taken at CDM's word: nearly all jobs
@@ -67,7 +72,7 @@ def looked_up(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
     """
     definition, problem = None, "CDM does not show it"
     try:
-        definition = yield from flows.find(JOB, run.cluster_id, run.job_name)
+        definition = yield from api.find(JOB, run.cluster_id, run.job_name)
     except errors.CdmError as error:
         problem = str(error)
     if type_of(definition) is None:
@@ -79,7 +84,7 @@ def looked_up(flows: CdmFlows, run: Submission) -> Flow[dict[str, Any] | None]:
     return definition
 
 
-class TableLog:
+class TableProgress:
     """Tells those who wait for the run of a whole database how its tables get on.
 
     Says nothing while the wait is short, then learns the type of the job with one look-up, and
@@ -92,7 +97,7 @@ class TableLog:
     __slots__ = ("_asked", "_definition", "_kind", "_line", "_next", "job_type")
 
     #: Seconds of waiting after which the first look is worth its calls.
-    PATIENCE = 20.0
+    FIRST_POLL_AFTER = 20.0
     _INTERVAL, _PER_PAGE = 60.0, 20.0
 
     def __init__(self, definition: Mapping[str, Any] | None = None) -> None:
@@ -103,128 +108,126 @@ class TableLog:
         self._line = ""
         self._kind = NORMAL_JOB
 
-    def __call__(
-        self, flows: CdmFlows, seen: Submission, job_type: str | None = None
-    ) -> Flow[None]:
+    def __call__(self, api: CdmApi, seen: Submission, job_type: str | None = None) -> Flow[None]:
         """Take note of a look at the run, and look at its tables if it is time.
 
         :param job_type: type of the job, if somebody has learnt it.
         """
         self.job_type = self.job_type or job_type
-        now = flows.exchanger.clock()
+        now = api.exchanger.clock()
         if self._next is None:
-            self._next = now + self.PATIENCE
+            self._next = now + self.FIRST_POLL_AFTER
         if seen.ended or now < self._next or self.job_type not in (None, BATCH_JOB):
             return
         try:
-            yield from self._look(flows, seen)
+            yield from self._look(api, seen)
         except errors.CdmError as error:
             self._asked, self._next = True, now + self._INTERVAL
             log.info("How the tables of %s get on cannot be said: %s", RunRef.of(seen), error)
 
-    def _look(self, flows: CdmFlows, seen: Submission) -> Flow[None]:
+    def _look(self, api: CdmApi, seen: Submission) -> Flow[None]:
         if self.job_type is None and not self._asked:
             call = resources.show(JOB, seen.cluster_id, seen.job_name)
-            self._definition = yield from flows.call(replace(call, patient=False))
+            self._definition = yield from api.call(replace(call, wait_for_quota=False))
             self._asked, self.job_type = True, type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return
-        reader = SubJobs(flows, seen, self._definition, (self._kind,), patient=False)
-        report = Report.of((yield from reader.read()), seen.creation_date)
+        reader = SubJobs(api, seen, self._definition, (self._kind,), wait_for_quota=False)
+        report = TableReport.of((yield from reader.read()), seen.creation_date)
         rest = self._PER_PAGE * reader.pages
         if not reader.found:
             # Not made yet, or in the other listing.
             self._kind, rest = (BATCH_JOB, 0) if self._kind == NORMAL_JOB else (NORMAL_JOB, 300.0)
-        self._next = flows.exchanger.clock() + max(self._INTERVAL, rest)
-        if report.tables and (line := report.line()) != self._line:
+        self._next = api.exchanger.clock() + max(self._INTERVAL, rest)
+        if report.tables and (line := report.progress_line()) != self._line:
             self._line = line
             log.info("%s: %s", RunRef.of(seen), line)
 
-    def typed(self, run: Submission) -> Submission:
+    def with_job_type(self, run: Submission) -> Submission:
         """An ended run with the type of its job, if that was learnt on the way."""
         return run if self.job_type is None else replace(run, job_type=self.job_type)
 
-    def memory(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, Any]:
         """What another process needs to go on, as plain JSON."""
         return {"type": self.job_type, "asked": self._asked, "next": self._next, "line": self._line}
 
-    def recall(self, memory: Mapping[str, Any] | None) -> None:
+    def restore(self, dump: Mapping[str, Any] | None) -> None:
         """Go on where another process left off.
 
-        :param memory: what :meth:`memory` returned there.
+        :param dump: what :meth:`dump` returned there.
         """
-        if memory:
-            self.job_type, self._asked = memory["type"], memory["asked"]
-            self._next, self._line = memory["next"], memory["line"]
+        if dump:
+            self.job_type, self._asked = dump["type"], dump["asked"]
+            self._next, self._line = dump["next"], dump["line"]
 
 
-def _collected(
-    flows: CdmFlows, run: Submission, definition: Mapping[str, Any] | None
+def _collect(
+    api: CdmApi, run: Submission, definition: Mapping[str, Any] | None
 ) -> Flow[Submission]:
-    ended_at = flows.exchanger.clock()
+    ended_at = api.exchanger.clock()
     while True:
-        lasted = flows.exchanger.clock() - ended_at
+        lasted = api.exchanger.clock() - ended_at
         try:
-            tables = yield from SubJobs(flows, run, definition).read()
-            later = yield from _later_run(flows, run)
+            tables = yield from SubJobs(api, run, definition).read()
+            later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
                 log.warning("Which tables of %s failed cannot be said: %s", RunRef.of(run), error)
                 return run
             if lasted >= _OUTAGE or not isinstance(error, _PASSING):
-                raise _untold(run, error, lasted) from error
+                raise _tables_unavailable(run, error, lasted) from error
             log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
-            yield from pause(15.0 + 15.0 * flows.exchanger.random())
+            yield from pause(15.0 + 15.0 * api.exchanger.random())
             continue
         if later is not None:
-            return _replaced(run, later)
-        report = yield from _looked_closer(flows, run, Report.of(tables, run.creation_date))
+            return _superseded(run, later)
+        report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
         settled = run.failed or lasted >= _SETTLING
-        if settled or not report.named(State.RUNNING, State.WAITING):
-            return _concluded(run, report)
+        if settled or not report.named(TableState.RUNNING, TableState.WAITING):
+            return _summarize(run, report)
         yield from pause(15.0)
 
 
-def _later_run(flows: CdmFlows, run: Submission) -> Flow[Submission | None]:
+def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
     """Find the run that has taken the place of ours, and with it all sub-jobs."""
     try:
-        shown = yield from flows.call(runs.job_status(run.cluster_id, run.job_name))
+        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
     except errors.CdmNotFound:
         # A job may delete itself after its run.
         return None
-    latest = (one for one in shown if one.verdict is not Verdict.ABSENT)
+    latest = (one for one in shown if one.verdict is not Verdict.NO_RUN)
     return next((one for one in latest if RunRef.of(run).is_before(one)), None)
 
 
-def _looked_closer(flows: CdmFlows, run: Submission, report: Report) -> Flow[Report]:
+def _read_details(api: CdmApi, run: Submission, report: TableReport) -> Flow[TableReport]:
     """Ask for the status of the tables that did not end well, or do not say when they ran."""
     tables = [table for _, table in report.tables]
     looks = 0
     for place, (state, table) in enumerate(report.tables):
-        if (state is State.DONE and table.created is not None) or looks >= _CLOSER_LOOKS:
+        if (state is TableState.DONE and table.created is not None) or looks >= _CLOSER_LOOKS:
             continue
         looks += 1
         name = f"{run.job_name}_{table.name}"
         try:
-            shown = yield from flows.call(runs.job_status(run.cluster_id, name))
+            shown = yield from api.call(runs.job_status(run.cluster_id, name))
         except errors.CdmNotFound:
             continue
         except errors.CdmError as error:
             log.warning("Why table %s did not end well cannot be said: %s", table.name, error)
             break
         if shown:
-            tables[place] = table.seen(shown[0])
-    again = Report.of(tables, run.creation_date)
-    return Report(again.tables, [*report.left, *again.left])
+            tables[place] = table.with_status(shown[0])
+    again = TableReport.of(tables, run.creation_date)
+    return TableReport(again.tables, [*report.stale, *again.stale])
 
 
-def _concluded(run: Submission, report: Report) -> Submission:
+def _summarize(run: Submission, report: TableReport) -> Submission:
     name = RunRef.of(run)
-    if report.left:
+    if report.stale:
         log.warning(
             "%s: %d sub-jobs did not run in it: %s. They are left from earlier runs: of tables that"
             " are not moved any more, or that this run did not get to.",
-            *(name, len(report.left), names_of(report.left)),
+            *(name, len(report.stale), names_of(report.stale)),
         )
     if not report.tables:
         log.warning(
@@ -233,20 +236,20 @@ def _concluded(run: Submission, report: Report) -> Submission:
             name,
         )
     else:
-        log.info("%s: %s", name, report.line())
+        log.info("%s: %s", name, report.progress_line())
     counters = {n: count for n, count in run.counters.items() if count >= 0}
     run = replace(
         run,
         tables=report.to_dict(),
         counters={**run.counters, **report.totals(), **counters},
     )
-    if complaint := report.complaint():
+    if failure_summary := report.failure_summary():
         own = run.error_summary or f"CDM reports {run.status}"
-        run = replace(run, error_summary=f"{own.rstrip('.')}; {complaint}.")
+        run = replace(run, error_summary=f"{own.rstrip('.')}; {failure_summary}.")
     return run
 
 
-def _replaced(run: Submission, later: Submission) -> Submission:
+def _superseded(run: Submission, later: Submission) -> Submission:
     text = f"{RunRef.of(later)} has made the sub-jobs of {RunRef.of(run)} anew, so what became of"
     if run.failed:
         log.warning("%s its tables cannot be said.", text)
@@ -257,7 +260,9 @@ def _replaced(run: Submission, later: Submission) -> Submission:
     )
 
 
-def _untold(run: Submission, error: errors.CdmError, lasted: float) -> errors.CdmUnavailable:
+def _tables_unavailable(
+    run: Submission, error: errors.CdmError, lasted: float
+) -> errors.CdmUnavailable:
     return errors.CdmUnavailable(
         f"CDM reports {run.status} for {RunRef.of(run)}, but what became of its tables could not be"
         f" learnt for {lasted:.0f} s, and some may have failed. A retry of this task looks again,"

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
-from airflow_provider_cdm.client.api.client import CdmFlows
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, NORMAL_JOB, inputs_of
 from airflow_provider_cdm.client.api.job_list import ListedJob, name_filter
 from airflow_provider_cdm.client.sansio import Flow
@@ -32,16 +32,16 @@ class SubJobs:
     :param run: of that job.
     :param definition: of that job, if it is at hand.
     :param kinds: types in whose listings to look for them, one after the other.
-    :param patient: whether to repeat a call that failed in passing.
+    :param wait_for_quota: whether to repeat a call that failed in passing.
     :param found: whether there were any.
     :param pages: how many pages were read.
     """
 
-    flows: CdmFlows
+    api: CdmApi
     run: Submission
     definition: Mapping[str, Any] | None
     kinds: Sequence[str] = (NORMAL_JOB, BATCH_JOB)
-    patient: bool = True
+    wait_for_quota: bool = True
     found: bool = False
     pages: int = 0
 
@@ -73,7 +73,7 @@ class SubJobs:
             job_type=kind,
             name_filter=name_filter(f"{self.run.job_name}_"),
         )
-        page = yield from self.flows.call(replace(call, patient=self.patient))
+        page = yield from self.api.call(replace(call, wait_for_quota=self.wait_for_quota))
         self.pages += 1
         if page.total is None:
             return page.jobs, len(page.jobs) < resources.LISTING_PAGE

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
-from airflow_provider_cdm.client.submission import Submission, Verdict, judge, whole
+from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
 
 #: Tables that a result names; of the others it says how many they are.
 TABLES_SHOWN = 50
@@ -28,7 +28,7 @@ _COUNTERS = {
 }
 
 
-class State(Enum):
+class TableState(Enum):
     """What a table of a run has come to; the order is that of a result."""
 
     FAILED = "failed"
@@ -36,7 +36,7 @@ class State(Enum):
     WAITING = "waiting"
     DONE = "succeeded"
     #: What its sub-job shows is of an earlier run.
-    LEFT = "left"
+    STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ class Table:
     @classmethod
     def of(cls, listed: ListedJob, parent: str) -> Table:
         """Read a sub-job of a listing."""
-        counts = ((name, whole(listed.wire.get(key))) for key, name in _COUNTERS.items())
+        counts = ((name, read_int(listed.wire.get(key))) for key, name in _COUNTERS.items())
         return cls(
             listed.name[len(parent) + 1 :],
             listed.status,
             listed.created,
-            whole(listed.wire.get("creation-date")),
+            read_int(listed.wire.get("creation-date")),
             {name: count for name, count in counts if count is not None and count >= 0},
         )
 
-    def seen(self, run: Submission) -> Table:
+    def with_status(self, run: Submission) -> Table:
         """The same with what the status of its sub-job says."""
-        if run.verdict is Verdict.ABSENT:
+        if run.verdict is Verdict.NO_RUN:
             return replace(self, status=run.status, created=None)
         counters = {name: count for name, count in run.counters.items() if count >= 0}
         reason = (run.error_summary or run.error_details or "").strip().partition("\n")[0]
@@ -84,24 +84,24 @@ class Table:
             reason=reason[:_REASON_LIMIT] or None,
         )
 
-    def state(self, since: int | None) -> State:
+    def state(self, since: int | None) -> TableState:
         """Say what has become of it in a run.
 
         :param since: when the run was created, epoch milliseconds. While that is not known, all
             that shows is taken for its own: an old failure rather than an overlooked one.
         """
-        verdict = judge(self.status)
-        begun = verdict is not Verdict.ABSENT and self.status != "NEW"
+        verdict = verdict_of(self.status)
+        begun = verdict is not Verdict.NO_RUN and self.status != "NEW"
         if since is not None and begun and self.created is not None:
             begun = self.created >= since
         if not begun:
             old = since is not None and self.made is not None and self.made < since
-            return State.LEFT if old else State.WAITING
-        return {Verdict.SUCCESS: State.DONE, Verdict.FAILURE: State.FAILED}.get(
-            verdict, State.RUNNING
+            return TableState.STALE if old else TableState.WAITING
+        return {Verdict.SUCCESS: TableState.DONE, Verdict.FAILURE: TableState.FAILED}.get(
+            verdict, TableState.RUNNING
         )
 
-    def unbegun(self) -> Table:
+    def as_waiting(self) -> Table:
         """The same without what it shows of an earlier run."""
         return replace(self, status="NEW", counters={}, reason=None)
 
@@ -112,56 +112,59 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TableReport:
     """The tables of a run.
 
     :param tables: by state, then by name; without those that are left from earlier runs.
-    :param left: names of those.
+    :param stale: names of those.
     """
 
-    tables: Sequence[tuple[State, Table]]
-    left: Sequence[str]
+    tables: Sequence[tuple[TableState, Table]]
+    stale: Sequence[str]
 
     @classmethod
-    def of(cls, tables: Sequence[Table], since: int | None) -> Report:
+    def of(cls, tables: Sequence[Table], since: int | None) -> TableReport:
         """Sort tables by what has become of them in a run that was created at an instant."""
-        order = list(State)
+        order = list(TableState)
         states = [(table.state(since), table) for table in tables]
         states.sort(key=lambda each: (order.index(each[0]), each[1].name))
         own = [
-            (state, table.unbegun() if state is State.WAITING else table)
+            (state, table.as_waiting() if state is TableState.WAITING else table)
             for state, table in states
-            if state is not State.LEFT
+            if state is not TableState.STALE
         ]
-        return cls(own, [table.name for state, table in states if state is State.LEFT])
+        return cls(own, [table.name for state, table in states if state is TableState.STALE])
 
-    def named(self, *states: State) -> list[str]:
+    def named(self, *states: TableState) -> list[str]:
         """Names of the tables in some states."""
         return [table.name for state, table in self.tables if state in states]
 
-    def line(self) -> str:
+    def progress_line(self) -> str:
         """One line for people who wait."""
-        done, failed = self.named(State.DONE), self.named(State.FAILED)
+        done, failed = self.named(TableState.DONE), self.named(TableState.FAILED)
         parts = [f"{len(done)} of {len(self.tables)} tables done"]
-        if running := self.named(State.RUNNING):
+        if running := self.named(TableState.RUNNING):
             parts.append(f"{len(running)} running ({names_of(running)})")
         if failed:
             parts.append(f"{len(failed)} failed ({names_of(failed)})")
         return ", ".join(parts)
 
-    def complaint(self) -> str:
+    def failure_summary(self) -> str:
         """Which tables did not end well; empty if all did."""
-        unfinished = self.named(State.RUNNING, State.WAITING)
+        unfinished = self.named(TableState.RUNNING, TableState.WAITING)
         parts = [
             f"{len(names)} {verb} ({names_of(names)})"
-            for names, verb in ((self.named(State.FAILED), "failed"), (unfinished, "did not end"))
+            for names, verb in (
+                (self.named(TableState.FAILED), "failed"),
+                (unfinished, "did not end"),
+            )
             if names
         ]
         return f"of {len(self.tables)} tables {' and '.join(parts)}" if parts else ""
 
     def totals(self) -> dict[str, int]:
         """Sums of those counters that all tables that are done have."""
-        done = [table.counters for state, table in self.tables if state is State.DONE]
+        done = [table.counters for state, table in self.tables if state is TableState.DONE]
         shared = set.intersection(*(set(one) for one in done)) if done else set()
         return {name: sum(one[name] for one in done) for name in sorted(shared)}
 
@@ -171,7 +174,7 @@ class Report:
         ``total, succeeded, failed, unfinished`` are numbers of tables; ``list`` holds the first of
         them, failed ones first, and ``left_out`` is the number of those that it does not hold.
         """
-        done, failed = len(self.named(State.DONE)), len(self.named(State.FAILED))
+        done, failed = len(self.named(TableState.DONE)), len(self.named(TableState.FAILED))
         return {
             "total": len(self.tables),
             "succeeded": done,
@@ -188,10 +191,10 @@ def type_of(definition: Mapping[str, Any] | None) -> str | None:
     return found if found in JOB_TYPES else None
 
 
-def complaints(run: Submission) -> list[str]:
+def failure_lines(run: Submission) -> list[str]:
     """Lines about the tables that did not end well; none for an ordinary job."""
     shown = (run.tables or {}).get("list", ())
-    bad = [one for one in shown if judge(one["status"]) is not Verdict.SUCCESS]
+    bad = [one for one in shown if verdict_of(one["status"]) is not Verdict.SUCCESS]
     lines = [
         f"  table {one['table']}: {one['status']}, {one.get('reason', 'no reason is known')}"
         for one in bad[:_NAMES_SHOWN]
