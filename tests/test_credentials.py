@@ -12,7 +12,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.kinds import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, KINDS
 
 JOB = "orders"
 

@@ -27,9 +27,9 @@ from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
-from tests import examples
 from tests.conftest import tell_of_assets
-from tests.examples import EXAMPLES, Database, Demo, Fact
+from tests.support import example_stage as examples
+from tests.support.example_stage import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(os.environ["AIRFLOW_HOME"])

@@ -19,8 +19,7 @@ import airflow
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from .kinds import ACCOUNT, KEYS, REGION
+from tests.support.credentials import ACCOUNT, KEYS, REGION
 
 DAGS = Path(os.environ["AIRFLOW_HOME"]) / "dags"
 SHOWN = Path(__file__).parents[1] / "docs" / "snippets" / "migrating"

@@ -7,8 +7,7 @@ from typing import Any
 from playwright.sync_api import expect  # type: ignore[import-not-found]  # only in its own venv
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-from .conftest import Visitor
+from tests.browser.conftest import Visitor
 
 # Patience with a busy machine, in milliseconds.
 expect.set_options(timeout=30_000)

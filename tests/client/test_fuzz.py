@@ -37,9 +37,8 @@ from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartReco
 from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
-
-from .answers import TOKEN_BODY, Answer, answers
-from .played import BEGIN, CREATED, SECRETS, WHO, Server, Visit
+from tests.support.canned_responses import TOKEN_BODY, Answer, answers
+from tests.support.fake_server import BEGIN, CREATED, SECRETS, WHO, Server, Visit
 
 # What is visited
 

@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from ..examples import EXAMPLES, Demo  # noqa: TID252 - no absolute name is sure
-from .deployment import Deployment
-from .fleet import Yard
-from .fleets import FLEETS
-from .kills import Lost, kill_meanwhile
-from .report import Report
+from tests.deployment.deployment import Deployment
+from tests.deployment.fleet import Yard
+from tests.deployment.fleets import FLEETS
+from tests.deployment.kills import Lost, kill_meanwhile
+from tests.deployment.report import Report
+from tests.support.example_stage import EXAMPLES, Demo
 
 if not os.environ.get("CDM_DEPLOYMENT"):
     # It takes minutes, and servers that are not everywhere.

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..system.stack import Stack  # noqa: TID252 - no absolute name is sure
-from .servers import Postgres, Redis
+from tests.deployment.servers import Postgres, Redis
+from tests.system.stack import Stack
 
 #: Triggers that each triggerer takes; less than wait at once, so that one is not enough.
 CAPACITY = 30

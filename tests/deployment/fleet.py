@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from ..system.shop import Shop  # noqa: TID252 - no absolute name is sure
+from tests.system.shop import Shop
 
 #: The table that the jobs of all fleets fill.
 TABLE = "orders"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..system.stack import wait_until  # noqa: TID252 - no absolute name is sure
-from .deployment import DEFAULT, PATIENT, SLOTS, Deployment
-from .fleet import Yard
-from .fleets import KILLS
+from tests.deployment.deployment import DEFAULT, PATIENT, SLOTS, Deployment
+from tests.deployment.fleet import Yard
+from tests.deployment.fleets import KILLS
+from tests.system.stack import wait_until
 
 #: Seconds from one step to the next.
 PATIENCE = 180

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from ..system.stack import free_ports, wait_until  # noqa: TID252 - no absolute name is sure
+from tests.system.stack import free_ports, wait_until
 
 #: Seconds until a server answers.
 _PATIENCE = 30

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from .. import examples  # noqa: TID252 - no absolute name is sure
-from ..system.stack import wait_until  # noqa: TID252
-from .conftest import Stage
-from .report import Part
+from tests.deployment.conftest import Stage
+from tests.deployment.report import Part
+from tests.support import example_stage as examples
+from tests.system.stack import wait_until
 
 #: Seconds that a DAG run may take; a sensor of the examples looks once a minute.
 PATIENCE = 180

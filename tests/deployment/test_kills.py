@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from .conftest import Stage
-from .deployment import SLOTS
-from .fleets import KILLS
-from .kills import Lost
+from tests.deployment.conftest import Stage
+from tests.deployment.deployment import SLOTS
+from tests.deployment.fleets import KILLS
+from tests.deployment.kills import Lost
 
 
 def test_kills(stage: Stage, kills: Future[Lost]) -> None:

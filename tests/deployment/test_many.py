@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from ..system.stack import wait_until  # noqa: TID252 - no absolute name is sure
-from .conftest import Stage
-from .deployment import CAPACITY, PATIENT, POOL, POOL_SLOTS, SLOTS
-from .fleets import FLEETS, MANY
-from .kills import LOGICAL_DATE
-from .report import Part
-from .samples import Samples, sampling
+from tests.deployment.conftest import Stage
+from tests.deployment.deployment import CAPACITY, PATIENT, POOL, POOL_SLOTS, SLOTS
+from tests.deployment.fleets import FLEETS, MANY
+from tests.deployment.kills import LOGICAL_DATE
+from tests.deployment.report import Part
+from tests.deployment.samples import Samples, sampling
+from tests.system.stack import wait_until
 
 PATIENCE = 600
 #: Calls of one kind that CDM answers within a minute.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from . import world
-from .play import Scan
+from tests.secrets import world
+from tests.secrets.play import Scan
 
 if not os.environ.get("CDM_SYSTEM"):
     # It takes minutes, and belongs to no suite that is run all the time.

@@ -13,10 +13,9 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from ..system.stack import Stack, wait_until  # noqa: TID252 - no absolute name is sure
-from . import evidence, world
-from .search import Find, Search
+from tests.secrets import evidence, world
+from tests.secrets.search import Find, Search
+from tests.system.stack import Stack, wait_until
 
 #: Seconds that all DAG runs may take.
 PATIENCE = 1500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .play import LEAKS, Scan
-from .search import Find
+from tests.secrets.play import LEAKS, Scan
+from tests.secrets.search import Find
 
 GOOD = {
     "worker_good": "success",

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
-from .search import PIECE, Search
+from tests.secrets.search import PIECE, Search
 
 SECRET = 'sEcret/pass+"word" %ü\\ of mine'
 SEARCH = Search({"password": SECRET})

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from ..kinds import ACCOUNT, KINDS  # noqa: TID252 - no absolute name is sure
+from tests.support.credentials import ACCOUNT, KINDS
 
 #: A user of whose credentials one half is wrong: failures must not lock the account of the others.
 CLUMSY = {

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-from .speaking import Cdm
+from tests.support.raw_client import Cdm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

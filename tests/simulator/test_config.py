@@ -7,13 +7,12 @@ import pytest
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.simulator.config.config import load
 from airflow_provider_cdm.simulator.config.reader import ConfigError
-
-from .speaking import Cdm
+from tests.support.raw_client import Cdm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .conftest import Database
+    from tests.simulator.conftest import Database
 
 YAML = """
 domain: acme

@@ -11,8 +11,7 @@ import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator, Fault, ManualClock
 from airflow_provider_cdm.simulator.config.reader import ConfigError
-
-from .speaking import Cdm
+from tests.support.raw_client import Cdm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,7 @@ import requests
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.simulator.gateway.signatures import sign
 from airflow_provider_cdm.simulator.messages import Call
-
-from .speaking import Cdm, error_code, password_login
+from tests.support.raw_client import Cdm, error_code, password_login
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock

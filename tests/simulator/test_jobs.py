@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-from .speaking import Cdm, error_code
+from tests.support.raw_client import Cdm, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

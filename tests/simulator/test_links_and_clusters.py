@@ -6,8 +6,7 @@ import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.simulator.errors import WireError
-
-from .speaking import Cdm, error_code
+from tests.support.raw_client import Cdm, error_code
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock

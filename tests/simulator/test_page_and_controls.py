@@ -6,8 +6,7 @@ import pytest
 import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from .speaking import Cdm
+from tests.support.raw_client import Cdm
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock

@@ -5,8 +5,7 @@ import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.simulator.config.reader import ConfigError
-
-from .speaking import Cdm, error_code, password_login
+from tests.support.raw_client import Cdm, error_code, password_login
 
 
 def test_no_quotas_by_default(sim: CdmSimulator, cdm: Cdm) -> None:

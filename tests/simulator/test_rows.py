@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-from .conftest import Database
-from .speaking import Cdm
+from tests.simulator.conftest import Database
+from tests.support.raw_client import Cdm
 
 DAY = "day = '${dt}'"
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from .speaking import Cdm, error_code
+from tests.support.raw_client import Cdm, error_code
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock

@@ -6,9 +6,8 @@ import pytest
 import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-from .conftest import Database
-from .speaking import Cdm
+from tests.simulator.conftest import Database
+from tests.support.raw_client import Cdm
 
 TABLES = ("customers", "orders", "parts", "stock")
 WHOLE = {

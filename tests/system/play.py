@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .shop import DAY, Shop
-from .stack import Stack, signal_process, wait_until
+from tests.system.shop import DAY, Shop
+from tests.system.stack import Stack, signal_process, wait_until
 
 #: Seconds that a scenario may take from one step to the next.
 PATIENCE = 160

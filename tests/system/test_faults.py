@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .play import Play
-from .scenarios import SCENARIOS
+from tests.system.play import Play
+from tests.system.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])

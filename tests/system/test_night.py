@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from .. import examples  # noqa: TID252 - no absolute name is sure
-from ..examples import EXAMPLES, Demo  # noqa: TID252
-from .stack import AIRFLOW_3, Stack, wait_until
+from tests.support import example_stage as examples
+from tests.support.example_stage import EXAMPLES, Demo
+from tests.system.stack import AIRFLOW_3, Stack, wait_until
 
 DAILY, CAUSED = "example_cdm_asset_driven", "example_cdm_asset_report"
 #: Tasks of the DAG "night" with their map index, and their jobs.

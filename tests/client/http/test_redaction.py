@@ -17,9 +17,8 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Request, Response, TransportError
-
-from .answers import TOKEN_BODY
-from .played import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server
+from tests.support.canned_responses import TOKEN_BODY
+from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server
 
 #: As much of a secret as must not be shown.
 PIECE = 12

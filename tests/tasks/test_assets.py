@@ -15,9 +15,9 @@ from airflow.providers.common.compat.sdk import Asset
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.tasks import assets
-from tests import asset_dag as play
 from tests.conftest import AIRFLOW_HOME, tell_of_assets
-from tests.examples import RESULT, Database
+from tests.support import asset_dag as play
+from tests.support.example_stage import RESULT, Database
 
 COUNTERS = {"ROWS_READ": 9, "ROWS_WRITTEN": 7}
 #: What Airflow 2 calls an asset.

@@ -17,8 +17,14 @@ from airflow_provider_cdm.client.polling.queue import PollQueue, Priority
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Response, TransportError
 from airflow_provider_cdm.client.submission import Submission
-
-from .crowd import Play, PlayedCluster, PlayedJob, PlayedRun, Waiter, most_in_a_minute
+from tests.support.virtual_cluster import (
+    Play,
+    PlayedCluster,
+    PlayedJob,
+    PlayedRun,
+    Waiter,
+    most_in_a_minute,
+)
 
 HOUR = 3600.0
 DOWN, PAGE, FULL = Response(503), Response(200, {}, b"<html>Sign in</html>"), Response(429)

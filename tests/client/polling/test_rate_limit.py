@@ -21,8 +21,7 @@ from airflow_provider_cdm.client.polling.rate_limit import (
     rate_limits_for,
 )
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-
-from .crowd import BEGIN, most_in_a_minute
+from tests.support.virtual_cluster import BEGIN, most_in_a_minute
 
 PLACE = Settings("https://cdm", "https://iam", PasswordCredentials("u", "p", "d"))
 

@@ -22,7 +22,7 @@ from airflow_provider_cdm.client.submission import (
     newest_first,
 )
 
-SAMPLES = Path(__file__).parents[1] / "wire"
+SAMPLES = Path(__file__).parents[2] / "wire"
 PROPERTY = settings(derandomize=True, max_examples=80)
 CALLS: dict[str, Any] = {
     "start": runs.start_job("c", "asked"),

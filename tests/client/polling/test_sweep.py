@@ -17,8 +17,7 @@ from airflow_provider_cdm.client.polling.sweep import SweepPlanner
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
-
-from .crowd import BEGIN
+from tests.support.virtual_cluster import BEGIN
 
 CREATED = 1_735_787_045_000
 OURS = RunRef("c", "orders", 5, CREATED)

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_cdm import hooks
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.kinds import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, KINDS
 
 Test = Callable[[dict[str, Any]], tuple[bool, str]]
 

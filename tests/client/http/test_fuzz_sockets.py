@@ -25,9 +25,8 @@ from airflow_provider_cdm.client.http import transport
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
-
-from .answers import Answer, answers
-from .test_fuzz import CASES, EACH, VISITS, sound, sound_error
+from tests.client.test_fuzz import CASES, EACH, VISITS, sound, sound_error
+from tests.support.canned_responses import Answer, answers
 
 #: Seconds after which something that should have ended is called hanging.
 PATIENCE = 20.0

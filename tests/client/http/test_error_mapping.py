@@ -22,7 +22,7 @@ Drive = Callable[[CdmSession, Any], Any]
 MakeSession = Callable[..., CdmSession]
 
 NOW = 1_735_787_045.0  # 2025-01-02T03:04:05Z
-SAMPLES = json.loads((Path(__file__).parents[1] / "wire" / "errors.json").read_text())
+SAMPLES = json.loads((Path(__file__).parents[2] / "wire" / "errors.json").read_text())
 JOB = "orders"
 
 

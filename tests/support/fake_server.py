@@ -24,8 +24,7 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
-
-from .answers import PROJECTS_BODY, TOKEN_BODY, Answer
+from tests.support.canned_responses import PROJECTS_BODY, TOKEN_BODY, Answer
 
 BEGIN = 1_735_787_045.0
 CREATED = int(BEGIN * 1000)

@@ -23,8 +23,7 @@ from airflow_provider_cdm.client.whole_database.tables import (
     TableState,
     failure_lines,
 )
-
-from .played import WHO, Server
+from tests.support.fake_server import WHO, Server
 
 SINCE = 1_735_787_045_000
 DAYS = st.sampled_from([None, 0, SINCE - 1, SINCE, SINCE + 1])

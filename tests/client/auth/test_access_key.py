@@ -14,7 +14,7 @@ from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.connection import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.kinds import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, KINDS
 
 Drive = Callable[[CdmSession, Any], Any]
 MakeSession = Callable[..., CdmSession]

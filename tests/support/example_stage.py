@@ -14,7 +14,7 @@ import yaml
 
 from airflow_provider_cdm.simulator import CdmSimulator
 
-EXAMPLES = Path(__file__).parents[1] / "example_dags"
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
 RESULT = {
     *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
     *("counters", "execute_date", "last_update_date", "duration_seconds"),
