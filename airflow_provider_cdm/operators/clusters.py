@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from airflow_provider_cdm._compat import conf
 from airflow_provider_cdm.client import arguments, clusters, errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.cluster import NORMAL, STOPPED
 from airflow_provider_cdm.client.clusters import ClusterWaiter
-from airflow_provider_cdm.operators.base import CdmOperator
-from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.base import DeferrableCdmTask, fail_without_retry
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
@@ -34,26 +32,25 @@ class _Step(NamedTuple):
     last: bool = True
 
 
-class _ClusterStateOperator(CdmOperator):
+class _ClusterStateOperator(DeferrableCdmTask):
     """Brings a cluster to a state: looks at it, acts where that is right, waits, and looks again.
 
     Every attempt begins with a look, so a retry takes up what an earlier one has begun.
     """
 
+    ui_color = "#f4e3e3"
     _wanted: ClassVar[str]
 
     def __init__(
         self,
         *,
         wait_for_completion: bool = True,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 30,
         wait_timeout: float | None = 3600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
         arguments.positive_seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
@@ -61,7 +58,7 @@ class _ClusterStateOperator(CdmOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the state, and wait until it is there."""
-        session, cluster_id = self._open()
+        session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
         seen = session.run(clusters.poll(session.api, cluster_id))
         return self._go_on(session, seen, deadline)
@@ -76,8 +73,7 @@ class _ClusterStateOperator(CdmOperator):
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
         seen = unwrap(event)
-        session, _ = self._open()
-        return self._go_on(session, seen, deadline, action)
+        return self._go_on(self.hook.get_conn(), seen, deadline, action)
 
     def _go_on(
         self,

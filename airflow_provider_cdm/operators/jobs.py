@@ -12,7 +12,8 @@ from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog
 from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.operators.base import CdmOperator
+from airflow_provider_cdm.operators.definition import DefinitionOperator
 from airflow_provider_cdm.tasks.base import fail_without_retry
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.sansio import Flow
 
 
-class _JobDefiningOperator(DefiningOperator):
+class _JobDefinitionOperator(DefinitionOperator):
     template_fields: Sequence[str] = ("definition", "job_name", *CdmOperator.template_fields)
 
     def __init__(self, *, job_name: str | None = None, **kwargs: Any) -> None:
@@ -33,10 +34,10 @@ class _JobDefiningOperator(DefiningOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, send it, and say what was done."""
-        return self._perform(parsing.job(self._draft(), self.job_name or None))
+        return self._send(parsing.job(self._definition_with_secrets(), self.job_name or None))
 
 
-class CdmCreateJobOperator(_JobDefiningOperator):
+class CdmCreateJobOperator(_JobDefinitionOperator):
     """Creates a CDM job, without starting it.
 
     A job that exists already just as it is defined is a success, since it may be the work of an
@@ -53,11 +54,11 @@ class CdmCreateJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-        return apply.create(api, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        return apply.create(api, cluster_id, definition)
 
 
-class CdmUpdateJobOperator(_JobDefiningOperator):
+class CdmUpdateJobOperator(_JobDefinitionOperator):
     """Replaces the definition of a CDM job that exists.
 
     Fails with :class:`~airflow_provider_cdm.exceptions.CdmNotFound` when there is no such job,
@@ -73,11 +74,11 @@ class CdmUpdateJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-        return apply.update(api, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        return apply.update(api, cluster_id, definition)
 
 
-class CdmApplyJobOperator(_JobDefiningOperator):
+class CdmApplyJobOperator(_JobDefinitionOperator):
     """Makes a CDM job what its definition says: creates it, updates it, or does nothing.
 
     Only what the definition names is compared. To take a value away (a where clause, say), name the
@@ -94,8 +95,8 @@ class CdmApplyJobOperator(_JobDefiningOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-        return apply.apply(api, cluster_id, wanted)
+    def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        return apply.apply(api, cluster_id, definition)
 
 
 class CdmDeleteJobOperator(CdmOperator):
@@ -164,7 +165,7 @@ class CdmStopJobOperator(CdmOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Stop the active run, and wait until it has ended."""
         name = arguments.job_name(self.job_name)
-        session, cluster_id = self._open()
+        session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         result = {"cluster_id": cluster_id, "job_name": name}
         run = session.run(stop.stop_active_run(session.api, cluster_id, name))
         if run is None:

@@ -97,7 +97,7 @@ class Journal:
 
         A retry after a success takes that success for its own.
         """
-        record = self._record()
+        record = self.record()
         if record is not None:
             ended = record.ended_badly(run) if run.failed else record.ended_well(run)
             self.save(ended.to_payload())
@@ -121,10 +121,14 @@ class Journal:
 
     def run(self) -> Mapping[str, Any] | None:
         """Return the key of our run as far as it is known and not over."""
-        record = self._record()
+        record = self.record()
         return record.run if record is not None and record.result is None else None
 
-    def _record(self) -> StartRecord | None:
+    def record(self) -> StartRecord | None:
+        """Return the record of this or an earlier attempt, ``None`` if there is none.
+
+        :raises CdmJournalError: when it cannot be read.
+        """
         payload = self.read()
         return StartRecord.from_payload(payload) if payload else None
 

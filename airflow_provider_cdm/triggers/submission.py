@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import (
-    DEFERRAL_MARGIN,
     TRIGGERS_HAVE_ON_KILL,
     TriggerEvent,
     aget_task_state,
@@ -25,7 +24,6 @@ from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-    from datetime import timedelta
 
 log = logging.getLogger(__name__)
 
@@ -228,25 +226,6 @@ class CdmSubmissionTrigger(CdmTrigger):
             side_task=tables,
         )
         return SubmissionEvent(tables.with_job_type(ended))
-
-
-def wait_limit(
-    seconds: float | None, name: str, execution_timeout: timedelta | None
-) -> tuple[float | None, str]:
-    """How long a deferred wait may take, in seconds, and which of the task's arguments says so.
-
-    :param seconds: the limit of the wait; ``None`` for none.
-    :param name: the argument that sets it.
-    :param execution_timeout: the limit of the attempt, which Airflow 3 does not enforce while a
-        task is deferred.
-    """
-    if execution_timeout is None:
-        return seconds, name
-    whole = execution_timeout.total_seconds()
-    left = whole - min(DEFERRAL_MARGIN, whole / 10)
-    return (
-        (seconds, name) if seconds is not None and seconds <= left else (left, "execution_timeout")
-    )
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
