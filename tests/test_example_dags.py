@@ -24,7 +24,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
 from airflow_provider_cdm.client.errors import CdmSubmissionFailed
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 from tests.conftest import tell_of_assets
