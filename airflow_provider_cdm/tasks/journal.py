@@ -136,8 +136,8 @@ class Journal:
         place = "task state store" if self._store.is_managed else "Variables"
         return CdmJournalError(
             f"The journal of {self._name} cannot be {verb}, so nothing is started:"
-            f" {type(error).__name__}: {error}. It is kept in Airflow's {place}; check that the worker"
-            " can reach that."
+            f" {type(error).__name__}: {error}. It is kept in Airflow's {place}; check that the"
+            " worker can reach that."
         )
 
 
