@@ -86,7 +86,7 @@ def test_notice() -> None:
     address = DEFAULT_CONSOLE_URL.format(region="eu-west-101")
     with pytest.raises(CdmSubmissionFailed) as failure:
         ensure_succeeded(run, route, address)
-    assert str(failure.value) == (DOCS / "snippets" / "notice.txt").read_text().rstrip()
+    assert str(failure.value) == (DOCS / "snippets" / "failure_report.txt").read_text().rstrip()
 
 
 def test_dag_of_the_page_on_failures(airflow_database: None) -> None:
