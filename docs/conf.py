@@ -22,7 +22,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!airflow_provider_cdm\.).*"),
     # What signatures name and no user needs.
-    (r"py:.*", r"airflow_provider_cdm\.client\.(?!errors).*"),
+    (r"py:.*", r"airflow_provider_cdm\.client\..*"),
     (r"py:.*", r"airflow_provider_cdm\.simulator\..*"),
 ]
 
