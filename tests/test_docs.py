@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock

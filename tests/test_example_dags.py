@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger
