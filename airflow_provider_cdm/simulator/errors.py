@@ -113,7 +113,7 @@ class IamError(WireError):
         return {"error": {"code": self.status, "message": self.message, "title": title}}
 
 
-def unauthorised(reason: str) -> GatewayError:
+def unauthorized(reason: str) -> GatewayError:
     """Return the gateway's answer to bad credentials.
 
     :param reason: one of the documented sub-messages, such as ``decrypt token fail``.

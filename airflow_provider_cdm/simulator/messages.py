@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Call:
+class Request:
     """One request.
 
     :param path: as sent, still percent-encoded: a ``%2F`` in a job's name is no separator.
@@ -65,7 +65,7 @@ class Call:
 
 
 @dataclass
-class Answer:
+class Response:
     """What a handler returns."""
 
     status: int = 200
@@ -73,9 +73,9 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def json_answer(
+def json_response(
     value: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
+) -> Response:
     """Return an answer with a JSON body.
 
     :param value: anything JSON can spell.
@@ -83,4 +83,4 @@ def json_answer(
     :param headers: additional headers.
     """
     body = json.dumps(value, ensure_ascii=False).encode()
-    return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})
+    return Response(status, body, {"Content-Type": "application/json", **(headers or {})})

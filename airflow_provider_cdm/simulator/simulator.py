@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from airflow_provider_cdm.simulator.app import App
-from airflow_provider_cdm.simulator.backend.backend import World
+from airflow_provider_cdm.simulator.backend.backend import Backend
 from airflow_provider_cdm.simulator.clock import Clock, SystemClock
 from airflow_provider_cdm.simulator.config.config import LinkConfig, SimulatorConfig, load
-from airflow_provider_cdm.simulator.config.faults import Fault, FaultBook, Kind, When
+from airflow_provider_cdm.simulator.config.faults import Fault, FaultScript, Kind, When
 from airflow_provider_cdm.simulator.config.reader import read
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import Server
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
     from airflow_provider_cdm.simulator.backend.request_log import RecordedRequest
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
+    from airflow_provider_cdm.simulator.backend.run import RunLifecycle, Run
 
 
 class CdmSimulator:
@@ -53,16 +53,16 @@ class CdmSimulator:
     ) -> None:
         self.config = load(config)
         self.clock: Clock = clock or SystemClock()
-        self._world = World(self.config, self.clock, ROUTER.names())
-        self._app = App(self._world)
+        self._backend = Backend(self.config, self.clock, ROUTER.names())
+        self._app = App(self._backend)
         self._server = Server(
             self._app, host, port, allow_any_host=allow_any_host, on_stop=self._app.release
         )
-        self._world.on_reset = lambda: self._server.run_in_loop(self._app.release)
+        self._backend.on_reset = lambda: self._server.run_in_loop(self._app.release)
 
     def __enter__(self) -> Self:
         self._server.start()
-        self._world.agenda.start()
+        self._backend.event_queue.start()
         return self
 
     def __exit__(
@@ -72,7 +72,7 @@ class CdmSimulator:
         trace: TracebackType | None,
     ) -> None:
         self._server.stop()
-        self._world.agenda.stop()
+        self._backend.event_queue.stop()
 
     # Where and who
 
@@ -158,7 +158,7 @@ class CdmSimulator:
     @property
     def requests(self) -> list[RecordedRequest]:
         """The requests since the start or the last reset, oldest first (of many, the last ones)."""
-        return self._world.log.entries()
+        return self._backend.log.entries()
 
     def runs(self, job_name: str, cluster_id: str | None = None) -> list[Run]:
         """Return copies of a job's submissions as they are now, newest last.
@@ -168,20 +168,20 @@ class CdmSimulator:
         :param job_name: name of the job, which may be gone.
         :param cluster_id: default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
-            lives = [
-                life for life in self._cluster(cluster_id).lives if life.run.job_name == job_name
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
+            lifecycles = [
+                lifecycle for lifecycle in self._cluster(cluster_id).lifecycles if lifecycle.run.job_name == job_name
             ]
-            return [_snapshot(life) for life in lives]
+            return [_snapshot(lifecycle) for lifecycle in lifecycles]
 
     def jobs(self, cluster_id: str | None = None) -> list[str]:
         """Return the names of the jobs that a cluster has now, oldest first.
 
         :param cluster_id: default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             return list(self._cluster(cluster_id).jobs)
 
     def cluster_status(self, cluster_id: str | None = None) -> str:
@@ -189,23 +189,23 @@ class CdmSimulator:
 
         :param cluster_id: default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             return self._cluster(cluster_id).status
 
     # What shall happen
 
     @property
-    def faults(self) -> FaultBook:
+    def faults(self) -> FaultScript:
         """The scripted misbehaviour that is still to come."""
-        return self._world.faults
+        return self._backend.faults
 
     def fail(self, route: str, kind: Kind, when: When = "before", **settings: Any) -> Fault:
         """Script a misbehaviour.
 
         :param route: short route name, such as ``start``; ``*`` for every route.
         :param kind: ``drop``, ``reset``, ``hang``, ``delay``, ``status`` or ``body``.
-        :param when: ``before`` the request has an effect, or ``after``.
+        :param when: ``before`` the request has an effect, or ``call_later``.
         :param settings: what else :class:`Fault` takes.
         :raises ConfigError: when there is no such route, or the settings contradict each other.
         """
@@ -221,7 +221,7 @@ class CdmSimulator:
         :param settings: keys of a job's configuration, with ``from_`` for ``from``.
         :raises ConfigError: when they are wrong.
         """
-        with self._world.lock:
+        with self._backend.lock:
             self._cluster(cluster_id).change_job(name, settings)
 
     def add_link(self, name: str, cluster_id: str | None = None, **settings: Any) -> None:
@@ -233,7 +233,7 @@ class CdmSimulator:
         :raises ConfigError: when they are wrong.
         """
         link = read(LinkConfig, {**settings, "name": name}, f"link {name}")
-        with self._world.lock:
+        with self._backend.lock:
             self._cluster(cluster_id).put_configured_link(link)
 
     def start(
@@ -254,8 +254,8 @@ class CdmSimulator:
         :param user: who starts it.
         :raises WireError: when CDM would refuse.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             cluster = self._cluster(cluster_id)
             return _snapshot(cluster.start(job_name, variables or {}, user, auto))
 
@@ -266,26 +266,26 @@ class CdmSimulator:
         :param cluster_id: default the first cluster.
         :raises WireError: when CDM would refuse.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             return _snapshot(self._cluster(cluster_id).stop(job_name))
 
     def revoke_tokens(self) -> None:
         """Make every token issued so far unknown, as a password change does."""
-        with self._world.lock:
-            self._world.iam.revoke_tokens()
+        with self._backend.lock:
+            self._backend.iam.revoke_tokens()
 
     def reset(self) -> None:
         """Begin anew as configured: no requests, runs or tokens; hanging requests are dropped.
 
         Faults are those of the configuration. Rows moved between databases stay moved.
         """
-        self._world.reset()
+        self._backend.reset()
 
     def _cluster(self, cluster_id: str | None) -> Cluster:
-        return self._world.cluster(cluster_id or self.cluster_id)
+        return self._backend.cluster(cluster_id or self.cluster_id)
 
 
-def _snapshot(life: Life) -> Run:
-    life.look()
-    return copy.copy(life.run)
+def _snapshot(lifecycle: RunLifecycle) -> Run:
+    lifecycle.update_progress()
+    return copy.copy(lifecycle.run)

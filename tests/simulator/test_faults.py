@@ -90,29 +90,29 @@ def test_delay(sim: CdmSimulator, cdm: Cdm, when: Any, early: int) -> None:
     """A delay answers properly but late; "before", the effect is late as well."""
     sim.fail("start", "delay", when, seconds=0.3)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(cdm.start, "load")
+        response = pool.submit(cdm.start, "load")
         while not sim.requests or sim.requests[-1].route != "start":
             time.sleep(0.005)
         time.sleep(0.1)
         assert len(sim.runs("load")) == early
-        assert answer.result()["submission-id"] == 1
+        assert response.result()["submission-id"] == 1
 
 
 @pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
 def test_status(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
     """A status comes with the given headers and, without a body, with one the gateway has."""
     sim.fail("start", "status", when, status=503, headers={"Retry-After": "7"})
-    answer = cdm.on_job("PUT", "load", "/start")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
-    assert answer.json()["error_code"] == "APIGW.0613"
+    response = cdm.on_job("PUT", "load", "/start")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+    assert response.json()["error_code"] == "APIGW.0613"
     assert len(sim.runs("load")) == runs
 
 
 def test_status_of_other_kinds(sim: CdmSimulator, cdm: Cdm) -> None:
     """A failing IAM speaks as IAM does; a redirect has no body; a body may be given."""
     sim.fail("token", "status", status=401)
-    answer = requests.post(f"{sim.url}/v3/auth/tokens", json={}, timeout=5)
-    assert answer.json()["error"]["code"] == 401
+    response = requests.post(f"{sim.url}/v3/auth/tokens", json={}, timeout=5)
+    assert response.json()["error"]["code"] == 401
     sim.fail("status", "status", status=302, headers={"Location": "/elsewhere"})
     redirect = cdm.on_job("GET", "load", "/status", allow_redirects=False)
     assert (redirect.status_code, redirect.content) == (302, b"")
@@ -124,8 +124,8 @@ def test_status_of_other_kinds(sim: CdmSimulator, cdm: Cdm) -> None:
 def test_body(sim: CdmSimulator, cdm: Cdm, body: str) -> None:
     """A body replaces what would have been answered, with status 200."""
     sim.fail("start", "body", "after", body=body)
-    answer = cdm.on_job("PUT", "load", "/start")
-    assert (answer.status_code, answer.text, len(sim.runs("load"))) == (200, body, 1)
+    response = cdm.on_job("PUT", "load", "/start")
+    assert (response.status_code, response.text, len(sim.runs("load"))) == (200, body, 1)
 
 
 def test_object_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -238,8 +238,8 @@ def test_hits_are_counted_across_threads(sim: CdmSimulator, cdm: Cdm) -> None:
     cdm.status("load")
     sim.fail("status", "status", status=500, times=5)
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: cdm.on_job("GET", "load", "/status"), range(20)))
-    assert sorted(answer.status_code for answer in answers) == [200] * 15 + [500] * 5
+        responses = list(pool.map(lambda _: cdm.on_job("GET", "load", "/status"), range(20)))
+    assert sorted(response.status_code for response in responses) == [200] * 15 + [500] * 5
 
 
 def test_no_thread_is_left(config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.simulator.gateway.signatures import sign
-from airflow_provider_cdm.simulator.messages import Call
+from airflow_provider_cdm.simulator.messages import Request
 from tests.support.raw_client import Cdm, error_code, password_login
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ def token(sim: CdmSimulator, body: object, query: str = "", **headers: str) -> r
 
 def test_password_token(sim: CdmSimulator, clock: ManualClock) -> None:
     """A token by password comes in a header; the body tells of user, project and times."""
-    answer = token(sim, password_login(sim))
-    found = answer.json()["token"]
-    assert (answer.status_code, len(answer.headers["x-subject-token"]) > 1000) == (201, True)
+    response = token(sim, password_login(sim))
+    found = response.json()["token"]
+    assert (response.status_code, len(response.headers["x-subject-token"]) > 1000) == (201, True)
     assert found["expires_at"] == "2025-01-03T03:04:05.000000Z"
     assert found["project"]["id"] == sim.project_id
     assert found["user"]["domain"]["name"] == "acme"
     assert "catalog" in found
     assert "catalog" not in token(sim, password_login(sim), "?nocatalog=1").json()["token"]
-    assert {"X-Request-Id", "X-IAM-Trace-Id"} <= answer.headers.keys()
+    assert {"X-Request-Id", "X-IAM-Trace-Id"} <= response.headers.keys()
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
@@ -82,8 +82,8 @@ def test_scope_by_id_or_name(sim: CdmSimulator, by: str) -> None:
 )
 def test_malformed_token_request(sim: CdmSimulator, change: object, status: int) -> None:
     """A request IAM cannot read is a 400 in Keystone's form."""
-    answer = token(sim, change)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, status)
+    response = token(sim, change)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, status)
 
 
 def test_unknown_project(sim: CdmSimulator) -> None:
@@ -96,10 +96,10 @@ def test_unknown_project(sim: CdmSimulator) -> None:
 @pytest.mark.parametrize("wrong", [{"password": "x"}, {"name": "x"}, {"domain": {"name": "x"}}])
 def test_wrong_login(sim: CdmSimulator, wrong: dict[str, Any]) -> None:
     """A wrong password, user or account all look alike."""
-    answer = token(sim, password_login(sim, **wrong))
-    assert answer.status_code == 401
+    response = token(sim, password_login(sim, **wrong))
+    assert response.status_code == 401
     error = {"code": 401, "message": "The username or password is wrong.", "title": "Unauthorized"}
-    assert answer.json() == {"error": error}
+    assert response.json() == {"error": error}
 
 
 def test_lock_out(sim: CdmSimulator, clock: ManualClock) -> None:
@@ -136,10 +136,10 @@ def test_expiry(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     clock.advance(86_399)
     assert cdm.on_job("GET", "load").status_code == 200
     clock.advance(1)
-    answer = cdm.on_job("GET", "load")
-    assert (answer.status_code, answer.json()["error_code"]) == (401, "APIGW.0301")
-    assert "token expires, expires_at: 2025-01-03T03:04:05" in answer.json()["error_msg"]
-    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+    response = cdm.on_job("GET", "load")
+    assert (response.status_code, response.json()["error_code"]) == (401, "APIGW.0301")
+    assert "token expires, expires_at: 2025-01-03T03:04:05" in response.json()["error_msg"]
+    assert response.json()["request_id"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_expiry(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
 )
 def test_bad_token(sim: CdmSimulator, headers: dict[str, str], text: str) -> None:
     """An unknown token and none at all have texts of their own."""
-    answer = requests.get(f"{Cdm(sim).base}/job/load", headers=headers, timeout=5)
-    assert (answer.status_code, error_code(answer)) == (401, "APIGW.0301")
-    assert text in answer.json()["error_msg"]
+    response = requests.get(f"{Cdm(sim).base}/job/load", headers=headers, timeout=5)
+    assert (response.status_code, error_code(response)) == (401, "APIGW.0301")
+    assert text in response.json()["error_msg"]
 
 
 def test_revoked_token(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -167,8 +167,8 @@ def test_token_of_another_project(sim: CdmSimulator) -> None:
     body["auth"]["scope"] = {"project": {"name": "eu-west-101_sub"}}
     value = token(sim, body).headers["X-Subject-Token"]
     url = f"{Cdm(sim).base}/job/load"
-    answer = requests.get(url, headers={"X-Auth-Token": value}, timeout=5)
-    assert (answer.status_code, error_code(answer)) == (403, "APIGW.0310")
+    response = requests.get(url, headers={"X-Auth-Token": value}, timeout=5)
+    assert (response.status_code, error_code(response)) == (403, "APIGW.0310")
 
 
 def test_validation_and_projects(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
@@ -195,11 +195,11 @@ def test_agency(sim: CdmSimulator, cdm: Cdm) -> None:
     role = {"domain_name": "partner", "agency_name": "cdm-agency"}
     auth = {"identity": {"methods": ["assume_role"], "assume_role": role}}
     body = {"auth": {**auth, "scope": {"project": {"name": "far"}}}}
-    answer = token(sim, body, **{"X-Auth-Token": cdm.login()})
-    assert answer.json()["token"]["assumed_by"] == {"user": {"name": "airflow"}}
+    response = token(sim, body, **{"X-Auth-Token": cdm.login()})
+    assert response.json()["token"]["assumed_by"] == {"user": {"name": "airflow"}}
     far = sim.config.projects[2].id
     url = f"{sim.url}/v1.1/{far}/clusters/{sim.config.clusters[1].id}/cdm/job/load/start"
-    headers = {"X-Auth-Token": answer.headers["X-Subject-Token"]}
+    headers = {"X-Auth-Token": response.headers["X-Subject-Token"]}
     [run] = requests.put(url, headers=headers, timeout=5).json()["submissions"]
     assert run["creation-user"] == "partner/cdm-agency"
     assert token(sim, body).status_code == 401
@@ -254,8 +254,8 @@ def job_path(sim: CdmSimulator, name: str = "load") -> str:
 def test_signed_request(sim: CdmSimulator, clock: ManualClock, key: dict[str, str]) -> None:
     """A properly signed request needs no token, with permanent as with temporary keys."""
     start = f"{job_path(sim)}/start"
-    answer = signed(sim, clock.now(), start, key, body=b'{"variables":{"a":"b"}}')
-    assert answer.status_code == 200, answer.text
+    response = signed(sim, clock.now(), start, key, body=b'{"variables":{"a":"b"}}')
+    assert response.status_code == 200, response.text
     assert sim.runs("load")[0].user == "airflow"
     history = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/submissions?jname=load"
     assert signed(sim, clock.now(), history, key).json()["total"] == 1
@@ -284,9 +284,9 @@ def test_bad_signature(
 ) -> None:
     """A wrong secret, a clock more than 15 minutes off and unknown keys are told apart."""
     change = {"key": KEYS, **change}
-    answer = signed(sim, clock.now() + skew, job_path(sim), **change)
-    assert (answer.status_code, error_code(answer)) == (401, "APIGW.0301")
-    assert text in answer.json()["error_msg"]
+    response = signed(sim, clock.now() + skew, job_path(sim), **change)
+    assert (response.status_code, error_code(response)) == (401, "APIGW.0301")
+    assert text in response.json()["error_msg"]
 
 
 @pytest.mark.parametrize(("digest", "status"), [("UNSIGNED-PAYLOAD", 200), ("0" * 64, 401)])
@@ -294,8 +294,8 @@ def test_declared_digest(sim: CdmSimulator, clock: ManualClock, digest: str, sta
     """A body may be left out of the signature, but not signed as another one."""
     declared = {"x-sdk-content-sha256": digest}
     start = f"{job_path(sim)}/start"
-    answer = signed(sim, clock.now(), start, KEYS, body=b'{"variables":{}}', **declared)
-    assert answer.status_code == status
+    response = signed(sim, clock.now(), start, KEYS, body=b'{"variables":{}}', **declared)
+    assert response.status_code == status
 
 
 def test_tolerated_skew(sim: CdmSimulator, clock: ManualClock) -> None:
@@ -308,8 +308,8 @@ def test_key_is_locked(sim: CdmSimulator, clock: ManualClock) -> None:
     """Five bad signatures in a row lock a key for five minutes; a good one in between does not."""
     forgiven = [("x", 401)] * 4 + [("SK1", 200)]
     for secret, status in [*forgiven, *forgiven, *[("x", 401)] * 5]:
-        answer = signed(sim, clock.now(), job_path(sim), KEYS, secret=secret)
-        assert answer.status_code == status
+        response = signed(sim, clock.now(), job_path(sim), KEYS, secret=secret)
+        assert response.status_code == status
     locked = signed(sim, clock.now(), job_path(sim), KEYS)
     assert "AK access failed to reach the limit,forbidden" in locked.json()["error_msg"]
     assert signed(sim, clock.now(), job_path(sim), TEMPORARY).status_code == 200
@@ -349,5 +349,5 @@ def test_vectors_of_the_official_signer(
         "x-sdk-date": "20250102T030405Z",
     }
     path = f"/v1.1/{project}/clusters/{cluster}/cdm/{tail}"
-    call = Call(method, path, {}, query, headers, body)
+    call = Request(method, path, {}, query, headers, body)
     assert sign(call, sorted(headers), "SKexample00000000000000000000000000000001") == expected

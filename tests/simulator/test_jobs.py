@@ -45,8 +45,8 @@ def create(cdm: Cdm, name: str, **changes: Any) -> Any:
 
 def test_create_and_show(cdm: Cdm) -> None:
     """A created job is shown as it was sent, with its read-only keys; it has not been started."""
-    answer = create(cdm, "copy")
-    assert (answer.status_code, answer.json()) == (200, {"name": "copy", "validation-result": []})
+    response = create(cdm, "copy")
+    assert (response.status_code, response.json()) == (200, {"name": "copy", "validation-result": []})
     found = cdm.on_job("GET", "copy").json()
     [shown] = found["jobs"]
     assert found["total"] == 0
@@ -82,9 +82,9 @@ def test_created_job_runs(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> No
 def test_create_is_refused(cdm: Cdm, body: object, code: str) -> None:
     """A job that cannot be is refused with the four keys of the create page."""
     create(cdm, "taken")
-    answer = cdm.call("POST", "job", json=body)
-    found = answer.json()
-    assert (answer.status_code, found["code"], found["errCode"]) == (400, code, code)
+    response = cdm.call("POST", "job", json=body)
+    found = response.json()
+    assert (response.status_code, found["code"], found["errCode"]) == (400, code, code)
     assert found["message"] == found["externalMessage"]
 
 
@@ -92,8 +92,8 @@ def test_update(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     """An update replaces the object; not of a missing job, nor of one that runs."""
     create(cdm, "copy")
     changed = {"jobs": [job("copy", **{"from-link-name": "out"})]}
-    answer = cdm.on_job("PUT", "copy", json=changed)
-    assert (answer.status_code, answer.json()) == (200, {"validation-result": [{}, {}, {}]})
+    response = cdm.on_job("PUT", "copy", json=changed)
+    assert (response.status_code, response.json()) == (200, {"validation-result": [{}, {}, {}]})
     assert cdm.on_job("GET", "copy").json()["jobs"][0]["from-link-name"] == "out"
     missing = cdm.on_job("PUT", "gone", json=changed).json()
     assert (missing["code"], missing["errCode"]) == ("Cdm.0095", "Cdm.00095")
@@ -107,8 +107,8 @@ def test_delete(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     cdm.start("copy")
     assert error_code(cdm.on_job("DELETE", "copy")) == "Cdm.0322"
     clock.advance(1)
-    answer = cdm.on_job("DELETE", "copy")
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = cdm.on_job("DELETE", "copy")
+    assert (response.status_code, response.content) == (200, b"")
     again = cdm.on_job("DELETE", "copy")
     assert (again.status_code, error_code(again)) == (500, "Cdm.0100")
     assert "copy" in again.json()["externalMessage"]
@@ -152,9 +152,9 @@ def test_names_of_the_jobs_there_are(sim: CdmSimulator, cdm: Cdm) -> None:
 )
 def test_unknown_job(cdm: Cdm, method: str, action: str, code: str) -> None:
     """Each route has its code for a job that does not exist, under two keys."""
-    answer = cdm.on_job(method, "gone", action)
-    assert (answer.status_code, answer.json().keys()) == (400, {"errCode", "externalMessage"})
-    assert error_code(answer) == code
+    response = cdm.on_job(method, "gone", action)
+    assert (response.status_code, response.json().keys()) == (400, {"errCode", "externalMessage"})
+    assert error_code(response) == code
 
 
 def test_list(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -216,8 +216,8 @@ def test_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes | None) -> None:
 def test_wrong_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes) -> None:
     """Variables are text to text; anything else starts nothing."""
     sim.add_job("load")
-    answer = cdm.on_job("PUT", "load", "/start", data=body)
-    assert (answer.status_code, error_code(answer)) == (400, "Cdm.0010")
+    response = cdm.on_job("PUT", "load", "/start", data=body)
+    assert (response.status_code, error_code(response)) == (400, "Cdm.0010")
     assert sim.runs("load") == []
 
 
@@ -270,9 +270,9 @@ def test_any_name_round_trips(shared: Cdm, name: str) -> None:
 
 def test_unknown_path_names_what_there_is(sim: CdmSimulator, cdm: Cdm) -> None:
     """A path nobody serves is the gateway's 404, which tells what would have been served."""
-    answer = cdm.call("GET", "jobs")
-    assert (answer.status_code, error_code(answer)) == (404, "APIGW.0101")
-    assert "submissions" in answer.json()["error_msg"]
+    response = cdm.call("GET", "jobs")
+    assert (response.status_code, error_code(response)) == (404, "APIGW.0101")
+    assert "submissions" in response.json()["error_msg"]
     assert sim.requests[-1].route == "unknown"
     assert cdm.on_job("POST", "load", "/start").status_code == 404
 
@@ -317,8 +317,8 @@ def test_generations_of_the_stop_answer(behaviour: dict[str, Any], body: bytes) 
     with CdmSimulator({"behaviour": behaviour}, clock=ManualClock()) as sim:
         sim.add_job("load")
         sim.start("load")
-        answer = Cdm(sim).on_job("PUT", "load", "/stop")
-        assert (answer.status_code, answer.content[: len(body) or 1]) == (200, body)
+        response = Cdm(sim).on_job("PUT", "load", "/stop")
+        assert (response.status_code, response.content[: len(body) or 1]) == (200, body)
 
 
 def test_other_switches() -> None:

@@ -58,9 +58,9 @@ def test_validation_keeps_nothing(cdm: Cdm) -> None:
 
 def test_failing_connection_test(cdm: Cdm) -> None:
     """A link whose database cannot be reached is a 500 with a finding, and is not kept."""
-    answer = cdm.call("POST", "link", json=link("bad"))
-    [finding] = answer.json()["validation-result"]
-    assert (answer.status_code, finding["linkConfig"][0]["status"]) == (500, "ERROR")
+    response = cdm.call("POST", "link", json=link("bad"))
+    [finding] = response.json()["validation-result"]
+    assert (response.status_code, finding["linkConfig"][0]["status"]) == (500, "ERROR")
     assert cdm.call("GET", "link/bad").status_code == 400
 
 
@@ -69,8 +69,8 @@ def test_link_in_use_stays(sim: CdmSimulator, cdm: Cdm) -> None:
     sim.add_link("good", url="sqlite://")
     source, target = {"link": "good", "table": "a"}, {"link": "good", "table": "b"}
     sim.add_job("copy", from_=source, to=target)
-    answer = cdm.call("DELETE", "link/good")
-    assert (answer.status_code, error_code(answer)) == (500, "Cdm.0021")
+    response = cdm.call("DELETE", "link/good")
+    assert (response.status_code, error_code(response)) == (500, "Cdm.0021")
     assert cdm.call("GET", "link/good").status_code == 200
 
 
@@ -79,9 +79,9 @@ def action(cdm: Cdm, **body: Any) -> Any:
 
 
 def status(cdm: Cdm) -> str:
-    answer = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}")
-    assert answer.status_code == 200
-    return str(answer.json()["status"])
+    response = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}")
+    assert response.status_code == 200
+    return str(response.json()["status"])
 
 
 def test_list_and_detail(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -102,8 +102,8 @@ def test_stop_and_start(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None
     """Stopping takes its time and fails running jobs; a stopped cluster refuses until started."""
     sim.add_job("load", seconds=1000)
     cdm.start("load")
-    answer = action(cdm, stop=STOP)
-    assert len(answer.json()["jobId"][0]) == 32
+    response = action(cdm, stop=STOP)
+    assert len(response.json()["jobId"][0]) == 32
     assert (status(cdm), cdm.status("load")["status"]) == ("910", "FAILED")
     assert cdm.history("load")["total"] == 1
     assert error_code(cdm.on_job("PUT", "load", "/start")) == "Cdm.0201"
@@ -154,8 +154,8 @@ def test_restart(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     """A restart fails running jobs; its answer has a plain string."""
     sim.add_job("load", seconds=1000)
     cdm.start("load")
-    answer = action(cdm, restart={"restartDelayTime": 5, "restartMode": "IMMEDIATELY"})
-    assert len(answer.json()["jobId"]) == 32
+    response = action(cdm, restart={"restartDelayTime": 5, "restartMode": "IMMEDIATELY"})
+    assert len(response.json()["jobId"]) == 32
     assert (status(cdm), sim.runs("load")[0].status) == ("200", "BOOTING")
     clock.advance(5)
     assert (status(cdm), sim.runs("load")[0].status) == ("500", "FAILED")

@@ -45,8 +45,8 @@ def test_page_of_a_run(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     clock.advance(1)
     path = f"/clusters/{sim.cluster_id}/jobs/a%2Fb%20%E6%AF%8F%E6%97%A5/runs/1"
     assert path in get(sim, "/").text
-    answer = get(sim, path)
-    assert (answer.status_code, "ROWS_READ=123456" in answer.text) == (200, True)
+    response = get(sim, path)
+    assert (response.status_code, "ROWS_READ=123456" in response.text) == (200, True)
     assert get(sim, path[:-1] + "2").status_code == 404
     assert get(sim, path.replace(sim.cluster_id, "x")).status_code == 404
 
@@ -59,10 +59,10 @@ def test_everything_is_escaped(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) 
     cdm.on_job("GET", NASTY, params={NASTY: NASTY})
     overview = get(sim, "/")
     [address] = [part.split('"')[0] for part in overview.text.split('href="') if "/runs/" in part]
-    for answer in (overview, get(sim, address)):
-        assert answer.status_code == 200
-        assert "<script>alert" not in answer.text
-        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    for response in (overview, get(sim, address)):
+        assert response.status_code == 200
+        assert "<script>alert" not in response.text
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
 def test_secrets_do_not_show(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -116,8 +116,8 @@ def test_faults_over_http(sim: CdmSimulator, cdm: Cdm) -> None:
     fault = {"route": "status", "kind": "status", "status": 500}
     assert post(sim, "/_sim/faults", [fault, fault]).status_code == 200
     assert [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)] == [500, 500, 200]
-    answer = post(sim, "/_sim/faults", [fault, {"route": "status"}])
-    assert (answer.status_code, answer.json()["problems"]) == (400, ["faults[1].kind: missing"])
+    response = post(sim, "/_sim/faults", [fault, {"route": "status"}])
+    assert (response.status_code, response.json()["problems"]) == (400, ["faults[1].kind: missing"])
     assert sim.faults.remaining() == []
 
 

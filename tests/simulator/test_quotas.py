@@ -11,8 +11,8 @@ from tests.support.raw_client import Cdm, error_code, password_login
 def test_no_quotas_by_default(sim: CdmSimulator, cdm: Cdm) -> None:
     """Unless asked to, the simulator does not count."""
     sim.add_job("load")
-    answers = [cdm.on_job("GET", "load", "/status").status_code for _ in range(130)]
-    assert set(answers) == {200}
+    responses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(130)]
+    assert set(responses) == {200}
 
 
 def test_documented_quota(clock: ManualClock) -> None:
@@ -22,10 +22,10 @@ def test_documented_quota(clock: ManualClock) -> None:
         cdm = Cdm(sim)
         for _ in range(120):
             cdm.status("load")
-        answer = cdm.on_job("GET", "load", "/status")
-        assert (answer.status_code, error_code(answer)) == (429, "APIGW.0308")
-        assert "limit:120,time:1 minute" in answer.json()["error_msg"]
-        assert "Retry-After" not in answer.headers
+        response = cdm.on_job("GET", "load", "/status")
+        assert (response.status_code, error_code(response)) == (429, "APIGW.0308")
+        assert "limit:120,time:1 minute" in response.json()["error_msg"]
+        assert "Retry-After" not in response.headers
         assert cdm.on_job("PUT", "load", "/start").status_code == 200
         clock.advance(60)
         cdm.status("load")
@@ -51,8 +51,8 @@ def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
         cdm = Cdm(sim)
         assert cdm.on_job("GET", "all").status_code == 200
         clock.advance(12.5)
-        answer = cdm.on_job("GET", "load")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "48")
+        response = cdm.on_job("GET", "load")
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "48")
         login = password_login(sim, name="b", password="b")
         url = f"{sim.iam_url}/v3/auth/tokens"
         token = requests.post(url, json=login, timeout=5).headers["X-Subject-Token"]
@@ -64,9 +64,9 @@ def test_iam_throttles_in_its_own_words(clock: ManualClock) -> None:
     """Too many token requests are refused by IAM, not by the gateway."""
     with CdmSimulator({"quotas": {"token": 1}}, clock=clock) as sim:
         url = f"{sim.iam_url}/v3/auth/tokens"
-        answers = [requests.post(url, json=password_login(sim), timeout=5) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [201, 429]
-    assert error_code(answers[1]) == "IAM.0012"
+        responses = [requests.post(url, json=password_login(sim), timeout=5) for _ in range(2)]
+    assert [response.status_code for response in responses] == [201, 429]
+    assert error_code(responses[1]) == "IAM.0012"
 
 
 @pytest.mark.parametrize("quotas", ["some", {"stauts": 1}, {"status": "many"}, {"status": -1}])

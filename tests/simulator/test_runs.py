@@ -131,8 +131,8 @@ def test_double_start_is_refused(sim: CdmSimulator, cdm: Cdm, clock: ManualClock
     """A job runs once at a time; after the end it can be started again, with a new id."""
     sim.add_job("load")
     assert cdm.start("load")["submission-id"] == 1
-    answer = cdm.on_job("PUT", "load", "/start")
-    assert (answer.status_code, error_code(answer)) == (400, "Cdm.0052")
+    response = cdm.on_job("PUT", "load", "/start")
+    assert (response.status_code, error_code(response)) == (400, "Cdm.0052")
     clock.advance(1)
     assert cdm.start("load")["submission-id"] == 2
 
@@ -149,8 +149,8 @@ def test_stop_is_asynchronous(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -
     sim.add_job("load", seconds=100)
     cdm.start("load")
     clock.advance(1)
-    answer = cdm.on_job("PUT", "load", "/stop")
-    assert (answer.status_code, answer.json()) == (200, {})
+    response = cdm.on_job("PUT", "load", "/stop")
+    assert (response.status_code, response.json()) == (200, {})
     assert cdm.status("load")["status"] == "RUNNING"
     clock.advance(0.2)
     run = cdm.status("load")
@@ -206,8 +206,8 @@ def test_disposable_job_vanishes(
     sim.add_job("once", disposable=rule, outcome=outcome)
     assert cdm.start("once")["isDeleteJob"] is (rule != "NONE")
     clock.advance(1)
-    answer = cdm.on_job("GET", "once", "/status")
-    assert (answer.status_code == 400 and error_code(answer) == "Cdm.0054") is gone
+    response = cdm.on_job("GET", "once", "/status")
+    assert (response.status_code == 400 and error_code(response) == "Cdm.0054") is gone
     assert sim.runs("once")[0].status == outcome
 
 
@@ -236,8 +236,8 @@ def test_work_happens_by_itself(config: dict[str, Any]) -> None:
         deadline = time.monotonic() + 5
         while not ended and time.monotonic() < deadline:
             time.sleep(0.01)
-            with sim._world.lock:  # looking in this way settles nothing
+            with sim._backend.lock:  # looking in this way settles nothing
                 ended = [
-                    1.0 for life in sim._world.clusters[sim.cluster_id].lives if not life.run.active
+                    1.0 for lifecycle in sim._backend.clusters[sim.cluster_id].lifecycles if not lifecycle.run.active
                 ]
     assert ended

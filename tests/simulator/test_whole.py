@@ -56,8 +56,8 @@ def count(database: Database, table: str) -> int:
 
 def listed(cdm: Cdm, type_: str = "NORMAL_JOB", part: str = "all_") -> dict[str, str]:
     """The status of jobs by name, as the listing has it."""
-    answer = cdm.on_job("GET", "all", params={"jobType": type_, "filter": part}).json()
-    return {job["name"]: job["status"] for job in answer["jobs"]}
+    response = cdm.on_job("GET", "all", params={"jobType": type_, "filter": part}).json()
+    return {job["name"]: job["status"] for job in response["jobs"]}
 
 
 def whole(sim: CdmSimulator, **changes: Any) -> None:

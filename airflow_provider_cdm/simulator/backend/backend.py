@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdm.simulator.backend.cluster import Cluster
-from airflow_provider_cdm.simulator.backend.event_queue import Agenda
+from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
 from airflow_provider_cdm.simulator.backend.request_log import RequestLog
-from airflow_provider_cdm.simulator.config.faults import FaultBook
+from airflow_provider_cdm.simulator.config.faults import FaultScript
 from airflow_provider_cdm.simulator.errors import CdmError, GatewayError
 from airflow_provider_cdm.simulator.gateway.api_gateway import Gateway
 from airflow_provider_cdm.simulator.gateway.iam import Iam
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config.config import ProjectConfig, SimulatorConfig
 
 
-class World:
+class Backend:
     """Clusters, identities, quotas, faults and the log.
 
     Whoever looks at clusters or identities holds :attr:`lock`; faults and log have their own.
@@ -36,8 +36,8 @@ class World:
         self.config, self.clock = config, clock
         self.behaviour = config.behaviour
         self.lock = threading.RLock()
-        self.agenda = Agenda(clock, self.lock)
-        self.faults = FaultBook(routes)
+        self.event_queue = EventQueue(clock, self.lock)
+        self.faults = FaultScript(routes)
         self.log = RequestLog()
         #: Called at each reset; the server ends hanging requests then.
         self.on_reset: Callable[[], None] = lambda: None
@@ -47,12 +47,12 @@ class World:
         """Begin anew as configured; what was moved between databases stays moved."""
         with self.lock:
             config = self.config
-            self.agenda.clear()
+            self.event_queue.clear()
             self.iam = Iam(config)
             self.gateway = Gateway(config, self.iam)
             self.quotas = Quotas(config.quotas, retry_after=self.behaviour.retry_after)
             self.clusters = {
-                each.id: Cluster(each, self._project(each.project).id, self.agenda, config)
+                each.id: Cluster(each, self._project(each.project).id, self.event_queue, config)
                 for each in config.clusters
             }
             self.log.clear()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend import whole_database
 from airflow_provider_cdm.simulator.backend.models import Job, Link
-from airflow_provider_cdm.simulator.backend.run import Life, Plan, Run
-from airflow_provider_cdm.simulator.config.config import zone
+from airflow_provider_cdm.simulator.backend.run import RunLifecycle, Plan, Run
+from airflow_provider_cdm.simulator.config.config import time_zone
 from airflow_provider_cdm.simulator.config.job_config import JDBC, JobConfig, inputs_of
 from airflow_provider_cdm.simulator.config.reader import read
 from airflow_provider_cdm.simulator.errors import CdmError
@@ -18,7 +18,7 @@ from airflow_provider_cdm.simulator.transfer import jdbc
 from airflow_provider_cdm.simulator.transfer.macros import fill
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.event_queue import Agenda
+    from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
     from airflow_provider_cdm.simulator.config.config import (
         ClusterConfig,
         LinkConfig,
@@ -35,23 +35,23 @@ class Cluster:
 
     :param config: how it begins.
     :param project_id: the project it belongs to.
-    :param agenda: where runs plan their phases.
-    :param world: the whole configuration, for defaults and switches.
+    :param event_queue: where runs plan their phases.
+    :param defaults: the simulator configuration, for defaults and switches.
     """
 
     def __init__(
-        self, config: ClusterConfig, project_id: str, agenda: Agenda, world: SimulatorConfig
+        self, config: ClusterConfig, project_id: str, event_queue: EventQueue, defaults: SimulatorConfig
     ) -> None:
         self.config, self.project_id = config, project_id
         self.id, self.name = config.id, config.name
         self.status: str = config.status
-        self.agenda, self.world, self.behaviour = agenda, world, world.behaviour
-        self.created = self.updated = agenda.now()
+        self.event_queue, self.defaults, self.behaviour = event_queue, defaults, defaults.behaviour
+        self.created = self.updated = event_queue.now()
         self.draining = False
         self.links: dict[str, Link] = {}
         self.jobs: dict[str, Job] = {}
         #: All submissions there ever were, also of jobs that are gone.
-        self.lives: list[Life] = []
+        self.lifecycles: list[RunLifecycle] = []
         self._numbers = 0
         for link in config.links:
             self.put_configured_link(link)
@@ -70,7 +70,7 @@ class Cluster:
         :param url: its database; default what ``databases`` says for the name.
         :param enabled: a disabled link keeps its jobs from starting.
         """
-        name, now = wire["name"], self.agenda.now()
+        name, now = wire["name"], self.event_queue.now()
         old = self.links.get(name)
         url = self.url_of(name, url or (old.url if old else None))
         link = Link(name, wire, url, user, old.created if old else now, now, enabled)
@@ -91,8 +91,8 @@ class Cluster:
         :param link_name: name of a link that need not exist yet.
         :param url: what takes precedence over the configured ``databases``.
         """
-        url = url or self.world.databases.get(link_name)
-        return jdbc.absolute(url, self.world.base) if url else None
+        url = url or self.defaults.databases.get(link_name)
+        return jdbc.absolute(url, self.defaults.base) if url else None
 
     def users_of(self, link_name: str) -> list[str]:
         """Return the names of the jobs that use a link.
@@ -113,7 +113,7 @@ class Cluster:
         :param config: the job.
         :param user: who does it.
         """
-        now = self.agenda.now()
+        now = self.event_queue.now()
         job = self.jobs.get(config.name)
         if job is None:
             self._numbers += 1
@@ -136,7 +136,7 @@ class Cluster:
             return self.put_job(read(JobConfig, {**given, "name": name}, f"job {name}"), "console")
         if "outcome" in given or "outcomes" in given:
             given.setdefault("outcomes", ())
-            job.outcomes_from = len(job.lives)
+            job.outcomes_from = len(job.lifecycles)
         if {"from", "to"} & given.keys():
             given.setdefault("wire", None)
         present = {
@@ -183,7 +183,7 @@ class Cluster:
 
     # Submissions
 
-    def start(self, name: str, variables: Mapping[str, str], user: str, auto: bool = False) -> Life:
+    def start(self, name: str, variables: Mapping[str, str], user: str, auto: bool = False) -> RunLifecycle:
         """Start a job.
 
         :param name: its name.
@@ -194,7 +194,7 @@ class Cluster:
         """
         self.require(NORMAL)
         job = self.job(name, "Cdm.0054")
-        self._startable(job)
+        self._check_startable(job)
         return self.launch(job, variables, user, auto)
 
     def launch(
@@ -204,7 +204,7 @@ class Cluster:
         user: str,
         auto: bool = False,
         part_of: whole_database.Tables | None = None,
-    ) -> Life:
+    ) -> RunLifecycle:
         """Begin a run, whatever speaks against it.
 
         :param job: the job.
@@ -213,19 +213,19 @@ class Cluster:
         :param auto: whether CDM's own scheduler does.
         :param part_of: the run of a whole database that it is a part of.
         """
-        now = self.agenda.now()
-        run = Run(len(self.lives) + 1, self.id, job.name, dict(variables), user, auto, now, now)
+        now = self.event_queue.now()
+        run = Run(len(self.lifecycles) + 1, self.id, job.name, dict(variables), user, auto, now, now)
         run.disposable = self._disposable(job) != "NONE"
         used = variables if self.behaviour.variables == "used" else {}
         values = {**self.config.variables, **used}  # ASSUMED: the run's own values win
-        outcome = job.config.outcome_of(len(job.lives) - job.outcomes_from)
+        outcome = job.config.outcome_of(len(job.lifecycles) - job.outcomes_from)
         tables = None
-        if whole_database.is_whole(job.config, lambda: self._transfer(job, values)):
+        if whole_database.has_tables(job.config, lambda: self._transfer(job, values)):
             tables = whole_database.Tables(
                 self, job, variables, lambda each: self._transfer(each, values)
             )
         plan = Plan(
-            seconds=job.config.seconds or self.world.seconds,
+            seconds=job.config.seconds or self.defaults.seconds,
             outcome=outcome,
             script=job.config.statuses,
             prepare=lambda: tables.check() if tables else self._transfer(job, values),
@@ -234,13 +234,13 @@ class Cluster:
         )
         if part_of is not None:
             run.part_of, plan = part_of.number, replace(plan, ended=part_of.ended)
-        life = Life(run, plan, self.agenda, self.behaviour)
-        job.lives.append(life)
-        self.lives.append(life)
-        life.begin()
-        return life
+        lifecycle = RunLifecycle(run, plan, self.event_queue, self.behaviour)
+        job.lifecycles.append(lifecycle)
+        self.lifecycles.append(lifecycle)
+        lifecycle.begin()
+        return lifecycle
 
-    def stop(self, name: str) -> Life:
+    def stop(self, name: str) -> RunLifecycle:
         """Ask the active run of a job to stop.
 
         :param name: name of the job.
@@ -253,15 +253,15 @@ class Cluster:
         last.request_stop()
         return last
 
-    def kill_all(self, reason: str) -> None:
+    def fail_active_runs(self, reason: str) -> None:
         """Fail every active run.
 
         :param reason: their error summary.
         """
-        for life in self.lives:
-            life.kill(reason)
+        for lifecycle in self.lifecycles:
+            lifecycle.kill(reason)
 
-    def _startable(self, job: Job) -> None:
+    def _check_startable(self, job: Job) -> None:
         if not job.config.enabled:
             raise self._conflict("Cdm.0059", f"Job {job.name} is disabled")
         wire = job.config.to_wire()
@@ -285,7 +285,7 @@ class Cluster:
                 return None
             urls.append(link.url)
         keep = self.behaviour.undefined_variable == "literal"
-        at = datetime.fromtimestamp(self.agenda.now(), zone(self.behaviour.timezone))
+        at = datetime.fromtimestamp(self.event_queue.now(), time_zone(self.behaviour.timezone))
         typed = {**inputs_of(wire, "from-config-values"), **inputs_of(wire, "to-config-values")}
         filled = {key: fill(text, values, at, keep_undefined=keep) for key, text in typed.items()}
         return jdbc.Transfer(urls[0], urls[1], filled)
@@ -303,13 +303,13 @@ class Cluster:
 
     def drain(self) -> None:
         """Be stopped some time after the last active run has ended."""
-        self.draining = any(life.run.active for life in self.lives)
+        self.draining = any(lifecycle.run.active for lifecycle in self.lifecycles)
         if not self.draining:
-            self.agenda.after(self.config.seconds.stop, lambda: self.become("900"))
+            self.event_queue.call_later(self.config.seconds.stop, lambda: self.set_status("900"))
 
-    def become(self, status: str) -> None:
+    def set_status(self, status: str) -> None:
         """Enter a status.
 
         :param status: code as in the cluster's details.
         """
-        self.status, self.updated = status, self.agenda.now()
+        self.status, self.updated = status, self.event_queue.now()

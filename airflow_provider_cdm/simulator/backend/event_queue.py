@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.clock import Clock
 
 
-class Agenda:
+class EventQueue:
     """The simulator's future.
 
     Actions run under the simulator's lock, the earliest first, and while one runs :meth:`now` is
@@ -39,7 +39,7 @@ class Agenda:
         """Return the present instant; during an action, the instant the action was due."""
         return self._clock.now() if self._acting_at is None else self._acting_at
 
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action.
 
         :param seconds: how long from now.
@@ -50,7 +50,7 @@ class Agenda:
             heapq.heappush(self._entries, entry)
             self._changed.notify_all()
 
-    def settle(self) -> None:
+    def run_due(self) -> None:
         """Carry out everything that is due."""
         with self._changed:
             if self._acting_at is not None:  # called from within an action
@@ -71,7 +71,7 @@ class Agenda:
     def start(self) -> None:
         """Begin to act by itself: with the manual clock at each advance, otherwise in a thread."""
         if isinstance(self._clock, ManualClock):
-            self._clock.subscribe(self.settle)
+            self._clock.subscribe(self.run_due)
             return
         self._stopped = False
         self._thread = threading.Thread(target=self._tick, name="cdm-simulator-agenda", daemon=True)
@@ -80,7 +80,7 @@ class Agenda:
     def stop(self) -> None:
         """Stop acting by itself."""
         if isinstance(self._clock, ManualClock):
-            self._clock.unsubscribe(self.settle)
+            self._clock.unsubscribe(self.run_due)
         elif self._thread is not None:
             with self._changed:
                 self._stopped = True
@@ -91,7 +91,7 @@ class Agenda:
     def _tick(self) -> None:
         with self._changed:
             while not self._stopped:
-                self.settle()
+                self.run_due()
                 wait = self._entries[0][0] - self._clock.now() if self._entries else None
                 if wait is None or wait > 0:
                     self._changed.wait(wait)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.run import Life
+    from airflow_provider_cdm.simulator.backend.run import RunLifecycle
     from airflow_provider_cdm.simulator.config.job_config import JobConfig
 
 
@@ -32,7 +32,7 @@ class Job:
     user: str
     created: float
     updated: float
-    lives: list[Life] = field(default_factory=list)
+    lifecycles: list[RunLifecycle] = field(default_factory=list)
     #: How many submissions there were when its outcomes were last configured.
     outcomes_from: int = 0
     #: The whole-database job of which it is a sub-job.
@@ -44,9 +44,9 @@ class Job:
         return self.config.name
 
     @property
-    def last(self) -> Life | None:
+    def last(self) -> RunLifecycle | None:
         """The newest submission."""
-        return self.lives[-1] if self.lives else None
+        return self.lifecycles[-1] if self.lifecycles else None
 
     @property
     def active(self) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm.simulator.config.faults import Fault
-    from airflow_provider_cdm.simulator.messages import Call
+    from airflow_provider_cdm.simulator.messages import Request
 
 #: How many requests are kept; a demo may be polled for days.
 KEPT = 20_000
@@ -90,20 +90,20 @@ class RequestLog:
         self._lock = threading.Lock()
         self._entries: deque[RecordedRequest] = deque(maxlen=KEPT)
 
-    def add(self, call: Call, at: float) -> RecordedRequest:
+    def add(self, request: Request, at: float) -> RecordedRequest:
         """Record a request that has just come.
 
-        :param call: the request.
+        :param request: the request.
         :param at: the present instant.
         """
         entry = RecordedRequest(
             at=at,
-            method=call.method,
-            path=call.path,
-            query=call.query,
-            route=call.route,
-            headers=call.headers,
-            body=call.body,
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            route=request.route,
+            headers=request.headers,
+            body=request.body,
         )
         with self._lock:
             self._entries.append(entry)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm.simulator.transfer.macros import MacroError
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.event_queue import Agenda
+    from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
     from airflow_provider_cdm.simulator.backend.whole_database import Tables
     from airflow_provider_cdm.simulator.config.config import Behaviour
     from airflow_provider_cdm.simulator.config.job_config import Outcome, Seconds
@@ -77,12 +77,12 @@ class Plan:
 
 
 @dataclass
-class Life:
+class RunLifecycle:
     """Moves one run along its plan; every method expects the simulator's lock to be held."""
 
     run: Run
     plan: Plan
-    agenda: Agenda
+    event_queue: EventQueue
     behaviour: Behaviour
     _script: list[str] = field(default_factory=list)
     _transfer: Transfer | None = None
@@ -113,23 +113,23 @@ class Life:
         if self._script:
             return
         run.status = "PENDING" if seconds.pending else "BOOTING"
-        self.agenda.after(seconds.pending, self._boot)
+        self.event_queue.call_later(seconds.pending, self._boot)
 
-    def look(self) -> None:
+    def update_progress(self) -> None:
         """Bring ``progress`` and ``rows_read`` up to the present instant."""
         run = self.run
         if run.status != "RUNNING" or run.executed is None:
             return
         if self.plan.tables is not None:
-            run.progress, run.rows_read, run.rows_written = self.plan.tables.look()
+            run.progress, run.rows_read, run.rows_written = self.plan.tables.update_progress()
             return
         whole = self.plan.seconds.running
-        share = (self.agenda.now() - run.executed) / whole if whole and not self._script else 0.0
+        share = (self.event_queue.now() - run.executed) / whole if whole and not self._script else 0.0
         run.progress = min(max(share, 0.0), 1.0)
         if self._rows is not None:
             run.rows_read = int(len(self._rows.values) * run.progress)
 
-    def on_read(self) -> None:
+    def advance_script(self) -> None:
         """Count a status or history call: a scripted run takes its next status."""
         if self._script and self.run.active:
             word = self._script[0] if len(self._script) == 1 else self._script.pop(0)
@@ -143,7 +143,7 @@ class Life:
         if self._script:
             self._script = [self.run.status, self.behaviour.stop_status]
         else:
-            self.agenda.after(self.behaviour.stop_seconds, self._stop)
+            self.event_queue.call_later(self.behaviour.stop_seconds, self._stop)
 
     def kill(self, reason: str) -> None:
         """Fail the run now, as a stopping cluster does.
@@ -157,7 +157,7 @@ class Life:
     def _boot(self) -> None:
         if self.run.active:
             self._enter("BOOTING")
-            self.agenda.after(self.plan.seconds.booting, self._work)
+            self.event_queue.call_later(self.plan.seconds.booting, self._work)
 
     def _work(self) -> None:
         if not self.run.active:
@@ -165,9 +165,9 @@ class Life:
         self._enter("RUNNING")
         tables = self.plan.tables
         if tables is not None:
-            self._guarded(lambda: tables.begin(self.run, self._conclude_tables))
-        elif self._guarded(self._read):
-            self.agenda.after(self.plan.seconds.running, self._conclude)
+            self._run_step(lambda: tables.begin(self.run, self._conclude_tables))
+        elif self._run_step(self._read):
+            self.event_queue.call_later(self.plan.seconds.running, self._conclude)
 
     def _conclude(self) -> None:
         if self.run.active and not self.run.stopping:
@@ -177,8 +177,8 @@ class Life:
         tables = self.plan.tables
         if tables is None:
             return
-        self.look()
-        failed, count = tables.failed(), len(tables.lives)
+        self.update_progress()
+        failed, count = tables.failed(), len(tables.lifecycles)
         partial = 0 < len(failed) < count
         if failed and not (partial and self.behaviour.partial_status == "SUCCEEDED"):
             self._fail("FAILED", f"{len(failed)} of {count} sub-jobs failed: {failed[0]} first.")
@@ -193,7 +193,7 @@ class Life:
         """Let the run be in a status, with everything that belongs to it."""
         run, outcome = self.run, self.plan.outcome
         if word == "SUCCEEDED":
-            if self._guarded(self._deliver):
+            if self._run_step(self._deliver):
                 self._succeed()
         elif word in ENDED:
             summary, details = outcome.error_summary, outcome.error_details
@@ -205,9 +205,9 @@ class Life:
                 run.error_summary = run.error_details = None
         else:
             if word == "RUNNING" and run.executed is None:
-                run.executed = self.agenda.now()
+                run.executed = self.event_queue.now()
             if word != run.status:
-                run.status, run.updated = word, self.agenda.now()
+                run.status, run.updated = word, self.event_queue.now()
 
     def _read(self) -> None:
         if self._cannot_prepare is not None:
@@ -223,7 +223,7 @@ class Life:
             self._transfer.write(self._rows)
             self.run.rows_read = self.run.rows_written = len(self._rows.values)
 
-    def _guarded(self, step: Callable[[], None]) -> bool:
+    def _run_step(self, step: Callable[[], None]) -> bool:
         try:
             step()
         except Exception as exc:  # whatever a database says, the run reports it
@@ -251,7 +251,7 @@ class Life:
 
     def _end(self, status: str, progress: float) -> None:
         run = self.run
-        run.status, run.progress, run.updated = status, progress, self.agenda.now()
+        run.status, run.progress, run.updated = status, progress, self.event_queue.now()
         self._rows = None
         self.plan.ended(run)
 

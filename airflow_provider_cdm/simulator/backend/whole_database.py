@@ -25,13 +25,13 @@ from airflow_provider_cdm.simulator.transfer import jdbc
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
+    from airflow_provider_cdm.simulator.backend.run import RunLifecycle, Run
     from airflow_provider_cdm.simulator.config.config import Behaviour
 
 TYPE = "BATCH_JOB"
 
 
-def is_whole(config: JobConfig, transfer: Callable[[], jdbc.Transfer | None]) -> bool:
+def has_tables(config: JobConfig, transfer: Callable[[], jdbc.Transfer | None]) -> bool:
     """Whether runs of a job have tables: known from databases, or from its configuration.
 
     :param config: the job.
@@ -64,7 +64,7 @@ class Tables:
         self._cluster, self._job, self._variables = cluster, job, variables
         self._prepare = prepare
         self._waiting: deque[Job] = deque()
-        self.lives: list[Life] = []
+        self.lifecycles: list[RunLifecycle] = []
         self._total = 0
         self._run: Run | None = None
         self._conclude: Callable[[], None] = lambda: None
@@ -91,20 +91,20 @@ class Tables:
         self._run, self._conclude = run, conclude
         self._waiting = deque([self._recreate(name) for name in self._names()])
         self._total = len(self._waiting)
-        self._go_on()
+        self._start_next()
 
     def stop(self) -> None:
         """Stop what runs, and start no more."""
         self._waiting.clear()
-        for life in self.lives:
-            if life.run.active:
-                life.request_stop()
+        for lifecycle in self.lifecycles:
+            if lifecycle.run.active:
+                lifecycle.request_stop()
 
-    def look(self) -> tuple[float, int, int]:
+    def update_progress(self) -> tuple[float, int, int]:
         """Return the share of tables that are over, and the rows read and written."""
-        for life in self.lives:
-            life.look()
-        runs = [life.run for life in self.lives]
+        for lifecycle in self.lifecycles:
+            lifecycle.update_progress()
+        runs = [lifecycle.run for lifecycle in self.lifecycles]
         over = sum(not run.active for run in runs)
         return (
             over / self._total if self._total else 0.0,
@@ -114,29 +114,29 @@ class Tables:
 
     def failed(self) -> list[str]:
         """Return the names of the sub-jobs that did not end well."""
-        return [life.run.job_name for life in self.lives if life.run.status != "SUCCEEDED"]
+        return [lifecycle.run.job_name for lifecycle in self.lifecycles if lifecycle.run.status != "SUCCEEDED"]
 
-    def _go_on(self) -> None:
+    def _start_next(self) -> None:
         run = self._run
         if run is None or not run.active or run.stopping:
             return
-        while self._waiting and self._active() < self._at_once():
-            life = self._cluster.launch(
+        while self._waiting and self._active() < self._max_active():
+            lifecycle = self._cluster.launch(
                 self._waiting.popleft(), self._variables, run.user, run.auto, part_of=self
             )
-            self.lives.append(life)
+            self.lifecycles.append(lifecycle)
         if not self._waiting and not self._active():
             self._conclude()
 
     def ended(self, _run: Run) -> None:
         """Take note that the run of a sub-job has ended."""
         # Not at once: of a thousand that fail at once each would be a call within a call.
-        self._cluster.agenda.after(0, self._go_on)
+        self._cluster.event_queue.call_later(0, self._start_next)
 
     def _active(self) -> int:
-        return sum(life.run.active for life in self.lives)
+        return sum(lifecycle.run.active for lifecycle in self.lifecycles)
 
-    def _at_once(self) -> int:
+    def _max_active(self) -> int:
         given = inputs_of(self._job.config.to_wire(), "driver-config-values")
         text = given.get("throttlingConfig.concurrentSubJobs", "")
         return max(1, int(text)) if text.isdecimal() else self._job.config.tables_at_once
@@ -165,7 +165,7 @@ class Tables:
         made = cluster.put_job(config, parent.user)
         made.part_of = parent.name
         if old is not None and cluster.behaviour.sub_job_history == "kept":
-            made.lives, made.outcomes_from = old.lives, len(old.lives)
+            made.lifecycles, made.outcomes_from = old.lifecycles, len(old.lifecycles)
         return made
 
 
@@ -191,7 +191,7 @@ def delete(jobs: dict[str, Job], job: Job, behaviour: Behaviour) -> None:
             del jobs[each.name]
 
 
-def tally(jobs: Mapping[str, Job], parent: str) -> dict[str, int]:
+def count_statuses(jobs: Mapping[str, Job], parent: str) -> dict[str, int]:
     """Return how many sub-jobs of a job are in which status.
 
     :param jobs: all jobs of the cluster.
@@ -206,9 +206,9 @@ def _sub_job(parent: JobConfig, table: str) -> JobConfig:
     outcome = outcomes.get(table, TableConfig(name=table))
     wire: dict[str, Any] = replace(parent, tables=()).to_wire()
     wire["job_type"] = "NORMAL_JOB"
-    for side in ("from", "to"):
-        wire[f"{side}-config-values"] = with_inputs(
-            wire.get(f"{side}-config-values"), {f"{side}JobConfig.tableName": table}
+    for service in ("from", "to"):
+        wire[f"{service}-config-values"] = with_inputs(
+            wire.get(f"{service}-config-values"), {f"{service}JobConfig.tableName": table}
         )
     return JobConfig(
         name=f"{parent.name}_{table}",

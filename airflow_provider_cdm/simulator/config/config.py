@@ -38,7 +38,7 @@ def stable_uuid(text: str) -> str:
     return str(uuid.UUID(stable_hex(text)))
 
 
-def zone(name: str) -> tzinfo:
+def time_zone(name: str) -> tzinfo:
     """Return a time zone; ``UTC`` needs no time zone database.
 
     :param name: IANA name, such as ``Europe/Dublin``.
@@ -118,7 +118,7 @@ class Behaviour:
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
-        zone(self.timezone)
+        time_zone(self.timezone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,18 +267,18 @@ def _contradictions(config: SimulatorConfig) -> Iterator[str]:
     ):
         if not values:
             yield f"{what}: at least one is needed"
-    yield from _repeated(
+    yield from _duplicates(
         "users", [f"{user.domain or config.domain}/{user.name}" for user in config.users]
     )
-    yield from _repeated("projects", [project.id for project in config.projects])
-    yield from _repeated("clusters", [cluster.id for cluster in config.clusters])
+    yield from _duplicates("projects", [project.id for project in config.projects])
+    yield from _duplicates("clusters", [cluster.id for cluster in config.clusters])
     projects = {key for project in config.projects for key in (project.id, project.name)}
     for cluster in config.clusters:
         place = f"cluster {cluster.name}"
         if cluster.project is not None and cluster.project not in projects:
             yield f"{place}: project {cluster.project!r} is not among the projects"
-        yield from _repeated(f"{place}: links", [link.name for link in cluster.links])
-        yield from _repeated(f"{place}: jobs", [job.name for job in cluster.jobs])
+        yield from _duplicates(f"{place}: links", [link.name for link in cluster.links])
+        yield from _duplicates(f"{place}: jobs", [job.name for job in cluster.jobs])
         links = {link.name for link in cluster.links}
         for job in cluster.jobs:
             for end in (job.from_, job.to):
@@ -286,7 +286,7 @@ def _contradictions(config: SimulatorConfig) -> Iterator[str]:
                     yield f"{place}, job {job.name}: link {end.link!r} is not among its links"
 
 
-def _repeated(what: str, names: list[str]) -> Iterator[str]:
+def _duplicates(what: str, names: list[str]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{what}: {name!r} is given {count} times"

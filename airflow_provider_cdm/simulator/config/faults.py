@@ -24,8 +24,8 @@ class Fault:
     :param route: short route name, such as ``start``; ``*`` is every route.
     :param kind: see above.
     :param when: ``before``: the request has no effect (with ``delay``: the effect is late as well);
-        ``after``: it has, and then the answer goes wrong. A refused request does not use up an
-        ``after`` fault, for it had no effect.
+        ``call_later``: it has, and then the answer goes wrong. A refused request does not use up an
+        ``call_later`` fault, for it had no effect.
     :param times: how many requests it hits; ``None`` for all.
     :param skip: how many matching requests pass unharmed first.
     :param job: only requests about this job.
@@ -57,12 +57,12 @@ class Fault:
             raise ValueError("effect_delay needs an answer that does not wait for the effect")
 
     @property
-    def answers_first(self) -> bool:
+    def precedes_handling(self) -> bool:
         """Whether the answer is decided before the request is looked at."""
         return self.when == "before" or self.effect_delay is not None
 
 
-class FaultBook:
+class FaultScript:
     """The faults to come, in the order in which they were added; safe to use from any thread.
 
     :param routes: short names of the routes there are.
@@ -71,7 +71,7 @@ class FaultBook:
     def __init__(self, routes: Collection[str]) -> None:
         self._routes = routes
         self._lock = threading.Lock()
-        self._pages: list[_Page] = []
+        self._entries: list[_Entry] = []
 
     def add(self, *faults: Fault) -> None:
         """Add faults behind the others.
@@ -84,19 +84,19 @@ class FaultBook:
         if wrong:
             raise ConfigError([f"no route {name!r}; there are * and {known}" for name in wrong])
         with self._lock:
-            self._pages.extend(_Page(each, each.skip, each.times) for each in faults)
+            self._entries.extend(_Entry(each, each.skip, each.times) for each in faults)
 
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
-            self._pages.clear()
+            self._entries.clear()
 
     def remaining(self) -> list[Fault]:
         """Return the faults that can still hit, in order."""
         with self._lock:
-            return [page.fault for page in self._pages if page.left != 0]
+            return [page.fault for page in self._entries if page.left != 0]
 
-    def take(self, route: str, job: str | None, *, answers_first: bool) -> Fault | None:
+    def take(self, route: str, job: str | None, *, precedes_handling: bool) -> Fault | None:
         """Return the fault that hits a request and count the hit.
 
         The first fault that matches and is not skipping gets the request; faults behind it do not
@@ -104,14 +104,14 @@ class FaultBook:
 
         :param route: short route name of the request.
         :param job: job the request is about.
-        :param answers_first: which of the two kinds of fault is asked for.
+        :param precedes_handling: which of the two kinds of fault is asked for.
         """
         with self._lock:
-            for page in self._pages:
+            for page in self._entries:
                 fault = page.fault
                 if (
                     page.left == 0
-                    or fault.answers_first is not answers_first
+                    or fault.precedes_handling is not precedes_handling
                     or fault.route not in (route, "*")
                     or fault.job not in (None, job)
                 ):
@@ -126,7 +126,7 @@ class FaultBook:
 
 
 @dataclass
-class _Page:
+class _Entry:
     fault: Fault
     skip: int
     left: int | None

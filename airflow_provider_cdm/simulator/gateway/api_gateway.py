@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm.simulator.errors import GatewayError, unauthorised
+from airflow_provider_cdm.simulator.errors import GatewayError, unauthorized
 from airflow_provider_cdm.simulator.gateway.iam import instant
 from airflow_provider_cdm.simulator.gateway.signatures import SignatureCheck
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config.config import SimulatorConfig
     from airflow_provider_cdm.simulator.gateway.iam import Iam
-    from airflow_provider_cdm.simulator.messages import Call
+    from airflow_provider_cdm.simulator.messages import Request
 
 
 @dataclass(frozen=True)
@@ -40,37 +40,37 @@ class Gateway:
         self._owners = {key.access_key: user for key, user in pairs}
         self._signatures = SignatureCheck({key.access_key: key for key, _ in pairs})
 
-    def identify(self, call: Call, now: float) -> Identity:
+    def identify(self, request: Request, now: float) -> Identity:
         """Return who a request is from.
 
-        :param call: the request.
+        :param request: the request.
         :param now: the present instant.
         :raises GatewayError: 401 with one of the documented sub-messages.
         """
-        if call.headers.get("authorization"):
-            owner = self._owners[self._signatures.verify(call, now)]
+        if request.headers.get("authorization"):
+            owner = self._owners[self._signatures.verify(request, now)]
             domain = self._iam.domain_of(owner)
             return Identity(owner.name, domain, self._projects_of(domain))
-        value = call.headers.get("x-auth-token")
+        value = request.headers.get("x-auth-token")
         if not value:
-            raise unauthorised("x-auth-token not found")
+            raise unauthorized("x-auth-token not found")
         token = self._iam.tokens.get(value)
         if token is None:
-            raise unauthorised("decrypt token fail")
+            raise unauthorized("decrypt token fail")
         if token.expires <= now:
-            raise unauthorised(f"token expires, expires_at: {instant(token.expires)}")
+            raise unauthorized(f"token expires, expires_at: {instant(token.expires)}")
         projects = {token.project.id} if token.project else set[str]()
         return Identity(token.user, token.domain, frozenset(projects))
 
-    def authorise(self, call: Call, now: float) -> Identity:
+    def authorize(self, request: Request, now: float) -> Identity:
         """Return who a request is from, provided they may use the project in its path.
 
-        :param call: the request.
+        :param request: the request.
         :param now: the present instant.
         :raises GatewayError: 401, or 403 for another project (which code that has is ASSUMED).
         """
-        identity = self.identify(call, now)
-        if call.params.get("project_id") not in identity.projects:
+        identity = self.identify(request, now)
+        if request.params.get("project_id") not in identity.projects:
             raise GatewayError(403, "APIGW.0310", "The project is not accessible with this token.")
         return identity
 

@@ -75,16 +75,16 @@ class Iam:
     # Tokens
 
     def issue(
-        self, request: Mapping[str, Any], delegate: Callable[[], Delegate], now: float
+        self, body: Mapping[str, Any], delegate: Callable[[], Delegate], now: float
     ) -> Token:
         """Issue a token (pages "Obtaining a User Token" and "Obtaining an Agency Token").
 
-        :param request: the JSON body.
+        :param body: the JSON body.
         :param delegate: tells who asks, which an agency token needs.
         :param now: the present instant.
         :raises IamError: when the request or the credentials are not good.
         """
-        auth = _part(request, "auth")
+        auth = _part(body, "auth")
         identity = _part(auth, "identity")
         methods = identity.get("methods")
         scope = auth.get("scope") if isinstance(auth.get("scope"), Mapping) else None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
 from airflow_provider_cdm.simulator.errors import CdmError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Response, Request, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
 
 STOPPED = "900"
@@ -22,43 +22,43 @@ RESTARTING = "500"
 RESTART_MODES = ("IMMEDIATELY", "GRACEFULL", "FORCELY", "SOFTLY")
 
 
-def list_clusters(world: World, call: Call) -> Answer:
+def list_clusters(backend: Backend, request: Request) -> Response:
     """Answer "Querying the Cluster List" with the clusters of the project."""
-    project = call.params["project_id"]
-    found = [each for each in world.clusters.values() if each.project_id == project]
-    return json_answer({"clusters": [serializers.cluster(each) for each in found]})
+    project = request.params["project_id"]
+    found = [each for each in backend.clusters.values() if each.project_id == project]
+    return json_response({"clusters": [serializers.cluster(each) for each in found]})
 
 
-def show_cluster(world: World, call: Call) -> Answer:
+def show_cluster(backend: Backend, request: Request) -> Response:
     """Answer "Querying Cluster Details": the object itself, without a wrapper."""
-    return json_answer(serializers.cluster(_cluster(world, call)))
+    return json_response(serializers.cluster(_cluster(backend, request)))
 
 
-def act(world: World, call: Call) -> Answer:
+def act(backend: Backend, request: Request) -> Response:
     """Answer the three actions; the details tell when one is through."""
-    cluster = _cluster(world, call)
-    body = call.json()
+    cluster = _cluster(backend, request)
+    body = request.json()
     actions = {"start": _start, "stop": _stop, "restart": _restart}
     names = [name for name in actions if isinstance(body.get(name), dict)]
     if len(names) != 1:
         raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is wanted.")
     actions[names[0]](cluster, body[names[0]])
     job_id = secrets.token_hex(16)
-    as_list = names[0] != "restart" or world.behaviour.restart_job_id == "list"
-    return json_answer({"jobId": [job_id] if as_list else job_id})
+    as_list = names[0] != "restart" or backend.behaviour.restart_job_id == "list"
+    return json_response({"jobId": [job_id] if as_list else job_id})
 
 
-def _cluster(world: World, call: Call) -> Cluster:
-    cluster = world.clusters.get(call.params["cluster_id"])
-    if cluster is None or cluster.project_id != call.params["project_id"]:
-        raise CdmError(404, "Cdm.0001", f"Cluster {call.params['cluster_id']} does not exist.")
+def _cluster(backend: Backend, request: Request) -> Cluster:
+    cluster = backend.clusters.get(request.params["cluster_id"])
+    if cluster is None or cluster.project_id != request.params["project_id"]:
+        raise CdmError(404, "Cdm.0001", f"Cluster {request.params['cluster_id']} does not exist.")
     return cluster
 
 
 def _start(cluster: Cluster, _options: Mapping[str, Any]) -> None:
     cluster.require(STOPPED)
-    cluster.become(STARTING)
-    cluster.agenda.after(cluster.config.seconds.start, lambda: cluster.become(NORMAL))
+    cluster.set_status(STARTING)
+    cluster.event_queue.call_later(cluster.config.seconds.start, lambda: cluster.set_status(NORMAL))
 
 
 def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
@@ -68,11 +68,11 @@ def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
     delay = options.get("delayTime", -1)
     if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not isinstance(delay, int):
         raise CdmError(400, "Cdm.0010", "Parameter stopMode or delayTime is invalid.")
-    cluster.become(STOPPING)
+    cluster.set_status(STOPPING)
     if mode == "IMMEDIATELY":
-        cluster.kill_all("The cluster was stopped.")
+        cluster.fail_active_runs("The cluster was stopped.")
     elif delay >= 0:
-        cluster.agenda.after(delay, lambda: cluster.kill_all("The cluster was stopped."))
+        cluster.event_queue.call_later(delay, lambda: cluster.fail_active_runs("The cluster was stopped."))
     cluster.drain()
 
 
@@ -86,12 +86,12 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
         raise CdmError(400, "Cdm.0010", "Parameter restartMode or restartDelayTime is invalid.")
 
     def begin() -> None:
-        cluster.become(RESTARTING)
-        cluster.kill_all("The cluster was restarted.")
-        cluster.agenda.after(cluster.config.seconds.restart, lambda: cluster.become(NORMAL))
+        cluster.set_status(RESTARTING)
+        cluster.fail_active_runs("The cluster was restarted.")
+        cluster.event_queue.call_later(cluster.config.seconds.restart, lambda: cluster.set_status(NORMAL))
 
     if delay:
-        cluster.agenda.after(delay, begin)
+        cluster.event_queue.call_later(delay, begin)
     else:
         begin()
 

@@ -9,68 +9,68 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError, LinkTestError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Response, Request, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.transfer import jdbc
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
     from airflow_provider_cdm.simulator.backend.models import Link
 
 
-def create_link(world: World, call: Call) -> Answer:
+def create_link(backend: Backend, request: Request) -> Response:
     """Answer "Creating a Link"; with ``validate=true`` it is tested but not kept."""
-    cluster = _cluster(world, call)
-    given = _the_link(call.json())
+    cluster = _cluster(backend, request)
+    given = _link_in(request.json())
     if given["name"] in cluster.links:
         raise CdmWriteError(400, "Cdm.0315", f"Link [{given['name']}] already exists.")
     _test(cluster, given["name"])
-    if call.query.get("validate", "").lower() != "true":
-        cluster.put_link(given, call.user)
-    return json_answer({"name": given["name"], "validation-result": [{}]})
+    if request.query.get("validate", "").lower() != "true":
+        cluster.put_link(given, request.user)
+    return json_response({"name": given["name"], "validation-result": [{}]})
 
 
-def show_link(world: World, call: Call) -> Answer:
+def show_link(backend: Backend, request: Request) -> Response:
     """Answer "Querying a Link", without its secrets."""
-    link = _link(_cluster(world, call), call, "Cdm.0101")
+    link = _link(_cluster(backend, request), request, "Cdm.0101")
     shown = {
-        "links": [serializers.link(link, world.behaviour)],
+        "links": [serializers.link(link, backend.behaviour)],
         "fromTo-unMapping": "",
         "batchFromTo-mapping": "",
     }
-    return json_answer(shown)
+    return json_response(shown)
 
 
-def update_link(world: World, call: Call) -> Answer:
+def update_link(backend: Backend, request: Request) -> Response:
     """Answer "Modifying a Link"; the name in the path counts (ASSUMED)."""
-    cluster = _cluster(world, call)
-    link = _link(cluster, call, "Cdm.0316")
-    given = {**_the_link(call.json()), "name": link.name}
+    cluster = _cluster(backend, request)
+    link = _link(cluster, request, "Cdm.0316")
+    given = {**_link_in(request.json()), "name": link.name}
     _test(cluster, link.name)
-    cluster.put_link(given, call.user)
-    return json_answer({"validation-result": [{}]})
+    cluster.put_link(given, request.user)
+    return json_response({"validation-result": [{}]})
 
 
-def delete_link(world: World, call: Call) -> Answer:
+def delete_link(backend: Backend, request: Request) -> Response:
     """Answer "Deleting a Link"; one in use is kept, with the code of the page's sample."""
-    cluster = _cluster(world, call)
-    link = _link(cluster, call, "Cdm.0101")
+    cluster = _cluster(backend, request)
+    link = _link(cluster, request, "Cdm.0101")
     if cluster.users_of(link.name):
         raise CdmError(500, "Cdm.0021", "Given link name is in use")
     del cluster.links[link.name]
-    return Answer()
+    return Response()
 
 
-def _cluster(world: World, call: Call) -> Cluster:
-    cluster = world.cluster(call.params["cluster_id"], call.params["project_id"])
+def _cluster(backend: Backend, request: Request) -> Cluster:
+    cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
     cluster.require(NORMAL)
     return cluster
 
 
-def _link(cluster: Cluster, call: Call, code: str) -> Link:
-    name = call.params["link_name"]
+def _link(cluster: Cluster, request: Request, code: str) -> Link:
+    name = request.params["link_name"]
     link = cluster.links.get(name)
     if link is None:
         status = int(cluster.behaviour.not_found_status)
@@ -78,7 +78,7 @@ def _link(cluster: Cluster, call: Call, code: str) -> Link:
     return link
 
 
-def _the_link(body: Mapping[str, Any]) -> dict[str, Any]:
+def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the one link of a create or update body."""
     links = body.get("links")
     if not isinstance(links, list) or len(links) != 1 or not isinstance(links[0], dict):

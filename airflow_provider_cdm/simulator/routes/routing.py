@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Response, Request, json_response
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
 
-Handler = Callable[["World", Call], Answer]
+Handler = Callable[["World", Request], Response]
 #: ``cdm`` wants credentials for the project in the path, ``iam`` looks after itself, ``own`` is not
 #: part of the cloud: pages and controls.
 Side = Literal["cdm", "iam", "own"]
@@ -34,7 +34,7 @@ class Route:
     method: str
     pattern: str
     handler: Handler
-    side: Side = "cdm"
+    service: Side = "cdm"
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """Return the parts taken out of a path, or ``None`` when it is another route's.
@@ -70,67 +70,67 @@ class Router:
 
     def names(self) -> list[str]:
         """Return the short names of all operations of the cloud."""
-        plain = {route.name for route in self._routes if route.side != "own"}
+        plain = {route.name for route in self._routes if route.service != "own"}
         return sorted(plain | {"list_jobs", *_ACTIONS.values()})
 
-    def find(self, call: Call) -> Route | None:
+    def find(self, request: Request) -> Route | None:
         """Return the route of a request and note its name and parameters in the request.
 
-        :param call: the request.
+        :param request: the request.
         """
         for route in self._routes:
-            params = route.match(call.method, call.path)
+            params = route.match(request.method, request.path)
             if params is not None:
-                call.route, call.params = _name(route, call, params), params
+                request.route, request.params = _name(route, request, params), params
                 return route
         return None
 
-    def handle(self, world: World, call: Call, route: Route | None) -> Answer:
+    def handle(self, backend: Backend, request: Request, route: Route | None) -> Response:
         """Answer a request: settle what is due, check the caller, count, act.
 
-        :param world: the simulator's state.
-        :param call: the request.
+        :param backend: the simulator's state.
+        :param request: the request.
         :param route: what :meth:`find` returned.
         """
         request_id = secrets.token_hex(16)
-        with world.lock:
-            world.agenda.settle()
-            now = world.agenda.now()
+        with backend.lock:
+            backend.event_queue.run_due()
+            now = backend.event_queue.now()
             try:
-                answer = self._act(world, call, route, now)
+                response = self._act(backend, request, route, now)
             except WireError as error:
                 error.request_id = request_id
-                answer = json_answer(error.body(), error.status, error.headers)
-        iam = route is not None and route.side == "iam"
-        answer.headers["X-IAM-Trace-Id" if iam else "X-Request-Id"] = request_id
-        answer.headers.setdefault("X-Request-Id", request_id)
-        answer.headers["Date"] = formatdate(now, usegmt=True)
-        return answer
+                response = json_response(error.body(), error.status, error.headers)
+        iam = route is not None and route.service == "iam"
+        response.headers["X-IAM-Trace-Id" if iam else "X-Request-Id"] = request_id
+        response.headers.setdefault("X-Request-Id", request_id)
+        response.headers["Date"] = formatdate(now, usegmt=True)
+        return response
 
-    def _act(self, world: World, call: Call, route: Route | None, now: float) -> Answer:
+    def _act(self, backend: Backend, request: Request, route: Route | None, now: float) -> Response:
         if route is None:
-            if call.path.startswith("/v3"):
-                raise IamError(404, "", f"No IAM route {call.method} {call.path} is simulated.")
+            if request.path.startswith("/v3"):
+                raise IamError(404, "", f"No IAM route {request.method} {request.path} is simulated.")
             known = ", ".join(self.names())
-            text = f"The API does not exist; {call.method} {call.path} is none of: {known}"
+            text = f"The API does not exist; {request.method} {request.path} is none of: {known}"
             raise GatewayError(404, "APIGW.0101", text)
-        if route.side == "cdm":
-            if world.config.auth:
-                call.identity = world.gateway.authorise(call, now)
+        if route.service == "cdm":
+            if backend.config.auth:
+                request.identity = backend.gateway.authorize(request, now)
             else:
-                world.require_project(call.params["project_id"])
-            world.quotas.charge(call.user, call.route, now)
-        return route.handler(world, call)
+                backend.require_project(request.params["project_id"])
+            backend.quotas.charge(request.user, request.route, now)
+        return route.handler(backend, request)
 
 
 _ACTIONS = {"start": "start_cluster", "stop": "stop_cluster", "restart": "restart_cluster"}
 
 
-def _name(route: Route, call: Call, params: Mapping[str, str]) -> str:
+def _name(route: Route, request: Request, params: Mapping[str, str]) -> str:
     """Tell apart what shares method and path: lists from single jobs, and the cluster actions."""
     if route.name == "show_job" and params["job_name"] == "all":
         return "list_jobs"
     if route.name == "cluster_action":
         with contextlib.suppress(WireError):  # the handler will say what is wrong with the body
-            return next((_ACTIONS[key] for key in call.json() if key in _ACTIONS), route.name)
+            return next((_ACTIONS[key] for key in request.json() if key in _ACTIONS), route.name)
     return route.name

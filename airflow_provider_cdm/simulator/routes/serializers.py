@@ -15,7 +15,7 @@ from airflow_provider_cdm.simulator.config.job_config import inputs_in, inputs_o
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
     from airflow_provider_cdm.simulator.backend.models import Job, Link
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
+    from airflow_provider_cdm.simulator.backend.run import RunLifecycle, Run
     from airflow_provider_cdm.simulator.config.config import Behaviour
 
 #: Statuses a job object may have are fewer than a submission's; the mapping is ASSUMED.
@@ -30,17 +30,17 @@ def millis(instant: float) -> int:
     return int(instant * 1000)
 
 
-def submission(life: Life, behaviour: Behaviour, *, started: bool = False) -> dict[str, Any]:
+def submission(lifecycle: RunLifecycle, behaviour: Behaviour, *, started: bool = False) -> dict[str, Any]:
     """Return a submission.
 
     Counters are there only after a success, error texts only after a failure (status page).
 
-    :param life: the run.
+    :param lifecycle: the run.
     :param behaviour: switches for the spelling.
     :param started: it is the answer to the start call, whose object lacks some keys.
     """
-    life.look()
-    run = life.run
+    lifecycle.update_progress()
+    run = lifecycle.run
     shown: dict[str, Any] = {
         "submission-id": run.submission_id,
         "job-name": run.job_name,
@@ -243,10 +243,10 @@ def _last_user(run: Run, behaviour: Behaviour) -> dict[str, str]:
     return dict.fromkeys(spellings, run.user)
 
 
-def _last_run(life: Life, behaviour: Behaviour) -> dict[str, Any]:
+def _last_run(lifecycle: RunLifecycle, behaviour: Behaviour) -> dict[str, Any]:
     """Return the keys of a job object that tell of its newest run."""
-    life.look()
-    run = life.run
+    lifecycle.update_progress()
+    run = lifecycle.run
     counters = run.counters or {}
     return {
         "status": _JOB_STATUS.get(run.status, run.status),

@@ -69,15 +69,15 @@ def fill(
     return _PLACEHOLDER.sub(value, text)
 
 
-def _macro(call: str, at: datetime) -> str:
-    if match := _DATEFORMAT.fullmatch(call):
+def _macro(expression: str, at: datetime) -> str:
+    if match := _DATEFORMAT.fullmatch(expression):
         return format_date(match["format"], shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP.fullmatch(call):
+    if match := _TIMESTAMP.fullmatch(expression):
         return _millis(shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP_OF.fullmatch(call):
+    if match := _TIMESTAMP_OF.fullmatch(expression):
         moment = shift(at, match["offset"], match["unit"])
         return _millis(_as_parsed_back(match["format"], moment))
-    raise MacroError(f"macro {call!r} is not known")
+    raise MacroError(f"macro {expression!r} is not known")
 
 
 def shift(at: datetime, offset: str | None, unit: str | None) -> datetime:

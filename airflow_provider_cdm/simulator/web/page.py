@@ -60,7 +60,7 @@ _REQUEST_HEADS = ("Time", "Request", "Route", "User", "Answer", "Fault")
 def overview(state: dict[str, Any]) -> str:
     """Return the page of everything.
 
-    :param state: see :func:`airflow_provider_cdm.simulator.web.snapshot.world`.
+    :param state: see :func:`airflow_provider_cdm.simulator.web.snapshot.state`.
     """
     parts = ["<h1>CDM simulator</h1>"]
     for cluster in state["clusters"]:

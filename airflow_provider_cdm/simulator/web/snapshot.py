@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm.simulator.backend import whole_database
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
     from airflow_provider_cdm.simulator.backend.models import Job
-    from airflow_provider_cdm.simulator.backend.run import Life
+    from airflow_provider_cdm.simulator.backend.run import RunLifecycle
     from airflow_provider_cdm.simulator.config.faults import Fault
 
 #: How many runs of a cluster, and how many requests, are shown.
@@ -19,34 +19,34 @@ RUNS_SHOWN = 200
 REQUESTS_SHOWN = 100
 
 
-def world(world: World) -> dict[str, Any]:
+def state(backend: Backend) -> dict[str, Any]:
     """Return clusters, their jobs and runs, and the last requests; newest first, no secrets.
 
-    :param world: the simulator's state; its lock is held.
+    :param backend: the simulator's state; its lock is held.
     """
-    requests = world.log.entries()[-REQUESTS_SHOWN:]
+    requests = backend.log.entries()[-REQUESTS_SHOWN:]
     return {
-        "clusters": [_cluster(each) for each in world.clusters.values()],
-        "faults": [_fault(each) for each in world.faults.remaining()],
+        "clusters": [_cluster(each) for each in backend.clusters.values()],
+        "faults": [_fault(each) for each in backend.faults.remaining()],
         "requests": [each.redacted() for each in reversed(requests)],
     }
 
 
-def run(life: Life) -> dict[str, Any]:
+def run(lifecycle: RunLifecycle) -> dict[str, Any]:
     """Return one run as it is now.
 
-    :param life: the run.
+    :param lifecycle: the run.
     """
-    life.look()
-    return asdict(life.run)
+    lifecycle.update_progress()
+    return asdict(lifecycle.run)
 
 
-def tables(life: Life) -> list[dict[str, Any]]:
+def tables(lifecycle: RunLifecycle) -> list[dict[str, Any]]:
     """Return the runs of a whole database's tables.
 
-    :param life: the run that they are part of; for any other, the list is empty.
+    :param lifecycle: the run that they are part of; for any other, the list is empty.
     """
-    return [run(each) for each in life.plan.tables.lives] if life.plan.tables else []
+    return [run(each) for each in lifecycle.plan.tables.lifecycles] if lifecycle.plan.tables else []
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _own_runs(cluster: Cluster) -> list[Life]:
+def _own_runs(cluster: Cluster) -> list[RunLifecycle]:
     """Runs but for those of sub-jobs, which the page of their run shows."""
-    return [life for life in cluster.lives if life.run.part_of is None]
+    return [lifecycle for lifecycle in cluster.lifecycles if lifecycle.run.part_of is None]
 
 
 def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
@@ -77,6 +77,6 @@ def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
         "from": wire.get("from-link-name"),
         "to": wire.get("to-link-name"),
         "status": job.last.run.status if job.last else "NEW",
-        "runs": len(job.lives),
-        "tables": whole_database.tally(cluster.jobs, job.name),
+        "runs": len(job.lifecycles),
+        "tables": whole_database.count_statuses(cluster.jobs, job.name),
     }
