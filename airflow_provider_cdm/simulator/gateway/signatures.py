@@ -1,4 +1,4 @@
-"""Verification of requests signed with a pair of keys (``SDK-HMAC-SHA256``)."""
+"""Verification of requests that are signed with an access key (``SDK-HMAC-SHA256``)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _AUTHORIZATION = re.compile(
 
 
 def canonical_request(request: Request, signed: list[str]) -> str:
-    """Return the text whose digest is signed.
+    """Return the canonical form of a request, whose digest is signed.
 
-    The path is decoded as a whole before its parts are encoded again, as the official SDK does it;
-    hence a slash within a job's name separates here.
+    Like the official SDK, this decodes the entire path before it encodes the parts again, so that
+    an encoded slash in the name of a job becomes a separator.
 
-    :param request: the request.
+    :param request: request to verify.
     :param signed: lower-case names of the signed headers, sorted.
     """
     path = "/".join(quote(part, safe="~") for part in unquote(request.path).split("/"))
@@ -51,9 +51,9 @@ def canonical_request(request: Request, signed: list[str]) -> str:
 def sign(request: Request, signed: list[str], secret_key: str) -> str:
     """Return the signature of a request.
 
-    :param request: the request; it has an ``x-sdk-date`` header.
+    :param request: request with an ``x-sdk-date`` header.
     :param signed: lower-case names of the signed headers, sorted.
-    :param secret_key: what only the two sides know.
+    :param secret_key: secret part of the access key.
     """
     digest = hashlib.sha256(canonical_request(request, signed).encode()).hexdigest()
     text = f"{ALGORITHM}\n{request.headers.get('x-sdk-date', '')}\n{digest}"
@@ -66,10 +66,10 @@ class _Failures:
     locked_until: float = 0.0
 
 
-class SignatureCheck:
-    """Verifies signatures; five bad ones in a row lock a key for five minutes.
+class SignatureVerifier:
+    """Verifies signatures; five invalid ones in a row lock an access key for five minutes.
 
-    :param keys: all known pairs by access key.
+    :param keys: all known keys by the id of the access key.
     """
 
     def __init__(self, keys: Mapping[str, AccessKey]) -> None:
@@ -77,11 +77,11 @@ class SignatureCheck:
         self._failures: dict[str, _Failures] = {}
 
     def verify(self, request: Request, now: float) -> str:
-        """Return the access key a request is signed with.
+        """Return the id of the access key that a request is signed with.
 
-        :param request: the request.
-        :param now: the present instant.
-        :raises GatewayError: 401 when the signature does not hold.
+        :param request: request with an ``Authorization`` header.
+        :param now: current time in seconds since 1970.
+        :raises GatewayError: 401 if the signature is not valid or the key is locked.
         """
         match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
         if match is None:
@@ -93,7 +93,7 @@ class SignatureCheck:
         if now < failures.locked_until:
             raise unauthorized("AK access failed to reach the limit,forbidden")
         signed = sorted(match["headers"].lower().split(";"))
-        error = self._fault_of(request, key, signed, match["signature"].lower(), now)
+        error = self._error_in(request, key, signed, match["signature"].lower(), now)
         if error is None:
             failures.count = 0
             return key.access_key
@@ -102,7 +102,7 @@ class SignatureCheck:
             self._failures[key.access_key] = _Failures(0, now + LOCKED_SECONDS)
         raise error
 
-    def _fault_of(
+    def _error_in(
         self, request: Request, key: AccessKey, signed: list[str], signature: str, now: float
     ) -> WireError | None:
         date = request.headers.get("x-sdk-date", "")
@@ -116,14 +116,14 @@ class SignatureCheck:
             return unauthorized("verify aksk signature fail")
         if key.security_token != request.headers.get("x-security-token"):
             return unauthorized("verify aksk signature fail")
-        if not _digest_holds(request) or not hmac.compare_digest(
+        if not _body_matches_digest(request) or not hmac.compare_digest(
             sign(request, signed, key.secret_key), signature
         ):
             return unauthorized("verify aksk signature fail")
         return None
 
 
-def _digest_holds(request: Request) -> bool:
+def _body_matches_digest(request: Request) -> bool:
     claimed = request.headers.get("x-sdk-content-sha256")
     actual = hashlib.sha256(request.body).hexdigest()
     return claimed in (None, "UNSIGNED-PAYLOAD", actual)
