@@ -46,7 +46,10 @@ def create(cdm: Cdm, name: str, **changes: Any) -> Any:
 def test_create_and_show(cdm: Cdm) -> None:
     """A created job is shown as it was sent, with its read-only keys; it has not been started."""
     response = create(cdm, "copy")
-    assert (response.status_code, response.json()) == (200, {"name": "copy", "validation-result": []})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"name": "copy", "validation-result": []},
+    )
     found = cdm.on_job("GET", "copy").json()
     [shown] = found["jobs"]
     assert found["total"] == 0

@@ -238,6 +238,8 @@ def test_work_happens_by_itself(config: dict[str, Any]) -> None:
             time.sleep(0.01)
             with sim._backend.lock:  # looking in this way settles nothing
                 ended = [
-                    1.0 for lifecycle in sim._backend.clusters[sim.cluster_id].lifecycles if not lifecycle.run.active
+                    1.0
+                    for lifecycle in sim._backend.clusters[sim.cluster_id].lifecycles
+                    if not lifecycle.run.active
                 ]
     assert ended

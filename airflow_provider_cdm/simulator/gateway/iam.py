@@ -64,9 +64,7 @@ class Iam:
 
     # Tokens
 
-    def issue(
-        self, body: Mapping[str, Any], delegate: Callable[[], Delegate], now: float
-    ) -> Token:
+    def issue(self, body: Mapping[str, Any], delegate: Callable[[], Delegate], now: float) -> Token:
         """Issue a token (pages "Obtaining a User Token" and "Obtaining an Agency Token").
 
         :param body: JSON body of the request.

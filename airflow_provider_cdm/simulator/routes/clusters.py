@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
+from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPED, STOPPING
 from airflow_provider_cdm.simulator.errors import CdmError
 from airflow_provider_cdm.simulator.messages import Response, Request, json_response
 from airflow_provider_cdm.simulator.routes import serializers
@@ -16,32 +16,31 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
 
-STOPPED = "900"
 STARTING = "920"
 RESTARTING = "500"
 RESTART_MODES = ("IMMEDIATELY", "GRACEFULL", "FORCELY", "SOFTLY")
 
 
 def list_clusters(backend: Backend, request: Request) -> Response:
-    """Answer "Querying the Cluster List" with the clusters of the project."""
+    """Handle "Querying the Cluster List" with the clusters of the project."""
     project = request.params["project_id"]
-    found = [each for each in backend.clusters.values() if each.project_id == project]
-    return json_response({"clusters": [serializers.cluster(each) for each in found]})
+    clusters = [item for item in backend.clusters.values() if item.project_id == project]
+    return json_response({"clusters": [serializers.cluster(cluster) for cluster in clusters]})
 
 
 def show_cluster(backend: Backend, request: Request) -> Response:
-    """Answer "Querying Cluster Details": the object itself, without a wrapper."""
+    """Handle "Querying Cluster Details"; the response is the object itself."""
     return json_response(serializers.cluster(_cluster(backend, request)))
 
 
 def act(backend: Backend, request: Request) -> Response:
-    """Answer the three actions; the details tell when one is through."""
+    """Handle the three actions; the details of the cluster show when an action has ended."""
     cluster = _cluster(backend, request)
     body = request.json()
     actions = {"start": _start, "stop": _stop, "restart": _restart}
     names = [name for name in actions if isinstance(body.get(name), dict)]
     if len(names) != 1:
-        raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is wanted.")
+        raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is expected.")
     actions[names[0]](cluster, body[names[0]])
     job_id = secrets.token_hex(16)
     as_list = names[0] != "restart" or backend.behaviour.restart_job_id == "list"
@@ -56,14 +55,14 @@ def _cluster(backend: Backend, request: Request) -> Cluster:
 
 
 def _start(cluster: Cluster, _options: Mapping[str, Any]) -> None:
-    cluster.require(STOPPED)
+    cluster.require_status(STOPPED)
     cluster.set_status(STARTING)
     cluster.event_queue.call_later(cluster.config.seconds.start, lambda: cluster.set_status(NORMAL))
 
 
 def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
-    """Stop at once, or when all runs have ended; ``delayTime`` (seconds) bounds the waiting."""
-    cluster.require(NORMAL)
+    """Stop at once, or when all runs have ended, at most ``delayTime`` seconds later."""
+    cluster.require_status(NORMAL)
     mode = options.get("stopMode", "IMMEDIATELY")
     delay = options.get("delayTime", -1)
     if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not isinstance(delay, int):
@@ -72,13 +71,15 @@ def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
     if mode == "IMMEDIATELY":
         cluster.fail_active_runs("The cluster was stopped.")
     elif delay >= 0:
-        cluster.event_queue.call_later(delay, lambda: cluster.fail_active_runs("The cluster was stopped."))
+        cluster.event_queue.call_later(
+            delay, lambda: cluster.fail_active_runs("The cluster was stopped.")
+        )
     cluster.drain()
 
 
 def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
-    """Restart; running jobs fail, in every mode as far as the documents say."""
-    cluster.require(NORMAL)
+    """Restart; according to the documentation, running jobs fail in every mode."""
+    cluster.require_status(NORMAL)
     delay = options.get("restartDelayTime", 0)
     if options.get("restartMode", "IMMEDIATELY") not in RESTART_MODES or not (
         isinstance(delay, int) and delay >= 0
@@ -88,7 +89,9 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
     def begin() -> None:
         cluster.set_status(RESTARTING)
         cluster.fail_active_runs("The cluster was restarted.")
-        cluster.event_queue.call_later(cluster.config.seconds.restart, lambda: cluster.set_status(NORMAL))
+        cluster.event_queue.call_later(
+            cluster.config.seconds.restart, lambda: cluster.set_status(NORMAL)
+        )
 
     if delay:
         cluster.event_queue.call_later(delay, begin)

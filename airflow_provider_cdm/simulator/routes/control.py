@@ -1,4 +1,4 @@
-"""What is not part of the cloud: the web page, and controls for other processes."""
+"""Routes that are not part of the cloud: the page, and controls for other processes."""
 
 from __future__ import annotations
 
@@ -23,59 +23,58 @@ def show_overview(backend: Backend, _call: Request) -> Response:
 
 
 def show_run(backend: Backend, request: Request) -> Response:
-    """Show one run; this is where a link from Airflow leads."""
+    """Show one run; the link "CDM run" in Airflow leads here."""
     cluster = backend.clusters.get(request.params["cluster_id"])
+    key = (request.params["job_name"], request.params["submission_id"])
     for lifecycle in cluster.lifecycles if cluster else ():
-        found = (lifecycle.run.job_name, str(lifecycle.run.submission_id))
-        if cluster is not None and found == (
-            request.params["job_name"],
-            request.params["submission_id"],
-        ):
-            return _html(page.run(cluster.name, snapshot.run(lifecycle), snapshot.tables(lifecycle)))
-    return _html(page.missing("There is no such run, or the simulator was restarted since."), 404)
+        run = lifecycle.run
+        if cluster is not None and (run.job_name, str(run.submission_id)) == key:
+            tables = snapshot.tables(lifecycle)
+            return _html(page.run(cluster.name, snapshot.run(lifecycle), tables))
+    return _html(page.missing("This run does not exist, or the simulator was restarted."), 404)
 
 
 def show_state(backend: Backend, _call: Request) -> Response:
-    """Return what the page shows as JSON."""
+    """Return the content of the page as JSON."""
     return json_response(snapshot.state(backend))
 
 
 def show_requests(backend: Backend, _call: Request) -> Response:
-    """Return the log of requests, oldest first, secrets replaced."""
-    return json_response([each.redacted() for each in backend.log.entries()])
+    """Return the request log, the oldest request first, with redacted secrets."""
+    return json_response([request.redacted() for request in backend.log.entries()])
 
 
 def add_faults(backend: Backend, request: Request) -> Response:
-    """Script one fault, or several as a list."""
+    """Add one fault, or a list of faults."""
 
     def add() -> None:
-        given = _json(request)
-        each = given if isinstance(given, list) else [given]
-        faults = [read(Fault, fault, f"faults[{i}]") for i, fault in enumerate(each)]
+        body = _json(request)
+        items = body if isinstance(body, list) else [body]
+        faults = [read(Fault, item, f"faults[{i}]") for i, item in enumerate(items)]
         backend.faults.add(*faults)
 
-    return _done(add)
+    return _apply(add)
 
 
 def reset(backend: Backend, _call: Request) -> Response:
-    """Begin anew as configured."""
-    return _done(backend.reset)
+    """Return to the configured state."""
+    return _apply(backend.reset)
 
 
 def change_job(backend: Backend, request: Request) -> Response:
-    """Add a job, or change these of its settings; ``cluster_id`` in the query picks the cluster."""
+    """Add a job, or change some of its settings, in the cluster ``cluster_id`` of the query."""
 
     def change() -> None:
-        given = _json(request)
-        if not isinstance(given, dict):
-            raise ConfigError(["an object with settings of a job wanted"])
+        settings = _json(request)
+        if not isinstance(settings, dict):
+            raise ConfigError(["expected an object with settings of a job"])
         first = next(iter(backend.clusters))
         cluster = backend.clusters.get(request.query.get("cluster_id", first))
         if cluster is None:
-            raise ConfigError(["there is no such cluster"])
-        cluster.change_job(request.params["job_name"], given)
+            raise ConfigError(["the cluster does not exist"])
+        cluster.change_job(request.params["job_name"], settings)
 
-    return _done(change)
+    return _apply(change)
 
 
 def _json(request: Request) -> Any:
@@ -85,7 +84,7 @@ def _json(request: Request) -> Any:
         raise ConfigError([f"not JSON: {exc}"]) from exc
 
 
-def _done(action: Callable[[], None]) -> Response:
+def _apply(action: Callable[[], None]) -> Response:
     try:
         action()
     except ConfigError as exc:
@@ -99,11 +98,11 @@ def _html(text: str, status: int = 200) -> Response:
 
 
 ROUTES = [
-    Route("page", "GET", "/", show_overview, "own"),
-    Route("run_page", "GET", page.RUN_PAGE, show_run, "own"),
-    Route("sim_state", "GET", "/_sim/state", show_state, "own"),
-    Route("sim_requests", "GET", "/_sim/requests", show_requests, "own"),
-    Route("sim_faults", "POST", "/_sim/faults", add_faults, "own"),
-    Route("sim_reset", "POST", "/_sim/reset", reset, "own"),
-    Route("sim_job", "POST", "/_sim/jobs/{job_name}", change_job, "own"),
+    Route("page", "GET", "/", show_overview, "control"),
+    Route("run_page", "GET", page.RUN_PAGE, show_run, "control"),
+    Route("sim_state", "GET", "/_sim/state", show_state, "control"),
+    Route("sim_requests", "GET", "/_sim/requests", show_requests, "control"),
+    Route("sim_faults", "POST", "/_sim/faults", add_faults, "control"),
+    Route("sim_reset", "POST", "/_sim/reset", reset, "control"),
+    Route("sim_job", "POST", "/_sim/jobs/{job_name}", change_job, "control"),
 ]

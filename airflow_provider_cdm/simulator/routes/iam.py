@@ -1,4 +1,4 @@
-"""IAM's routes: tokens and projects."""
+"""IAM routes: tokens and projects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def issue_token(backend: Backend, request: Request) -> Response:
-    """Answer "Obtaining a User Token" and "... an Agency Token": 201, the token in a header."""
+    """Handle "Obtaining a User Token" and "... an Agency Token": status 201, with the token in a header."""
     now = backend.event_queue.now()
     backend.quotas.charge(_claimed_user(request), request.route, now)
     try:
@@ -27,7 +27,7 @@ def issue_token(backend: Backend, request: Request) -> Response:
 
 
 def validate_token(backend: Backend, request: Request) -> Response:
-    """Answer "Verifying a Token"; an unknown one is not found (ASSUMED)."""
+    """Handle "Verifying a Token"; the status for an unknown token is 404 (ASSUMED)."""
     now = backend.event_queue.now()
     backend.iam.token(request.headers.get("x-auth-token"), now)
     subject = backend.iam.tokens.get(request.headers.get("x-subject-token", ""))
@@ -38,14 +38,14 @@ def validate_token(backend: Backend, request: Request) -> Response:
 
 
 def list_projects(backend: Backend, request: Request) -> Response:
-    """Answer "Querying Project Information"; a signed request will do as well as a token."""
+    """Handle "Querying Project Information" for a request with a token or a signature."""
     domain = _requester(backend, request).domain
     projects = backend.iam.find_projects(domain, request.query.get("name"))
     return json_response({"projects": projects, "links": {"next": None, "previous": None}})
 
 
 def _requester(backend: Backend, request: Request) -> Delegate:
-    """Who sends a token or, as clients of the official Terraform provider do, a signature."""
+    """Return the sender; the official Terraform provider signs requests instead of using a token."""
     now = backend.event_queue.now()
     if request.headers.get("authorization"):
         request.identity = backend.gateway.identify(request, now)
@@ -54,7 +54,7 @@ def _requester(backend: Backend, request: Request) -> Delegate:
 
 
 def _claimed_user(request: Request) -> str:
-    """IAM throttles before it knows who asks; the sender is all there is (ASSUMED)."""
+    """Return the key for the quota; IAM throttles before it checks credentials (ASSUMED)."""
     return request.headers.get("host", "")
 
 

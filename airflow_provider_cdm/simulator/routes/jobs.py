@@ -17,15 +17,15 @@ from airflow_provider_cdm.simulator.routes.routing import Route
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.models import Job
-    from airflow_provider_cdm.simulator.backend.run import RunLifecycle
 
 TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 HISTORY_PAGE = 10
 
 
 def start_job(backend: Backend, request: Request) -> Response:
-    """Answer "Starting a Job"; the body may be absent, empty, ``{}`` or have ``variables``."""
+    """Handle "Starting a Job"; the body may be absent, empty, ``{}`` or have ``variables``."""
     cluster = _cluster(backend, request)
     variables = _variables(request.json())
     lifecycle = cluster.start(request.params["job_name"], variables, request.user)
@@ -34,17 +34,19 @@ def start_job(backend: Backend, request: Request) -> Response:
 
 
 def stop_job(backend: Backend, request: Request) -> Response:
-    """Answer "Stopping a Job", in one of three generations; the run ends a little later."""
+    """Handle "Stopping a Job"; there are three generations of responses."""
     lifecycle = _cluster(backend, request).stop(request.params["job_name"])
     if backend.behaviour.stop_answer == "empty":
         return Response()
     if backend.behaviour.stop_answer == "submissions":
-        return json_response({"submissions": [serializers.submission(lifecycle, backend.behaviour)]})
-    return json_response({})  # as in the sample; the list it may hold is of complaints
+        return json_response(
+            {"submissions": [serializers.submission(lifecycle, backend.behaviour)]}
+        )
+    return json_response({})  # as in the sample; a list would contain validation errors
 
 
 def show_status(backend: Backend, request: Request) -> Response:
-    """Answer "Querying Job Status": the newest submission, or a made-up one if there is none."""
+    """Handle "Querying Job Status" with the newest submission, or an artificial one without runs."""
     job = _cluster(backend, request, STOPPING).job(request.params["job_name"], "Cdm.0054")
     if job.last is not None:
         job.last.advance_script()
@@ -57,7 +59,7 @@ def show_status(backend: Backend, request: Request) -> Response:
 
 
 def list_submissions(backend: Backend, request: Request) -> Response:
-    """Answer "Querying Job Execution History": newest first, ten by default."""
+    """Handle "Querying Job Execution History": the newest first, ten by default."""
     cluster = _cluster(backend, request, STOPPING)
     name = request.query.get("jname")
     if not name:
@@ -75,7 +77,9 @@ def list_submissions(backend: Backend, request: Request) -> Response:
     hidden = len(page) - len(visible)
     return json_response(
         {
-            "submissions": [serializers.submission(lifecycle, backend.behaviour) for lifecycle in visible],
+            "submissions": [
+                serializers.submission(lifecycle, backend.behaviour) for lifecycle in visible
+            ],
             "total": len(lifecycles) - hidden,
             "page_no": page_no,
             "page_size": size,
@@ -84,36 +88,36 @@ def list_submissions(backend: Backend, request: Request) -> Response:
 
 
 def create_job(backend: Backend, request: Request) -> Response:
-    """Answer "Creating a Job in a Specified Cluster"; it is not started."""
+    """Handle "Creating a Job in a Specified Cluster"; the job is not started."""
     cluster = _cluster(backend, request)
-    given = _job_in(cluster, request.json())
-    name = given.get("name")
+    wire = _job_in(cluster, request.json())
+    name = wire.get("name")
     if not isinstance(name, str) or not 1 <= len(name) <= 240:
         raise CdmWriteError(400, "Cdm.0018", "The name of a job has 1 to 240 characters.")
     if name in cluster.jobs:
         text = f"Job name {name} exists or was created by another user."
         raise CdmWriteError(400, "Cdm.0104", text)
-    type_ = given.get("job_type", TYPES[0])
-    cluster.put_job(JobConfig(name=name, type=type_, wire=given), request.user)
+    type_ = wire.get("job_type", TYPES[0])
+    cluster.put_job(JobConfig(name=name, type=type_, wire=wire), request.user)
     return json_response({"name": name, "validation-result": []})
 
 
 def update_job(backend: Backend, request: Request) -> Response:
-    """Answer "Modifying a Job"; that a running job cannot be modified is ASSUMED."""
+    """Handle "Modifying a Job"; it is ASSUMED that a running job cannot be modified."""
     cluster = _cluster(backend, request)
-    given = _job_in(cluster, request.json())
+    wire = _job_in(cluster, request.json())
     job = cluster.jobs.get(request.params["job_name"])
-    if job is None:  # the page's sample has five digits in errCode
+    if job is None:  # errCode has five digits in the sample of the page
         text = f"Job[{request.params['job_name']}] doesn't exist."
         raise CdmWriteError(400, "Cdm.0095", text, err_code="Cdm.00095")
     if job.active:
         raise CdmWriteError(400, "Cdm.0322", f"Job {job.name} is in use.")
-    cluster.replace_wire(job, given)
+    cluster.replace_wire(job, wire)
     return json_response({"validation-result": [{}, {}, {}]})
 
 
 def delete_job(backend: Backend, request: Request) -> Response:
-    """Answer "Deleting a Job" with an empty body; that a running job is in use is ASSUMED."""
+    """Handle "Deleting a Job" with an empty body; it is ASSUMED that a running job is kept."""
     cluster = _cluster(backend, request)
     status = backend.behaviour.delete_not_found_status
     job = cluster.job(request.params["job_name"], "Cdm.0100", status)
@@ -124,7 +128,7 @@ def delete_job(backend: Backend, request: Request) -> Response:
 
 
 def show_job(backend: Backend, request: Request) -> Response:
-    """Answer "Querying a Job": one, or a page of all of one type."""
+    """Handle "Querying a Job": one job, or a page of all jobs of a type."""
     cluster = _cluster(backend, request, STOPPING)
     name = request.params["job_name"]
     if name == "all":
@@ -136,14 +140,14 @@ def show_job(backend: Backend, request: Request) -> Response:
 
 
 def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
-    wanted = request.query.get("jobType") or TYPES[0]
-    if wanted not in TYPES:
+    type_ = request.query.get("jobType") or TYPES[0]
+    if type_ not in TYPES:
         raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(TYPES)}.")
     part = request.query.get("filter", "").lower()
     jobs: list[Job] = [
         job
         for job in cluster.jobs.values()
-        if _listed_as(backend, job) == wanted and part in job.name.lower()
+        if _listed_as(backend, job) == type_ and part in job.name.lower()
     ]
     page_no = _number(request, "page_no", 1, 1, None)
     size = _number(request, "page_size", 10, 10, 100)
@@ -156,15 +160,15 @@ def _listed_as(backend: Backend, job: Job) -> str:
     return job.config.type if job.part_of is None else backend.behaviour.sub_jobs_listed_as
 
 
-def _cluster(backend: Backend, request: Request, *also: str) -> Cluster:
-    """Return the cluster of a request, provided it can answer: it runs, or is in ``also``."""
+def _cluster(backend: Backend, request: Request, *statuses: str) -> Cluster:
+    """Return the cluster of a request, if it is running or in one of some other statuses."""
     cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
-    cluster.require(NORMAL, *also)
+    cluster.require_status(NORMAL, *statuses)
     return cluster
 
 
 def _variables(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of a start; the schema is text to text, the error code ASSUMED."""
+    """Return the variables of a start call: text by name. The error code is ASSUMED."""
     variables = body.get("variables")
     if variables is None:
         return {}
@@ -177,10 +181,10 @@ def _variables(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _job_in(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one job of a create or update body."""
+    """Return the single job in the body of a create or update call."""
     jobs = body.get("jobs")
     if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
-        raise CdmWriteError(400, "Cdm.0018", "Exactly one job is wanted.")
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one job is expected.")
     job: dict[str, Any] = jobs[0]
     if job.get("job_type", TYPES[0]) not in TYPES:
         raise CdmWriteError(400, "Cdm.0055", f"Job type {job['job_type']!r} is not supported.")

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def create_link(backend: Backend, request: Request) -> Response:
-    """Answer "Creating a Link"; with ``validate=true`` it is tested but not kept."""
+    """Handle "Creating a Link"; with ``validate=true`` the link is tested but not created."""
     cluster = _cluster(backend, request)
-    given = _link_in(request.json())
-    if given["name"] in cluster.links:
-        raise CdmWriteError(400, "Cdm.0315", f"Link [{given['name']}] already exists.")
-    _test(cluster, given["name"])
+    wire = _link_in(request.json())
+    if wire["name"] in cluster.links:
+        raise CdmWriteError(400, "Cdm.0315", f"Link [{wire['name']}] already exists.")
+    _test_connection(cluster, wire["name"])
     if request.query.get("validate", "").lower() != "true":
-        cluster.put_link(given, request.user)
-    return json_response({"name": given["name"], "validation-result": [{}]})
+        cluster.put_link(wire, request.user)
+    return json_response({"name": wire["name"], "validation-result": [{}]})
 
 
 def show_link(backend: Backend, request: Request) -> Response:
-    """Answer "Querying a Link", without its secrets."""
+    """Handle "Querying a Link"; the response does not contain secrets."""
     link = _link(_cluster(backend, request), request, "Cdm.0101")
     shown = {
         "links": [serializers.link(link, backend.behaviour)],
@@ -44,17 +44,17 @@ def show_link(backend: Backend, request: Request) -> Response:
 
 
 def update_link(backend: Backend, request: Request) -> Response:
-    """Answer "Modifying a Link"; the name in the path counts (ASSUMED)."""
+    """Handle "Modifying a Link"; the name in the body is ignored (ASSUMED)."""
     cluster = _cluster(backend, request)
     link = _link(cluster, request, "Cdm.0316")
-    given = {**_link_in(request.json()), "name": link.name}
-    _test(cluster, link.name)
-    cluster.put_link(given, request.user)
+    wire = {**_link_in(request.json()), "name": link.name}
+    _test_connection(cluster, link.name)
+    cluster.put_link(wire, request.user)
     return json_response({"validation-result": [{}]})
 
 
 def delete_link(backend: Backend, request: Request) -> Response:
-    """Answer "Deleting a Link"; one in use is kept, with the code of the page's sample."""
+    """Handle "Deleting a Link"; for a link in use, the error code is that of the page's sample."""
     cluster = _cluster(backend, request)
     link = _link(cluster, request, "Cdm.0101")
     if cluster.users_of(link.name):
@@ -65,7 +65,7 @@ def delete_link(backend: Backend, request: Request) -> Response:
 
 def _cluster(backend: Backend, request: Request) -> Cluster:
     cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
-    cluster.require(NORMAL)
+    cluster.require_status(NORMAL)
     return cluster
 
 
@@ -79,10 +79,10 @@ def _link(cluster: Cluster, request: Request, code: str) -> Link:
 
 
 def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one link of a create or update body."""
+    """Return the single link in the body of a create or update call."""
     links = body.get("links")
     if not isinstance(links, list) or len(links) != 1 or not isinstance(links[0], dict):
-        raise CdmWriteError(400, "Cdm.0018", "Exactly one link is wanted.")
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one link is expected.")
     link: dict[str, Any] = links[0]
     for key in ("name", "connector-name"):
         if not isinstance(link.get(key), str) or not link[key]:
@@ -90,8 +90,8 @@ def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
     return link
 
 
-def _test(cluster: Cluster, name: str) -> None:
-    """Try the database behind a link; a link that has none cannot fail."""
+def _test_connection(cluster: Cluster, name: str) -> None:
+    """Connect to the database behind a link, if it has one."""
     old = cluster.links.get(name)
     url = cluster.url_of(name, old.url if old else None)
     if url is None:

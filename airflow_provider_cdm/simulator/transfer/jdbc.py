@@ -116,7 +116,9 @@ class Transfer:
         """Match columns by position if the job lists target columns, otherwise by name (ASSUMED)."""
         if listed := _list(self._get("toJobConfig.columnList")):
             if len(listed) != len(read):
-                raise ValueError(f"{len(read)} columns were read, but {len(listed)} are listed for the target")
+                raise ValueError(
+                    f"{len(read)} columns were read, but {len(listed)} are listed for the target"
+                )
             return listed
         name = self._get("toJobConfig.tableName")
         schema = self._get("toJobConfig.schemaName") or None
