@@ -21,7 +21,7 @@ _MODULES = {"CdmSimulator": "simulator", "Fault": "config.faults", "ManualClock"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that the package can be imported without a web server."""
+    """Import a public name on first use, so that importing the package needs no web server."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response as HttpResponse
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Response, Request
+from airflow_provider_cdm.simulator.messages import Request, Response
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import close_connection, reset_connection
 

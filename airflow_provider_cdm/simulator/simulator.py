@@ -233,7 +233,7 @@ class CdmSimulator:
         """
         link = read(LinkConfig, {**settings, "name": name}, f"link {name}")
         with self._backend.lock:
-            self._cluster(cluster_id).put_configured_link(link)
+            self._cluster(cluster_id).links.put_configured(link)
 
     def start(
         self,

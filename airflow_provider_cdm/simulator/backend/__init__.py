@@ -5,6 +5,7 @@ __all__ = [
     "cluster",
     "event_queue",
     "lifecycle",
+    "links",
     "models",
     "planning",
     "request_log",

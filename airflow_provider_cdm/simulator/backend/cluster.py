@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend import whole_database
 from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
-from airflow_provider_cdm.simulator.backend.models import Job, Link
+from airflow_provider_cdm.simulator.backend.links import Links
+from airflow_provider_cdm.simulator.backend.models import Job
 from airflow_provider_cdm.simulator.backend.planning import (
     is_deleted_after,
     is_disposable,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
     from airflow_provider_cdm.simulator.config.config import (
         ClusterConfig,
-        LinkConfig,
         SimulatorConfig,
     )
 
@@ -57,51 +57,17 @@ class Cluster:
         self.behaviour = defaults.behaviour
         self.created = self.updated = event_queue.now()
         self.draining = False
-        self.links: dict[str, Link] = {}
+        self.links = Links(event_queue, defaults)
         self.jobs: dict[str, Job] = {}
         #: All submissions, including those of jobs that have been deleted.
         self.lifecycles: list[RunLifecycle] = []
         self._job_count = 0
         for link in config.links:
-            self.put_configured_link(link)
+            self.links.put_configured(link)
         for job in config.jobs:
             self.put_job(job, user=job.user)
 
-    # Links
-
-    def put_link(
-        self, wire: dict[str, Any], user: str, url: str | None = None, enabled: bool = True
-    ) -> Link:
-        """Add a link, or replace the link with the same name.
-
-        :param wire: link object (JSON).
-        :param user: name of the user who adds it.
-        :param url: URL of its database; default that of ``databases`` for this name.
-        :param enabled: whether its jobs can be started.
-        """
-        name, now = wire["name"], self.event_queue.now()
-        old = self.links.get(name)
-        url = self.url_of(name, url or (old.url if old else None))
-        link = Link(name, wire, url, user, old.created if old else now, now, enabled)
-        self.links[name] = link
-        return link
-
-    def put_configured_link(self, link: LinkConfig) -> None:
-        """Add a link, or replace the link with the same name.
-
-        :param link: configuration of the link.
-        """
-        wire = {"name": link.name, "connector-name": link.connector, "link-config-values": {}}
-        self.put_link(wire, user="console", url=link.url, enabled=link.enabled)
-
-    def url_of(self, link_name: str, url: str | None = None) -> str | None:
-        """Return the URL of the database behind a link.
-
-        :param link_name: name of the link, which need not exist yet.
-        :param url: URL that takes precedence over the configured ``databases``.
-        """
-        url = url or self.defaults.databases.get(link_name)
-        return jdbc.absolute(url, self.defaults.base) if url else None
+    # Jobs
 
     def users_of(self, link_name: str) -> list[str]:
         """Return the names of the jobs that use a link.
@@ -113,8 +79,6 @@ class Cluster:
             for job in self.jobs.values()
             if link_name in {job.config.to_wire().get(f"{end}-link-name") for end in ("from", "to")}
         ]
-
-    # Jobs
 
     def put_job(self, config: JobConfig, user: str) -> Job:
         """Add a job, or change the configuration of the job with the same name.

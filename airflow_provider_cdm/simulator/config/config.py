@@ -137,7 +137,7 @@ class SimulatorConfig:
     auth: bool = True
     token_seconds: float = 86_400.0
     seconds: Seconds = field(default_factory=Seconds)
-    behaviour: Behaviour = Behaviour()
+    behaviour: Behaviour = field(default_factory=Behaviour)
     faults: tuple[Fault, ...] = ()
     #: Folder that relative SQLite paths start from: that of the YAML file, otherwise the current.
     base: str = ""
@@ -202,7 +202,7 @@ def _inconsistencies(config: SimulatorConfig) -> Iterator[str]:
         for job in cluster.jobs:
             for end in (job.from_, job.to):
                 if end is not None and end.link not in links:
-                    yield f"{place}, job {job.name}: link {end.link!r} is not one of the links of the cluster"
+                    yield f"{place}, job {job.name}: link {end.link!r} is not one of its links"
 
 
 def _duplicates(what: str, names: list[str]) -> Iterator[str]:

@@ -126,22 +126,22 @@ class _Reader:
             self._add_problem(where, "a mapping", data)
             return None
         by_key = {field.name.rstrip("_"): field for field in fields(cast("Any", shape))}
-        given = {str(key).rstrip("_"): item for key, item in data.items()}
+        items = {str(key).rstrip("_"): item for key, item in data.items()}
         place = f"{where}." if where else ""
-        for key in given.keys() - by_key.keys():
+        for key in items.keys() - by_key.keys():
             allowed = ", ".join(sorted(by_key))
             self._problems.append(f"{place}{key}: unknown key; allowed keys: {allowed}")
-        return self._build(shape, by_key, given, place)
+        return self._build(shape, by_key, items, place)
 
     def _build(
-        self, shape: type, by_key: dict[str, Field[Any]], given: dict[str, object], place: str
+        self, shape: type, by_key: dict[str, Field[Any]], items: dict[str, object], place: str
     ) -> Any:
         hints = typing.get_type_hints(shape)
         before = len(self._problems)
         values: dict[str, Any] = {}
         for key, field in by_key.items():
-            if key in given:
-                values[field.name] = self.value(hints[field.name], given[key], place + key)
+            if key in items:
+                values[field.name] = self.value(hints[field.name], items[key], place + key)
             elif field.default is MISSING and field.default_factory is MISSING:
                 self._problems.append(f"{place}{key}: required key is missing")
         if len(self._problems) > before:

@@ -114,17 +114,17 @@ class Iam:
 
     def _issue_agency_token(
         self,
-        given: Mapping[str, Any],
+        role: Mapping[str, Any],
         scope: Mapping[str, Any] | None,
         delegate: Delegate,
         now: float,
     ) -> Token:
-        wanted = {"id": given.get("domain_id"), "name": given.get("domain_name")}
-        domain = self._domain_named({key: value for key, value in wanted.items() if value})
+        account = {"id": role.get("domain_id"), "name": role.get("domain_name")}
+        domain = self._domain_named({key: value for key, value in account.items() if value})
         for agency in self._config.agencies:
             trusted = agency.trusted or self._config.domain
             if (agency.name, agency.domain, trusted) == (
-                given.get("agency_name"),
+                role.get("agency_name"),
                 domain,
                 delegate.domain,
             ):
@@ -217,10 +217,10 @@ class Iam:
         """
         return owned.domain or self._config.domain
 
-    def _domain_named(self, given: Mapping[str, Any]) -> str | None:
+    def _domain_named(self, reference: Mapping[str, Any]) -> str | None:
         """Return the name of an account by ``id`` or ``name``; ``None`` if it does not exist."""
         for name in self._domains:
-            if given.get("name") == name or given.get("id") == domain_id(name):
+            if reference.get("name") == name or reference.get("id") == domain_id(name):
                 return name
         return None
 
@@ -232,17 +232,17 @@ class Iam:
 
         A scope with both a project and a domain means the project.
         """
-        wanted = (scope or {}).get("project")
-        if not isinstance(wanted, Mapping):
+        scoped = (scope or {}).get("project")
+        if not isinstance(scoped, Mapping):
             return None
         for project in self._config.projects:
-            by_id, by_name = wanted.get("id"), wanted.get("name")
+            by_id, by_name = scoped.get("id"), scoped.get("name")
             named = project.id == by_id if by_id else project.name == by_name
             if named and self.domain_of(project) == domain:
                 return project
         # ASSUMED: the token page lists status 404 without its cause.
         raise IamError(
-            404, "", f"Could not find project: {wanted.get('id') or wanted.get('name')}."
+            404, "", f"Could not find project: {scoped.get('id') or scoped.get('name')}."
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPED, STOPPING
 from airflow_provider_cdm.simulator.errors import CdmError
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 

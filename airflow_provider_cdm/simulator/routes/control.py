@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.config.faults import Fault
 from airflow_provider_cdm.simulator.config.reader import ConfigError, read
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.web import page, snapshot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdm.simulator.errors import CdmError, IamError
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes.routing import Route
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def issue_token(backend: Backend, request: Request) -> Response:
-    """Handle "Obtaining a User Token" and "... an Agency Token": status 201, with the token in a header."""
+    """Handle "Obtaining a User Token" and "... an Agency Token" with the token in a header."""
     now = backend.event_queue.now()
     backend.quotas.charge(_claimed_user(request), request.route, now)
     try:
@@ -45,7 +45,10 @@ def list_projects(backend: Backend, request: Request) -> Response:
 
 
 def _requester(backend: Backend, request: Request) -> Delegate:
-    """Return the sender; the official Terraform provider signs requests instead of using a token."""
+    """Return the sender; the official Terraform provider signs requests instead of sending tokens.
+
+    :raises WireError: if the token or the signature is not valid.
+    """
     now = backend.event_queue.now()
     if request.headers.get("authorization"):
         request.identity = backend.gateway.identify(request, now)

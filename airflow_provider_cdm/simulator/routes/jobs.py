@@ -10,7 +10,7 @@ from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
 from airflow_provider_cdm.simulator.backend.run import INVISIBLE
 from airflow_provider_cdm.simulator.config.job_config import JobConfig
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 
@@ -46,7 +46,7 @@ def stop_job(backend: Backend, request: Request) -> Response:
 
 
 def show_status(backend: Backend, request: Request) -> Response:
-    """Handle "Querying Job Status" with the newest submission, or an artificial one without runs."""
+    """Handle "Querying Job Status"; for a job without runs, the submission is artificial."""
     job = _cluster(backend, request, STOPPING).job(request.params["job_name"], "Cdm.0054")
     if job.last is not None:
         job.last.advance_script()

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError, LinkTestError
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.transfer import jdbc
@@ -28,7 +28,7 @@ def create_link(backend: Backend, request: Request) -> Response:
         raise CdmWriteError(400, "Cdm.0315", f"Link [{wire['name']}] already exists.")
     _test_connection(cluster, wire["name"])
     if request.query.get("validate", "").lower() != "true":
-        cluster.put_link(wire, request.user)
+        cluster.links.put(wire, request.user)
     return json_response({"name": wire["name"], "validation-result": [{}]})
 
 
@@ -49,7 +49,7 @@ def update_link(backend: Backend, request: Request) -> Response:
     link = _link(cluster, request, "Cdm.0316")
     wire = {**_link_in(request.json()), "name": link.name}
     _test_connection(cluster, link.name)
-    cluster.put_link(wire, request.user)
+    cluster.links.put(wire, request.user)
     return json_response({"validation-result": [{}]})
 
 
@@ -93,7 +93,7 @@ def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
 def _test_connection(cluster: Cluster, name: str) -> None:
     """Connect to the database behind a link, if it has one."""
     old = cluster.links.get(name)
-    url = cluster.url_of(name, old.url if old else None)
+    url = cluster.links.url_of(name, old.url if old else None)
     if url is None:
         return
     try:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Response, Request, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
 
 Handler = Callable[["Backend", Request], Response]
-#: Routes of ``cdm`` need credentials for the project in the path, those of ``iam`` check credentials
-#: themselves, and ``control`` is not part of the cloud: the page and the simulator's controls.
+#: Routes of ``cdm`` need credentials for the project in the path; those of ``iam`` check them in
+#: the handler; ``control`` is not part of the cloud: the page and the controls of the simulator.
 Service = Literal["cdm", "iam", "control"]
 
 

@@ -113,7 +113,7 @@ class Transfer:
         return query.where(_text(where)) if where else query
 
     def _target_columns(self, engine: sa.engine.Engine, read: Sequence[str]) -> list[str]:
-        """Match columns by position if the job lists target columns, otherwise by name (ASSUMED)."""
+        """Match columns by position if the job lists those of the target, or by name (ASSUMED)."""
         if listed := _list(self._get("toJobConfig.columnList")):
             if len(listed) != len(read):
                 raise ValueError(

@@ -1,9 +1,9 @@
 """Replaces ``${name}`` and CDM's date macros in the parameters of a job.
 
-Syntax according to "Using Macro Variables of Date and Time" in the user guide: ``${dateformat(fmt)}``,
-``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``, ``${timestamp(offset, TYPE)}`` and
-``${timestamp(dateformat(...))}``; ``fmt`` is a Java ``SimpleDateFormat`` with the letters
-``y M d H h m s S a E D``, the only ones that are supported.
+The syntax is that of "Using Macro Variables of Date and Time" in the user guide:
+``${dateformat(fmt)}``, ``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``,
+``${timestamp(offset, TYPE)}`` and ``${timestamp(dateformat(...))}``; ``fmt`` is a Java
+``SimpleDateFormat`` with the letters ``y M d H h m s S a E D``, the only ones that are supported.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def format_date(pattern: str, at: datetime) -> str:
 
 
 def _as_parsed_back(pattern: str, at: datetime) -> datetime:
-    """Return what Java parses from a formatted date; parts that it lacks are those of 1970-01-01."""
+    """Return what Java parses from a formatted date; missing parts are those of 1970-01-01."""
     format_date(pattern, at)  # raises an error for an invalid format
     shown = {match[2] for match in _TOKEN.finditer(pattern) if match[2]}
     hour = at.hour if "H" in shown or {"h", "a"} <= shown else at.hour % 12 if "h" in shown else 0
