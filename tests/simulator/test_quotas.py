@@ -9,14 +9,14 @@ from tests.support.raw_client import Cdm, error_code, password_login
 
 
 def test_no_quotas_by_default(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Unless asked to, the simulator does not count."""
+    """By default, the simulator does not limit the number of calls."""
     sim.add_job("load")
     responses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(130)]
     assert set(responses) == {200}
 
 
 def test_documented_quota(clock: ManualClock) -> None:
-    """After 120 status calls in a minute the gateway throttles, until the minute has passed."""
+    """The gateway throttles after 120 status calls in a minute, until the minute has passed."""
     with CdmSimulator({"quotas": "documented"}, clock=clock) as sim:
         sim.add_job("load")
         cdm = Cdm(sim)
@@ -31,8 +31,8 @@ def test_documented_quota(clock: ManualClock) -> None:
         cdm.status("load")
 
 
-def test_window_slides(clock: ManualClock) -> None:
-    """At no time do more calls than allowed lie within sixty seconds; refused ones do not count."""
+def test_sliding_window(clock: ManualClock) -> None:
+    """Any 60 seconds have at most the allowed number of calls; rejected calls do not count."""
     with CdmSimulator({"quotas": {"status": 2}}, clock=clock) as sim:
         sim.add_job("load")
         cdm, seen = Cdm(sim), []
@@ -42,8 +42,8 @@ def test_window_slides(clock: ManualClock) -> None:
     assert seen == [200, 200, 429, 200, 200, 429]
 
 
-def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
-    """Each user has an allowance of their own; single jobs and lists share one."""
+def test_limits_by_user_and_operation(clock: ManualClock) -> None:
+    """Each user has separate limits; calls for single jobs and listings share one limit."""
     users = [{"name": "a", "password": "a"}, {"name": "b", "password": "b"}]
     config = {"users": users, "quotas": {"list_jobs": 1}, "behaviour": {"retry_after": True}}
     with CdmSimulator(config, clock=clock) as sim:
@@ -60,8 +60,8 @@ def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
         assert requests.get(f"{cdm.base}/job/all", headers=headers, timeout=5).status_code == 200
 
 
-def test_iam_throttles_in_its_own_words(clock: ManualClock) -> None:
-    """Too many token requests are refused by IAM, not by the gateway."""
+def test_token_quota(clock: ManualClock) -> None:
+    """IAM, not the gateway, rejects too many token requests."""
     with CdmSimulator({"quotas": {"token": 1}}, clock=clock) as sim:
         url = f"{sim.iam_url}/v3/auth/tokens"
         responses = [requests.post(url, json=password_login(sim), timeout=5) for _ in range(2)]
@@ -70,7 +70,7 @@ def test_iam_throttles_in_its_own_words(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("quotas", ["some", {"stauts": 1}, {"status": "many"}, {"status": -1}])
-def test_wrong_quotas(quotas: object) -> None:
-    """Quotas that are not understood are refused at once."""
+def test_invalid_quotas(quotas: object) -> None:
+    """Invalid quotas are rejected when the simulator is created."""
     with pytest.raises(ConfigError, match="quotas"):
         CdmSimulator({"quotas": quotas})
