@@ -140,8 +140,8 @@ def test_objects_and_bytes_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
 def test_times_skip_and_job(sim: CdmSimulator, cdm: Cdm) -> None:
     """A fault skips some requests, hits some, and never those about other jobs."""
     sim.fail("status", "status", status=500, job="load", skip=1, times=2)
-    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(5)]
-    assert seen == [200, 500, 500, 200, 200]
+    statuses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(5)]
+    assert statuses == [200, 500, 500, 200, 200]
     sim.fail("status", "status", status=500, job="load", times=None)
     assert cdm.on_job("GET", "other", "/status").status_code == 200
     assert cdm.on_job("GET", "load", "/status").status_code == 500
@@ -152,8 +152,8 @@ def test_order_of_faults(sim: CdmSimulator, cdm: Cdm) -> None:
     cdm.status("load")
     sim.fail("status", "status", status=500)
     sim.faults.add(Fault(route="*", kind="status", status=502))
-    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)]
-    assert (seen, sim.faults.remaining()) == ([500, 502, 200], [])
+    statuses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)]
+    assert (statuses, sim.faults.remaining()) == ([500, 502, 200], [])
 
 
 def test_failed_request_keeps_an_after_fault(sim: CdmSimulator, cdm: Cdm) -> None:

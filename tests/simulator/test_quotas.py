@@ -35,11 +35,11 @@ def test_sliding_window(clock: ManualClock) -> None:
     """Any 60 seconds have at most the allowed number of calls; rejected calls do not count."""
     with CdmSimulator({"quotas": {"status": 2}}, clock=clock) as sim:
         sim.add_job("load")
-        cdm, seen = Cdm(sim), []
+        cdm, statuses = Cdm(sim), []
         for _ in range(6):
-            seen.append(cdm.on_job("GET", "load", "/status").status_code)
+            statuses.append(cdm.on_job("GET", "load", "/status").status_code)
             clock.advance(20)
-    assert seen == [200, 200, 429, 200, 200, 429]
+    assert statuses == [200, 200, 429, 200, 200, 429]
 
 
 def test_limits_by_user_and_operation(clock: ManualClock) -> None:

@@ -17,12 +17,12 @@ SECONDS = {"pending": 10, "booting": 20, "running": 40}
 def test_phases_follow_the_clock(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     """A run is pending, booting and running for the configured times and then succeeds."""
     sim.add_job("load", seconds=SECONDS)
-    seen = [cdm.start("load")["status"]]
+    statuses = [cdm.start("load")["status"]]
     for _ in range(8):
         clock.advance(10)
-        seen.append(cdm.status("load")["status"])
+        statuses.append(cdm.status("load")["status"])
     expected = ["PENDING", "BOOTING", "BOOTING", *["RUNNING"] * 4, "SUCCEEDED", "SUCCEEDED"]
-    assert seen == expected
+    assert statuses == expected
 
 
 def test_progress_while_running(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
@@ -112,8 +112,8 @@ def test_each_read_takes_the_next_status(sim: CdmSimulator, cdm: Cdm, clock: Man
     assert cdm.history("load")["submissions"][0]["status"] == "SOMETHING_NEW"
     assert sim.runs("load")[0].status == "SOMETHING_NEW"
     assert cdm.on_job("GET", "load").json()["jobs"][0]["status"] == "SOMETHING_NEW"
-    seen = [cdm.status("load")["status"] for _ in range(3)]
-    assert seen == ["UNKNOWN", "SUCCEEDED", "SUCCEEDED"]
+    statuses = [cdm.status("load")["status"] for _ in range(3)]
+    assert statuses == ["UNKNOWN", "SUCCEEDED", "SUCCEEDED"]
 
 
 def test_scripted_run_may_be_invisible(sim: CdmSimulator, cdm: Cdm) -> None:
@@ -223,8 +223,8 @@ def test_changed_outcome_of_a_job(sim: CdmSimulator, cdm: Cdm, clock: ManualCloc
     for _ in range(2):
         cdm.start("load")
         clock.advance(1)
-    seen = [run.status for run in sim.runs("load")]
-    assert seen == ["FAILED", "SUCCEEDED", "SUCCEEDED", "FAILED"]
+    statuses = [run.status for run in sim.runs("load")]
+    assert statuses == ["FAILED", "SUCCEEDED", "SUCCEEDED", "FAILED"]
 
 
 def test_events_without_requests(config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.transfer.jdbc import Rows, Transfer
 
 #: Counters of a run between databases; -1 means "does not apply" (captured responses).
-_NO_COUNTERS: dict[str, int] = {
+_DEFAULT_COUNTERS: dict[str, int] = {
     "BYTES_WRITTEN": -1,
     "TOTAL_FILES": -1,
     "ROWS_READ": 0,
@@ -70,7 +70,7 @@ class RunLifecycle:
         if self._script:
             return
         run.status = "PENDING" if seconds.pending else "BOOTING"
-        self.event_queue.call_later(seconds.pending, self._boot)
+        self.event_queue.call_later(seconds.pending, self._start_booting)
 
     def update_progress(self) -> None:
         """Update ``progress`` and ``rows_read`` to the current time."""
@@ -111,26 +111,26 @@ class RunLifecycle:
             self._script = []
             self._fail("FAILED", reason)
 
-    def _boot(self) -> None:
+    def _start_booting(self) -> None:
         if self.run.active:
             self._enter("BOOTING")
-            self.event_queue.call_later(self.plan.seconds.booting, self._work)
+            self.event_queue.call_later(self.plan.seconds.booting, self._start_running)
 
-    def _work(self) -> None:
+    def _start_running(self) -> None:
         if not self.run.active:
             return
         self._enter("RUNNING")
         tables = self.plan.tables
         if tables is not None:
-            self._run_step(lambda: tables.begin(self.run, self._conclude_tables))
-        elif self._run_step(self._read):
-            self.event_queue.call_later(self.plan.seconds.running, self._conclude)
+            self._run_step(lambda: tables.begin(self.run, self._finish_tables))
+        elif self._run_step(self._read_rows):
+            self.event_queue.call_later(self.plan.seconds.running, self._finish)
 
-    def _conclude(self) -> None:
+    def _finish(self) -> None:
         if self.run.active and not self.run.stopping:
             self._enter(self.plan.outcome.outcome)
 
-    def _conclude_tables(self) -> None:
+    def _finish_tables(self) -> None:
         tables = self.plan.tables
         if tables is None:
             return
@@ -142,7 +142,7 @@ class RunLifecycle:
                 "FAILED", f"{len(failed)} of {count} sub-jobs failed, the first is {failed[0]}."
             )
         else:
-            self._conclude()
+            self._finish()
 
     def _stop(self) -> None:
         if self.run.active:
@@ -152,7 +152,7 @@ class RunLifecycle:
         """Enter a status, and do the work that this status implies."""
         run, outcome = self.run, self.plan.outcome
         if status == "SUCCEEDED":
-            if self._run_step(self._deliver):
+            if self._run_step(self._write_rows):
                 self._succeed()
         elif status in ENDED:
             summary, details = outcome.error_summary, outcome.error_details
@@ -168,16 +168,16 @@ class RunLifecycle:
             if status != run.status:
                 run.status, run.updated = status, self.event_queue.now()
 
-    def _read(self) -> None:
+    def _read_rows(self) -> None:
         if self._prepare_error is not None:
             raise self._prepare_error
         if self._transfer is not None:
             self._rows = self._transfer.read()
 
-    def _deliver(self) -> None:
+    def _write_rows(self) -> None:
         """Write the rows that were read; a run with scripted statuses reads them only now."""
         if self._rows is None:
-            self._read()
+            self._read_rows()
         if self._transfer is not None and self._rows is not None:
             self._transfer.write(self._rows)
             self.run.rows_read = self.run.rows_written = len(self._rows.values)
@@ -193,7 +193,7 @@ class RunLifecycle:
     def _succeed(self) -> None:
         run = self.run
         rows = {"ROWS_READ": run.rows_read, "ROWS_WRITTEN": run.rows_written}
-        counters = {**_NO_COUNTERS, **rows, **self.plan.outcome.counters}
+        counters = {**_DEFAULT_COUNTERS, **rows, **self.plan.outcome.counters}
         run.rows_read, run.rows_written = counters["ROWS_READ"], counters["ROWS_WRITTEN"]
         if self.plan.tables is None or self.behaviour.whole_counters == "sum":
             run.counters = counters

@@ -53,7 +53,7 @@ class _Reader:
         if kind is Any:
             return data
         if is_dataclass(kind):
-            return self._record(cast("type", kind), data, where)
+            return self._dataclass(cast("type", kind), data, where)
         if origin in (Union, types.UnionType):
             return self._optional(kind, data, where)
         if origin is Literal:
@@ -117,7 +117,7 @@ class _Reader:
             self._add_problem(where, "text (in quotes)", data)
         return data
 
-    def _record(self, shape: type, data: object, where: str) -> Any:
+    def _dataclass(self, shape: type, data: object, where: str) -> Any:
         if isinstance(data, shape):
             return data
         if coerce := getattr(shape, "coerce", None):
@@ -127,27 +127,27 @@ class _Reader:
             return None
         by_key = {field.name.rstrip("_"): field for field in fields(cast("Any", shape))}
         items = {str(key).rstrip("_"): item for key, item in data.items()}
-        place = f"{where}." if where else ""
+        prefix = f"{where}." if where else ""
         for key in items.keys() - by_key.keys():
             allowed = ", ".join(sorted(by_key))
-            self._problems.append(f"{place}{key}: unknown key; allowed keys: {allowed}")
-        return self._build(shape, by_key, items, place)
+            self._problems.append(f"{prefix}{key}: unknown key; allowed keys: {allowed}")
+        return self._instance(shape, by_key, items, prefix)
 
-    def _build(
-        self, shape: type, by_key: dict[str, Field[Any]], items: dict[str, object], place: str
+    def _instance(
+        self, shape: type, by_key: dict[str, Field[Any]], items: dict[str, object], prefix: str
     ) -> Any:
         hints = typing.get_type_hints(shape)
         before = len(self._problems)
         values: dict[str, Any] = {}
         for key, field in by_key.items():
             if key in items:
-                values[field.name] = self.value(hints[field.name], items[key], place + key)
+                values[field.name] = self.value(hints[field.name], items[key], prefix + key)
             elif field.default is MISSING and field.default_factory is MISSING:
-                self._problems.append(f"{place}{key}: required key is missing")
+                self._problems.append(f"{prefix}{key}: required key is missing")
         if len(self._problems) > before:
             return None
         try:
             return shape(**values)
         except ValueError as exc:
-            self._problems.append(f"{place.rstrip('.')}: {exc}")
+            self._problems.append(f"{prefix.rstrip('.')}: {exc}")
             return None

@@ -33,7 +33,7 @@ def show_cluster(backend: Backend, request: Request) -> Response:
     return json_response(serializers.cluster(_cluster(backend, request)))
 
 
-def act(backend: Backend, request: Request) -> Response:
+def handle_action(backend: Backend, request: Request) -> Response:
     """Handle the three actions; the details of the cluster show when an action has ended."""
     cluster = _cluster(backend, request)
     body = request.json()
@@ -105,5 +105,5 @@ _CLUSTER = f"{_CLUSTERS}/{{cluster_id}}"
 ROUTES = [
     Route("list_clusters", "GET", _CLUSTERS, list_clusters),
     Route("show_cluster", "GET", _CLUSTER, show_cluster),
-    Route("cluster_action", "POST", f"{_CLUSTER}/action", act),
+    Route("cluster_action", "POST", f"{_CLUSTER}/action", handle_action),
 ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
 
 
-def show_overview(backend: Backend, _call: Request) -> Response:
+def show_overview(backend: Backend, _request: Request) -> Response:
     """Show clusters, jobs, runs and requests."""
     return _html(page.overview(snapshot.state(backend)))
 
@@ -34,12 +34,12 @@ def show_run(backend: Backend, request: Request) -> Response:
     return _html(page.missing("This run does not exist, or the simulator was restarted."), 404)
 
 
-def show_state(backend: Backend, _call: Request) -> Response:
+def show_state(backend: Backend, _request: Request) -> Response:
     """Return the content of the page as JSON."""
     return json_response(snapshot.state(backend))
 
 
-def show_requests(backend: Backend, _call: Request) -> Response:
+def show_requests(backend: Backend, _request: Request) -> Response:
     """Return the request log, the oldest request first, with redacted secrets."""
     return json_response([request.redacted() for request in backend.log.entries()])
 
@@ -56,7 +56,7 @@ def add_faults(backend: Backend, request: Request) -> Response:
     return _apply(add)
 
 
-def reset(backend: Backend, _call: Request) -> Response:
+def reset(backend: Backend, _request: Request) -> Response:
     """Return to the configured state."""
     return _apply(backend.reset)
 

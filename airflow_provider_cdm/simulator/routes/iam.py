@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def issue_token(backend: Backend, request: Request) -> Response:
     """Handle "Obtaining a User Token" and "... an Agency Token" with the token in a header."""
     now = backend.event_queue.now()
-    backend.quotas.charge(_claimed_user(request), request.route, now)
+    backend.quotas.charge(_quota_key(request), request.route, now)
     try:
-        body = request.json()
+        login = request.json()
     except CdmError as exc:
         raise IamError(400, "", "The request body is invalid") from exc
-    token = backend.iam.issue(body, lambda: _requester(backend, request), now)
-    described = backend.iam.describe(token, catalog=not request.query.get("nocatalog"))
-    return json_response(described, 201, {"X-Subject-Token": token.value})
+    token = backend.iam.issue(login, lambda: _sender_of(backend, request), now)
+    body = backend.iam.describe(token, catalog=not request.query.get("nocatalog"))
+    return json_response(body, 201, {"X-Subject-Token": token.value})
 
 
 def validate_token(backend: Backend, request: Request) -> Response:
@@ -33,18 +33,18 @@ def validate_token(backend: Backend, request: Request) -> Response:
     subject = backend.iam.tokens.get(request.headers.get("x-subject-token", ""))
     if subject is None or subject.expires <= now:
         raise IamError(404, "", "The token could not be found.")
-    described = backend.iam.describe(subject, catalog=not request.query.get("nocatalog"))
-    return json_response(described, headers={"X-Subject-Token": subject.value})
+    body = backend.iam.describe(subject, catalog=not request.query.get("nocatalog"))
+    return json_response(body, headers={"X-Subject-Token": subject.value})
 
 
 def list_projects(backend: Backend, request: Request) -> Response:
     """Handle "Querying Project Information" for a request with a token or a signature."""
-    domain = _requester(backend, request).domain
+    domain = _sender_of(backend, request).domain
     projects = backend.iam.find_projects(domain, request.query.get("name"))
     return json_response({"projects": projects, "links": {"next": None, "previous": None}})
 
 
-def _requester(backend: Backend, request: Request) -> Delegate:
+def _sender_of(backend: Backend, request: Request) -> Delegate:
     """Return the sender; the official Terraform provider signs requests instead of sending tokens.
 
     :raises WireError: if the token or the signature is not valid.
@@ -56,7 +56,7 @@ def _requester(backend: Backend, request: Request) -> Delegate:
     return backend.iam.token(request.headers.get("x-auth-token"), now)
 
 
-def _claimed_user(request: Request) -> str:
+def _quota_key(request: Request) -> str:
     """Return the key for the quota; IAM throttles before it checks credentials (ASSUMED)."""
     return request.headers.get("host", "")
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.models import Job
 
-TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
-HISTORY_PAGE = 10
+JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
+HISTORY_PAGE_SIZE = 10
 
 
 def start_job(backend: Backend, request: Request) -> Response:
@@ -29,8 +29,8 @@ def start_job(backend: Backend, request: Request) -> Response:
     cluster = _cluster(backend, request)
     variables = _variables(request.json())
     lifecycle = cluster.start(request.params["job_name"], variables, request.user)
-    shown = serializers.submission(lifecycle, backend.behaviour, started=True)
-    return json_response({"submissions": [shown]})
+    submission = serializers.submission(lifecycle, backend.behaviour, started=True)
+    return json_response({"submissions": [submission]})
 
 
 def stop_job(backend: Backend, request: Request) -> Response:
@@ -52,10 +52,10 @@ def show_status(backend: Backend, request: Request) -> Response:
         job.last.advance_script()
     if job.last is None or job.last.run.status == INVISIBLE:
         now = backend.event_queue.now()
-        shown = serializers.never_executed(job.name, job.user, now, backend.behaviour)
+        submission = serializers.never_executed(job.name, job.user, now, backend.behaviour)
     else:
-        shown = serializers.submission(job.last, backend.behaviour)
-    return json_response({"submissions": [shown]})
+        submission = serializers.submission(job.last, backend.behaviour)
+    return json_response({"submissions": [submission]})
 
 
 def list_submissions(backend: Backend, request: Request) -> Response:
@@ -69,7 +69,7 @@ def list_submissions(backend: Backend, request: Request) -> Response:
         lifecycles = list(reversed(cluster.job(name, "Cdm.0054").lifecycles))
     paging = backend.behaviour.history_paging
     page_no = _number(request, "page_no", 1, 1, None) if paging else 1
-    size = _number(request, "page_size", HISTORY_PAGE, 1, 100) if paging else HISTORY_PAGE
+    size = _number(request, "page_size", HISTORY_PAGE_SIZE, 1, 100) if paging else HISTORY_PAGE_SIZE
     page = lifecycles[(page_no - 1) * size : page_no * size]
     for lifecycle in page:
         lifecycle.advance_script()
@@ -97,7 +97,7 @@ def create_job(backend: Backend, request: Request) -> Response:
     if name in cluster.jobs:
         text = f"Job name {name} exists or was created by another user."
         raise CdmWriteError(400, "Cdm.0104", text)
-    type_ = wire.get("job_type", TYPES[0])
+    type_ = wire.get("job_type", JOB_TYPES[0])
     cluster.put_job(JobConfig(name=name, type=type_, wire=wire), request.user)
     return json_response({"name": name, "validation-result": []})
 
@@ -135,14 +135,14 @@ def show_job(backend: Backend, request: Request) -> Response:
         return _list(backend, cluster, request)
     job = cluster.job(name, "Cdm.0100")
     # The total of a query for a single job is 0 (SDK, ShowJobsResponse).
-    shown = [serializers.job(job, backend.behaviour)]
-    return json_response({"total": 0, "jobs": shown, "page_no": 1, "page_size": 10})
+    objects = [serializers.job(job, backend.behaviour)]
+    return json_response({"total": 0, "jobs": objects, "page_no": 1, "page_size": 10})
 
 
 def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
-    type_ = request.query.get("jobType") or TYPES[0]
-    if type_ not in TYPES:
-        raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(TYPES)}.")
+    type_ = request.query.get("jobType") or JOB_TYPES[0]
+    if type_ not in JOB_TYPES:
+        raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(JOB_TYPES)}.")
     part = request.query.get("filter", "").lower()
     jobs: list[Job] = [
         job
@@ -152,8 +152,10 @@ def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
     page_no = _number(request, "page_no", 1, 1, None)
     size = _number(request, "page_size", 10, 10, 100)
     page = jobs[(page_no - 1) * size : page_no * size]
-    shown = [serializers.job(job, backend.behaviour) for job in page]
-    return json_response({"total": len(jobs), "jobs": shown, "page_no": page_no, "page_size": size})
+    objects = [serializers.job(job, backend.behaviour) for job in page]
+    return json_response(
+        {"total": len(jobs), "jobs": objects, "page_no": page_no, "page_size": size}
+    )
 
 
 def _listed_as(backend: Backend, job: Job) -> str:
@@ -186,7 +188,7 @@ def _job_in(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
         raise CdmWriteError(400, "Cdm.0018", "Exactly one job is expected.")
     job: dict[str, Any] = jobs[0]
-    if job.get("job_type", TYPES[0]) not in TYPES:
+    if job.get("job_type", JOB_TYPES[0]) not in JOB_TYPES:
         raise CdmWriteError(400, "Cdm.0055", f"Job type {job['job_type']!r} is not supported.")
     for end in ("from", "to"):
         for key in (f"{end}-connector-name", f"{end}-link-name"):

@@ -35,12 +35,12 @@ def create_link(backend: Backend, request: Request) -> Response:
 def show_link(backend: Backend, request: Request) -> Response:
     """Handle "Querying a Link"; the response does not contain secrets."""
     link = _link(_cluster(backend, request), request, "Cdm.0101")
-    shown = {
+    body = {
         "links": [serializers.link(link, backend.behaviour)],
         "fromTo-unMapping": "",
         "batchFromTo-mapping": "",
     }
-    return json_response(shown)
+    return json_response(body)
 
 
 def update_link(backend: Backend, request: Request) -> Response:

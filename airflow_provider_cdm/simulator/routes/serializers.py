@@ -44,7 +44,7 @@ def submission(
     """
     lifecycle.update_progress()
     run = lifecycle.run
-    shown: dict[str, Any] = {
+    result: dict[str, Any] = {
         "submission-id": run.submission_id,
         "job-name": run.job_name,
         "creation-user": run.user,
@@ -63,13 +63,13 @@ def submission(
         **_last_user(run, behaviour),
     }
     if behaviour.submission_id == "absent" or (started and behaviour.submission_id != "present"):
-        del shown["submission-id"]
+        del result["submission-id"]
     if not started:
-        shown["external-id"] = f"job_local{int(run.created) % 10**9}_{run.submission_id:04d}"
+        result["external-id"] = f"job_local{int(run.created) % 10**9}_{run.submission_id:04d}"
     if behaviour.extra_keys:
         schema = {"name": run.job_name, "columns": [], "options": []}
-        shown |= {"from-schema": schema, "to-schema": schema, "external-link": "http://localhost/"}
-    return shown | _result(run)
+        result |= {"from-schema": schema, "to-schema": schema, "external-link": "http://localhost/"}
+    return result | _result(run)
 
 
 def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -> dict[str, Any]:
@@ -101,18 +101,18 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
     :param job: job to show.
     :param behaviour: switches for the format.
     """
-    shown = copy.deepcopy(job.config.to_wire())
+    result = copy.deepcopy(job.config.to_wire())
     if behaviour.default_inputs:
-        _add_defaults(shown)
+        _add_defaults(result)
     if behaviour.encode_values:
         for block in ("from-config-values", "to-config-values", "driver-config-values"):
-            for item in inputs_in(shown.get(block)):
+            for item in inputs_in(result.get(block)):
                 if isinstance(item.get("value"), str):
                     item["value"] = quote(item["value"], safe="")
     last = job.last
-    drivers = inputs_of(shown, "driver-config-values")
-    sources = inputs_of(shown, "from-config-values")
-    shown.update(
+    drivers = inputs_of(result, "driver-config-values")
+    sources = inputs_of(result, "from-config-values")
+    result.update(
         {
             "id": job.number,
             "creation-user": job.user,
@@ -129,8 +129,8 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
         }
     )
     if last is not None:
-        shown.update(_last_run(last, behaviour))
-    return shown
+        result.update(_last_run(last, behaviour))
+    return result
 
 
 #: Default settings of a job in the parameter tables.
@@ -141,9 +141,9 @@ _DEFAULTS = {
 }
 
 
-def _add_defaults(shown: dict[str, Any]) -> None:
-    present = inputs_of(shown, "driver-config-values")
-    block = shown.setdefault("driver-config-values", {})
+def _add_defaults(result: dict[str, Any]) -> None:
+    present = inputs_of(result, "driver-config-values")
+    block = result.setdefault("driver-config-values", {})
     configs = block.setdefault("configs", [])
     for name, value in _DEFAULTS.items():
         if name not in present:
@@ -157,8 +157,8 @@ def link(link: Link, behaviour: Behaviour) -> dict[str, Any]:
     :param link: link to show.
     :param behaviour: switches for the format.
     """
-    shown = copy.deepcopy(link.wire)
-    for item in inputs_in(shown.get("link-config-values")):
+    result = copy.deepcopy(link.wire)
+    for item in inputs_in(result.get("link-config-values")):
         if is_secret(item.get("name")):
             item.pop("value", None)
     dates = {
@@ -166,7 +166,7 @@ def link(link: Link, behaviour: Behaviour) -> dict[str, Any]:
         "update-date": _date(link.updated, behaviour),
     }
     users = {"creation-user": link.user, "update-user": link.user}
-    return {**shown, **dates, **users, "enabled": link.enabled}
+    return {**result, **dates, **users, "enabled": link.enabled}
 
 
 def cluster(cluster: Cluster) -> dict[str, Any]:
