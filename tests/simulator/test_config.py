@@ -94,8 +94,10 @@ def test_all_problems_at_once() -> None:
         "users[0].password: expected text (in quotes), got another type",
         "behaviour.dates_as: expected one of number, string, got 'text'",
         "clusters[0].jobs[0].seconds.running: expected a number of seconds, zero or more",
-        "clusters[0].jobs[0].outcomes[0].outcome: expected one of SUCCEEDED, FAILED, "
-        "FAILURE_ON_SUBMIT, got",
+        (
+            "clusters[0].jobs[0].outcomes[0].outcome: expected one of SUCCEEDED, FAILED, "
+            "FAILURE_ON_SUBMIT, got"
+        ),
         "clusters[0].jobs[1].from: expected either table or sql",
     ):
         assert part in text
