@@ -439,7 +439,7 @@ def test_a_job_deleted_by_somebody_else(
 ) -> None:
     """How its run ended is not known, so no retry runs it again; a person's clear does."""
     task_life.ti.max_tries = 1
-    jobs = sim._world.clusters[sim.cluster_id].jobs
+    jobs = sim._backend.clusters[sim.cluster_id].jobs
     began = clock.now()
     deleted: list[Any] = []
 

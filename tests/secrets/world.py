@@ -141,7 +141,7 @@ def secrets_of(cases: list[Case]) -> dict[str, str]:
 
 def tokens_of(sim: CdmSimulator) -> dict[str, str]:
     """All tokens that were issued and not revoked, or sent, by what people call them."""
-    issued = {token.value: token.method for token in sim._world.iam.tokens.values()}
+    issued = {token.value: token.method for token in sim._backend.iam.tokens.values()}
     for request in sim.requests:
         if token := request.headers.get("x-auth-token"):
             issued.setdefault(token, f"sent to {request.route}")
