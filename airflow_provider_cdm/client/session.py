@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 #: Keeps what a flow wants remembered, or forgets it.
-Keep: TypeAlias = Callable[[Mapping[str, Any] | None], None]
+SaveRecord: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 
 #: Threads of the whole process that carry exchanges for event loops.
 POOL_SIZE = 16
@@ -53,7 +53,7 @@ class CdmSession:
     :param policy: how failed calls are repeated.
     :param clock: epoch seconds.
     :param sleep: pauses the calling thread for some seconds.
-    :param asleep: the same on an event loop.
+    :param async_sleep: the same on an event loop.
     :param rng: returns a number in [0, 1).
     :param user_agent: sent with every request.
     :param on_token: told every new token, so that it can be masked in logs.
@@ -67,7 +67,7 @@ class CdmSession:
         policy: RetryPolicy | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        asleep: Callable[[float], Any] = asyncio.sleep,
+        async_sleep: Callable[[float], Any] = asyncio.sleep,
         rng: Callable[[], float] = random.random,
         user_agent: str = "airflow-provider-cdm",
         on_token: Callable[[str], None] | None = None,
@@ -79,7 +79,7 @@ class CdmSession:
         self.api = CdmApi(settings, auth, exchanger)
         self.clock = clock
         self._sleep = sleep
-        self._asleep = asleep
+        self._async_sleep = async_sleep
         self._user_agent = user_agent
         self._cipher = cipher
         self._local = threading.local()
@@ -99,7 +99,7 @@ class CdmSession:
         while self._opened:
             self._opened.pop().close()
 
-    def hurried(self, seconds: float) -> CdmSession:
+    def with_time_limit(self, seconds: float) -> CdmSession:
         """A session of the same user for calls that may fail, but must not take long.
 
         No call is repeated, and new tokens are told to nobody.
@@ -120,7 +120,7 @@ class CdmSession:
             cipher=self._cipher,
         )
 
-    def run(self, flow: Flow[T], save: Keep | None = None) -> T:
+    def run(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
         """Perform a flow on this thread.
 
         :param save: keeps a record, for flows that ask for it; it raises when it cannot.
@@ -144,7 +144,7 @@ class CdmSession:
         finally:
             flow.close()
 
-    async def arun(self, flow: Flow[T], save: Keep | None = None) -> T:
+    async def arun(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
         """Perform a flow on the running event loop without blocking it.
 
         Cancelling it leaves at most one exchange to finish unseen in its thread.
@@ -159,7 +159,7 @@ class CdmSession:
                 answer = None
                 try:
                     if isinstance(step, Sleep):
-                        await self._asleep(step.seconds)
+                        await self._async_sleep(step.seconds)
                     else:
                         answer = await loop.run_in_executor(_threads(), self._work(step, save))
                 except TransportError as failure:
@@ -171,7 +171,7 @@ class CdmSession:
         finally:
             flow.close()
 
-    def _work(self, step: Request | Save | Offload, save: Keep | None) -> Callable[[], Any]:
+    def _work(self, step: Request | Save | Offload, save: SaveRecord | None) -> Callable[[], Any]:
         """What a step asks for, to be called on a thread that may wait for it."""
         if isinstance(step, Request):
             return partial(self._exchange, step)
@@ -195,7 +195,7 @@ class CdmSession:
         return http
 
 
-def _keeper(save: Keep | None) -> Keep:
+def _keeper(save: SaveRecord | None) -> SaveRecord:
     if save is None:
         raise RuntimeError("This flow wants something remembered, and nothing keeps it")
     return save

@@ -60,7 +60,7 @@ class Crowd:
 
         async def gather() -> list[Any]:
             answered = asyncio.Event()
-            options = self._options | {"asleep": lambda seconds: answered.wait()}
+            options = self._options | {"async_sleep": lambda seconds: answered.wait()}
             with CdmSession(settings, **options) as session:
 
                 async def ask() -> Any:
@@ -115,7 +115,7 @@ def test_a_crowd_with_a_revoked_token(
         renewed = asyncio.Event()
         session = CdmSession(
             make_session().settings,
-            **virtual_time.options() | {"asleep": lambda seconds: renewed.wait()},
+            **virtual_time.options() | {"async_sleep": lambda seconds: renewed.wait()},
             on_token=lambda token: renewed.set(),
         )
         with session:
@@ -142,11 +142,11 @@ def test_the_queue_moves_on(
     async def play() -> Any:
         queued, over = asyncio.Event(), asyncio.Event()
 
-        async def asleep(seconds: float) -> None:
+        async def async_sleep(seconds: float) -> None:
             queued.set()
             await over.wait()
 
-        options = virtual_time.options() | {"asleep": asleep}
+        options = virtual_time.options() | {"async_sleep": async_sleep}
         with CdmSession(make_session().settings, **options) as session:
             first = asyncio.create_task(session.arun(session.api.auth.authorize()))
             first.add_done_callback(lambda task: over.set())
