@@ -55,7 +55,7 @@ def test_policy(
 ) -> None:
     """The policy in examples, with the dice half-way."""
     policy = RetryPolicy()
-    found = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: 0.5)
+    found = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: 0.5)
     assert found == pause
 
 
@@ -86,7 +86,7 @@ def test_policy_bounds(
 ) -> None:
     """A pause is within its bounds, attempts end, and an ambiguous start is never repeated."""
     error = cls("x", retry_after=retry_after, effect_unknown=effect_unknown)
-    pause = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: dice)
+    pause = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: dice)
     final = cls is errors.CdmRefused or attempt >= policy.attempts
     assert (pause is None) is (final or (effect_unknown and not idempotent))
     if pause is None:
@@ -183,7 +183,7 @@ def test_attempts_end(
     """After five attempts the last failure is reported."""
     sim.fail("status", "drop", times=None)
     session = make_session()
-    with pytest.raises(errors.CdmUnavailable, match="no complete answer arrived") as caught:
+    with pytest.raises(errors.CdmUnavailable, match="no complete response arrived") as caught:
         drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert caught.value.retryable
     assert len(sent("status")) == 5
