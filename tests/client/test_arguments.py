@@ -27,9 +27,9 @@ def test_job_names(name: str) -> None:
         (None, "must be text, not NoneType"),
         (7, "must be text, not int"),
         ("", "is empty"),
-        (" \n", "is empty. If it is a template, it rendered to nothing"),
-        ("x" * 241, "has 241 characters, CDM allows 240"),
-        ("half \ud800", "holds half a character"),
+        (" \n", "is empty. If it is a template, it was rendered to an empty text"),
+        ("x" * 241, "has 241 characters; CDM allows 240"),
+        ("half \ud800", "contains a lone surrogate"),
     ],
 )
 def test_wrong_job_names(name: Any, problem: str) -> None:
@@ -62,7 +62,7 @@ def test_cluster_id(values: list[Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ([], "No cluster is named"),
+        ([], "No cluster is given"),
         ([None, ""], "fill in Cluster ID in the connection"),
         ([7, "b"], "cluster_id must be text, not int"),
         (["  ", "b"], "cluster_id is empty"),
