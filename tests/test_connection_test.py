@@ -102,7 +102,7 @@ def test_bad(
     ("route", "step", "fine"),
     [
         ("show_cluster", "cluster, or permission for it", "IAM accepts user 'airflow'"),
-        ("list_jobs", "permission to read jobs, or permission for it", "'own'"),
+        ("list_jobs", "list of jobs, or permission for it", "'own'"),
     ],
 )
 def test_missing_permission(
@@ -113,7 +113,7 @@ def test_missing_permission(
     good, text = press(KINDS["password"](sim))
     assert not good
     assert f"Failed at: {step}" in text
-    assert fine in text.split("Fine so far: ")[1]
+    assert fine in text.split("Passed before: ")[1]
 
 
 def test_stopped_cluster(sim: CdmSimulator, press: Test, clock: ManualClock) -> None:
@@ -122,7 +122,7 @@ def test_stopped_cluster(sim: CdmSimulator, press: Test, clock: ManualClock) -> 
     sim.fail("show_cluster", "body", body=body)
     good, text = press(KINDS["password"](sim))
     assert good
-    assert ": stopped; jobs can run only on a cluster that is normal" in text
+    assert ": stopped; jobs can run only on a cluster in state normal" in text
 
 
 @pytest.mark.parametrize("route", ["token", "show_cluster"])

@@ -80,9 +80,12 @@ def test_project_id_needs_no_look_up(
 @pytest.mark.parametrize(
     ("projects", "listed"),
     [
-        ([], "found was: none"),
-        ([("a", "1"), ("b", "2")], r"found was: a \(1\), b \(2\)"),
-        ([("eu-west-101", "1"), ("eu-west-101", "2")], r"eu-west-101 \(1\), eu-west-101 \(2\)"),
+        ([], "these were found: none"),
+        ([("a", "1"), ("b", "2")], r"these were found: a \(1\), b \(2\)"),
+        (
+            [("eu-west-101", "1"), ("eu-west-101", "2")],
+            r"found: eu-west-101 \(1\), eu-west-101 \(2\)",
+        ),
     ],
 )
 def test_unclear_project(
@@ -96,7 +99,7 @@ def test_unclear_project(
     """No project of that name, or several, is an error that lists them and names the field."""
     body = {"projects": [{"name": name, "id": number} for name, number in projects]}
     sim.fail("project_list", "body", body=body)
-    with pytest.raises(errors.CdmConfigError, match=f"{listed}. Fill in Project ID"):
+    with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. Fill in Project ID"):
         look(open_session("keys"))
     assert sent() == sent("project_list")
 
