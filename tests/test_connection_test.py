@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_cdm import hooks
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.support.credentials import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, CONNECTIONS
 
 Test = Callable[[dict[str, Any]], tuple[bool, str]]
 
@@ -44,10 +44,10 @@ def changed(connection: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**connection, **own, "extra": {**connection["extra"], **more}}
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", list(CONNECTIONS))
 def test_good(kind: str, sim: CdmSimulator, press: Test) -> None:
     """User, project, cluster with its state, and how many jobs can be seen."""
-    connection = KINDS[kind](sim)
+    connection = CONNECTIONS[kind](sim)
     good, text = press(connection)
     assert good, text
     delegated = "agency" in kind
@@ -66,7 +66,7 @@ SECRET_FIELDS = ("secret_key", "security_token")
 
 def test_without_a_cluster(sim: CdmSimulator, press: Test) -> None:
     """A connection without a cluster id works, and the clusters are listed to choose from."""
-    good, text = press(changed(KINDS["password"](sim), cluster_id=None))
+    good, text = press(changed(CONNECTIONS["password"](sim), cluster_id=None))
     assert good
     assert "no Cluster ID is filled in" in text
     assert f"'own' ({sim.cluster_id}): normal" in text
@@ -92,7 +92,7 @@ def test_bad(
     kind: str, changes: dict[str, Any], step: str, advice: str, sim: CdmSimulator, press: Test
 ) -> None:
     """The step that failed is named, with what came back and what to do."""
-    good, text = press(changed(KINDS[kind](sim), **changes))
+    good, text = press(changed(CONNECTIONS[kind](sim), **changes))
     assert not good
     assert f"Failed at: {step}" in text
     assert advice in text
@@ -110,7 +110,7 @@ def test_missing_permission(
 ) -> None:
     """A permission that the user lacks is told from wrong credentials."""
     sim.fail(route, "status", status=403, body={"error_code": "APIGW.0302", "error_msg": "no"})
-    good, text = press(KINDS["password"](sim))
+    good, text = press(CONNECTIONS["password"](sim))
     assert not good
     assert f"Failed at: {step}" in text
     assert fine in text.split("Passed before: ")[1]
@@ -120,7 +120,7 @@ def test_stopped_cluster(sim: CdmSimulator, press: Test, clock: ManualClock) -> 
     """A cluster that is stopped makes no bad connection, and is told."""
     body = {"id": sim.cluster_id, "name": "own", "status": "900"}
     sim.fail("show_cluster", "body", body=body)
-    good, text = press(KINDS["password"](sim))
+    good, text = press(CONNECTIONS["password"](sim))
     assert good
     assert ": stopped; jobs can run only on a cluster in state normal" in text
 
@@ -132,7 +132,7 @@ def test_server_that_hangs(
     """A server that never answers does not hold up the button, and the step is named."""
     monkeypatch.setattr(hooks, "_TEST_SECONDS", 0.5)
     sim.fail(route, "hang")
-    good, text = press(KINDS["password"](sim))
+    good, text = press(CONNECTIONS["password"](sim))
     assert not good
     asked = "IAM" if route == "token" else "CDM"
     assert f"Failed at: {asked} endpoint" in text
@@ -148,8 +148,8 @@ def test_unknown_connection() -> None:
 def test_one_attempt(sim: CdmSimulator, press: Test) -> None:
     """A button is pressed again by its user, so nothing is repeated."""
     sim.fail("show_cluster", "status", status=503, times=None)
-    assert not press(KINDS["password"](sim))[0]
-    assert len([one for one in sim.requests if one.route == "show_cluster"]) == 1
+    assert not press(CONNECTIONS["password"](sim))[0]
+    assert len([request for request in sim.requests if request.route == "show_cluster"]) == 1
 
 
 def by_server(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
@@ -177,7 +177,7 @@ def by_worker(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tu
 
 
 @pytest.mark.parametrize("variant", [by_server, by_worker])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "other" not in kind])
+@pytest.mark.parametrize("kind", [kind for kind in CONNECTIONS if "other" not in kind])
 def test_as_airflow_calls_it(
     variant: Callable[..., tuple[bool, str]],
     kind: str,
@@ -186,8 +186,8 @@ def test_as_airflow_calls_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every kind survives the way through Airflow's own connection, its URI and the hook."""
-    good, text = variant(KINDS[kind](sim), monkeypatch)
+    good, text = variant(CONNECTIONS[kind](sim), monkeypatch)
     assert good, text
-    bad, text = variant(changed(KINDS[kind](sim), cluster_id="nothing"), monkeypatch)
+    bad, text = variant(changed(CONNECTIONS[kind](sim), cluster_id="nothing"), monkeypatch)
     assert not bad
     assert "Failed at: cluster" in text

@@ -12,7 +12,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.support.credentials import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, CONNECTIONS
 
 JOB = "orders"
 
@@ -26,7 +26,7 @@ def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
         yield simulator
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=list(CONNECTIONS))
 def connection(
     request: pytest.FixtureRequest,
     sim: CdmSimulator,
@@ -34,7 +34,7 @@ def connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
     """The connection ``cdm_default`` with one kind of credentials."""
-    made = KINDS[request.param](sim)
+    made = CONNECTIONS[request.param](sim)
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(made))
     return made
 
@@ -56,11 +56,11 @@ def test_start_and_wait(
     cluster_id = connection["extra"]["cluster_id"]
     assert (result["status"], result["cluster_id"]) == ("SUCCEEDED", cluster_id)
     assert [run.status for run in sim.runs(JOB, cluster_id)] == ["SUCCEEDED"]
-    assert {one.status for one in sim.requests} <= {200, 201}
+    assert {request.status for request in sim.requests} <= {200, 201}
     by_keys = "agency_name" not in connection["extra"] and not connection["extra"].get(
         "domain_name"
     )
-    assert all("authorization" in one.headers for one in sim.requests) is by_keys
+    assert all("authorization" in request.headers for request in sim.requests) is by_keys
     assert bool(task_life.deferrals) is deferrable
 
 
@@ -90,5 +90,5 @@ def test_nothing_secret_leaves_the_session(
     shown = json.dumps([task_life.deferrals, task_life.events, task_life.ti.xcoms])
     extra = connection["extra"]
     secrets = [connection.get("password"), extra.get("secret_key"), extra.get("security_token")]
-    tokens = [one.headers.get("x-auth-token") for one in sim.requests]
+    tokens = [request.headers.get("x-auth-token") for request in sim.requests]
     assert not [secret for secret in (*secrets, *tokens) if secret and secret in shown]

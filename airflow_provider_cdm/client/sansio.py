@@ -111,7 +111,7 @@ Step: TypeAlias = Request | Sleep | Save | Offload
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
-def ask(request: Request) -> Flow[Response]:
+def send_request(request: Request) -> Flow[Response]:
     """Send a request and return the response.
 
     :raises TransportError: when no usable response arrives.

@@ -74,7 +74,7 @@ OURS = RunRef("c", "orders", submission_id=5, creation_date=int(BEGIN * 1000))
 
 
 @dataclass
-class PlayedCdm:
+class FakeCdm:
     """CDM, played by hand: without sockets, and pauses move the clock.
 
     What is shown is a list of submissions, or an answer, or an error of the transport.
@@ -135,6 +135,6 @@ class PlayedCdm:
 
 
 @pytest.fixture(scope="session")
-def play_cdm() -> type[PlayedCdm]:
+def play_cdm() -> type[FakeCdm]:
     """Make a CDM that is played by hand."""
-    return PlayedCdm
+    return FakeCdm

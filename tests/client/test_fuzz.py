@@ -37,8 +37,8 @@ from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartReco
 from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from tests.support.canned_responses import TOKEN_BODY, Answer, answers
-from tests.support.fake_server import BEGIN, CREATED, SECRETS, WHO, Server, Visit
+from tests.support.canned_responses import TOKEN_BODY, CannedResponse, canned_responses
+from tests.support.fake_server import BEGIN, CREATED, SECRETS, USERS, FakeServer, MakeFlow
 
 # What is visited
 
@@ -58,7 +58,7 @@ ARGUMENTS: dict[str, list[Any]] = {
 }
 
 
-def _calls() -> Iterator[tuple[str, str, Visit]]:
+def _calls() -> Iterator[tuple[str, str, MakeFlow]]:
     """Every operation that there is, whatever is added."""
     for found in pkgutil.iter_modules(api.__path__):
         module = importlib.import_module(f"{api.__name__}.{found.name}")
@@ -69,7 +69,7 @@ def _calls() -> Iterator[tuple[str, str, Visit]]:
                 yield from _ways_to_call(name, make)
 
 
-def _ways_to_call(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[str, str, Visit]]:
+def _ways_to_call(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[str, str, MakeFlow]]:
     parameters = inspect.signature(make).parameters
     unknown = {p.name for p in parameters.values() if p.default is p.empty} - ARGUMENTS.keys()
     assert not unknown, f"say what {name} is to be called with: {unknown}"
@@ -87,7 +87,7 @@ OURS = RunRef("c", "j", submission_id=5, creation_date=CREATED)
 ORDER = StartRequest("p", "c", "j", {"dt": "1"})
 
 
-def _follow(run: RunRef) -> Visit:
+def _follow(run: RunRef) -> MakeFlow:
     return lambda api: Follower(run, created_from=CREATED).follow(
         api, poll_interval=60, deadline=BEGIN + 7200, on_status=_read_line
     )
@@ -98,7 +98,7 @@ def _read_line(seen: Submission | None) -> None:
         sound_text(describe(seen, BEGIN), 2_000)
 
 
-FLOWS: dict[str, Visit] = {
+FLOWS: dict[str, MakeFlow] = {
     "find the active run": lambda api: api.active_run("c", "j"),
     "find the first run": lambda api: api.first_run_since("c", "j", CREATED),
     "stop a run": lambda api: api.stop_run(OURS),
@@ -133,7 +133,7 @@ VISITS |= {name: (visit, READS.get(name, "job_status")) for name, visit in FLOWS
 
 CASES = int(os.environ.get("CDM_FUZZ_CASES", "2000"))
 EACH = settings(
-    max_examples=math.ceil(CASES / (len(VISITS) + len(WHO))),
+    max_examples=math.ceil(CASES / (len(VISITS) + len(USERS))),
     derandomize="CDM_FUZZ_CASES" not in os.environ,
     database=None,
     print_blob=True,
@@ -143,8 +143,8 @@ EACH = settings(
 )
 
 
-def _several(route: str) -> st.SearchStrategy[list[Answer]]:
-    return st.lists(answers(route), min_size=1, max_size=3)
+def _several(route: str) -> st.SearchStrategy[list[CannedResponse]]:
+    return st.lists(canned_responses(route), min_size=1, max_size=3)
 
 
 # What must hold
@@ -211,9 +211,9 @@ def sound_error(error: errors.CdmError) -> None:
         bearable(seen.to_payload())
 
 
-def _check(server: Server, visit: Visit, who: Settings) -> None:
+def _check(server: FakeServer, visit: MakeFlow, who: Settings) -> None:
     try:
-        found = server.play(visit, who)
+        found = server.run(visit, who)
     except errors.CdmError as error:
         sound_error(error)
     else:
@@ -228,21 +228,21 @@ def test_any_answer_of_cdm(name: str) -> None:
     visit, route = VISITS[name]
 
     @EACH
-    @given(_several(route), st.sampled_from(sorted(WHO)))
-    def check(drawn: list[Answer], who: str) -> None:
-        _check(Server(drawn, "/v1.1/"), visit, WHO[who])
+    @given(_several(route), st.sampled_from(sorted(USERS)))
+    def check(drawn: list[CannedResponse], who: str) -> None:
+        _check(FakeServer(drawn, "/v1.1/"), visit, USERS[who])
 
     check()
 
 
-@pytest.mark.parametrize("who", sorted(WHO))
+@pytest.mark.parametrize("who", sorted(USERS))
 def test_any_answer_of_iam(who: str) -> None:
     """Whatever IAM answers, a call ends with a sound value or a typed error, and is well formed."""
 
     @EACH
     @given(_several("iam"))
-    def check(drawn: list[Answer]) -> None:
-        _check(Server(drawn, "/v3/"), FLOWS["find the active run"], WHO[who])
+    def check(drawn: list[CannedResponse]) -> None:
+        _check(FakeServer(drawn, "/v3/"), FLOWS["find the active run"], USERS[who])
 
     check()
 
@@ -283,7 +283,7 @@ def _token_for_project(number: str) -> Response:
 )
 def test_found_by_fuzzing(who: str, route: str, answer: Response) -> None:
     """What was once let through, or broke with an error that is not ours, or spoilt a log."""
-    _check(Server([answer], route), FLOWS["follow a run"], WHO[who])
+    _check(FakeServer([answer], route), FLOWS["follow a run"], USERS[who])
 
 
 def test_long_lists_are_cut() -> None:
@@ -291,5 +291,5 @@ def test_long_lists_are_cut() -> None:
     clusters = [{"id": f"c{n}", "name": "w" * 20_000, "status": "200"} for n in range(500)]
     drawn = [Response(404), Response(200, {}, json.dumps({"clusters": clusters}).encode())]
     with pytest.raises(errors.CdmNotFound, match="Clusters of this project: c0") as caught:
-        Server(drawn, "/v1.1/").play(FLOWS["wait for a cluster"], WHO["password"])
+        FakeServer(drawn, "/v1.1/").run(FLOWS["wait for a cluster"], USERS["password"])
     sound_error(caught.value)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.sansio import Response, TransportError
 
-Answer: TypeAlias = Response | TransportError
+CannedResponse: TypeAlias = Response | TransportError
 
 _PROJECT = {"id": "p-of-region", "name": "r-1", "domain_id": "d", "enabled": True}
 TOKEN_BODY = {
@@ -90,93 +90,99 @@ SAMPLES: dict[str, list[Sample]] = {
     "errors": _samples("errors"),
     "iam": [Sample(201, TOKEN_BODY), Sample(200, PROJECTS_BODY)],
 }
-_EVERYTHING = [sample for samples in SAMPLES.values() for sample in samples]
+_ALL_SAMPLES = [sample for samples in SAMPLES.values() for sample in samples]
 
 
 # Wrong bodies
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawJson:
     """Text that stands in JSON for a value as it is."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Twice:
+class DuplicateKey:
     """The values of a key that an object has twice."""
 
     first: Any
     second: Any
 
 
-def write(value: Any) -> str:
+def write_json(value: Any) -> str:
     """Write JSON, and what is almost JSON."""
-    if isinstance(value, Raw):
+    if isinstance(value, RawJson):
         return value.text
-    if isinstance(value, Twice):
-        return write(value.second)
+    if isinstance(value, DuplicateKey):
+        return write_json(value.second)
     if isinstance(value, list):
-        return f"[{', '.join(map(write, value))}]"
+        return f"[{', '.join(map(write_json, value))}]"
     if isinstance(value, dict):
         pairs = []
         for name, content in value.items():
-            both = (content.first, content) if isinstance(content, Twice) else (content,)
-            pairs += [f"{json.dumps(name)}: {write(each)}" for each in both]
+            both = (content.first, content) if isinstance(content, DuplicateKey) else (content,)
+            pairs += [f"{json.dumps(name)}: {write_json(each)}" for each in both]
         return f"{{{', '.join(pairs)}}}"
     return json.dumps(value)
 
 
-_JUNK: list[Any] = [
+_JUNK_VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 5, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 10**4000),
-    *(0.5, -0.0, 1e17, 1e308, Raw("1e999"), float("nan"), float("inf"), float("-inf")),
+    *(0.5, -0.0, 1e17, 1e308, RawJson("1e999"), float("nan"), float("inf"), float("-inf")),
     *("", " ", "x", "\x00", "a\x00b", "\ud800", "x\udfffy", "\u202e", "a\nb\r\nc", "\x1b[31m"),
     *("NaN", "-Infinity", "1e400", "0x10", "1_000", "٣", "9" * 5000, "w" * 20_000, "\ud83d" * 3000),
     *([], {}, [[]], [{}], [None], {"": None}, {"error": {"error": {}}}, {"status": "ERROR"}),
     *("RUNNING", "SUCCEEDED", "FAILED", "UNKNOWN", "NEVER_EXECUTED", "2099-01-01T00:00:00Z"),
     *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2099-01-01", "2099-W01-1"),
-    *(Raw("[" * 200 + "]" * 200), Raw("[" * 100_000), Raw("undefined"), Raw("01"), Raw("1" * 9000)),
+    *(
+        RawJson("[" * 200 + "]" * 200),
+        RawJson("[" * 100_000),
+        RawJson("undefined"),
+        RawJson("01"),
+        RawJson("1" * 9000),
+    ),
 ]
-junk = st.sampled_from(_JUNK).map(deepcopy) | st.recursive(
+junk_values = st.sampled_from(_JUNK_VALUES).map(deepcopy) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inside: (
         st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=6), inside, max_size=3)
     ),
     max_leaves=8,
 )
-Spot: TypeAlias = tuple[Any, Any]
+Position: TypeAlias = tuple[Any, Any]
 
 
-def _spots(value: Any) -> Iterator[Spot]:
+def _positions(value: Any) -> Iterator[Position]:
     """All places inside a value, as container and key."""
     if isinstance(value, list | dict):
         for key in range(len(value)) if isinstance(value, list) else list(value):
             yield value, key
-            yield from _spots(value[key])
+            yield from _positions(value[key])
 
 
-def _wrong(spot: Spot, how: str, other: Any) -> None:
+def _corrupt(spot: Position, how: str, other: Any) -> None:
     """Make one thing wrong in one place."""
     container, key = spot
     value = container[key]
     if how == "drop":
         del container[key]
     elif how == "twice" and isinstance(container, dict):
-        container[key] = Twice(other, value)
+        container[key] = DuplicateKey(other, value)
     elif how == "rename" and isinstance(container, dict):
         container[str(key).upper()] = container.pop(key)
     elif how == "repeat" and isinstance(value, list):
         container[key] = value * 50
     elif how == "text":
-        container[key] = write(value)
+        container[key] = write_json(value)
     elif how == "wrap":
         container[key] = [value]
     else:
         container[key] = other
 
 
-_WAYS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "text", "wrap"]
+_CORRUPTIONS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "text", "wrap"]
 
 
 @st.composite
@@ -184,12 +190,12 @@ def _bodies(draw: st.DrawFn, sample: Any) -> bytes:
     """The body of a sample with up to three things wrong in it."""
     box = [deepcopy(sample)]
     for _ in range(draw(st.integers(0, 3))):
-        spots = list(_spots(box))
+        spots = list(_positions(box))
         if not spots:
             break
         spot = spots[draw(st.integers(0, len(spots) - 1))]
-        _wrong(spot, draw(st.sampled_from(_WAYS)), draw(junk))
-    text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write, box))
+        _corrupt(spot, draw(st.sampled_from(_CORRUPTIONS)), draw(junk_values))
+    text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write_json, box))
     body = text.encode(draw(_ENCODINGS), "surrogatepass")
     cut = draw(_CUTS)
     return body if cut is None else body[: cut % (len(body) + 1)]
@@ -253,7 +259,7 @@ _HEADERS = st.fixed_dictionaries(
 
 
 @st.composite
-def answers(draw: st.DrawFn, route: str) -> Answer:
+def canned_responses(draw: st.DrawFn, route: str) -> CannedResponse:
     """Draw an answer to a call on a route, or the failure to get one."""
     kind = draw(st.integers(0, 19))
     if kind == 0:
@@ -262,6 +268,6 @@ def answers(draw: st.DrawFn, route: str) -> Answer:
     if kind == 1:
         return Response(draw(st.integers(200, 999)), headers, draw(st.binary(max_size=300)))
     own = SAMPLES.get(route) if kind < 14 else None
-    sample = draw(st.sampled_from(own or _EVERYTHING))
+    sample = draw(st.sampled_from(own or _ALL_SAMPLES))
     status = sample.status if kind % 3 else draw(st.sampled_from(_STATUSES))
     return Response(status, headers, draw(_bodies(sample.body)))

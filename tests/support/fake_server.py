@@ -24,11 +24,11 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
-from tests.support.canned_responses import PROJECTS_BODY, TOKEN_BODY, Answer
+from tests.support.canned_responses import PROJECTS_BODY, TOKEN_BODY, CannedResponse
 
 BEGIN = 1_735_787_045.0
 CREATED = int(BEGIN * 1000)
-PLACE = "https://cdm.example"
+ENDPOINT = "https://cdm.example"
 #: With what JSON and addresses write differently.
 PASSWORD = 'pass "word" /of\\u+%&é'
 TOKEN = "MII" + "token/Of+Iam" * 100
@@ -40,33 +40,33 @@ _KEYS = KeyCredentials("ak-of-u", SECRET_KEY)
 _TEMPORARY = KeyCredentials("ak-of-u", SECRET_KEY, SECURITY_TOKEN)
 _AGENCY = Agency("a", "other")
 #: As whom calls are made.
-WHO: dict[str, Settings] = {
-    "password": Settings(PLACE, PLACE, _PASSWORD, project_id="p"),
-    "password, project by name": Settings(PLACE, PLACE, _PASSWORD, project_name="r-1"),
-    "keys": Settings(PLACE, PLACE, _KEYS, project_id="p"),
-    "keys, project by name": Settings(PLACE, PLACE, _TEMPORARY, project_name="r-1"),
-    "agency by password": Settings(PLACE, PLACE, _PASSWORD, _AGENCY, project_name="r-1"),
-    "agency by keys": Settings(PLACE, PLACE, _TEMPORARY, _AGENCY, project_id="p"),
+USERS: dict[str, Settings] = {
+    "password": Settings(ENDPOINT, ENDPOINT, _PASSWORD, project_id="p"),
+    "password, project by name": Settings(ENDPOINT, ENDPOINT, _PASSWORD, project_name="r-1"),
+    "keys": Settings(ENDPOINT, ENDPOINT, _KEYS, project_id="p"),
+    "keys, project by name": Settings(ENDPOINT, ENDPOINT, _TEMPORARY, project_name="r-1"),
+    "agency by password": Settings(ENDPOINT, ENDPOINT, _PASSWORD, _AGENCY, project_name="r-1"),
+    "agency by keys": Settings(ENDPOINT, ENDPOINT, _TEMPORARY, _AGENCY, project_id="p"),
 }
-Visit: TypeAlias = Callable[[CdmApi], Flow[Any]]
+MakeFlow: TypeAlias = Callable[[CdmApi], Flow[Any]]
 
 
 @dataclass
-class Server:
+class FakeServer:
     """Gives drawn answers to some requests and good ones to all others; pauses move the clock.
 
     :param drawn: answers in turn; the last one stays.
     :param wanted: which requests get those, by a part of the address.
     """
 
-    drawn: Sequence[Answer | Callable[[Request], Answer]]
+    drawn: Sequence[CannedResponse | Callable[[Request], CannedResponse]]
     wanted: str
     now: float = BEGIN
     steps: int = 0
     asked: int = 0
     record: Mapping[str, Any] | None = field(default=None)
 
-    def play(self, make: Visit, settings: Settings) -> Any:
+    def run(self, make: MakeFlow, settings: Settings) -> Any:
         """Perform a flow to its end."""
         factory.forget_everything()
         session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
@@ -77,7 +77,7 @@ class Server:
                 self.steps += 1
                 assert self.steps < 2_000, "this never ends"
                 if isinstance(step, Request):
-                    step = _go_on(flow, self._answer(step))
+                    step = _resume(flow, self._answer(step))
                 elif isinstance(step, Save):
                     self.record = json.loads(json.dumps(step.record, allow_nan=False))
                     step = flow.send(None)
@@ -91,8 +91,8 @@ class Server:
         except StopIteration as end:
             return end.value
 
-    def _answer(self, request: Request) -> Answer:
-        _sendable(request)
+    def _answer(self, request: Request) -> CannedResponse:
+        _check_request(request)
         self.now += 0.1
         if self.wanted in request.url:
             answer = self.drawn[min(self.asked, len(self.drawn) - 1)]
@@ -106,11 +106,11 @@ class Server:
         return Response(200, {}, json.dumps({"submissions": [run], "total": 1}).encode())
 
 
-def _go_on(flow: Flow[Any], answer: Answer) -> Any:
+def _resume(flow: Flow[Any], answer: CannedResponse) -> Any:
     return flow.throw(answer) if isinstance(answer, TransportError) else flow.send(answer)
 
 
-def _sendable(request: Request) -> None:
+def _check_request(request: Request) -> None:
     """What is sent next must not be broken by what was answered before."""
     assert request.url.isascii()
     assert request.url.isprintable()

@@ -17,7 +17,7 @@ from airflow_provider_cdm.client.sansio import (
     Request,
     Response,
     TransportError,
-    ask,
+    send_request,
     pause,
 )
 
@@ -124,7 +124,7 @@ class Exchanger:
             attempt += 1
             sent = authorize(request)
             try:
-                response = yield from ask(sent)
+                response = yield from send_request(sent)
             except TransportError as failure:
                 error: errors.CdmError = error_mapping.from_transport(failure, operation, sent)
             else:

@@ -22,20 +22,20 @@ JOB = "orders"
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
+def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
     """Make one call to CDM."""
     sim.add_job(JOB)
     return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
 
-StatusPoll = Callable[[CdmSession], Any]
+ReadStatus = Callable[[CdmSession], Any]
 
 
-def test_token_is_kept(look: StatusPoll, make_session: MakeSession, sent: Sent) -> None:
+def test_token_is_kept(read_status: ReadStatus, make_session: MakeSession, sent: Sent) -> None:
     """All sessions of one user in one project share a token."""
     sessions = [make_session(), make_session()]
     for session in sessions * 2:
-        look(session)
+        read_status(session)
     assert len(sent("token")) == 1
     assert len({request.headers["x-auth-token"] for request in sent("status")}) == 1
 
@@ -75,47 +75,47 @@ def test_token_is_not_shared_with_others(
 )
 def test_token_is_renewed_in_time(
     renewed_after: float,
-    look: StatusPoll,
+    read_status: ReadStatus,
     clock: ManualClock,
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
     """A token is replaced five minutes, or a tenth of its life, before it ends; no call fails."""
     session = make_session()
-    look(session)
+    read_status(session)
     clock.advance(renewed_after - 0.1)
-    look(session)
+    read_status(session)
     assert len(sent("token")) == 1
     clock.advance(0.1)
-    look(session)
-    look(session)
+    read_status(session)
+    read_status(session)
     assert len(sent("token")) == 2
     assert [request.status for request in sent("status")] == [200] * 4
 
 
 def test_revoked_token(
-    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A token that died early is replaced, and the call is made again."""
     session = make_session()
-    look(session)
+    read_status(session)
     sim.revoke_tokens()
-    look(session)
-    look(session)
+    read_status(session)
+    read_status(session)
     assert [request.status for request in sent("status")] == [200, 401, 200, 200]
     assert len(sent("token")) == 2
 
 
 def test_late_refusal_of_an_old_token(
-    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A refusal that arrives when the token was replaced already does not cost the new one."""
     session = make_session()
     late = session.api.call(runs.job_status(sim.cluster_id, JOB))
-    look(session)
+    read_status(session)
     first = next(late)
     sim.revoke_tokens()
-    look(session)
+    read_status(session)
     poll_again = late.send(Response(401))
     assert isinstance(first, Request)
     assert isinstance(poll_again, Request)
@@ -169,50 +169,54 @@ def test_refused_token(
 
 
 def test_wrong_password(
-    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus,
+    clock: ManualClock,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
 ) -> None:
     """A refused password is not sent again for as long as IAM may be counting, then it is."""
     session = make_session(password="wr0ng-w0rd")
     with pytest.raises(errors.CdmAuthError, match="username or password is wrong") as first:
-        look(session)
+        read_status(session)
     for _ in range(10):
         with pytest.raises(errors.CdmAuthError, match="not sent again for 15 min") as later:
-            look(make_session(password="wr0ng-w0rd"))
+            read_status(make_session(password="wr0ng-w0rd"))
     assert "username or password is wrong" in str(later.value)
     assert (later.value.http_status, later.value.request_id) == (401, first.value.request_id)
     assert len(sent("token")) == 1
 
     clock.advance(LOCKOUT_SECONDS - 61)
     with pytest.raises(errors.CdmAuthError, match="not sent again for 2 min"):
-        look(session)
+        read_status(session)
     assert len(sent("token")) == 1
     clock.advance(61)
     with pytest.raises(errors.CdmAuthError) as poll_again:
-        look(session)
+        read_status(session)
     assert "not sent again" not in str(poll_again.value)
     assert len(sent("token")) == 2
     assert sent("status") == []
 
 
 def test_password_that_became_right(
-    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
+    read_status: ReadStatus, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
 ) -> None:
     """Once the memory of a refusal is over, a password that is right by now works."""
     sim.fail("token", "status", status=401)
     session = make_session()
     with pytest.raises(errors.CdmAuthError):
-        look(session)
+        read_status(session)
     clock.advance(LOCKOUT_SECONDS)
-    look(session)
+    read_status(session)
 
 
 def test_right_password_is_not_held_back(
-    look: StatusPoll, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
     """The refusal is that of one password: the corrected one is sent at once."""
     with pytest.raises(errors.CdmAuthError):
-        look(make_session(password="wr0ng-w0rd"))
-    look(make_session())
+        read_status(make_session(password="wr0ng-w0rd"))
+    read_status(make_session())
     assert len(sent("token")) == 2
 
 
@@ -230,7 +234,7 @@ def test_right_password_is_not_held_back(
 )
 def test_iam_outage(
     fault: dict[str, Any],
-    look: StatusPoll,
+    read_status: ReadStatus,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
@@ -238,17 +242,17 @@ def test_iam_outage(
 ) -> None:
     """IAM that cannot answer just now is asked again."""
     sim.fail("token", **fault, times=2)
-    look(make_session())
+    read_status(make_session())
     assert len(sent("token")) == 3
     assert virtual_time.slept == [0.5, 1.0]
 
 
 def test_one_wrong_password_for_many_projects(
-    look: StatusPoll, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
     """However many projects the password is for, it is not sent so often that IAM locks up."""
     for number in range(6):
         with pytest.raises(errors.CdmAuthError):
-            look(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
+            read_status(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
     assert len(sent("token")) == 2
-    look(make_session())
+    read_status(make_session())

@@ -13,7 +13,7 @@ from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
-StatusPoll = Callable[[CdmSession], Any]
+ReadStatus = Callable[[CdmSession], Any]
 MakeSession = Callable[..., CdmSession]
 Sent = Callable[..., list[Any]]
 
@@ -25,7 +25,7 @@ TWO_PROJECTS = {
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> StatusPoll:
+def read_status(drive: Drive, sim: CdmSimulator) -> ReadStatus:
     """Make one call to CDM."""
     sim.add_job(JOB)
     return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
@@ -74,7 +74,7 @@ def test_answers_that_are_no_token(
     body: Any,
     header: str | None,
     problem: str,
-    look: StatusPoll,
+    read_status: ReadStatus,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
@@ -84,23 +84,23 @@ def test_answers_that_are_no_token(
     sim.fail("token", "body", body=body, headers=headers)
     session = make_session()
     with pytest.raises(errors.CdmBadResponse, match=problem) as caught:
-        look(session)
+        read_status(session)
     assert str(caught.value.request_id) in str(caught.value)
     assert (len(sent("token")), len(sent("status"))) == (1, 0)
-    look(session)
+    read_status(session)
 
 
 @pytest.mark.parametrize(
     "project", [None, {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": ["p"]}, "p"], ids=str
 )
 def test_token_without_a_project(
-    project: Any, look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    project: Any, read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """A token that names no project is good only where the connection does."""
     headers = {"X-Subject-Token": "MII"}
     sim.fail("token", "body", body=with_project(project), headers=headers, times=None)
     with pytest.raises(errors.CdmConfigError, match="Fill in Project ID"):
-        look(make_session(project_id=None))
+        read_status(make_session(project_id=None))
     assert sent("status") == []
 
 

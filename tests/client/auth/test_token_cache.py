@@ -129,7 +129,7 @@ def test_refused_token_is_deleted(process: Process, sim: CdmSimulator, sent: Sen
     second = process()
     assert first != second
     assert process() == second
-    assert [one.status for one in sent("status")] == [200, 401, 200, 200]
+    assert [request.status for request in sent("status")] == [200, 401, 200, 200]
 
 
 def replace_by_a_link(path: Path) -> None:
@@ -221,16 +221,16 @@ def test_twenty_processes_at_once(sim: CdmSimulator, folder: Path, sent: Sent) -
         )
         for _ in range(20)
     ]
-    for one in crowd:
-        assert one.stdin is not None
-        one.stdin.write(json.dumps(wish))
-        one.stdin.close()
+    for request in crowd:
+        assert request.stdin is not None
+        request.stdin.write(json.dumps(wish))
+        request.stdin.close()
     tokens = set()
-    for one in crowd:
-        assert one.stdout is not None
-        tokens.add(one.stdout.read())
-        one.stdout.close()
-        assert one.wait(60) == 0
+    for request in crowd:
+        assert request.stdout is not None
+        tokens.add(request.stdout.read())
+        request.stdout.close()
+        assert request.wait(60) == 0
     assert len(tokens) == 1
     assert len(sent("token")) == 1
 

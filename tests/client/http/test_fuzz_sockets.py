@@ -26,7 +26,7 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 from tests.client.test_fuzz import CASES, EACH, VISITS, sound, sound_error
-from tests.support.canned_responses import Answer, answers
+from tests.support.canned_responses import CannedResponse, canned_responses
 
 #: Seconds after which something that should have ended is called hanging.
 PATIENCE = 20.0
@@ -227,7 +227,7 @@ _HEADS += [
 @st.composite
 def _bytes(draw: st.DrawFn) -> bytes:
     """An answer on the wire, with anything wrong."""
-    answer: Answer = draw(answers("job_status"))
+    answer: CannedResponse = draw(canned_responses("job_status"))
     body = getattr(answer, "body", b"")
     packed = draw(st.integers(0, 9))
     if packed == 0:

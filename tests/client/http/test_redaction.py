@@ -18,7 +18,7 @@ from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Request, Response, TransportError
 from tests.support.canned_responses import TOKEN_BODY
-from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server
+from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, USERS, FakeServer
 
 #: As much of a secret as must not be shown.
 PIECE = 12
@@ -81,7 +81,7 @@ def shown(echo: Echo, repeat: Repeat, whole: bool, caplog: pytest.LogCaptureFixt
 
     with caplog.at_level(logging.DEBUG):
         try:
-            found: Any = Server([answer], echo.route).play(visit, WHO[echo.who])
+            found: Any = FakeServer([answer], echo.route).run(visit, USERS[echo.who])
         except errors.CdmError as error:
             found = f"{error} {error!r} {error.__dict__} {errors.to_payload(error)}"
     return f"{found}\n{caplog.text}"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_cdm.client.http import transport
-from airflow_provider_cdm.client.sansio import Request, Response, TransportError, ask
+from airflow_provider_cdm.client.sansio import Request, Response, TransportError, send_request
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
@@ -116,7 +116,7 @@ def put(drive: Drive) -> Callable[..., Response]:
     def put(url: str, **settings: Any) -> Response:
         credentials = PasswordCredentials("u", "p", "d")
         with CdmSession(Settings(url, url, credentials, **settings)) as session:
-            response: Response = drive(session, ask(Request("PUT", url, {}, BODY)))
+            response: Response = drive(session, send_request(Request("PUT", url, {}, BODY)))
             return response
 
     return put
