@@ -19,7 +19,7 @@ JOB = "orders"
 
 @pytest.fixture
 def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
-    """A simulator where every kind is good, and whose tokens live for ten minutes."""
+    """Return a simulator that accepts every kind, and whose tokens are valid for ten minutes."""
     with CdmSimulator({**ACCOUNT, "token_seconds": 600}, clock=clock) as simulator:
         for cluster in simulator.config.clusters:
             simulator.add_job(JOB, cluster.id, seconds=1500)
@@ -33,17 +33,17 @@ def connection(
     cdm_default: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
-    """The connection ``cdm_default`` with one kind of credentials."""
-    made = CONNECTIONS[request.param](sim)
-    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(made))
-    return made
+    """Return the connection ``cdm_default`` with one kind of credentials."""
+    connection = CONNECTIONS[request.param](sim)
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    return connection
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_start_and_wait(
     deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_life: Any
 ) -> None:
-    """A run is started and followed over the end of tokens, in the project that is meant."""
+    """A run is started and followed while tokens expire, in the right project."""
     result = task_life.run(
         lambda: CdmStartJobOperator(
             task_id="move",
@@ -57,10 +57,8 @@ def test_start_and_wait(
     assert (result["status"], result["cluster_id"]) == ("SUCCEEDED", cluster_id)
     assert [run.status for run in sim.runs(JOB, cluster_id)] == ["SUCCEEDED"]
     assert {request.status for request in sim.requests} <= {200, 201}
-    by_keys = "agency_name" not in connection["extra"] and not connection["extra"].get(
-        "domain_name"
-    )
-    assert all("authorization" in request.headers for request in sim.requests) is by_keys
+    signed = "agency_name" not in connection["extra"] and not connection["extra"].get("domain_name")
+    assert all("authorization" in request.headers for request in sim.requests) is signed
     assert bool(task_life.deferrals) is deferrable
 
 
@@ -81,7 +79,7 @@ def test_sensor(
 def test_nothing_secret_leaves_the_session(
     connection: dict[str, Any], sim: CdmSimulator, task_life: Any
 ) -> None:
-    """Neither trigger arguments nor events nor results nor XComs hold a secret or a token."""
+    """Trigger arguments, events, results and XComs contain no secret and no token."""
     task_life.run(
         lambda: CdmStartJobOperator(
             task_id="move", job_name=JOB, wait_for_completion=True, deferrable=True

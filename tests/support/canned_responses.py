@@ -1,6 +1,7 @@
-"""Answers that a server might give: documented ones, the same with something wrong, and nonsense.
+"""Responses that a server might give: documented ones, corrupted ones, and random ones.
 
-``ANSWERS`` draws from all of them: what arrives after HTTP has been read, or that nothing did.
+``SAMPLES`` holds the documented ones. ``canned_responses`` is a Hypothesis strategy that draws from
+all of them, and sometimes a failure of the transport.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PROJECTS_BODY = {"projects": [_PROJECT], "links": {"next": None, "previous": Non
 
 @dataclass(frozen=True)
 class Sample:
-    """A documented answer."""
+    """A documented response."""
 
     status: int
     body: Any
@@ -67,7 +68,7 @@ _CLUSTER = {
     "instances": [{"id": "i", "status": "200", "flavor": {"id": "f"}}],
 }
 _VALIDATED = {"name": "j", "validation-result": [{"message": "slow", "status": "WARNING"}, {}]}
-#: Documented answers by the names of operations; "errors" are those of all.
+#: Documented responses by the names of operations; "errors" are those of all operations.
 SAMPLES: dict[str, list[Sample]] = {
     "start_job": _samples("start"),
     "job_status": _samples("status"),
@@ -93,26 +94,26 @@ SAMPLES: dict[str, list[Sample]] = {
 _ALL_SAMPLES = [sample for samples in SAMPLES.values() for sample in samples]
 
 
-# Wrong bodies
+# Corrupted bodies
 
 
 @dataclass(frozen=True)
 class RawJson:
-    """Text that stands in JSON for a value as it is."""
+    """Text that is written to JSON unchanged, in place of a value."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class DuplicateKey:
-    """The values of a key that an object has twice."""
+    """Two values of a key that an object contains twice."""
 
     first: Any
     second: Any
 
 
 def write_json(value: Any) -> str:
-    """Write JSON, and what is almost JSON."""
+    """Return a value as JSON, or as almost JSON."""
     if isinstance(value, RawJson):
         return value.text
     if isinstance(value, DuplicateKey):
@@ -123,7 +124,7 @@ def write_json(value: Any) -> str:
         pairs = []
         for name, content in value.items():
             both = (content.first, content) if isinstance(content, DuplicateKey) else (content,)
-            pairs += [f"{json.dumps(name)}: {write_json(each)}" for each in both]
+            pairs += [f"{json.dumps(name)}: {write_json(item)}" for item in both]
         return f"{{{', '.join(pairs)}}}"
     return json.dumps(value)
 
@@ -155,16 +156,19 @@ Position: TypeAlias = tuple[Any, Any]
 
 
 def _positions(value: Any) -> Iterator[Position]:
-    """All places inside a value, as container and key."""
+    """Yield all positions inside a value, as container and key."""
     if isinstance(value, list | dict):
         for key in range(len(value)) if isinstance(value, list) else list(value):
             yield value, key
             yield from _positions(value[key])
 
 
-def _corrupt(spot: Position, how: str, other: Any) -> None:
-    """Make one thing wrong in one place."""
-    container, key = spot
+def _corrupt(position: Position, how: str, other: Any) -> None:
+    """Corrupt the value at a position in one way.
+
+    :param other: value that replaces it, if the way needs one.
+    """
+    container, key = position
     value = container[key]
     if how == "drop":
         del container[key]
@@ -187,14 +191,14 @@ _CORRUPTIONS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "
 
 @st.composite
 def _bodies(draw: st.DrawFn, sample: Any) -> bytes:
-    """The body of a sample with up to three things wrong in it."""
+    """Draw the body of a sample with up to three corruptions."""
     box = [deepcopy(sample)]
     for _ in range(draw(st.integers(0, 3))):
-        spots = list(_positions(box))
-        if not spots:
+        positions = list(_positions(box))
+        if not positions:
             break
-        spot = spots[draw(st.integers(0, len(spots) - 1))]
-        _corrupt(spot, draw(st.sampled_from(_CORRUPTIONS)), draw(junk_values))
+        position = positions[draw(st.integers(0, len(positions) - 1))]
+        _corrupt(position, draw(st.sampled_from(_CORRUPTIONS)), draw(junk_values))
     text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write_json, box))
     body = text.encode(draw(_ENCODINGS), "surrogatepass")
     cut = draw(_CUTS)
@@ -240,7 +244,7 @@ _DATES = [formatdate(at, usegmt=True) for at in (0, 1_735_787_045, 253_402_300_7
     "0 0 0 0 0",
     ",",
 ]
-#: What http.client can hand over: Latin-1, folded lines included.
+#: What http.client can return: Latin-1, including folded lines.
 _LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=30)
 _VALUES = _LATIN | st.sampled_from(["", "x" * 60_000, "a\r\n b", "a\r\n\tb", "\x00", "(", '"'])
 _TIMES = st.sampled_from(_NUMBERS + _DATES) | _VALUES
@@ -259,15 +263,15 @@ _HEADERS = st.fixed_dictionaries(
 
 
 @st.composite
-def canned_responses(draw: st.DrawFn, route: str) -> CannedResponse:
-    """Draw an answer to a call on a route, or the failure to get one."""
+def canned_responses(draw: st.DrawFn, operation: str) -> CannedResponse:
+    """Draw a response to an operation, or a failure of the transport."""
     kind = draw(st.integers(0, 19))
     if kind == 0:
         return TransportError("reset", sent=draw(st.booleans()))
     headers = draw(_HEADERS)
     if kind == 1:
         return Response(draw(st.integers(200, 999)), headers, draw(st.binary(max_size=300)))
-    own = SAMPLES.get(route) if kind < 14 else None
-    sample = draw(st.sampled_from(own or _ALL_SAMPLES))
+    samples = SAMPLES.get(operation) if kind < 14 else None
+    sample = draw(st.sampled_from(samples or _ALL_SAMPLES))
     status = sample.status if kind % 3 else draw(st.sampled_from(_STATUSES))
     return Response(status, headers, draw(_bodies(sample.body)))

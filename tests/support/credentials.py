@@ -1,6 +1,6 @@
-"""Every kind of credentials that a connection may hold, and an account where all of them are good.
+"""Every kind of credentials that a connection may hold, and an account that accepts all of them.
 
-Names of the kinds are those that test reports show.
+Test reports show the names of the kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEMPORARY_KEYS = {
     "secret_key": "SKtemporary/000+00000001",
     "security_token": "STexample/" + "gQpbc+" * 30,
 }
-#: The account, and another one that delegates a project of the same name to it.
+#: Configuration of the account, and of another one that delegates a project of that name to it.
 ACCOUNT: dict[str, Any] = {
     "users": [{"name": "airflow", "password": PASSWORD, "access_keys": [KEYS, TEMPORARY_KEYS]}],
     "projects": [{"name": REGION}, {"name": REGION, "domain": "partner", "id": "f" * 32}],
@@ -31,8 +31,8 @@ AGENCY = {"agency_name": "migrations", "agency_domain_name": "partner"}
 def _connection(sim: CdmSimulator, extra: dict[str, Any], **fields: Any) -> dict[str, Any]:
     cluster = sim.config.clusters["agency_name" in extra]
     common = {"region": REGION, "iam_endpoint": sim.iam_url, "cluster_id": cluster.id}
-    made = {"conn_type": "huaweicloud_cdm", "host": sim.url, "extra": {**common, **extra}}
-    return {**made, **fields}
+    connection = {"conn_type": "huaweicloud_cdm", "host": sim.url, "extra": {**common, **extra}}
+    return {**connection, **fields}
 
 
 def _with_password(sim: CdmSimulator, **extra: Any) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def _with_password(sim: CdmSimulator, **extra: Any) -> dict[str, Any]:
     )
 
 
-#: Makes the Airflow connection of a kind, as plain data. Each names the region, and no project id.
+#: Functions that return the Airflow connection of a kind, as plain data with a region and no
+#: project id.
 CONNECTIONS: dict[str, Callable[[CdmSimulator], dict[str, Any]]] = {
     "password": _with_password,
     "keys": lambda sim: _connection(sim, {**KEYS}),

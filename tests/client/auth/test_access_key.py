@@ -1,4 +1,4 @@
-"""Access keys and agencies: projects by name, clocks that are wrong, and keys that are."""
+"""Access keys and agencies: projects by name, wrong clocks, and rejected keys."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ pytestmark = pytest.mark.parametrize("config", [ACCOUNT], ids=[""])
 
 @pytest.fixture
 def open_session(sim: CdmSimulator, virtual_time: Any) -> Callable[..., CdmSession]:
-    """Make a session with a kind of credentials; ``extra`` changes the connection."""
+    """Return a function that opens a session with a kind of credentials.
+
+    ``ahead`` sets its clock forward by some seconds; ``extra`` changes the connection.
+    """
 
     def open_session(kind: str, *, ahead: float = 0.0, **extra: Any) -> CdmSession:
-        made = CONNECTIONS[kind](sim)
+        connection = CONNECTIONS[kind](sim)
         fields: dict[str, Any] = dict.fromkeys(("schema", "port", "login", "password"))
-        changed = {**made, "extra": {**made["extra"], **extra}, "conn_id": "cdm_default"}
-        connection = SimpleNamespace(**{**fields, **changed})
+        changed = {**connection, "extra": {**connection["extra"], **extra}}
+        airflow_connection = SimpleNamespace(**{**fields, **changed, "conn_id": "cdm_default"})
         options = virtual_time.options()
         now = options["clock"]
         options["clock"] = lambda: now() + ahead
-        return CdmSession(settings_from(connection), **options)
+        return CdmSession(settings_from(airflow_connection), **options)
 
     return open_session
 
@@ -46,7 +49,7 @@ OpenSession = Callable[..., CdmSession]
 
 @pytest.fixture
 def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
-    """Make one call to CDM, on the cluster that the session's settings name."""
+    """Return a function that makes one status call, on the cluster of the session's settings."""
     for cluster in sim.config.clusters:
         sim.add_job(JOB, cluster.id)
     return lambda session: drive(
@@ -57,7 +60,7 @@ def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
 ReadStatus = Callable[[CdmSession], Any]
 
 
-def test_project_is_looked_up_once(
+def test_project_is_read_once(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """Without a project id, the region's project is found by its name, once for all sessions."""
@@ -69,10 +72,10 @@ def test_project_is_looked_up_once(
     assert sent("token") == []
 
 
-def test_project_id_needs_no_look_up(
+def test_project_id_needs_no_further_call(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """With a project id there is one call, and no other."""
+    """With a project id, the status call is the only call."""
     read_status(open_session("keys", project_id=sim.project_id))
     assert [request.route for request in sim.requests] == ["status"]
 
@@ -96,7 +99,7 @@ def test_unclear_project(
     sim: CdmSimulator,
     sent: Sent,
 ) -> None:
-    """No project of that name, or several, is an error that lists them and names the field."""
+    """If no project or several have that name, an error lists them and names the field."""
     body = {"projects": [{"name": name, "id": number} for name, number in projects]}
     sim.fail("project_list", "body", body=body)
     with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. Fill in Project ID"):
@@ -107,7 +110,7 @@ def test_unclear_project(
 def test_exact_name_wins(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """A project of exactly that name is meant, though others look alike."""
+    """A project with exactly that name is chosen, even if others have similar names."""
     like = {"name": f"{sim.region}_sub", "id": "0" * 32}
     body = {"projects": [like, {"name": sim.region, "id": sim.project_id}]}
     sim.fail("project_list", "body", body=body)
@@ -117,10 +120,10 @@ def test_exact_name_wins(
 @pytest.mark.parametrize(
     "body", ["<html>", "", "[]", "{}", '{"projects": [{}]}', '{"projects": 7}']
 )
-def test_nonsense_instead_of_projects(
+def test_response_without_projects(
     body: str, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """An answer that lists no projects says so, and is not kept."""
+    """A response that lists no projects is an error, and is not cached."""
     sim.fail("project_list", "body", body=body)
     session = open_session("keys")
     with pytest.raises(errors.CdmBadResponse, match="lists no projects"):
@@ -138,23 +141,21 @@ def test_wrong_clock(
     sim: CdmSimulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A clock that is off by more than the server bears is corrected once, with a warning."""
+    """A clock difference that the server does not accept is corrected once, with a warning."""
     with caplog.at_level(logging.WARNING):
         for session in [open_session(kind, ahead=ahead), open_session(kind, ahead=ahead)]:
             read_status(session)
     assert len([request for request in sim.requests if request.status == 401]) == 1
-    [warning] = [
-        request.getMessage() for request in caplog.records if "clock" in request.getMessage()
-    ]
+    [warning] = [text for text in caplog.messages if "clock" in text]
     side = "ahead of" if ahead > 0 else "behind"
     assert f"{abs(ahead):.0f} s {side}" in warning
 
 
 @pytest.mark.parametrize("ahead", [-500, 0, 500])
-def test_refusal_that_is_not_the_clocks(
+def test_rejection_with_a_good_clock(
     ahead: float, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """A refused signature with a clock that will do is not tried again."""
+    """A rejected signature with an acceptable clock difference is not sent again."""
     with pytest.raises(errors.CdmAuthError):
         read_status(open_session("keys", ahead=ahead, secret_key="wrong"))
     assert len(sim.requests) == 1
@@ -163,7 +164,7 @@ def test_refusal_that_is_not_the_clocks(
 def test_wrong_key_is_tried_once(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
 ) -> None:
-    """A refused key is not used again for as long as the gateway would lock it, then it is."""
+    """A rejected key is not used while the gateway might lock it; then it is used again."""
     session = open_session("keys", secret_key="wrong")
     with pytest.raises(errors.CdmAuthError, match="verify aksk signature fail"):
         read_status(session)
@@ -180,10 +181,10 @@ def test_wrong_key_is_tried_once(
     assert len(sim.requests) == before + 1
 
 
-def test_missing_permission_is_no_refusal(
+def test_missing_permission_is_no_rejection(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """A key that may not do something may still do other things."""
+    """A key without a permission can still be used for other calls."""
     sim.fail("status", "status", status=403, body={"error_code": "APIGW.0302", "error_msg": "no"})
     session = open_session("keys")
     with pytest.raises(errors.CdmAuthError):
@@ -195,7 +196,7 @@ def test_missing_permission_is_no_refusal(
 def test_agency_token(
     kind: str, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """The agency's token is for the delegating account's project, and is kept."""
+    """The agency's token is for the delegating account's project, and is kept for later calls."""
     for session in [open_session(kind), open_session(kind)] * 2:
         read_status(session)
     *own, assumed = sent("token")
@@ -213,23 +214,23 @@ def test_agency_token(
     assert {request.path.split("/")[2] for request in sent("status")} == {"f" * 32}
 
 
-def test_delegated_users_token_dies(
+def test_revoked_tokens_of_an_agency(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """When both tokens died, both are replaced, and the call succeeds."""
+    """When both tokens have been revoked, both are replaced, and the call succeeds."""
     session = open_session("agency by password")
     read_status(session)
     sim.revoke_tokens()
     read_status(session)
     assert [request.status for request in sent("status")] == [200, 401, 200]
-    # Two at first; then the agency's is refused for the dead one of the user, which is replaced.
+    # Two at first. Then IAM rejects the user's revoked token, so both are requested again.
     assert [request.status for request in sent("token")] == [201, 201, 401, 201, 201]
 
 
 def test_unknown_agency(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """An agency that IAM does not let us assume is named, and locks nobody out."""
+    """If IAM does not permit an agency, the error names it, and no credentials are blocked."""
     session = open_session("agency by password", agency_name="nobody")
     for _ in range(3):
         with pytest.raises(errors.CdmAuthError, match=r"agency 'nobody'.*no permission to assume"):

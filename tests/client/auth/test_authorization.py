@@ -1,4 +1,4 @@
-"""Tokens: one for all, renewed in time, asked for again once; and a wrong password only once."""
+"""Tokens: shared, renewed in time, requested again once; and a wrong password is sent only once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOB = "orders"
 
 @pytest.fixture
 def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
-    """Make one call to CDM."""
+    """Return a function that makes one status call."""
     sim.add_job(JOB)
     return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
@@ -64,7 +64,7 @@ def test_token_is_not_shared_with_others(
         {"iam_endpoint": sim.iam_url.replace("127.0.0.1", "localhost")},
     ]
     sessions = [make_session(**connection) for connection in connections]
-    tokens = [drive(each, each.api.auth.authorize()).value for each in sessions * 2]
+    tokens = [drive(s, s.api.auth.authorize()).value for s in sessions * 2]
     assert len(set(tokens)) == len(sent("token")) == len(connections)
     assert tokens[: len(sessions)] == tokens[len(sessions) :]
 
@@ -80,7 +80,7 @@ def test_token_is_renewed_in_time(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A token is replaced five minutes, or a tenth of its life, before it ends; no call fails."""
+    """A token is replaced five minutes, or a tenth of its lifetime, before it expires."""
     session = make_session()
     read_status(session)
     clock.advance(renewed_after - 0.1)
@@ -96,7 +96,7 @@ def test_token_is_renewed_in_time(
 def test_revoked_token(
     read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A token that died early is replaced, and the call is made again."""
+    """A revoked token is replaced, and the call is repeated."""
     session = make_session()
     read_status(session)
     sim.revoke_tokens()
@@ -106,21 +106,21 @@ def test_revoked_token(
     assert len(sent("token")) == 2
 
 
-def test_late_refusal_of_an_old_token(
+def test_late_rejection_of_an_old_token(
     read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A refusal that arrives when the token was replaced already does not cost the new one."""
+    """A rejection of an old token that arrives late does not drop the new token."""
     session = make_session()
     late = session.api.call(runs.job_status(sim.cluster_id, JOB))
     read_status(session)
     first = next(late)
     sim.revoke_tokens()
     read_status(session)
-    poll_again = late.send(Response(401))
+    repeated = late.send(Response(401))
     assert isinstance(first, Request)
-    assert isinstance(poll_again, Request)
-    assert (poll_again.method, poll_again.url) == (first.method, first.url)
-    assert poll_again.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
+    assert isinstance(repeated, Request)
+    assert (repeated.method, repeated.url) == (first.method, first.url)
+    assert repeated.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
     assert len(sent("token")) == 2
 
 
@@ -138,7 +138,7 @@ def test_late_refusal_of_an_old_token(
         (403, "Cdm.0032", False),
     ],
 )
-def test_refused_token(
+def test_rejected_token(
     method: str,
     status: int,
     code: str,
@@ -148,7 +148,7 @@ def test_refused_token(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """One new token is tried for a refused one, never two; a missing permission needs none."""
+    """A rejected token is replaced once, never twice; after a missing permission it is not."""
     sim.add_job(JOB)
     body = {"errCode" if code.startswith("Cdm") else "error_code": code, "error_msg": "no"}
     sim.fail(method, "status", status=status, body=body, times=None)
@@ -175,7 +175,7 @@ def test_wrong_password(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A refused password is not sent again for as long as IAM may be counting, then it is."""
+    """A rejected password is not sent for as long as IAM may count; then it is sent again."""
     session = make_session(password="wr0ng-w0rd")
     with pytest.raises(errors.CdmAuthError, match="username or password is wrong") as first:
         read_status(session)
@@ -191,17 +191,17 @@ def test_wrong_password(
         read_status(session)
     assert len(sent("token")) == 1
     clock.advance(61)
-    with pytest.raises(errors.CdmAuthError) as poll_again:
+    with pytest.raises(errors.CdmAuthError) as repeated:
         read_status(session)
-    assert "not sent again" not in str(poll_again.value)
+    assert "not sent again" not in str(repeated.value)
     assert len(sent("token")) == 2
     assert sent("status") == []
 
 
-def test_password_that_became_right(
+def test_password_that_became_valid(
     read_status: ReadStatus, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
 ) -> None:
-    """Once the memory of a refusal is over, a password that is right by now works."""
+    """After the block has expired, a password that has become valid is accepted."""
     sim.fail("token", "status", status=401)
     session = make_session()
     with pytest.raises(errors.CdmAuthError):
@@ -210,10 +210,10 @@ def test_password_that_became_right(
     read_status(session)
 
 
-def test_right_password_is_not_held_back(
+def test_correct_password_is_not_blocked(
     read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
-    """The refusal is that of one password: the corrected one is sent at once."""
+    """Only the rejected password is blocked; the corrected one is sent immediately."""
     with pytest.raises(errors.CdmAuthError):
         read_status(make_session(password="wr0ng-w0rd"))
     read_status(make_session())
@@ -240,7 +240,7 @@ def test_iam_outage(
     sent: Sent,
     virtual_time: Any,
 ) -> None:
-    """IAM that cannot answer just now is asked again."""
+    """A call to IAM is repeated after a temporary failure."""
     sim.fail("token", **fault, times=2)
     read_status(make_session())
     assert len(sent("token")) == 3
@@ -250,7 +250,7 @@ def test_iam_outage(
 def test_one_wrong_password_for_many_projects(
     read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
-    """However many projects the password is for, it is not sent so often that IAM locks up."""
+    """A wrong password for many projects is not sent so often that IAM locks the account."""
     for number in range(6):
         with pytest.raises(errors.CdmAuthError):
             read_status(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
