@@ -91,7 +91,7 @@ def test_without_a_cluster(sim: CdmSimulator, run_test: RunTest) -> None:
 def test_failing_connection(
     kind: str, changes: dict[str, Any], step: str, advice: str, sim: CdmSimulator, run_test: RunTest
 ) -> None:
-    """The message names the step that failed, the reason, and an advice."""
+    """The message names the step that failed, the reason, and advice."""
     works, text = run_test(changed(CONNECTIONS[kind](sim), **changes))
     assert not works
     assert f"Failed at: {step}" in text

@@ -17,8 +17,8 @@ from airflow_provider_cdm.client.sansio import (
     Request,
     Response,
     TransportError,
-    send_request,
     pause,
+    send_request,
 )
 
 log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ def error_of(
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
 def test_samples(sample: dict[str, Any]) -> None:
-    """Each documented body gives class, code and reason, and an advice."""
+    """Each documented body gives class, code, reason and advice."""
     body = sample["raw"].encode() if "raw" in sample else sample["body"]
     error = error_of(sample["status"], body, sample.get("headers"))
     cls, code, *texts = sample["means"]
