@@ -40,7 +40,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 from airflow_provider_cdm.client.auth import factory  # noqa: E402
 from airflow_provider_cdm.client.session import CdmSession  # noqa: E402
-from airflow_provider_cdm.connection import settings_from  # noqa: E402
+from airflow_provider_cdm.connection.reader import settings_from  # noqa: E402
 from airflow_provider_cdm.hooks import CdmHook  # noqa: E402
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock  # noqa: E402
 

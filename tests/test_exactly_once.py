@@ -14,6 +14,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
+from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -437,19 +438,14 @@ def test_with_attempts_left_nothing_is_stopped(
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
 
 
-def test_start_only_retries_take_the_run_up(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_start_only_retries_take_the_run_up(
+    sim: CdmSimulator, shop: Shop, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A start-only task whose first attempt died after the start does not start again."""
     life.ti.max_tries = 1
-    with pytest.raises(ZeroDivisionError):
-        life.run(lambda: _Clumsy(task_id="t", job_name=JOB, variables={"dt": DAY}))
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(CdmRunLink, "store", lambda *_: 1 // 0)
+        life.run(lambda: migrate(wait_for_completion=False))
     life.ti.try_number += 1
     result = life.run(lambda: migrate(wait_for_completion=False))
     assert (result["submission_id"], len(sim.runs(JOB))) == (1, 1)
-
-
-class _Clumsy(CdmStartJobOperator):
-    """Breaks between the start and the end of its task."""
-
-    def _start(self, *arguments: Any) -> Any:
-        super()._start(*arguments)
-        raise ZeroDivisionError

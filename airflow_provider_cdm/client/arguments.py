@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -87,6 +87,17 @@ def positive_seconds(**values: float | None) -> None:
     for argument, value in values.items():
         if value is not None and not value > 0:
             raise CdmConfigError(f"{argument} must be above 0 s, not {value!r}.")
+
+
+def one_of(argument: str, value: Any, allowed: Sequence[str]) -> None:
+    """Check an argument that takes one of a few words.
+
+    :param argument: name of the argument.
+    :raises CdmConfigError: when the value is none of them.
+    """
+    if value not in allowed:
+        *others, last = map(repr, allowed)
+        raise CdmConfigError(f"{argument} must be {', '.join(others)} or {last}, not {value!r}.")
 
 
 def _name_problem(name: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Operators for CDM links: where a cluster's jobs read and write."""
+"""Operators that create, change and delete CDM links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.api.definitions import LINK
 from airflow_provider_cdm.client.jobs import apply
-from airflow_provider_cdm.operators.base import CdmOperator, DefiningOperator
+from airflow_provider_cdm.operators.base import CdmOperator
+from airflow_provider_cdm.operators.definition import DefinitionOperator
 from airflow_provider_cdm.tasks.base import fail_without_retry
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.sansio import Flow
 
 
-class CdmApplyLinkOperator(DefiningOperator):
-    """Makes a CDM link what its definition says: creates it, updates it, or does nothing.
+class CdmApplyLinkOperator(DefinitionOperator):
+    """Makes a CDM link match its definition: creates it, updates it, or does nothing.
 
-    CDM tries a link before it takes it; when it cannot connect, the task fails with CDM's reason.
+    CDM tests a link before it saves it; if it cannot connect, the task fails with CDM's reason.
 
-    Passwords and keys come from a connection of Airflow, in the definition's own place for them::
+    Passwords and keys come from an Airflow connection, by a template in the definition::
 
         {"name": "linkConfig.password", "value": "{{ conn.warehouse.password }}"}
 
@@ -56,15 +57,15 @@ class CdmApplyLinkOperator(DefiningOperator):
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
-        """Check the definition, compare it to what CDM has, and send it where they differ."""
-        return self._perform(parsing.link(self._draft(), self.link_name or None))
+        """Check the definition, compare it with the link in CDM, and send it if they differ."""
+        return self._send(parsing.link(self._definition_with_secrets(), self.link_name or None))
 
-    def _flow(self, api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-        return apply.apply(api, cluster_id, wanted, always=self.always_update)
+    def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        return apply.apply(api, cluster_id, definition, always=self.always_update)
 
 
 class CdmDeleteLinkOperator(CdmOperator):
-    """Deletes a CDM link; one that is gone already is a success.
+    """Deletes a CDM link; succeeds if there is none.
 
     Fails with :class:`~airflow_provider_cdm.exceptions.CdmInUse` while jobs refer to it.
 

@@ -1,36 +1,30 @@
-"""A sensor for the state of a CDM cluster."""
+"""The sensor for the state of a CDM cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import (
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-)
+from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import cluster
 from airflow_provider_cdm.client.clusters import ClusterWaiter
-from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.tasks.base import CdmTask, fail_without_retry
+from airflow_provider_cdm.sensors.base import CdmSensor
+from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.cluster import Cluster
-    from airflow_provider_cdm.client.session import CdmSession
 
 
-class CdmClusterSensor(CdmTask, BaseSensorOperator):
+class CdmClusterSensor(CdmSensor):
     """Waits until a CDM cluster is in a state, such as ``normal``, in which jobs can run.
 
-    Fails at once with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable` when the
-    cluster is frozen or has failed, unless that is what it waits for. Returns ``cluster_id, name``
-    and ``state``.
+    Fails at once with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable` when the cluster
+    is frozen or has failed, unless that is the state it waits for. Returns ``cluster_id, name`` and
+    ``state``.
 
     :param state: ``normal``, ``stopped``, ``starting``, ``stopping``, ``restarting``, ``creating``,
         ``frozen``, ``failed`` or ``creation failed``, or a list of those (templated).
@@ -40,27 +34,11 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    template_fields: Sequence[str] = ("state", "cluster_id", "project_id", "cdm_conn_id")
-    ui_color = "#e3ecf4"
+    template_fields: Sequence[str] = ("state", *CdmSensor.template_fields)
 
-    def __init__(
-        self,
-        *,
-        state: str | Sequence[str] = cluster.NORMAL,
-        cluster_id: str | None = None,
-        project_id: str | None = None,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        cdm_conn_id: str = CdmHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, state: str | Sequence[str] = cluster.NORMAL, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.state = state
-        self.cluster_id = cluster_id
-        self.project_id = project_id
-        self.deferrable = deferrable
-        self.cdm_conn_id = cdm_conn_id
-        self._session: CdmSession | None = None
-        self._watch: ClusterWaiter | None = None
 
     @fail_without_retry
     def execute(self, context: Context) -> Any:
@@ -69,13 +47,13 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
             return super().execute(context)
         answer = self.poke(context)
         if not answer.is_done:
-            session, watch = self._connect()
+            waiter = self._waiter
             self.defer(
                 trigger=CdmClusterTrigger(
-                    cluster_id=watch.cluster_id,
-                    states=list(watch.states),
+                    cluster_id=waiter.cluster_id,
+                    states=list(waiter.states),
                     poll_interval=self.poke_interval,
-                    deadline=session.clock() + self.timeout,
+                    deadline=self.hook.get_conn().clock() + self.timeout,
                     project_id=self.project_id,
                     cdm_conn_id=self.cdm_conn_id,
                 ),
@@ -84,22 +62,24 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
         return answer.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow passes it
-        """Look once. What keeps CDM from answering is borne for ten minutes, or between reschedules
-        until the timeout.
+        """Read the state once.
 
-        :raises CdmClusterUnusable: when the cluster has come to a dead end.
+        While CDM cannot be reached, the sensor waits on for ten minutes; in reschedule mode, where
+        each poke is a process of its own, until the timeout.
+
+        :raises CdmClusterUnusable: when the cluster is frozen or has failed.
         """
-        session, watch = self._connect()
+        session = self.hook.get_conn()
         try:
-            seen = session.run(watch.poll(session.api))
+            state = session.run(self._waiter.poll(session.api))
         except errors.CdmClusterUnusable as error:
             self._skip_if_soft(error)
             raise
-        if seen is None or seen.state not in watch.states:
-            if seen is not None:
-                self.log.info("The %s is %s", seen, seen.state)
+        if state is None or state.state not in self._waiter.states:
+            if state is not None:
+                self.log.info("The %s is %s", state, state.state)
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._result(seen))
+        return PokeReturnValue(is_done=True, xcom_value=self._result(state))
 
     @fail_without_retry
     def execute_complete(
@@ -111,26 +91,20 @@ class CdmClusterSensor(CdmTask, BaseSensorOperator):
         try:
             return self._result(unwrap(event))
         except errors.CdmWaitTimeout as error:
-            self._skip_if_soft(error)
-            raise AirflowSensorTimeout(str(error)) from error
+            self._time_out(error)
         except errors.CdmClusterUnusable as error:
             self._skip_if_soft(error)
             raise
 
-    def _connect(self) -> tuple[CdmSession, ClusterWaiter]:
-        """Check the rendered arguments, and resolve the connection, once for all pokes."""
-        if self._session is None or self._watch is None:
-            wanted = [self.state] if isinstance(self.state, str) else list(self.state)
-            states = [cluster.state(each) for each in wanted]
-            hook = CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
-            self._session = hook.get_conn()
-            self._watch = ClusterWaiter(hook.resolve_cluster(), states)
-        return self._session, self._watch
+    @cached_property
+    def _waiter(self) -> ClusterWaiter:
+        """What reads the state, for all pokes of this process.
 
-    def _result(self, seen: Cluster) -> dict[str, Any]:
-        self.log.info("The %s is %s", seen, seen.state)
-        return {"cluster_id": seen.cluster_id, "name": seen.name, "state": seen.state}
+        :raises CdmConfigError: when an argument cannot be used.
+        """
+        names = [self.state] if isinstance(self.state, str) else list(self.state)
+        return ClusterWaiter(self.hook.resolve_cluster(), [cluster.state(name) for name in names])
 
-    def _skip_if_soft(self, error: errors.CdmError) -> None:
-        if self.soft_fail or getattr(self, "never_fail", False):
-            raise AirflowSkipException(f"Skipped because of soft_fail: {error}") from error
+    def _result(self, found: Cluster) -> dict[str, Any]:
+        self.log.info("The %s is %s", found, found.state)
+        return {"cluster_id": found.cluster_id, "name": found.name, "state": found.state}

@@ -1,17 +1,21 @@
-"""Which failures a retry can mend, and the base of all tasks, which acts on that."""
+"""The base of all operators and sensors: connection, retries, deferral."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_cdm._compat import (
+    DEFERRAL_MARGIN,
     HAS_RETRY_POLICY,
     AirflowFailException,
     BaseOperator,
+    conf,
 )
 from airflow_provider_cdm.client.errors import CdmError
+from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
 if TYPE_CHECKING:
@@ -23,19 +27,40 @@ F = TypeVar("F", bound=Callable[..., Any])
 class CdmTask(BaseOperator):
     """Base of all operators and sensors of this package.
 
-    :param retry_policy: decides by the error whether the task is tried again; by default a
-        :class:`CdmRetryPolicy`.
+    :param cluster_id: the cluster; by default the connection's (templated).
+    :param project_id: project of the cluster; by default the connection's (templated).
+    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
+    :param retry_policy: decides from the error whether the task is retried; by default a
+        :class:`~airflow_provider_cdm.retry_policy.CdmRetryPolicy`.
     """
 
-    def __init__(self, *, retry_policy: Any = None, **kwargs: Any) -> None:
+    template_fields: Sequence[str] = ("cluster_id", "project_id", "cdm_conn_id")
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str | None = None,
+        project_id: str | None = None,
+        cdm_conn_id: str = CdmHook.default_conn_name,
+        retry_policy: Any = None,
+        **kwargs: Any,
+    ) -> None:
         policy = CdmRetryPolicy() if retry_policy is None else retry_policy
         if HAS_RETRY_POLICY:
             kwargs["retry_policy"] = policy
         super().__init__(**kwargs)
         self.retry_policy = policy
+        self.cluster_id = cluster_id
+        self.project_id = project_id
+        self.cdm_conn_id = cdm_conn_id
 
-    def _gives_up(self, error: Exception, context: Context) -> bool:
-        """Whether no attempt follows this error, though some may be left."""
+    @cached_property
+    def hook(self) -> CdmHook:
+        """The hook of this task, made from the rendered arguments on first use."""
+        return CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
+
+    def ends_without_retry(self, error: Exception, context: Context) -> bool:
+        """Return whether the retry policy ends the task on this error, attempts left or not."""
         if isinstance(error, AirflowFailException):
             return True
         if isinstance(self.retry_policy, CdmRetryPolicy):
@@ -46,21 +71,55 @@ class CdmTask(BaseOperator):
         try:
             decision = self.retry_policy.evaluate(error, ti.try_number, ti.max_tries, context)
         except Exception:
-            return False  # as Airflow takes it, which also writes it to the log
+            return False  # as Airflow does, which also logs the exception
         return bool(decision.action.value == "fail")
 
 
-def fail_without_retry(method: F) -> F:
-    """Let a task's method end the task where no retry can mend an error.
+class DeferrableCdmTask(CdmTask):
+    """Base of the tasks that can wait in the triggerer.
 
-    For ``execute`` and whatever Airflow calls in its place. Airflow 3.3 and later see to it by the
+    :param deferrable: wait in the triggerer instead of on a worker; by default as ``[operators]
+        default_deferrable`` says.
+    """
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+
+    def wait_limit(self, seconds: float | None, argument: str) -> tuple[float | None, str]:
+        """Return how long an attempt may wait, in seconds, and which argument sets that limit.
+
+        On a worker Airflow enforces the ``execution_timeout``. It does not while a task is
+        deferred, so there the limit of the wait covers it.
+
+        :param seconds: limit of the wait; ``None`` for none.
+        :param argument: name of the argument that sets it.
+        """
+        if not self.deferrable or self.execution_timeout is None:
+            return seconds, argument
+        total = self.execution_timeout.total_seconds()
+        left = total - min(DEFERRAL_MARGIN, total / 10)
+        if seconds is not None and seconds <= left:
+            return seconds, argument
+        return left, "execution_timeout"
+
+
+def fail_without_retry(method: F) -> F:
+    """Let a method of a task fail the task at once on errors that no retry can fix.
+
+    For ``execute`` and the methods that Airflow calls in its place. Airflow 3.3 and later ask the
     retry policy themselves.
     """
     if HAS_RETRY_POLICY:
         return method
 
     @functools.wraps(method)
-    def watched(self: CdmTask, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(self: CdmTask, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except CdmError as error:
@@ -71,16 +130,16 @@ def fail_without_retry(method: F) -> F:
                 raise
             raise _as_final(error).with_traceback(error.__traceback__) from error.__cause__
 
-    return cast("F", watched)
+    return cast("F", wrapper)
 
 
 def _as_final(error: CdmError) -> CdmError:
-    """The same error, of its own class and of the one by which Airflow knows not to retry."""
-    both = _as_fail_exception(type(error))
-    twin = both.__new__(both)
-    twin.args = error.args
-    twin.__dict__.update(error.__dict__)
-    return twin
+    """Return the same error as an instance of its own class and of ``AirflowFailException``."""
+    cls = _as_fail_exception(type(error))
+    final = cls.__new__(cls)
+    final.args = error.args
+    final.__dict__.update(error.__dict__)
+    return final
 
 
 def _as_fail_exception(cls: type[CdmError]) -> type[CdmError]:

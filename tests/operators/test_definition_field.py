@@ -110,14 +110,14 @@ def test_secrets_leave_the_field(dag: DAG, tmp_path: Path) -> None:
     assert "pa55word" not in fields
     assert json.dumps(MASK) in fields
     for _ in range(2):  # Airflow may render a task again
-        draft = json.dumps(ready._draft())
+        draft = json.dumps(ready._definition_with_secrets())
         assert "pa55word" in draft
         assert MASK not in draft
         ready.render_template_fields(dict(CONTEXT), dag.get_template_env())
     assert "pa55word" not in json.dumps(ready.definition)
     # The operator of the DAG is not that of the task: the next attempt renders it anew.
     assert operator.definition == "a.yaml"
-    assert operator._withheld == {}
+    assert operator._secrets == {}
 
 
 def test_secrets_leave_the_field_of_a_mapped_task(dag: DAG) -> None:
@@ -130,7 +130,7 @@ def test_secrets_leave_the_field_of_a_mapped_task(dag: DAG) -> None:
     fields, context = unmapped.template_fields, copy.copy(CONTEXT)
     unmapped._do_render_template_fields(unmapped, fields, context, dag.get_template_env(), set())
     assert "pa55word" not in json.dumps(unmapped.definition)
-    assert "pa55word" in json.dumps(unmapped._draft())
+    assert "pa55word" in json.dumps(unmapped._definition_with_secrets())
 
 
 def test_files_are_not_stored_with_the_dag(dag: DAG, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.support.credentials import ACCOUNT, CONNECTIONS
 

@@ -1,0 +1,151 @@
+"""The base of the operators that start a job and wait for its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, StallPolicy
+from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
+from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.tasks.attempt import AttemptJob, IfRunning, OnGivingUp
+
+
+class JobRunOperator(RunOutcomeMixin):
+    """Starts a job once per generation of the task and, if asked to, waits for its run.
+
+    A subclass says which job; its docstring describes the parameters.
+    """
+
+    template_fields: Sequence[str] = ("variables", *RunOutcomeMixin.template_fields)
+    operator_extra_links = (CdmRunLink(),)
+    ui_color = "#f4e3e3"
+    #: What waits for the run in the triggerer.
+    trigger_class: ClassVar[type[CdmSubmissionTrigger]] = CdmSubmissionTrigger
+
+    def __init__(
+        self,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        wait_for_completion: bool = True,
+        poll_interval: float = 30,
+        wait_timeout: float | None = None,
+        stalled_after: float | None = STALLED_AFTER,
+        fail_when_stalled: bool = False,
+        if_running: IfRunning = "fail",
+        cancel_on_kill: bool = True,
+        on_giving_up: OnGivingUp = "leave",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.variables = variables
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.wait_timeout = wait_timeout
+        self.stalled_after = stalled_after
+        self.fail_when_stalled = fail_when_stalled
+        self.if_running = if_running
+        self.cancel_on_kill = cancel_on_kill
+        self.on_giving_up = on_giving_up
+        arguments.one_of("if_running", if_running, ("fail", "wait", "attach"))
+        arguments.one_of("on_giving_up", on_giving_up, ("leave", "stop"))
+        arguments.positive_seconds(
+            poll_interval=poll_interval, wait_timeout=wait_timeout, stalled_after=stalled_after
+        )
+        if self.given_thresholds and not wait_for_completion:
+            raise errors.CdmConfigError(
+                f"{' and '.join(self.given_thresholds)}: only a task that waits sees rows. Set"
+                " wait_for_completion=True, or give this to the CdmSubmissionSensor."
+            )
+        self._attempt: Attempt | None = None
+
+    @fail_without_retry
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start the job; wait for the run if ``wait_for_completion`` is set."""
+        attempt = self._open_attempt(context)
+        try:
+            return attempt.run()
+        except Exception as error:
+            attempt.give_up(error)
+            raise
+
+    @fail_without_retry
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after a deferral, with one of the methods below."""
+        attempt = self._open_attempt(context)
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            attempt.give_up(error)
+            raise
+
+    def start_after_wait(
+        self, context: Context, event: Any = None, deadline: float | None = None
+    ) -> dict[str, Any]:
+        """Go on after a deferred wait for a run that was in the way."""
+        return self._resumed_attempt(context, deadline).resume_start(event)
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float | None = None,
+        attached_at: float | None = None,
+    ) -> dict[str, Any]:
+        """Go on after a deferred wait for the run of this task."""
+        return self._resumed_attempt(context, deadline, attached_at).resume_wait(event)
+
+    @property
+    def job_definition(self) -> Mapping[str, Any] | None:
+        """Definition of the job, where the task has it."""
+        own = self._attempt.job.definition if self._attempt is not None else None
+        return own or super().job_definition
+
+    def on_kill(self) -> None:
+        """Stop the run of this task, unless it has ended or ``cancel_on_kill`` is off."""
+        if self._attempt is not None:
+            self._attempt.kill()
+
+    def _job(self, context: Context) -> AttemptJob:
+        """Return the job to start.
+
+        :raises CdmConfigError: when the task's arguments describe no usable job.
+        """
+        raise NotImplementedError
+
+    def _open_attempt(self, context: Context) -> Attempt:
+        """Check the rendered arguments, before anything is started.
+
+        :raises CdmConfigError: when one of them cannot be used.
+        """
+        self.variables = arguments.variables(self.variables)
+        self.thresholds()
+        options = AttemptOptions(
+            variables=self.variables,
+            wait_for_completion=self.wait_for_completion,
+            poll_interval=self.poll_interval,
+            wait_limit=self.wait_limit(self.wait_timeout, "wait_timeout"),
+            stall=StallPolicy(self.stalled_after, self.fail_when_stalled),
+            if_running=self.if_running,
+            cancel_on_kill=self.cancel_on_kill,
+            on_giving_up=self.on_giving_up,
+            trigger_class=self.trigger_class,
+        )
+        self._attempt = Attempt(self, context, self._job(context), options)
+        return self._attempt
+
+    def _resumed_attempt(
+        self, context: Context, deadline: float | None, attached_at: float | None = None
+    ) -> Attempt:
+        attempt = self._attempt or self._open_attempt(context)
+        attempt.deadline, attempt.attached_at = deadline, attached_at
+        return attempt

@@ -1,0 +1,399 @@
+"""One attempt of a task to start a job and wait for its run: everything it owns, and its course."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
+from airflow_provider_cdm.client.jobs.start import start_once
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
+from airflow_provider_cdm.client.sansio import pause
+from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.whole_database.collect import TableProgress
+from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.tasks.journal import Journal
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.jobs.follower import SideTask
+    from airflow_provider_cdm.client.jobs.start_record import StartResult
+    from airflow_provider_cdm.client.sansio import Flow
+    from airflow_provider_cdm.client.session import CdmSession
+    from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
+
+IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
+OnGivingUp: TypeAlias = Literal["leave", "stop"]
+
+#: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
+_KILL_SECONDS = 4.0
+#: Seconds within which a run that an earlier attempt was stopping must have stopped.
+_STOP_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOptions:
+    """What a task's arguments say about an attempt; they are described with the operators.
+
+    :param variables: values for ``${name}`` in the job, as text by name.
+    :param wait_limit: how long the attempt may wait, in seconds (``None`` for as long as the run
+        takes), and the argument that sets it.
+    :param stall: when a run counts as stalled, and what follows.
+    :param trigger_class: waits for the run in the triggerer.
+    """
+
+    variables: Mapping[str, str]
+    wait_for_completion: bool
+    poll_interval: float
+    wait_limit: tuple[float | None, str] = (None, "wait_timeout")
+    stall: StallPolicy = field(default_factory=StallPolicy)
+    if_running: IfRunning = "fail"
+    cancel_on_kill: bool = True
+    on_giving_up: OnGivingUp = "leave"
+    trigger_class: type[CdmSubmissionTrigger] = CdmSubmissionTrigger
+
+
+class AttemptJob(Protocol):
+    """The job that an attempt starts; what it needs before its run, after it, and on a kill."""
+
+    @property
+    def name(self) -> str:
+        """Name of the job."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the definition; ``None`` where the task did not define the job."""
+
+    @property
+    def definition(self) -> Mapping[str, Any] | None:
+        """Definition of the job, where the task has it."""
+
+    def prepare(self, attempt: Attempt) -> None:
+        """Make sure that the job can be started."""
+
+    def is_lost(
+        self, attempt: Attempt, error: errors.CdmOutcomeUnknown, since: float | None
+    ) -> bool:
+        """Return whether an unknown outcome means that the job has to be made and run again.
+
+        :param since: when this attempt took over the run of an earlier one, epoch seconds;
+            ``None`` if it started the run.
+        """
+
+    @property
+    def taken_over_at(self) -> float | None:
+        """When :meth:`prepare` found the job of an earlier attempt, epoch seconds."""
+
+    def dispose(self, attempt: Attempt, run: Submission) -> None:
+        """Clean up after a run that has ended, before its outcome is judged."""
+
+    def stopped(self, session: CdmSession, run: RunRef) -> None:
+        """Clean up after a run was asked to stop."""
+
+
+class ExistingJob:
+    """A job that exists in CDM independently of the task, so there is nothing to do around it.
+
+    :param name: name of the job.
+    """
+
+    fingerprint = None
+    definition = None
+    taken_over_at = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def prepare(self, attempt: Attempt) -> None:
+        """Do nothing."""
+
+    def is_lost(
+        self,
+        attempt: Attempt,  # noqa: ARG002 - part of the protocol, as the next two
+        error: errors.CdmOutcomeUnknown,  # noqa: ARG002
+        since: float | None,  # noqa: ARG002
+    ) -> bool:
+        """Return ``False``: whoever deleted the job, this task cannot make it again."""
+        return False
+
+    def dispose(self, attempt: Attempt, run: Submission) -> None:
+        """Do nothing."""
+
+    def stopped(self, session: CdmSession, run: RunRef) -> None:
+        """Do nothing."""
+
+
+class Attempt:
+    """One attempt of a task to start a job once and to wait for its run.
+
+    Session, request and journal are resolved on first use and once. After a deferral, the attempt
+    goes on in another process as a new object with the same deadline.
+
+    :param task: the operator: its connection, its log, and what it makes of a run that has ended.
+    :param context: context of the running task, as Airflow passes it.
+    :param job: the job to start.
+    :param options: how to start it and how to wait.
+    :param deadline: when to stop waiting, epoch seconds; ``None`` for never.
+    :param attached_at: when this attempt took over the run of an earlier one, epoch seconds;
+        ``None`` if it started its run.
+    """
+
+    def __init__(
+        self,
+        task: RunOutcomeMixin,
+        context: Context,
+        job: AttemptJob,
+        options: AttemptOptions,
+        deadline: float | None = None,
+        attached_at: float | None = None,
+    ) -> None:
+        self.task = task
+        self.context = context
+        self.job = job
+        self.options = options
+        self.deadline = deadline
+        self.attached_at = attached_at
+        self.log = task.log
+        self.killed = False
+        self._own_run: RunRef | None = None
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal of the task instance."""
+        return Journal(self.context)
+
+    @cached_property
+    def session(self) -> CdmSession:
+        """The session of the task's connection."""
+        return self.task.hook.get_conn()
+
+    @cached_property
+    def request(self) -> StartRequest:
+        """What to start, from the rendered arguments.
+
+        :raises CdmConfigError: when an argument cannot be used.
+        """
+        settings = self.session.settings
+        return StartRequest(
+            project=settings.project_id or settings.project_name or "",
+            cluster_id=self.task.hook.resolve_cluster(),
+            job_name=arguments.job_name(self.job.name),
+            variables=self.options.variables,
+            generation=self.journal.generation,
+            if_running=self.options.if_running,
+            definition=self.job.fingerprint,
+        )
+
+    # From the start to the end
+
+    def run(self) -> dict[str, Any]:
+        """Go through the whole attempt.
+
+        :returns: the task's result.
+        """
+        seconds, _ = self.options.wait_limit
+        self.deadline = None if seconds is None else self.session.clock() + seconds
+        return self.start_and_wait()
+
+    def start_and_wait(self) -> dict[str, Any]:
+        """Start the job, or take over the run of an earlier attempt; wait if the task waits.
+
+        :returns: the task's result.
+        """
+        while True:
+            try:
+                return self._start_and_wait()
+            except errors.CdmOutcomeUnknown as error:
+                if not self.job.is_lost(self, error, self.job.taken_over_at):
+                    raise
+
+    def resume_start(self, event: Any) -> dict[str, Any]:
+        """Go on after a deferred wait for a run that was in the way."""
+        try:
+            other = SubmissionEvent.unwrap(event)
+        except errors.CdmOutcomeUnknown as error:
+            self.log.warning("The run that was in the way can no longer be read: %s", error)
+        else:
+            self.log.info("The run that was in the way has ended: %s", other.status)
+        return self.start_and_wait()
+
+    def resume_wait(self, event: Any) -> dict[str, Any]:
+        """Go on after a deferred wait for the run of this task."""
+        try:
+            run = SubmissionEvent.unwrap(event)
+            self.log.info("%s", describe(run, 0))
+            return self._conclude(run)
+        except errors.CdmOutcomeUnknown as error:
+            if not self.job.is_lost(self, error, self.attached_at):
+                raise
+        return self.start_and_wait()
+
+    def wait_for_other(self, run: RunRef) -> None:
+        """Wait until a run that is in the way has ended; defers if the task is deferrable."""
+        self.log.info("Waiting for %s to end before starting the job", run)
+        if self.task.deferrable:
+            self._defer(run, "start_after_wait", {"deadline": self.deadline}, own=False)
+        try:
+            self.session.run(self._follow(Follower(run)))
+        except errors.CdmOutcomeUnknown as error:
+            self.log.warning("The run that was in the way can no longer be read: %s", error)
+
+    def _start_and_wait(self) -> dict[str, Any]:
+        started = self._start()
+        run = started.run
+        self._own_run = RunRef.of(run)
+        address = CdmRunLink.store(self.context, self.session.settings, run)
+        self.log.info("%s is %s. See %s", self._own_run, run.status, address)
+        self.attached_at = self.session.clock() if started.earlier else None
+        if run.ended:
+            return self._conclude(run)
+        if not self.options.wait_for_completion:
+            self.journal.leave()
+            return self.task.leave_run(self.context, run)
+        if self.task.deferrable:
+            # No poll before: the run was seen active just now.
+            waiting = {"deadline": self.deadline, "attached_at": self.attached_at}
+            self._defer(self._own_run, "execute_complete", waiting)
+        tables = TableProgress(self.job.definition)
+        ended = self.session.run(self._follow(Follower(self._own_run), tables))
+        return self._conclude(tables.with_job_type(ended))
+
+    def _start(self) -> StartResult:
+        self.job.prepare(self)
+        api, request = self.session.api, self.request
+        while True:
+            start = start_once(api, request, self.journal.read(), StartPolicy())
+            try:
+                return self.session.run(start, self.journal.save)
+            except errors.CdmAlreadyRunning as refusal:
+                if request.if_running == "fail":
+                    raise
+                self.log.info("%s", refusal)
+                other = refusal.submission
+            if other is None:
+                # It ended between two calls, so the job should be free now.
+                self.session.run(pause(1.0))
+            else:
+                self.wait_for_other(RunRef.of(other))
+
+    def _conclude(self, run: Submission) -> dict[str, Any]:
+        """Note the outcome, clean up, and judge the run."""
+        task = self.task
+        run = task.with_tables(run)
+        self.job.dispose(self, run)
+        failure = errors.CdmSubmissionFailed("", run)
+        final = not run.failed or task.ends_without_retry(failure, self.context)
+        self.journal.conclude(run, final=final)
+        if self.attached_at is not None and _was_stopped_by_kill(run, self.attached_at):
+            self.log.warning(
+                "%s was stopped when its task was killed or cleared; starting the job again",
+                RunRef.of(run),
+            )
+            return self.start_and_wait()
+        return task.judge_run(self.context, run)
+
+    def _follow(self, follower: Follower, side_task: SideTask | None = None) -> Flow[Submission]:
+        return follower.follow(
+            self.session.api,
+            poll_interval=self.options.poll_interval,
+            deadline=self.deadline,
+            on_status=ProgressLog(self.log, self.session.clock, self.options.stall),
+            side_task=side_task,
+        )
+
+    def _defer(
+        self, run: RunRef, method_name: str, kwargs: dict[str, Any], *, own: bool = True
+    ) -> None:
+        task, options = self.task, self.options
+        task.defer(
+            trigger=options.trigger_class(
+                job_name=run.job_name,
+                cluster_id=run.cluster_id,
+                submission_id=run.submission_id,
+                creation_date=run.creation_date,
+                poll_interval=options.poll_interval,
+                deadline=self.deadline,
+                limit=options.wait_limit[1],
+                stalled_after=options.stall.after,
+                fail_when_stalled=options.stall.fail,
+                cancel_on_kill=own and options.cancel_on_kill,
+                project_id=task.project_id,
+                cdm_conn_id=task.cdm_conn_id,
+            ),
+            method_name=method_name,
+            kwargs=kwargs,
+        )
+
+    # Kills and failures
+
+    def kill(self) -> None:
+        """Stop the run of this attempt, unless it has ended, or ``cancel_on_kill`` is off."""
+        self.killed = True
+        run = self._own_run
+        if run is None:
+            return
+        if not self.options.cancel_on_kill:
+            self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+            return
+        # In a thread: the signal may have interrupted this one in the middle of an exchange. With
+        # the session at hand: while a task is being killed, Airflow answers no look-ups.
+        session = self.session
+        stopper = threading.Thread(target=self._stop, args=(session, run), daemon=True)
+        stopper.start()
+        stopper.join(_KILL_SECONDS)
+        if stopper.is_alive():
+            self.log.error(
+                "Killed; CDM did not confirm within %.0f s that it stops %s. Check the run in the"
+                " CDM console",
+                *(_KILL_SECONDS, run),
+            )
+
+    def give_up(self, error: Exception) -> None:
+        """Say what happens to a run that is still active, when no attempt follows this failure.
+
+        :param error: what the attempt failed with.
+        """
+        task = self.task
+        try:
+            final = self.journal.last_attempt or task.ends_without_retry(error, self.context)
+            key = self.journal.run() if final else None
+            if key is None:
+                return
+            run = RunRef(self.request.cluster_id, self.request.job_name, **key)
+            if self.options.on_giving_up == "stop":
+                self.log.info("No attempt follows; stopping %s (on_giving_up='stop')", run)
+                self._stop(self.session, run)
+                return
+        except Exception as problem:  # the failure of the attempt is what the task reports
+            self.log.warning("Whether a run of this task is still active is unknown: %s", problem)
+        else:
+            self.log.error(
+                "No attempt follows after %s, and %s may still be active. To stop it, use"
+                " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
+                " With on_giving_up='stop' such runs are stopped.",
+                *(type(error).__name__, run, task.cdm_conn_id, run.job_name, run.cluster_id),
+            )
+
+    def _stop(self, session: CdmSession, run: RunRef) -> None:
+        try:
+            sent = session.run(session.api.stop_run(run))
+        except errors.CdmError as error:
+            self.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
+        else:
+            result = "asked CDM to stop it" if sent else "not active, nothing to stop"
+            self.log.info("%s: %s", run, result)
+        self.job.stopped(session, run)
+
+
+def _was_stopped_by_kill(run: Submission, attached_at: float) -> bool:
+    """Return whether a run that was taken over ended as a stop by the earlier attempt would."""
+    if run.status != "STOPPED":
+        return False
+    return run.last_update_date is None or run.last_update_date / 1000 < attached_at + _STOP_SECONDS
