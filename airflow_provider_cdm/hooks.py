@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
@@ -215,27 +215,22 @@ class CdmHook(BaseHook):
         except Exception as error:
             return False, f"Failed at: fields of the connection. {error}"
         check = ConnectionTest(session.api)
-        outcome: list[tuple[bool, str]] = []
 
         def work() -> None:
-            try:
+            with session:
                 session.run(check.run())
-            except Exception as error:
-                outcome.append((False, check.failure(error)))
-            else:
-                outcome.append((True, check.success()))
-            finally:
-                session.close()
 
-        # A thread of its own: looking a name up, or a server that dribbles, has no time-out.
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        worker.join(_TEST_SECONDS)
-        slow = errors.CdmUnavailable(
-            f"It was not over within {_TEST_SECONDS:.0f} s. Check the endpoints and the proxy, and"
-            " that the network lets this machine reach them."
-        )
-        return outcome[0] if outcome else (False, check.failure(slow))
+        try:
+            run_bounded(work, _TEST_SECONDS)
+        except NotFinishedError:
+            slow = errors.CdmUnavailable(
+                f"The test did not finish within {_TEST_SECONDS:.0f} s. Check the endpoints and the"
+                " proxy, and that the network lets this machine reach them."
+            )
+            return False, check.failure(slow)
+        except Exception as error:
+            return False, check.failure(error)
+        return True, check.success()
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:

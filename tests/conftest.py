@@ -122,7 +122,7 @@ class VirtualTime:
         self.slept.append(seconds)
         self._clock.advance(seconds)
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """The same on an event loop, which gets its turn."""
         self.sleep(seconds)
         await asyncio.sleep(0)
@@ -132,7 +132,7 @@ class VirtualTime:
         return {
             "clock": self._clock.now,
             "sleep": self.sleep,
-            "asleep": self.asleep,
+            "async_sleep": self.async_sleep,
             "rng": lambda: 0.5,
         }
 
