@@ -110,14 +110,14 @@ class ClusterWaiter:
     :param states: what is waited for.
     :param grace: ``outage`` says how long CDM may not be reachable.
     :param last: the cluster as last seen.
-    :param trouble_since: since when CDM cannot be asked, epoch seconds.
+    :param unreachable_since: since when CDM cannot be asked, epoch seconds.
     """
 
     cluster_id: str
     states: Collection[str]
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Cluster | None = None
-    trouble_since: float | None = None
+    unreachable_since: float | None = None
 
     def wait(
         self,
@@ -162,13 +162,13 @@ class ClusterWaiter:
             self.last = yield from poll(api, self.cluster_id)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             now = api.exchanger.clock()
-            if self.trouble_since is None:
-                self.trouble_since = now
+            if self.unreachable_since is None:
+                self.unreachable_since = now
                 log.warning("%s Waiting up to %.0f s.", error, self.grace.outage)
-            if now - self.trouble_since >= self.grace.outage:
+            if now - self.unreachable_since >= self.grace.outage:
                 raise
             return None
-        self.trouble_since = None
+        self.unreachable_since = None
         return self.last if self.last.state in self.states else self.last.ensure_usable()
 
     def timed_out(self) -> errors.CdmWaitTimeout:

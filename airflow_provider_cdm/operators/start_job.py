@@ -245,7 +245,7 @@ class CdmStartJobOperator(RunOutcomeMixin):
         self._own_run = RunRef.of(run)
         address = CdmRunLink.store(context, session.settings, run)
         self.log.info("%s is %s. Look at it: %s", self._own_run, run.status, address)
-        attached_at = session.clock() if started.earlier else None
+        attached_at = session.clock() if started.from_earlier_attempt else None
         if run.ended:
             return self._conclude(context, run, deadline, attached_at)
         if not self.wait_for_completion:

@@ -116,8 +116,8 @@ FLOWS: dict[str, Visit] = {
 }
 #: The operation whose answers the flow reads first, if not the status of a job.
 READS = {
-    "find the first run": "submissions",
-    "discover a run": "submissions",
+    "find the first run": "history",
+    "discover a run": "history",
     "start once": "start_job",
     "apply a job": "show_job",
     "apply a link": "show",
@@ -127,7 +127,7 @@ READS = {
 }
 #: By name: what is done, and the documented answers to begin with.
 VISITS = {name: (visit, route) for name, route, visit in _calls()}
-VISITS |= {name: (visit, READS.get(name, "job_status")) for name, visit in FLOWS.items()}
+VISITS |= {name: (visit, READS.get(name, "status")) for name, visit in FLOWS.items()}
 
 # How many
 

@@ -52,7 +52,7 @@ class CdmApi:
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
         """Find the run of the job that is active now, whoever started it."""
-        seen = yield from self.call(runs.job_status(cluster_id, job_name))
+        seen = yield from self.call(runs.status(cluster_id, job_name))
         newest = newest_first(seen)[0] if seen else None
         if newest is None or newest.ended or newest.verdict is Verdict.NO_RUN:
             return None
@@ -67,7 +67,7 @@ class CdmApi:
         :returns: the run, or ``None`` while there is none.
         :raises CdmOutcomeUnknown: when the history is too short to tell which run was the first.
         """
-        history = yield from self.call(runs.submissions(cluster_id, job_name))
+        history = yield from self.call(runs.history(cluster_id, job_name))
         dated = [s for s in history.submissions if s.creation_date is not None]
         later = [s for s in dated if (s.creation_date or 0) >= created_from]
         if not later:

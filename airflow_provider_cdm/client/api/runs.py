@@ -44,7 +44,7 @@ def start_job(
     )
 
 
-def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
+def status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
     """Read the latest run of a job: ``GET .../cdm/job/{job_name}/status``.
 
     The list has one element, or none where CDM has nothing to say yet.
@@ -80,7 +80,7 @@ class History:
         return len(self.submissions) >= self.total
 
 
-def submissions(cluster_id: str, job_name: str) -> Call[History]:
+def history(cluster_id: str, job_name: str) -> Call[History]:
     """Read the history of a job: ``GET .../cdm/submissions?jname=``.
 
     ``jname`` is the only documented parameter; the answer may hold only the ten newest runs.

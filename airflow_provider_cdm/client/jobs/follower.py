@@ -184,7 +184,7 @@ class Follower:
 
     def _find(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
         run = self.run
-        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
+        shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
         # A job without any run is shown as NEVER_EXECUTED, dated now: that is not a later run.
         latest = [seen for seen in shown if seen.verdict is not Verdict.NO_RUN]
         for seen in newest_first(latest):
@@ -193,7 +193,7 @@ class Follower:
         newer = [seen for seen in latest if run.is_before(seen)]
         if not newer:
             return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
-        history = yield from api.call(runs.submissions(run.cluster_id, run.job_name))
+        history = yield from api.call(runs.history(run.cluster_id, run.job_name))
         for seen in history.submissions:
             if run.is_run(seen):
                 return seen, ""

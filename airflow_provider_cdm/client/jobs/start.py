@@ -70,7 +70,7 @@ def start_once(
     if record is not None:
         record, ours = yield from starter.resume(record)
         if ours is not None:
-            return StartResult(ours, earlier=True)
+            return StartResult(ours, from_earlier_attempt=True)
         floor = record.run or record.baseline
     return StartResult((yield from starter.start(floor)))
 
@@ -94,7 +94,7 @@ class _Starter:
             log.info("An earlier attempt may have started the job; looking for its run.")
             settings = self.api.settings
             given_up_at = record.sent_at + settings.connect_timeout + settings.read_timeout
-            settled_at = given_up_at + self.policy.settle + self.policy.grace
+            settled_at = given_up_at + self.policy.settle + self.policy.clock_tolerance
             found = yield from self._reconcile(record, settled_at, retry=retry)
             if found is None:
                 return record, None
@@ -156,7 +156,7 @@ class _Starter:
         Costs one history call. When that quota (120 a minute) is used up, as in a burst of starts
         (1,200 a minute), the start goes on without: then creation dates tell our run from others.
         """
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
+        call = runs.history(self.request.cluster_id, self.request.job_name)
         baseline, known, active = floor, True, None
         try:
             history = yield from self.api.call(replace(call, wait_for_quota=False))
@@ -185,7 +185,7 @@ class _Starter:
             raise error
         log.warning("%s Whether the job was started is not known; looking for its run.", error)
         found = yield from self._reconcile(record, self._now() + self.policy.settle)
-        if found is None and record.sends >= self.policy.sends:
+        if found is None and record.sends >= self.policy.max_sends:
             raise self._uncertain(
                 f"none of {record.sends} starts was answered or shows a run", error
             )
@@ -240,7 +240,7 @@ class _Starter:
 
     def _numbered(self, record: StartRecord, run: Submission) -> Flow[Submission]:
         """Find the number of a run that was answered without one: dates may be the same for two."""
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
+        call = runs.history(self.request.cluster_id, self.request.job_name)
         try:
             history = yield from self.api.call(replace(call, wait_for_quota=False))
         except errors.CdmError:
@@ -287,7 +287,7 @@ class _Starter:
         :param settled_at: epoch seconds by our clock; a run created later is not ours.
         :raises CdmStartUncertain: when the history cannot be read.
         """
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
+        call = runs.history(self.request.cluster_id, self.request.job_name)
         delay = 1.0
         while True:
             asked_at = self._now()
@@ -304,7 +304,7 @@ class _Starter:
                 # An answer may be slow; what counts is that it was not made too early.
                 if asked_at >= settled_at:
                     return None
-            if trouble is not None and self._now() >= settled_at + self.policy.poll:
+            if trouble is not None and self._now() >= settled_at + self.policy.history_timeout:
                 raise self._uncertain("the history of the job cannot be read", trouble)
             left = settled_at - self._now()
             yield from pause(delay if trouble is not None and left <= 0 else min(delay, left))
@@ -316,8 +316,8 @@ class _Starter:
         """Choose the run that our start has made: the first that came after the baseline."""
         baseline = self.request.run(record.baseline)
         shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
-        since = (record.intent_at - self.policy.blur) * 1000
-        until = (self._by_server_clock(settled_at) + self.policy.blur) * 1000
+        since = (record.intent_at - self.policy.date_tolerance) * 1000
+        until = (self._by_server_clock(settled_at) + self.policy.date_tolerance) * 1000
         after = [run for run in shown if not baseline.known or baseline.is_before(run)]
         # Before this many rows, a history without a total is taken for complete.
         cut = len(shown) >= _ROWS if history.total is None else not history.complete
@@ -339,7 +339,7 @@ class _Starter:
             if (record.baseline_known if run.creation_date is None else run.creation_date >= since)
         ]
         if not record.baseline_known and not timely:
-            doubtful_from = since - self.policy.grace * 1000
+            doubtful_from = since - self.policy.clock_tolerance * 1000
             doubtful = [
                 run
                 for run in later

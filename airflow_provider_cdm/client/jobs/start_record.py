@@ -31,10 +31,10 @@ class StartPolicy:
     """
 
     settle: float = 60.0
-    grace: float = 15.0
-    poll: float = 300.0
-    sends: int = 3
-    blur: float = 2.0
+    clock_tolerance: float = 15.0
+    history_timeout: float = 300.0
+    max_sends: int = 3
+    date_tolerance: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class StartResult:
     """
 
     run: Submission
-    earlier: bool = False
+    from_earlier_attempt: bool = False
 
 
 def _unreadable(problem: Exception, payload: Any) -> errors.CdmJournalError:

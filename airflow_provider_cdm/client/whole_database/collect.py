@@ -25,12 +25,12 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, NORMAL_JOB
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobs
+from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
     TableState,
-    names_of,
-    type_of,
+    join_names,
+    job_type_of,
 )
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def with_tables(
     """
     if run.tables is not None:
         return run
-    run = replace(run, job_type=run.job_type or type_of(definition))
+    run = replace(run, job_type=run.job_type or job_type_of(definition))
     if run.job_type != BATCH_JOB:
         return run
     return (yield from _collect(api, run, definition))
@@ -75,7 +75,7 @@ def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]
         definition = yield from api.find(JOB, run.cluster_id, run.job_name)
     except errors.CdmError as error:
         problem = str(error)
-    if type_of(definition) is None:
+    if job_type_of(definition) is None:
         log.warning(
             "Whether job %r moves a whole database cannot be learnt, so it is taken for one that"
             " does not, and nothing is said about tables: %s",
@@ -101,7 +101,7 @@ class TableProgress:
     _INTERVAL, _PER_PAGE = 60.0, 20.0
 
     def __init__(self, definition: Mapping[str, Any] | None = None) -> None:
-        self.job_type = type_of(definition)
+        self.job_type = job_type_of(definition)
         self._definition = definition
         self._asked = False
         self._next: float | None = None
@@ -129,10 +129,10 @@ class TableProgress:
         if self.job_type is None and not self._asked:
             call = resources.show(JOB, seen.cluster_id, seen.job_name)
             self._definition = yield from api.call(replace(call, wait_for_quota=False))
-            self._asked, self.job_type = True, type_of(self._definition)
+            self._asked, self.job_type = True, job_type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return
-        reader = SubJobs(api, seen, self._definition, (self._kind,), wait_for_quota=False)
+        reader = SubJobReader(api, seen, self._definition, (self._kind,), wait_for_quota=False)
         report = TableReport.of((yield from reader.read()), seen.creation_date)
         rest = self._PER_PAGE * reader.pages
         if not reader.found:
@@ -168,7 +168,7 @@ def _collect(
     while True:
         lasted = api.exchanger.clock() - ended_at
         try:
-            tables = yield from SubJobs(api, run, definition).read()
+            tables = yield from SubJobReader(api, run, definition).read()
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
@@ -191,7 +191,7 @@ def _collect(
 def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
     """Find the run that has taken the place of ours, and with it all sub-jobs."""
     try:
-        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
+        shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
     except errors.CdmNotFound:
         # A job may delete itself after its run.
         return None
@@ -209,7 +209,7 @@ def _read_details(api: CdmApi, run: Submission, report: TableReport) -> Flow[Tab
         looks += 1
         name = f"{run.job_name}_{table.name}"
         try:
-            shown = yield from api.call(runs.job_status(run.cluster_id, name))
+            shown = yield from api.call(runs.status(run.cluster_id, name))
         except errors.CdmNotFound:
             continue
         except errors.CdmError as error:
@@ -227,7 +227,7 @@ def _summarize(run: Submission, report: TableReport) -> Submission:
         log.warning(
             "%s: %d sub-jobs did not run in it: %s. They are left from earlier runs: of tables that"
             " are not moved any more, or that this run did not get to.",
-            *(name, len(report.stale), names_of(report.stale)),
+            *(name, len(report.stale), join_names(report.stale)),
         )
     if not report.tables:
         log.warning(

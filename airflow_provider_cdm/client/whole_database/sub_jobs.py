@@ -26,7 +26,7 @@ _MANY_PAGES = 100
 
 
 @dataclass(slots=True)
-class SubJobs:
+class SubJobReader:
     """Reads the sub-jobs of a job that moves a whole database.
 
     :param run: of that job.

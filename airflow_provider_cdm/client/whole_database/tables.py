@@ -54,7 +54,7 @@ class Table:
     name: str
     status: str
     created: int | None = None
-    made: int | None = None
+    sub_job_created: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
 
@@ -95,7 +95,7 @@ class Table:
         if since is not None and begun and self.created is not None:
             begun = self.created >= since
         if not begun:
-            old = since is not None and self.made is not None and self.made < since
+            old = since is not None and self.sub_job_created is not None and self.sub_job_created < since
             return TableState.STALE if old else TableState.WAITING
         return {Verdict.SUCCESS: TableState.DONE, Verdict.FAILURE: TableState.FAILED}.get(
             verdict, TableState.RUNNING
@@ -144,16 +144,16 @@ class TableReport:
         done, failed = self.named(TableState.DONE), self.named(TableState.FAILED)
         parts = [f"{len(done)} of {len(self.tables)} tables done"]
         if running := self.named(TableState.RUNNING):
-            parts.append(f"{len(running)} running ({names_of(running)})")
+            parts.append(f"{len(running)} running ({join_names(running)})")
         if failed:
-            parts.append(f"{len(failed)} failed ({names_of(failed)})")
+            parts.append(f"{len(failed)} failed ({join_names(failed)})")
         return ", ".join(parts)
 
     def failure_summary(self) -> str:
         """Which tables did not end well; empty if all did."""
         unfinished = self.named(TableState.RUNNING, TableState.WAITING)
         parts = [
-            f"{len(names)} {verb} ({names_of(names)})"
+            f"{len(names)} {verb} ({join_names(names)})"
             for names, verb in (
                 (self.named(TableState.FAILED), "failed"),
                 (unfinished, "did not end"),
@@ -185,7 +185,7 @@ class TableReport:
         }
 
 
-def type_of(definition: Mapping[str, Any] | None) -> str | None:
+def job_type_of(definition: Mapping[str, Any] | None) -> str | None:
     """The type that a job's definition names; ``None`` if it names none that is known."""
     found = (definition or {}).get("job_type")
     return found if found in JOB_TYPES else None
@@ -203,7 +203,7 @@ def failure_lines(run: Submission) -> list[str]:
     return [*lines, f"  and {left - len(lines)} more"] if left > len(lines) else lines
 
 
-def names_of(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     left = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {left} more" if left > 0 else "")

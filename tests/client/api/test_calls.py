@@ -61,9 +61,9 @@ OPERATIONS = {
         STARTED,
         body={"variables": {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"}},
     ),
-    "status": Op(lambda f, c, _: f.call(runs.job_status(c, JOB)), [STATUS], [ACTIVE]),
+    "status": Op(lambda f, c, _: f.call(runs.status(c, JOB)), [STATUS], [ACTIVE]),
     "submissions": Op(
-        lambda f, c, _: f.call(runs.submissions(c, JOB)),
+        lambda f, c, _: f.call(runs.history(c, JOB)),
         [HISTORY],
         {"total": 1, "submissions": [ACTIVE]},
     ),
@@ -188,8 +188,8 @@ def test_names_arrive_unchanged(
     started = drive(session, api.call(runs.start_job(cluster, name)))
     [*_, run] = sim.runs(name)
     assert (len(sim.runs(name)), run.submission_id) == (before + 1, started.submission_id)
-    [shown] = drive(session, api.call(runs.job_status(cluster, name)))
-    history = drive(session, api.call(runs.submissions(cluster, name)))
+    [shown] = drive(session, api.call(runs.status(cluster, name)))
+    history = drive(session, api.call(runs.history(cluster, name)))
     assert RunRef.of(shown) == RunRef.of(history.submissions[0]) == RunRef.of(started)
     assert drive(session, api.stop_run(RunRef.of(started)))
     clock.advance(10)

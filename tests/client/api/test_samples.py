@@ -26,8 +26,8 @@ SAMPLES = Path(__file__).parents[2] / "wire"
 PROPERTY = settings(derandomize=True, max_examples=80)
 CALLS: dict[str, Any] = {
     "start": runs.start_job("c", "asked"),
-    "status": runs.job_status("c", "asked"),
-    "submissions": runs.submissions("c", "asked"),
+    "status": runs.status("c", "asked"),
+    "submissions": runs.history("c", "asked"),
     "stop": runs.stop_job("c", "asked"),
     "show_job": resources.show(JOB, "c", "asked"),
 }

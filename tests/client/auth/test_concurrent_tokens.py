@@ -109,7 +109,7 @@ def test_a_crowd_with_a_revoked_token(
 ) -> None:
     """When a token dies under many calls, one new token serves them all."""
     sim.add_job(JOB)
-    call = runs.job_status(sim.cluster_id, JOB)
+    call = runs.status(sim.cluster_id, JOB)
 
     async def play() -> list[Any]:
         renewed = asyncio.Event()

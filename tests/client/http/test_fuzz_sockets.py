@@ -227,7 +227,7 @@ _HEADS += [
 @st.composite
 def _bytes(draw: st.DrawFn) -> bytes:
     """An answer on the wire, with anything wrong."""
-    answer: Answer = draw(answers("job_status"))
+    answer: Answer = draw(answers("status"))
     body = getattr(answer, "body", b"")
     packed = draw(st.integers(0, 9))
     if packed == 0:

@@ -84,7 +84,7 @@ class TestStart:
         sim.fail("start", when=when, **fault, times=None)
         # With a token at hand: asking for one may take longer than the start is given here.
         other = make_session()
-        drive(other, other.api.call(runs.job_status(sim.cluster_id, JOB)))
+        drive(other, other.api.call(runs.status(sim.cluster_id, JOB)))
         session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
         with pytest.raises(errors.CdmError) as caught:
             start(drive, session, sim.cluster_id)

@@ -253,7 +253,7 @@ class Task:
         run = self.world.find(started.run.submission_id, started.run.creation_date)
         if run.owner == (self.number, self.generation):
             return
-        if run.owner and run.owner[0] == self.number and started.earlier:
+        if run.owner and run.owner[0] == self.number and started.from_earlier_attempt:
             self.world.note("attached after a clear")
         elif self.if_running == "attach":
             self.world.note("attached to another's")
@@ -460,6 +460,6 @@ def test_an_intent_written_after_the_start_is_found_out() -> None:
 @pytest.mark.parametrize("settle", [0.0, 5.0])
 def test_impatience_is_found_out(settle: float) -> None:
     """The model finds the doubled run of an implementation that does not wait for late effects."""
-    policy = StartPolicy(settle=settle, grace=0)
+    policy = StartPolicy(settle=settle, clock_tolerance=0)
     found = [p for seed in range(600) for p in Explorer().play(seed, policy)]
     assert any("doubled" in problem for problem in found)
