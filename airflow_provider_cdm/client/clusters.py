@@ -13,6 +13,7 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.poll_loop import poll_until_done
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import Verdict, verdict_of
 
@@ -136,21 +137,27 @@ class ClusterWaiter:
         :raises CdmClusterUnusable: when the cluster comes to another dead end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
         """
-        shown = None
-        while True:
-            seen = yield from self.poll(api)
-            if seen is not None and seen.state != shown:
-                shown = seen.state
-                info(f"The {seen} is {shown}")
-            if seen is not None and seen.state in self.states:
-                return seen
-            wait = poll_interval * (0.9 + 0.2 * api.exchanger.random())
-            if deadline is not None:
-                left = deadline - api.exchanger.clock()
-                if left <= 0:
-                    raise self.timed_out()
-                wait = min(wait, left)
-            yield from pause(max(wait, 0.01))
+        state: str | None = None
+
+        def poll() -> Flow[Cluster | None]:
+            nonlocal state
+            cluster = yield from self.poll(api)
+            if cluster is None:
+                return None
+            if cluster.state != state:
+                state = cluster.state
+                info(f"The {cluster} is {state}")
+            return cluster if cluster.state in self.states else None
+
+        return (
+            yield from poll_until_done(
+                poll,
+                api.exchanger,
+                poll_interval=poll_interval,
+                deadline=deadline,
+                timed_out=self.timed_out,
+            )
+        )
 
     def poll(self, api: CdmApi) -> Flow[Cluster | None]:
         """Look once; ``None`` while CDM cannot be asked.

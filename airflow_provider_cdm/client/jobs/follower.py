@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.poll_loop import poll_until_done
+from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
 
 log = logging.getLogger(__name__)
@@ -74,21 +75,24 @@ class Follower:
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
         :raises CdmError: when CDM could not be asked for too long, or refused.
         """
-        while True:
+
+        def poll() -> Flow[Submission | None]:
             seen = yield from self.poll(api)
             if on_status is not None:
                 on_status(seen)
             if side_task is not None and seen is not None:
                 yield from side_task(api, seen)
-            if seen is not None and seen.ended:
-                return seen
-            wait = poll_interval * (0.9 + 0.2 * api.exchanger.random())
-            if deadline is not None:
-                left = deadline - api.exchanger.clock()
-                if left <= 0:
-                    raise self.timed_out()
-                wait = min(wait, left)
-            yield from pause(max(wait, 0.01))
+            return seen if seen is not None and seen.ended else None
+
+        return (
+            yield from poll_until_done(
+                poll,
+                api.exchanger,
+                poll_interval=poll_interval,
+                deadline=deadline,
+                timed_out=self.timed_out,
+            )
+        )
 
     def poll(self, api: CdmApi) -> Flow[Submission | None]:
         """Ask once; find the run first if it is not known.
