@@ -4,8 +4,10 @@ __all__ = [
     "apply",
     "failure_report",
     "follower",
+    "own_run",
     "progress",
     "start",
     "start_record",
+    "stop",
     "thresholds",
 ]

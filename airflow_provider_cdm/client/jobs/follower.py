@@ -129,7 +129,7 @@ class Follower:
         return {
             "submission_id": self.run.submission_id,
             "creation_date": self.run.creation_date,
-            "troubles": dict(self.problems_since),
+            "problems_since": dict(self.problems_since),
         }
 
     def restore(self, dump: Mapping[str, Any] | None) -> None:
@@ -138,7 +138,7 @@ class Follower:
         :param dump: what :meth:`dump` returned there.
         """
         if dump:
-            self.problems_since = dict(dump["troubles"])
+            self.problems_since = dict(dump["problems_since"])
             self.run = replace(
                 self.run,
                 submission_id=dump["submission_id"],

@@ -95,7 +95,11 @@ class Table:
         if since is not None and begun and self.created is not None:
             begun = self.created >= since
         if not begun:
-            old = since is not None and self.sub_job_created is not None and self.sub_job_created < since
+            old = (
+                since is not None
+                and self.sub_job_created is not None
+                and self.sub_job_created < since
+            )
             return TableState.STALE if old else TableState.WAITING
         return {Verdict.SUCCESS: TableState.DONE, Verdict.FAILURE: TableState.FAILED}.get(
             verdict, TableState.RUNNING
