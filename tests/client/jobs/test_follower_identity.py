@@ -74,7 +74,7 @@ def test_identity_is_completed(play_cdm: Play) -> None:
 def test_nothing_to_compare(play_cdm: Play) -> None:
     """A cluster that shows neither numbers nor dates cannot be followed, and that ends."""
     cdm = play_cdm([[run("SUCCEEDED")]])
-    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt"):
+    with pytest.raises(errors.CdmOutcomeUnknown, match="is unknown"):
         cdm.follow()
     assert cdm.looks[-1] == 120
 
