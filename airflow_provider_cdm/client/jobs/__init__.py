@@ -1,4 +1,4 @@
-"""What is done with one job and its run: create, start once, follow, stop, and report."""
+"""What is done with one job and its run: create, start exactly once, follow, stop, report."""
 
 __all__ = [
     "apply",

@@ -29,8 +29,8 @@ from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
     TableState,
-    join_names,
     job_type_of,
+    join_names,
 )
 
 log = logging.getLogger(__name__)

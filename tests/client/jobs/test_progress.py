@@ -84,7 +84,7 @@ def test_a_run_that_stalls_is_warned_about() -> None:
     for seconds in range(0, 1900, 100):
         reader.see(seconds, progress=0.1)
     assert len(reader.warnings) == 3
-    assert "nothing has moved for 600 s" in reader.warnings[0]
+    assert "nothing has changed for 600 s" in reader.warnings[0]
     for seconds in range(1900, 2600, 100):
         reader.see(seconds, progress=0.2)
     assert len(reader.warnings) == 4
@@ -99,7 +99,7 @@ def test_whatever_moves_is_no_stall(moving: str) -> None:
         reader.see(seconds, **{moving: value})
     reader.see(3000)
     reader.see(3500, last_update_date=3500)
-    with pytest.raises(errors.CdmStalled, match="nothing has moved for 600 s"):
+    with pytest.raises(errors.CdmStalled, match="nothing has changed for 600 s"):
         reader.see(3600, last_update_date=3600)
 
 
