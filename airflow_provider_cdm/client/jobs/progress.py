@@ -106,8 +106,8 @@ class ProgressLog:
         if self._stall.fail:
             raise errors.CdmStalled(
                 f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
-                f" (stalled_after={after:g}, fail_when_stalled=True). The run was not stopped; check"
-                " it in the CDM console, and stop it there if it hangs.",
+                f" (stalled_after={after:g}, fail_when_stalled=True). The run was not stopped;"
+                " check it in the CDM console, and stop it there if it hangs.",
                 seen,
             )
         if now - self._warned_at >= after:

@@ -120,7 +120,7 @@ class StartRecord:
         try:
             if payload["version"] != VERSION:
                 raise errors.CdmJournalError(
-                    f"The journal has version {payload['version']!r}, and this release reads version"
+                    f"The journal has version {payload['version']!r}; this release reads version"
                     f" {VERSION}. Use the release that wrote it. {_HOW_TO_RESET}"
                 )
             names = cls.__dataclass_fields__

@@ -198,7 +198,7 @@ def test_states() -> None:
     assert [state(each) for each in ("normal", " Stopped ", "CREATION_FAILED")] == [
         *("normal", "stopped", "creation failed"),
     ]
-    with pytest.raises(errors.CdmConfigError, match="there are creating, normal"):
+    with pytest.raises(errors.CdmConfigError, match="the states are creating, normal"):
         state("running")
 
 
@@ -235,9 +235,7 @@ def test_dead_ends() -> None:
     """A failed cluster is an error with CDM's reason, a frozen one says what that usually means."""
     reasons = {"CREATE_FAILED": {"errorCode": "CDM.1", "errorMsg": "no address"}}
     failed = Cluster.from_wire({"status": "303", "name": "a", "failedReasons": reasons}, "c")
-    with pytest.raises(
-        errors.CdmClusterUnusable, match=r"creation failed: no address\. Look at it"
-    ):
+    with pytest.raises(errors.CdmClusterUnusable, match=r"creation failed: no address\. Check it"):
         failed.ensure_usable()
     with pytest.raises(errors.CdmClusterUnusable, match="unpaid bill"):
         Cluster("c", "a", "800").ensure_usable()

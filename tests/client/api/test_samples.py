@@ -110,9 +110,9 @@ def test_stop_samples(sample: dict[str, Any]) -> None:
         ("status", b'{"submissions": [{"status": ""}]}', "has no status"),
         ("status", b'{"submissions": [{"status": 3}]}', "has no status"),
         ("stop", b"<html>Sign in</html>", "not JSON"),
-        ("show_job", b"{}", "holds no job"),
-        ("show_job", b'{"jobs": []}', "holds no job"),
-        ("show_job", b'{"jobs": ["asked"]}', "holds no job"),
+        ("show_job", b"{}", "contains no job"),
+        ("show_job", b'{"jobs": []}', "contains no job"),
+        ("show_job", b'{"jobs": ["asked"]}', "contains no job"),
     ],
 )
 def test_nonsense_is_named(call: str, body: bytes, problem: str) -> None:
