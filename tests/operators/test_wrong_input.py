@@ -54,7 +54,7 @@ BEFOREHAND: list[tuple[list[Any], dict[str, Any], str]] = [
     ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": ""}, "rendered to nothing"),
     ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": "a" * 241}, "241 characters"),
     ([CdmApplyLinkOperator], {"definition": JOB}, "connector-name is missing; link-config-values"),
-    ([CdmApplyLinkOperator], {"definition": LINK, "link_name": "b"}, "link_name says 'b'"),
+    ([CdmApplyLinkOperator], {"definition": LINK, "link_name": "b"}, "link_name is 'b'"),
     ([CdmApplyLinkOperator], {"definition": {"links": []}}, "exactly one link, not 0"),
     ([CdmDeleteLinkOperator], {"link_name": None}, "link_name must be text"),
     (

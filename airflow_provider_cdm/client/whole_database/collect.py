@@ -243,8 +243,8 @@ def _summarize(run: Submission, report: TableReport) -> Submission:
     name = RunRef.of(run)
     if report.stale:
         log.warning(
-            "%s: %d sub-jobs are from earlier runs: %s. Their tables are no longer moved, or this run"
-            " ended before it moved them.",
+            "%s: %d sub-jobs are from earlier runs: %s. Their tables are no longer moved, or the"
+            " run ended before it moved them.",
             *(name, len(report.stale), join_names(report.stale)),
         )
     if not report.tables:

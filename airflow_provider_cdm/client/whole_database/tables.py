@@ -115,7 +115,7 @@ class Table:
         return replace(self, status="NEW", counters={}, reason=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a small JSON object: ``table, status, counters``, and ``reason`` if there is one."""
+        """Return a small JSON object: ``table, status, counters``, and ``reason`` if any."""
         shown = {"table": self.name, "status": self.status, "counters": dict(self.counters)}
         return shown if self.reason is None else {**shown, "reason": self.reason}
 
