@@ -109,14 +109,14 @@ def test_unclear_status_ends(play_cdm: Play, stuck: Any, grace: float, text: str
     assert caught.value.submission.submission_id == 5
 
 
-@pytest.mark.parametrize("trouble", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
-def test_outage_ends(play_cdm: Play, trouble: Any) -> None:
+@pytest.mark.parametrize("answer", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
+def test_outage_ends(play_cdm: Play, answer: Any) -> None:
     """An outage is tolerated for ten minutes; the error allows a retry."""
-    cdm = play_cdm([BUSY, trouble])
+    cdm = play_cdm([BUSY, answer])
     with pytest.raises(errors.CdmUnavailable, match="for 600 s") as caught:
         cdm.follow()
     assert caught.value.retryable
-    assert caught.value.http_status == getattr(trouble, "status", None)
+    assert caught.value.http_status == getattr(answer, "status", None)
     assert cdm.looks[-1] == 610
 
 

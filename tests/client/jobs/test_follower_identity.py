@@ -97,7 +97,7 @@ def test_discovery(
 ) -> None:
     """A run that is not known yet is the first one since a date, however long that takes."""
     ended = [run("SUCCEEDED", n, created) for n, created in ((5, 1), (6, CREATED))]
-    shown = [each for each in ended if each["submission-id"] == number]
+    shown = [item for item in ended if item["submission-id"] == number]
     cdm = play_cdm([shown or [run("FAILED", 7, CREATED + 90)]], histories)
     assert cdm.follow(UNKNOWN_RUN, created_from=since).submission_id == number
     assert cdm.looks == looks
