@@ -43,7 +43,7 @@ def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
         if shown is None:
             raise
         if differences := wanted.differences(shown):
-            refusal.tell_more(" The existing one differs: " + _listed(differences))
+            refusal.tell_more(" The existing one differs: " + _join(differences))
             raise
         return ApplyResult(UNCHANGED, unmanaged=tuple(wanted.unmanaged(shown)))
     return ApplyResult(CREATED, warnings=tuple(warnings))
@@ -104,5 +104,5 @@ def delete(
             return True
 
 
-def _listed(differences: list[Difference]) -> str:
+def _join(differences: list[Difference]) -> str:
     return "; ".join(map(str, differences)) + "."
