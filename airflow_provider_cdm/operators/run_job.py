@@ -272,7 +272,9 @@ class CdmRunJobOperator(DefinitionField, CdmStartJobOperator):
         super()._stop(session, run)
         deadline = session.clock() + _DISCARD_SECONDS
         # Without its job, the next attempt takes a run for one that did not end well.
-        discard = stop.delete_after_stop(session.api, run, deadline=deadline, keep_if_succeeded=True)
+        discard = stop.delete_after_stop(
+            session.api, run, deadline=deadline, keep_if_succeeded=True
+        )
         try:
             gone = session.run(discard)
         except errors.CdmError as error:
