@@ -37,8 +37,8 @@ def find_own_run(
     :param policy: tolerances for dates.
     :param latest: time after which a run was created too late to be ours, in epoch seconds by the
         server's clock.
-    :param same_generation: whether the start is one of the generation of ``request``. If not, it
-        does no harm to miss its run, so unclear evidence counts as no run.
+    :param same_generation: whether the start belongs to the generation of ``request``. If not, the
+        task was cleared and must start anew, so unclear evidence counts as no run.
     :returns: the run, or ``None`` if the history does not show one.
     :raises CdmStartUncertain: when a run that is shown, or that is no longer shown, may be ours.
     """
@@ -48,12 +48,7 @@ def find_own_run(
     newer = [run for run in shown if not baseline.known or baseline.is_before(run)]
     if same_generation and len(newer) == len(shown) and _starts_too_late(history, newer, earliest):
         raise start_uncertain(request, "the history of the job does not reach back to the start")
-    until = (latest + policy.date_tolerance) * 1000
-    candidates = [
-        run
-        for run in newer
-        if not run.is_execute_auto and (run.creation_date is None or run.creation_date <= until)
-    ]
+    candidates = _created_until(newer, (latest + policy.date_tolerance) * 1000)
     timely = [
         run
         for run in candidates
@@ -113,6 +108,15 @@ def _starts_too_late(history: History, newer: Sequence[Submission], earliest: fl
     cut_off = len(newer) >= _HISTORY_LIMIT if history.total is None else not history.complete
     oldest = newer[0].creation_date if newer else None
     return cut_off and (oldest or earliest) >= earliest
+
+
+def _created_until(runs: Sequence[Submission], date: float) -> list[Submission]:
+    """Return the runs that were not created later, and not started by CDM's scheduler."""
+    return [
+        run
+        for run in runs
+        if not run.is_execute_auto and (run.creation_date is None or run.creation_date <= date)
+    ]
 
 
 def _ensure_none_is_close(
