@@ -162,7 +162,7 @@ def test_faults_through_both_drivers(
 def test_an_unanswered_start_is_given_up(sim: CdmSimulator, shop: Shop, life: Any) -> None:
     """After some starts without an answer or a run, the task fails, and its retry looks first."""
     sim.fail("start", "drop", times=3)
-    with pytest.raises(errors.CdmStartUncertain, match="looks again"):
+    with pytest.raises(errors.CdmStartUncertain, match="searches for the run before"):
         life.run(migrate)
     assert (starts(sim), sim.runs(JOB)) == (3, [])
     life.ti.try_number += 1

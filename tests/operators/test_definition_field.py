@@ -96,7 +96,7 @@ def test_a_missing_file(dag: DAG) -> None:
 def test_a_broken_file(dag: DAG, tmp_path: Path) -> None:
     """A file that cannot be read is an error that does not repeat it."""
     (tmp_path / "a.yaml").write_text("name: pa55word: x")
-    with pytest.raises(errors.CdmConfigError, match="not YAML") as refusal:
+    with pytest.raises(errors.CdmConfigError, match="not valid YAML") as refusal:
         rendered(dag, CdmApplyLinkOperator(task_id="t", definition="a.yaml"))
     assert "pa55word" not in str(refusal.value)
 

@@ -117,7 +117,7 @@ def test_deferral_is_plain_and_keeps_its_deadline(
 def test_wait_timeout(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
     """When the time to wait is over the task fails, and the run goes on."""
     sim.add_job(JOB, seconds=10_000)
-    with pytest.raises(errors.CdmWaitTimeout, match="left alone") as timeout:
+    with pytest.raises(errors.CdmWaitTimeout, match="was not stopped") as timeout:
         task_life.run(lambda: operator(**mode, wait_timeout=90, poll_interval=60))
     assert timeout.value.submission is not None
     assert timeout.value.submission.status == "RUNNING"

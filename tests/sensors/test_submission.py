@@ -98,7 +98,7 @@ def test_an_unclear_history_is_an_error(
     for _ in range(12):
         sim.start(JOB)
         clock.advance(60)
-    with pytest.raises(errors.CdmOutcomeUnknown, match="which one was the first"):
+    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be determined which run"):
         task_life.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
 
 

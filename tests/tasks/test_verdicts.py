@@ -108,7 +108,7 @@ def test_an_outage_is_borne_and_then_reported(path: str, sim: CdmSimulator, task
     sim.fail("status", "status", times=None, status=503)
     outcome = wait(sim, task_life, path)
     assert type(outcome) is errors.CdmUnavailable
-    assert "left alone" in str(outcome)
+    assert "was not stopped" in str(outcome)
 
 
 @pytest.mark.parametrize("path", PATHS)
