@@ -1,4 +1,4 @@
-"""Flows that keep to a budget: every call takes a slot first, and none waits out a 429."""
+"""API client within the rate limits: each call reserves a slot first, and none waits out a 429."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from airflow_provider_cdm.client.sansio import Flow, Response, pause
 
 T = TypeVar("T")
 
-#: Seconds that a flow waits for a slot on its way; a thread waits with it.
-_PATIENCE = 5.0
-#: Errors that say nothing about what was asked for, only that it could not be asked.
-TROUBLES = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
+#: Seconds that a call waits for its slot at most; a thread waits with it.
+_MAX_WAIT = 5.0
+#: Errors that say nothing about what was asked for, only that CDM gave no usable answer.
+OUTAGE_ERRORS = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
 
 
-class RateLimited(Exception):  # noqa: N818 - not an error: nothing happened, nothing was learnt
-    """The budget does not allow a call now, or CDM refused it with 429.
+class RateLimited(Exception):  # noqa: N818 - not an error: the call is only postponed
+    """The rate limit does not allow a call now, or CDM answered 429.
 
-    :param until: when it may be allowed, epoch seconds.
+    :param until: when the call may be allowed, epoch seconds.
     """
 
     def __init__(self, until: float) -> None:
@@ -34,85 +34,90 @@ class RateLimited(Exception):  # noqa: N818 - not an error: nothing happened, no
 
 @dataclass(slots=True)
 class CallBatch:
-    """What one thread does in one go, and what came of it.
+    """The calls of one poll, which one thread makes, and their results.
 
-    :param reserved: the slot that was taken for its first call, until that is made.
-    :param answers: what was answered already, by path and query; so waits on one job share calls.
-    :param succeeded: whether CDM gave any usable answer.
-    :param trouble: what the last call failed with, if that says nothing about what was asked.
+    :param reserved: slot reserved for the first call, until that is made.
+    :param answers: answers so far by path and query, so that waits for the same job share calls.
+    :param answered: whether CDM gave any usable answer.
+    :param failure: error of the last call, if it says nothing about what was asked for.
     """
 
     reserved: tuple[Quota, float] | None = None
     answers: dict[object, Any] = field(default_factory=dict)
-    succeeded: bool = False
-    trouble: errors.CdmError | None = None
+    answered: bool = False
+    failure: errors.CdmError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitedApi(CdmApi):
-    """The flows of one user, within the user's budget; ``patience`` is how many seconds a call
-    waits for its slot.
+    """The API of one user, within the rate limits of that user.
 
-    Failed calls are not repeated here: the watch does that, which knows what else is to be asked.
+    Failed calls are not retried here but by the poll planner, which knows what else is due.
+
+    :param limits: rate limits of the user.
+    :param batch: where answers and failures are collected.
+    :param max_wait: seconds that a call waits for its slot at most.
     """
 
     limits: RateLimits
     batch: CallBatch
-    patience: float = _PATIENCE
+    max_wait: float = _MAX_WAIT
 
     @classmethod
-    def of(cls, api: CdmApi, limits: RateLimits, batch: CallBatch) -> RateLimitedApi:
-        """The same flows on a budget, for one errand."""
-        once = replace(api.exchanger, policy=RetryPolicy(attempts=1))
-        return cls(api.settings, api.auth, once, limits, batch)
+    def wrap(cls, api: CdmApi, limits: RateLimits, batch: CallBatch) -> RateLimitedApi:
+        """Return the same API within rate limits, for one batch of calls."""
+        exchanger = replace(api.exchanger, policy=RetryPolicy(attempts=1))
+        return cls(api.settings, api.auth, exchanger, limits, batch)
 
-    def side_task(self) -> RateLimitedApi:
-        """The same for calls that nobody depends on: they take what slots are free, and what comes
-        of them says nothing about the errand, though answers are shared.
+    def for_side_task(self) -> RateLimitedApi:
+        """Return the same API for optional calls.
+
+        They share the answers of the batch and use free slots only, and their failures do not count
+        as failures of the batch.
         """
-        return replace(self, batch=CallBatch(answers=self.batch.answers), patience=0.0)
+        return replace(self, batch=CallBatch(answers=self.batch.answers), max_wait=0.0)
 
     def call(self, call: Call[T]) -> Flow[T]:
-        """Perform one operation, unless it is answered already.
+        """Make one call, unless the batch has its answer already.
 
-        :raises Postponed: when the budget does not allow it soon, or CDM says 429.
-        :raises CdmError: what the attempt came to.
+        :raises RateLimited: when no slot is free soon enough, or CDM answers 429.
+        :raises CdmError: when the call fails.
         """
         batch = self.batch
         key = (call.path, *(call.query or {}).items())
         if key not in batch.answers:
             try:
-                # Made for threads: one asks for a token, the others of this user wait here for it.
+                # Meant for threads: while one requests a token, others of the same user wait here.
                 with self.limits.auth_lock:
                     yield from self.auth.authorize()
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
-                batch.succeeded, batch.trouble = True, None
+                batch.answered, batch.failure = True, None
             except errors.CdmError as error:
                 batch.answers[key] = error
-                if isinstance(error, TROUBLES):
-                    batch.trouble = error
+                if isinstance(error, OUTAGE_ERRORS):
+                    batch.failure = error
                 else:
-                    batch.succeeded = True
+                    batch.answered = True
         answer = batch.answers[key]
         if isinstance(answer, errors.CdmError):
             raise answer
-        return answer  # type: ignore[no-any-return]  # what call.parse made
+        return answer  # type: ignore[no-any-return]  # what call.parse returned
 
     def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
-        """Take a slot for each request that goes out; a grant that is refused leads to two."""
+        """Reserve a slot for each request; a rejected authorization leads to a second request."""
         limiter = None if call.quota is None else self.limits.limiters[call.quota]
         if self.batch.reserved is not None and self.batch.reserved[0] is call.quota:
             self.batch.reserved = None
         elif limiter is not None:
             now = self.exchanger.clock()
-            slot, taken = limiter.try_reserve(now, self.patience)
-            if not taken:
+            slot, reserved = limiter.try_reserve(now, self.max_wait)
+            if not reserved:
                 raise RateLimited(slot)
             yield from pause(slot - now)
         try:
             response = yield from super(RateLimitedApi, self)._send(call, authorization)
         except errors.CdmThrottled as error:
-            self.batch.trouble = error
+            self.batch.failure = error
             if limiter is None:
                 raise
             now = self.exchanger.clock()
