@@ -1,8 +1,8 @@
 """All waits on one cluster, within a user's quotas: what to poll next, and what the results mean.
 
 * :mod:`.planner` chooses the next poll, and :mod:`.results` applies the result of each.
-* :mod:`.registry` knows the waits and ends them; :mod:`.schedule` decides when each job is due, with
-  a :mod:`.queue` for each quota; :mod:`.in_flight` counts the polls in flight.
+* :mod:`.registry` knows the waits and ends them; :mod:`.schedule` decides when each job is due,
+  with a :mod:`.queue` for each quota; :mod:`.in_flight` counts the polls in flight.
 * :mod:`.sweep` decides when the job list is read instead, and :mod:`.hint` what it suggests.
 * :mod:`.rate_limit` and :mod:`.metered_client` keep calls within the quotas;
   :mod:`.circuit_breaker` reduces them while CDM does not answer.

@@ -103,7 +103,7 @@ class PollPlanner:
         self._results.apply(poll, now)
 
     def poll_intervals(self, now: float) -> tuple[float, float]:
-        """Return how many seconds between two polls of a run the quota allows, and were requested."""
+        """Return the seconds between two polls of a run: allowed by the quota, and requested."""
         listed = bool(self.sweeps.page_counts) and now >= self.sweeps.paused_until
         pages = self.sweeps.page_count(0, now) if listed else None
         return self._schedule.poll_intervals(now, pages)

@@ -123,7 +123,7 @@ class PollSchedule:
                 self.put(job, Priority.ROUTINE, now)
 
     def poll_intervals(self, now: float, pages: int | None) -> tuple[float, float]:
-        """Return the seconds between two polls of a job that the quota allows, and those requested.
+        """Return the seconds between two polls of a job: allowed by the quota, and requested.
 
         :param pages: number of pages of the job list; ``None`` while it is not read.
         """

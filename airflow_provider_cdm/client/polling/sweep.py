@@ -29,8 +29,8 @@ class SweepPlanner:
     """Decides when to read the job list of one cluster.
 
     :param active: the sweep in progress.
-    :param page_counts: number of pages by job type and filter, and the time until which it is relied
-        on, epoch seconds.
+    :param page_counts: number of pages by job type and filter, and the time until which it is
+        relied on, epoch seconds.
     :param use_filter: whether to filter by name.
     :param paused_until: no listing before this time, epoch seconds.
     :param failures: number of failed listings in a row.
