@@ -65,8 +65,9 @@ class PollResults:
             self._registry.give_up(error, outage, now)
         elif self._breaker.half_open and not was_half_open:
             log.warning(
-                "CDM does not answer for cluster %s, so polls are limited to one at a time. If this"
-                " lasts longer than %.0f s, the waits for %d jobs fail. The last error: %s",
+                "Several polls of cluster %s failed in a row, so only one is sent at a time until"
+                " CDM answers again. If this lasts longer than %.0f s, all waits fail (jobs waited"
+                " for: %d). The last error: %s",
                 *(self._cluster_id, grace, len(self._registry.jobs), error),
             )
 

@@ -124,8 +124,8 @@ class SweepPlanner:
         self.failures += 1
         self.paused_until = now + (pause if temporary else _MAX_PAUSE)
         log.warning(
-            "Could not list the jobs of the cluster. For the next %.0f s each job is polled with a"
-            " status call of its own. The error: %s",
+            "The job list cannot be read, so for the next %.0f s each job is polled with a status"
+            " call of its own. The error: %s",
             self.paused_until - now,
             error,
         )
