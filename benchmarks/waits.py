@@ -165,7 +165,7 @@ def simulate(scenario: Scenario, side: str) -> dict[str, Any]:
     simulator, observed = VirtualSimulator(scenario.config()), Observations()
     runs = []
     for cluster, job, seconds in scenario.jobs:
-        run = simulator.world.clusters[cluster].start(job, {}, "somebody").run
+        run = simulator.world.clusters[cluster].start(job, {}, "benchmark").run
         ref = RunRef(cluster, job, run.submission_id, round(run.created * 1000))
         runs.append((ref, run.created + seconds))
     settings = simulator.settings(list(SIDES).index(side), scenario.limit)

@@ -177,7 +177,7 @@ def _add_wait(simulation: Simulation, job: str, run: FakeRun, options: dict[str,
 
 
 def _add_foreign_calls(simulation: Simulation, per_minute: float) -> None:
-    """Let somebody else draw on the same quotas, for an hour and a half."""
+    """Let others draw on the same quotas, for an hour and a half."""
     if not per_minute:
         return
 

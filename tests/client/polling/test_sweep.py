@@ -85,7 +85,7 @@ def test_list_jobs_returns_pages(sim: CdmSimulator, make_session: Any) -> None:
     for number in range(230):
         sim.add_job(f"orders_{number:03}")
     sim.add_job("stock")
-    sim.add_job("whole", type="BATCH_JOB")
+    sim.add_job("database", type="BATCH_JOB")
     sim.start("orders_007")
     session: CdmSession = make_session()
 
@@ -96,7 +96,7 @@ def test_list_jobs_returns_pages(sim: CdmSimulator, make_session: Any) -> None:
     assert [len(page(number).jobs) for number in (1, 2, 3, 4)] == [100, 100, 31, 0]
     assert page(1).total == 231
     assert page(1, name_filter="stock") == JobPage([ListedJob("stock", "NEW")], 1)
-    assert [job.name for job in page(1, job_type="BATCH_JOB").jobs] == ["whole"]
+    assert [job.name for job in page(1, job_type="BATCH_JOB").jobs] == ["database"]
     (active,) = [job for job in page(1).jobs if job.active]
     run = sim.runs("orders_007")[0]
     assert hint_for(RunRef("c", "", 1, int(run.created * 1000)), 0, active) is Hint.ACTIVE
