@@ -8,8 +8,6 @@ whether a run has ended either: that is up to the
 
 from __future__ import annotations
 
-import math
-
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
@@ -136,7 +134,6 @@ class PollPlanner:
                         break
                     if not self._cover(job, now):
                         break
-                    job.due_at[Priority.NEW] = job.due_at[Priority.ROUTINE] = math.inf
 
     def _cover(self, job: PolledJob, now: float) -> bool:
         """Serve a due job from a listing if that is cheaper; return whether it is."""
@@ -150,7 +147,7 @@ class PollPlanner:
             self.sweeps.start(job.type_index, savings, jobs, now)
         if self.sweeps.active is not None:
             self.sweeps.active.due_jobs.append(job)
-        self._schedule.put_stale(job, now)
+        self._schedule.put_covered(job, now)
         return True
 
     def _next_status_poll(self, quota: Quota, now: float) -> StatusPoll | None:
@@ -167,9 +164,9 @@ class PollPlanner:
             job, priority = due
             if job.quota is not quota:
                 # It moved to the queue of the other quota, and was due in this one as well.
-                self._schedule.put(job, priority, now)
+                self._schedule.put_back(job, priority, now)
             elif not self.in_flight.allows(job):
-                self._schedule.put(job, Priority.ROUTINE, now + 1)
+                self._schedule.put_after_failure(job, now + 1)
             elif priority not in (Priority.NEW, Priority.ROUTINE) or not self._cover(job, now):
                 return self._status_poll(job, priority, now)
         return None

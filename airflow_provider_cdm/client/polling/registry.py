@@ -12,7 +12,6 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
 from airflow_provider_cdm.client.polling.metered_client import RateLimited
 from airflow_provider_cdm.client.polling.model import Outcome, PolledJob, Wait
-from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.polling.schedule import MAX_PER_STEP, PollSchedule
 from airflow_provider_cdm.client.submission import Submission
@@ -122,7 +121,7 @@ class WaitRegistry:
         wait.final_poll_scheduled = True
         self._deadlines.add(wait, now + _FINAL_POLL_SECONDS)
         if not job.in_flight:
-            self.schedule.put(job, Priority.CONFIRM, now)
+            self.schedule.put_confirm(job, now)
 
 
 class Deadlines:

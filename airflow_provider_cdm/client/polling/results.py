@@ -87,7 +87,7 @@ class PollResults:
         elif failure is not None:
             job.failures += 1
             pause = retry_pause(failure, job.failures, self._breaker.random)
-            self._schedule.put(job, Priority.ROUTINE, now + pause)
+            self._schedule.put_after_failure(job, now + pause)
         else:
             job.record_status(now)
             self._schedule.put_after_status(job, now)
@@ -122,6 +122,6 @@ class PollResults:
             job.false_hints = 0
         elif job.false_hints < _MAX_FALSE_HINTS:
             job.from_hint = all(follower.run.known for follower in followers)
-            self._schedule.put(job, Priority.CONFIRM, min(now, job.due_at[Priority.CONFIRM]))
+            self._schedule.put_confirm(job, min(now, job.due_at[Priority.CONFIRM]))
             return
         self._schedule.put_after_hint(job, now, active=hints == {Hint.ACTIVE})

@@ -58,24 +58,24 @@ class PollSchedule:
             unschedule(job)
         elif job.quota is not quota:
             for priority in Priority:
-                self.put(job, priority, job.due_at[priority])
+                self._put(job, priority, job.due_at[priority])
 
-    def put(self, job: PolledJob, priority: Priority, due_at: float) -> None:
-        """Schedule a poll at a time in epoch seconds."""
-        self.queues[job.quota].put(job, priority, due_at)
+    def put_confirm(self, job: PolledJob, due_at: float) -> None:
+        """Schedule a poll before all others: a run has probably ended, or a deadline has passed."""
+        self._put(job, Priority.CONFIRM, due_at)
 
     def put_new(self, job: PolledJob, now: float) -> None:
         """Schedule the first poll for a new wait: soon, but not at once."""
         first = now + min(_FIRST_POLL, job.interval) * self._jitter()
         deadlines = [wait.deadline for wait in job.waits if wait.deadline is not None]
-        self.put(job, Priority.NEW, min(first, job.due_at[Priority.NEW], *deadlines))
+        self._put(job, Priority.NEW, min(first, job.due_at[Priority.NEW], *deadlines))
 
     def put_routine(self, job: PolledJob, now: float) -> None:
         """Schedule a poll after the poll interval; sooner for a young run, if the quota allows."""
         interval = job.interval
         if self.demand <= self._limits.limiters[Quota.STATUS].rate(now) / 2:
             interval = min(interval, max(_FIRST_POLL, job.run_age(now) / 2))
-        self.put(job, Priority.ROUTINE, now + interval * self._jitter())
+        self._put(job, Priority.ROUTINE, now + interval * self._jitter())
 
     def put_stale(self, job: PolledJob, now: float, max_age: float = _MAX_STALE) -> None:
         """Schedule a status call some time after the last one, whatever listings show.
@@ -86,12 +86,16 @@ class PollSchedule:
         affordable = len(self._jobs) * 4 * 60 / rate
         age = min(max_age, max(_MIN_STALE, affordable))
         due_at = min(job.due_at[Priority.STALE], job.status_at + age)
-        self.put(job, Priority.STALE, max(now, due_at))
+        self._put(job, Priority.STALE, max(now, due_at))
 
     def put_after_status(self, job: PolledJob, now: float) -> None:
         """Schedule the next polls after a status call was answered."""
         self.put_routine(job, now)
         self.put_stale(job, now)
+
+    def put_after_failure(self, job: PolledJob, due_at: float) -> None:
+        """Schedule a retry after a poll that failed, with routine polls."""
+        self._put(job, Priority.ROUTINE, due_at)
 
     def put_after_hint(self, job: PolledJob, now: float, *, active: bool) -> None:
         """Schedule the next polls after a listing showed no reason for a poll.
@@ -103,13 +107,22 @@ class PollSchedule:
         if not active:
             self.put_stale(job, now, max(_INCONCLUSIVE_STALE, 5 * job.interval))
 
+    def put_covered(self, job: PolledJob, now: float) -> None:
+        """Leave the next poll of a due job to a sweep; a stale job is polled all the same."""
+        job.due_at[Priority.NEW] = job.due_at[Priority.ROUTINE] = math.inf
+        self.put_stale(job, now)
+
+    def put_back(self, job: PolledJob, priority: Priority, now: float) -> None:
+        """Schedule a due job again that was taken from the queue of another quota."""
+        self._put(job, priority, now)
+
     def put_after_rate_limit(self, job: PolledJob, priority: Priority, until: float) -> None:
         """Schedule a poll that was postponed by a rate limit, before routine polls.
 
         :param priority: priority that the poll had.
         :param until: when a call may be allowed, epoch seconds.
         """
-        self.put(job, min(priority, Priority.NEW), until)
+        self._put(job, min(priority, Priority.NEW), until)
 
     def put_in_backlog(self, jobs: Iterable[PolledJob]) -> None:
         """Have jobs polled that became due during a sweep, unless the sweep has scheduled them."""
@@ -120,7 +133,7 @@ class PollSchedule:
         for _ in range(min(MAX_PER_STEP, len(self._backlog))):
             job = self._backlog.popleft()
             if job.waits and not job.in_flight and job.due_at[Priority.ROUTINE] == math.inf:
-                self.put(job, Priority.ROUTINE, now)
+                self._put(job, Priority.ROUTINE, now)
 
     def poll_intervals(self, now: float, pages: int | None) -> tuple[float, float]:
         """Return the seconds between two polls of a job: allowed by the quota, and requested.
@@ -142,6 +155,9 @@ class PollSchedule:
             job.shift(-seconds)
         for quota, queue in self.queues.items():
             queue.rebuild(job for job in self._jobs.values() if job.quota is quota)
+
+    def _put(self, job: PolledJob, priority: Priority, due_at: float) -> None:
+        self.queues[job.quota].put(job, priority, due_at)
 
     def _jitter(self) -> float:
         """Return a random factor near 1, so that waits that start together drift apart."""
