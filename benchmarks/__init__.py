@@ -1,1 +1,1 @@
-"""Measurements of the provider; see README.md."""
+"""Benchmarks of the provider; see README.md."""

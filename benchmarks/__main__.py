@@ -1,4 +1,4 @@
-"""Measure, keep the results, and write tables and plots; see scripts/benchmarks."""
+"""Run benchmarks, save the results, and write tables and plots; see scripts/benchmarks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks import plots, report
-from benchmarks.common import Result, circumstances, prepare_airflow, say
+from benchmarks.common import Result, environment_facts, log, prepare_airflow
 
 NAMES = ("imports", "waits", "live", "triggerer", "tasks", "starts", "calls")
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Run the benchmarks that the command line names."""
     options = _options()
     prepare_airflow()
     for name in options.names or NAMES:
@@ -27,10 +27,10 @@ def main() -> None:
 
 
 def run(name: str, *, quick: bool) -> None:
-    """Measure one thing."""
+    """Run one benchmark."""
     module = _module(name)
-    say(f"{name}: {module.TITLE}")
-    facts, began = circumstances(), time.monotonic()
+    log(f"{name}: {module.TITLE}")
+    facts, began = environment_facts(), time.monotonic()
     result: Result = module.measure(quick=quick)
     result.facts = {
         **facts,
@@ -49,11 +49,11 @@ def _module(name: str) -> Any:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/benchmarks", description=__doc__)
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(NAMES))
-    parser.add_argument("--quick", action="store_true", help="small numbers; nothing is kept")
-    parser.add_argument("--table", action="store_true", help="only write tables and plots anew")
+    parser.add_argument("--quick", action="store_true", help="small numbers; saves nothing")
+    parser.add_argument("--table", action="store_true", help="only write tables and plots again")
     options = parser.parse_args()
-    if wrong := set(options.names) - set(NAMES):
-        parser.error(f"there is no benchmark {', '.join(sorted(wrong))}")
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
     return options
 
 

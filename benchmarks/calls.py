@@ -1,4 +1,4 @@
-"""Calls and tokens for one migration of ten minutes, by mode of waiting."""
+"""Calls and token requests for one migration of ten minutes, by mode of waiting."""
 
 from __future__ import annotations
 
@@ -23,58 +23,59 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from benchmarks.common import Result, table
-from benchmarks.life import Life
+from benchmarks.task_runner import TaskRunner
 
-TITLE = "Calls and tokens of a ten-minute migration"
+TITLE = "Calls and token requests of a ten-minute migration"
 JOB = "orders"
 SECONDS = 600.0
 INTERVAL = 30.0
 
 
 @dataclass
-class Stage:
-    """A simulator, and time that passes only when something sleeps."""
+class Environment:
+    """A simulator, and a clock that moves only when something sleeps."""
 
     sim: CdmSimulator
     clock: ManualClock
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.clock.advance(seconds)
 
     async def async_sleep(self, seconds: float) -> None:
-        """The same on an event loop."""
+        """Advance the clock, on an event loop."""
         self.sleep(seconds)
         await asyncio.sleep(0)
 
     def tokens(self) -> int:
-        """How many tokens were asked for."""
+        """Count the token requests."""
         return sum(request.route == "token" for request in self.sim.requests)
 
-    def live(self, *makers: Callable[[Any], Any]) -> tuple[int, int]:
-        """Run tasks one after the other, each with the result of the one before.
+    def run(self, *factories: Callable[[Any], Any]) -> tuple[int, int]:
+        """Run tasks one after the other, each with the result of the previous one.
 
-        :returns: processes on workers, and tokens in the triggerer.
+        :param factories: functions that create the operators.
+        :returns: number of processes on workers, and of token requests of the triggerer.
         """
-        result, lives = None, []
-        for make in makers:
-            lives.append(Life(self.sleep, self.tokens))
-            result = lives[-1].run(partial(make, result))
-        processes = sum(life.processes for life in lives)
-        return processes, sum(life.tokens_in_triggerer for life in lives)
+        result, runners = None, []
+        for create in factories:
+            runners.append(TaskRunner(self.sleep, self.tokens))
+            result = runners[-1].run(partial(create, result))
+        processes = sum(runner.processes for runner in runners)
+        return processes, sum(runner.tokens_in_triggerer for runner in runners)
 
 
 def start(**arguments: Any) -> Callable[[Any], Any]:
-    """Make the operator."""
+    """Return a function that creates the operator."""
     return lambda _: CdmStartJobOperator(
         task_id="move", job_name=JOB, poll_interval=INTERVAL, **arguments
     )
 
 
 def sensor(**arguments: Any) -> Callable[[Any], Any]:
-    """Make the sensor for what the operator returned."""
-    return lambda started: CdmSubmissionSensor(
-        task_id="wait", submission=started, poke_interval=INTERVAL, **arguments
+    """Return a function that creates the sensor for the result of the operator."""
+    return lambda submission: CdmSubmissionSensor(
+        task_id="wait", submission=submission, poke_interval=INTERVAL, **arguments
     )
 
 
@@ -85,49 +86,49 @@ MODES: dict[str, list[Callable[[Any], Any]]] = {
     "start, then sensor, reschedule": [start(), sensor(mode="reschedule", deferrable=False)],
     "start, then sensor, deferrable": [start(), sensor(deferrable=True)],
 }
-PLAIN = "a bare loop of requests"
+BARE = "a bare loop of requests"
 
 
 def measure(*, quick: bool) -> Result:
-    """Play each mode, with and without a token cache; it is as quick as it can be."""
+    """Measure each mode, with and without a token cache; always takes only seconds."""
     del quick
     logging.disable(logging.CRITICAL)
-    rows = [_plain()]
-    for name, makers in MODES.items():
-        rows += [_mode(name, makers, cached=cached) for cached in (False, True)]
+    rows = [_bare()]
+    for name, factories in MODES.items():
+        rows += [_mode(name, factories, cached=cached) for cached in (False, True)]
     return Result("calls", rows)
 
 
-def _mode(name: str, makers: list[Callable[[Any], Any]], *, cached: bool) -> dict[str, Any]:
+def _mode(name: str, factories: list[Callable[[Any], Any]], *, cached: bool) -> dict[str, Any]:
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder, _simulator(clock) as sim:
-        stage = Stage(sim, clock)
+        environment = Environment(sim, clock)
         connection = sim.connection
         if cached:
             connection["extra"] |= {"token_cache": f"{folder}/tokens"}
         os.environ["AIRFLOW_CONN_CDM_DEFAULT"] = json.dumps(connection)
         CdmHook.session_options = {
             "clock": clock.now,
-            "sleep": stage.sleep,
-            "async_sleep": stage.async_sleep,
+            "sleep": environment.sleep,
+            "async_sleep": environment.async_sleep,
             "rng": lambda: 0.5,
         }
-        # Airflow's sensor in mode poke sleeps by itself.
-        times = types.SimpleNamespace(sleep=stage.sleep, monotonic=clock.now)
+        # Airflow's sensor in mode poke uses the time module.
+        times = types.SimpleNamespace(sleep=environment.sleep, monotonic=clock.now)
         with patch.object(airflow_sensor, "time", times):
-            processes, triggerer = stage.live(*makers)
+            processes, triggerer = environment.run(*factories)
         CdmHook.session_options = {}
         return _row(name, sim, cached, processes, triggerer)
 
 
-def _plain() -> dict[str, Any]:
-    """The least that can be done with a token at hand: start, and look now and then."""
+def _bare() -> dict[str, Any]:
+    """Measure the least that is possible: request a token, start, and poll."""
     clock = ManualClock()
     with _simulator(clock) as sim, requests.Session() as http:
         user = {"name": sim.user, "password": sim.password, "domain": {"name": sim.domain}}
-        wish = {"methods": ["password"], "password": {"user": user}}
+        identity = {"methods": ["password"], "password": {"user": user}}
         scope = {"project": {"id": sim.project_id}}
-        body = {"auth": {"identity": wish, "scope": scope}}
+        body = {"auth": {"identity": identity, "scope": scope}}
         token = http.post(f"{sim.iam_url}/v3/auth/tokens", json=body, timeout=60)
         http.headers["X-Auth-Token"] = token.headers["X-Subject-Token"]
         job = f"{sim.url}/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/job/{JOB}"
@@ -135,7 +136,7 @@ def _plain() -> dict[str, Any]:
         while True:
             seen = http.get(f"{job}/status", timeout=60).json()["submissions"][0]
             if seen["status"] == "SUCCEEDED":
-                return _row(PLAIN, sim, cached=False, processes=1, triggerer=0)
+                return _row(BARE, sim, cached=False, processes=1, triggerer=0)
             clock.advance(INTERVAL)
 
 
@@ -150,7 +151,7 @@ def _row(
 ) -> dict[str, Any]:
     (run,) = sim.runs(JOB)
     if run.status != "SUCCEEDED":
-        raise RuntimeError(f"{name}: the run is {run.status}")
+        raise RuntimeError(f"{name}: the run should have succeeded, but is {run.status}.")
     routes = Counter(request.route for request in sim.requests)
     tokens = routes.pop("token", 0)
     return {
@@ -164,11 +165,12 @@ def _row(
 
 
 def tables(result: Result) -> str:
-    """The table."""
-    plain = next(sum(r["calls"].values()) for r in result.rows if r["mode"] == PLAIN)
+    """Return the table."""
+    bare = next(row for row in result.rows if row["mode"] == BARE)
+    bare_total = sum(bare["calls"].values())
     heads = (
         *("mode", "token cache", "processes", "start", "history", "job", "status", "all calls"),
-        *("to the bare loop", "tokens on workers", "in the triggerer"),
+        *("vs bare loop", "tokens on workers", "in the triggerer"),
     )
     lines = []
     for row in result.rows:
@@ -181,7 +183,7 @@ def tables(result: Result) -> str:
                 row["processes"],
                 *(calls.get(kind, 0) for kind in ("start", "submissions", "show_job", "status")),
                 total,
-                f"{total / plain:.2f}",
+                f"{total / bare_total:.2f}",
                 *(row["tokens_on_workers"], row["tokens_in_triggerer"]),
             )
         )

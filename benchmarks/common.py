@@ -1,4 +1,4 @@
-"""What the benchmarks share: numbers, where results go, and the simulator in another process."""
+"""Helpers of the benchmarks: statistics, saved results, and the simulator in another process."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-#: Calls of one kind that CDM documents per IAM user and minute.
+#: Calls of one kind per IAM user and minute that CDM documents.
 QUOTA = 120
 
 
 @dataclass
 class Result:
-    """What one benchmark found.
+    """The result of one benchmark.
 
-    :param name: of the benchmark.
-    :param rows: what was measured, as plain data; the benchmark makes its table of it.
-    :param facts: where and when; see :func:`circumstances`.
+    :param name: name of the benchmark.
+    :param rows: measurements as plain data, from which the benchmark makes its tables.
+    :param facts: where and when it was measured; see :func:`environment_facts`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Keep it, in place of an earlier one."""
+        """Save the result, in place of an earlier one."""
         RESULTS.mkdir(exist_ok=True)
         content = {"facts": self.facts, "rows": self.rows}
         path = RESULTS / f"{self.name}.json"
@@ -51,7 +51,7 @@ class Result:
 
     @classmethod
     def load(cls, name: str) -> Result | None:
-        """What was kept, if anything."""
+        """Return the saved result of a benchmark; ``None`` if there is none."""
         path = RESULTS / f"{name}.json"
         if not path.exists():
             return None
@@ -60,7 +60,7 @@ class Result:
 
 
 def prepare_airflow() -> None:
-    """Give this process, and those that it starts, an Airflow of their own."""
+    """Give this process and those that it starts an Airflow home and configuration of their own."""
     home = tempfile.mkdtemp(prefix="cdm-benchmarks-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
@@ -74,8 +74,8 @@ def prepare_airflow() -> None:
     }
 
 
-def circumstances() -> dict[str, Any]:
-    """Date, versions and machine, as far as they matter for figures."""
+def environment_facts() -> dict[str, Any]:
+    """Return the date, the versions and the machine, as far as they matter for the figures."""
     names = ("airflow-provider-cdm", "apache-airflow", "requests", "httpx")
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -87,32 +87,32 @@ def circumstances() -> dict[str, Any]:
 
 
 def median(values: Iterable[float]) -> float:
-    """The middle one, to three digits."""
-    return short(statistics.median(values))
+    """Return the median to three digits."""
+    return round_short(statistics.median(values))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which a share of them lies, to three digits; NaN of nothing."""
+    """Return the value below which a share of the values lies, to three digits; NaN for none."""
     if not values:
         return math.nan
     ordered = sorted(values)
-    return short(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)])
+    return round_short(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)])
 
 
-def short(value: float) -> float:
-    """A number to three digits, as far as it has decimals."""
+def round_short(value: float) -> float:
+    """Round a number to three digits, but never more than to an integer."""
     return float(f"{value:.3g}") if abs(value) < 1000 else float(round(value))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; beside two columns, numbers stand on the right."""
+    """Return a Markdown table; with more than two columns, all but the first align right."""
     lines = [[_cell(cell) for cell in row] for row in rows]
     rule = ["---" if not i or len(heads) == 2 else "--:" for i in range(len(heads))]
     return "\n".join(f"| {' | '.join(line)} |" for line in [list(heads), rule, *lines])
 
 
-def spread(quartiles: Sequence[float]) -> str:
-    """Two quartiles, to be read."""
+def quartile_range(quartiles: Sequence[float]) -> str:
+    """Return two quartiles as text."""
     return "{:g} to {:g}".format(*quartiles)
 
 
@@ -125,12 +125,12 @@ def _cell(value: object) -> str:
 
 
 def verdict(met: bool) -> str:
-    """Whether a goal was reached, to be read."""
+    """Return whether a goal was reached, as text."""
     return "reached" if met else "**missed**"
 
 
-def say(text: str) -> None:
-    """Tell how it gets on."""
+def log(text: str) -> None:
+    """Print a line about the progress."""
     print(f"{datetime.now(UTC):%H:%M:%S}  {text}", flush=True)
 
 
@@ -138,31 +138,31 @@ def say(text: str) -> None:
 class Simulator:
     """The simulator in a process of its own.
 
-    :param url: where it is.
-    :param connection: an Airflow connection to it, as plain data.
+    :param url: its address.
+    :param connection: Airflow connection to it, as plain data.
     """
 
     url: str
     connection: dict[str, Any]
 
-    def ask(self, path: str, body: Any = None) -> Any:
-        """Use one of its own controls."""
+    def control(self, path: str, body: Any = None) -> Any:
+        """Call one of the simulator's control routes, and return the answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers)
-        # Not through a proxy that the environment may name.
+        # Without the proxy that the environment may set.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            return json.load(answer)
+        with opener.open(request, timeout=60) as response:
+            return json.load(response)
 
     def routes(self) -> list[str]:
-        """Which routes were called so far."""
-        return [request["route"] for request in self.ask("/_sim/requests")]
+        """Return the routes of all calls so far."""
+        return [request["route"] for request in self.control("/_sim/requests")]
 
 
 @contextmanager
 def simulator(config: dict[str, Any]) -> Iterator[Simulator]:
-    """Start the simulator in another process, so that its work is not counted."""
+    """Start the simulator in another process, so that its CPU time and memory are not measured."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "simulator.yaml")
         path.write_text(json.dumps(config))  # JSON is YAML
@@ -171,7 +171,7 @@ def simulator(config: dict[str, Any]) -> Iterator[Simulator]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 if process.stdout is None:
-                    raise RuntimeError("no pipe")
+                    raise RuntimeError("The simulator was started without a pipe for its output.")
                 first, second = process.stdout.readline(), process.stdout.readline()
                 connection = json.loads(shlex.split(second)[1].partition("=")[2])
                 yield Simulator(first.split()[-1], connection)

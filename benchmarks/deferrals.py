@@ -1,7 +1,8 @@
-"""Defers the instances of a mapped task without running them: started by :mod:`.triggerer`.
+"""Defers the instances of a mapped task without running them; started by :mod:`.triggerer`.
 
-Writes what a deferral writes: a row for the trigger, and the task instance's new state. A thousand
-real ones would take two cores half an hour. Reads from standard input what to write.
+Writes what a deferral writes: a row for the trigger, and the new state of the task instance.
+Reads the triggers from standard input. A thousand real deferrals would take half an hour on two
+cores.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from sqlalchemy import select
 
 
 def defer(triggers: list[tuple[str, dict[str, Any]]]) -> None:
-    """Let each task instance wait for a trigger.
+    """Defer each task instance to a trigger.
 
-    :param triggers: classpath and arguments, by map index.
+    :param triggers: class path and arguments of the triggers, by map index.
     """
     with create_session() as session:
         for run in session.scalars(select(DagRun)):
             run.state = DagRunState.RUNNING
-        instances = {one.map_index: one for one in session.scalars(select(TaskInstance))}
+        instances = {ti.map_index: ti for ti in session.scalars(select(TaskInstance))}
         for index, (classpath, arguments) in enumerate(triggers):
             row = Trigger(classpath=classpath, kwargs=arguments)
             session.add(row)

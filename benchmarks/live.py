@@ -1,4 +1,4 @@
-"""A thousand waits in real time, over HTTP: ours and one poll for each wait, side by side."""
+"""A thousand waits in real time, over HTTP: this provider and one poll for each wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
 from benchmarks.common import Result
 from benchmarks.virtual import RecordingSession
-from benchmarks.waits import POLLING_RETRIES, SIDES, Scenario, Seen, row_of, tables, watch
+from benchmarks.waits import (
+    POLLING_RETRIES,
+    SIDES,
+    Observations,
+    Scenario,
+    row_of,
+    tables,
+    wait_for_all,
+)
 
 __all__ = ["TITLE", "measure", "tables"]
 
@@ -22,16 +30,16 @@ TITLE = "Waits within the quota, in real time"
 
 
 def measure(*, quick: bool) -> Result:
-    """Wait; it takes 20 minutes."""
-    logging.disable(logging.CRITICAL)  # each 429 would be a line
+    """Measure both sides, which takes 20 minutes."""
+    logging.disable(logging.CRITICAL)  # each 429 would be a log line
     return Result(
         "live", in_real_time(Scenario(20, 1, 0.5, 0.1) if quick else Scenario(1000, 1, 20))
     )
 
 
 def in_real_time(scenario: Scenario) -> list[dict[str, Any]]:
-    """Let both sides wait for the same runs at the same time, over HTTP, each as its own user."""
-    sides = {side: Seen() for side in SIDES}
+    """Have both sides wait for the same runs at the same time, each as a user of its own."""
+    sides = {side: Observations() for side in SIDES}
     with CdmSimulator(scenario.config()) as sim:
         runs = []
         for cluster, job, seconds in scenario.jobs:
@@ -42,18 +50,22 @@ def in_real_time(scenario: Scenario) -> list[dict[str, Any]]:
         async def both() -> None:
             await asyncio.gather(
                 *(
-                    watch(SIDES[side], _over_http(sim, number, seen), runs, seen)
-                    for number, (side, seen) in enumerate(sides.items())
+                    wait_for_all(
+                        SIDES[side], _session_factory(sim, index, observed), runs, observed
+                    )
+                    for index, (side, observed) in enumerate(sides.items())
                 )
             )
 
         asyncio.run(both())
-    return [row_of("real", scenario, side, seen) for side, seen in sides.items()]
+    return [row_of("real", scenario, side, observed) for side, observed in sides.items()]
 
 
-def _over_http(sim: CdmSimulator, user: int, seen: Seen) -> Callable[[], CdmSession]:
-    one = sim.config.users[user]
-    credentials = PasswordCredentials(one.name, one.password, sim.domain)
+def _session_factory(
+    sim: CdmSimulator, index: int, observed: Observations
+) -> Callable[[], CdmSession]:
+    user = sim.config.users[index]
+    credentials = PasswordCredentials(user.name, user.password, sim.domain)
     settings = Settings(sim.url, sim.iam_url, credentials, project_id=sim.project_id)
-    policy = POLLING_RETRIES if user else RetryPolicy()
-    return lambda: RecordingSession(settings, seen.traffic, policy=policy)
+    policy = POLLING_RETRIES if index else RetryPolicy()
+    return lambda: RecordingSession(settings, observed.traffic, policy=policy)

@@ -1,7 +1,7 @@
-"""A bare event loop with many triggers, as a process of its own: started by :mod:`.triggerer`.
+"""A bare event loop with many triggers in a process of its own, started by :mod:`.triggerer`.
 
-Reads from standard input what to run, and runs it until it is ended. Leaves a file with its memory
-before there were any triggers but one, as soon as all of them are running.
+Reads the triggers from standard input, and runs them until the process is terminated. As soon as
+all are running, it writes a file with the memory that it used when only one was running.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
-from benchmarks.pollers import measure_lag
+from benchmarks.baseline_triggers import measure_lag
 
 
 async def _consume(trigger: Any) -> None:
     async for _ in trigger.run():
-        raise RuntimeError("no run should end while this is measured")
+        raise RuntimeError("A run ended during the measurement; none should.")
 
 
-async def _main(wanted: dict[str, Any]) -> None:
-    module, name = wanted["classpath"].rsplit(".", 1)
-    kind = getattr(import_module(module), name)
-    # One of each kind comes first, so that what is imported late is there.
-    tasks = [asyncio.ensure_future(_consume(kind(**wanted["arguments"][0])))]
-    tasks.append(asyncio.ensure_future(measure_lag(Path(wanted["lags"]))))
-    await asyncio.sleep(wanted["settle"])
+async def _main(options: dict[str, Any]) -> None:
+    module, name = options["classpath"].rsplit(".", 1)
+    trigger_class = getattr(import_module(module), name)
+    # The first trigger starts earlier, so that modules it imports late are loaded.
+    tasks = [asyncio.ensure_future(_consume(trigger_class(**options["arguments"][0])))]
+    tasks.append(asyncio.ensure_future(measure_lag(Path(options["lags"]))))
+    await asyncio.sleep(options["settle"])
     before = psutil.Process().memory_info().rss
-    for index, arguments in enumerate(wanted["arguments"][1:]):
-        tasks.append(asyncio.ensure_future(_consume(kind(**arguments))))
+    for index, arguments in enumerate(options["arguments"][1:]):
+        tasks.append(asyncio.ensure_future(_consume(trigger_class(**arguments))))
         if index % 100 == 0:
             await asyncio.sleep(0.1)  # in batches, as the triggerer does
-    await asyncio.to_thread(Path(wanted["ready"]).write_text, str(before))
+    await asyncio.to_thread(Path(options["ready"]).write_text, str(before))
     await asyncio.gather(*tasks)
 
 

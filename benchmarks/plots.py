@@ -1,4 +1,4 @@
-"""Draws the kept results for the docs: calls and delay against the number of waits."""
+"""Draws plots for the docs: calls and delay against the number of waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 
 from benchmarks.common import HERE, QUOTA, Result
-from benchmarks.waits import GOAL_LAG
+from benchmarks.waits import GOAL_DELAY
 
 mpl.use("svg")
 
@@ -23,7 +23,7 @@ SIDES = {
 
 
 def draw() -> None:
-    """Write the pictures, if there is anything to be shown."""
+    """Write the plots, if there is a saved result."""
     result = Result.load("waits")
     if result is None:
         return
@@ -39,35 +39,37 @@ def draw() -> None:
         "waits-delay.svg",
         "Seconds from the end of a run\nuntil it is seen (95 of 100)",
         result,
-        lambda row: row["lag"][1],
-        (GOAL_LAG, "a minute"),
+        lambda row: row["delay"][1],
+        (GOAL_DELAY, "a minute"),
     )
 
 
 def _draw(
     name: str,
-    what: str,
+    label: str,
     result: Result,
     value: Callable[[dict[str, Any]], float],
-    mark: tuple[float, str],
+    reference: tuple[float, str],
 ) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), facecolor="white")
-    for side, (label, colour, marker) in SIDES.items():
+    for side, (side_label, color, marker) in SIDES.items():
         rows = [row for row in _mixed(result) if row["side"] == side]
-        # What is only known to be larger is not joined to the rest.
-        open_ended = [row for row in rows if row["unseen"] and "delay" in name]
-        known = [(row["waits"], value(row)) for row in rows if row not in open_ended]
-        axes.plot(*zip(*known, strict=True), marker=marker, color=colour, label=label)
+        # Points of which only a lower bound is known are not connected with the others.
+        lower_bounds = [row for row in rows if row["unseen"] and "delay" in name]
+        known = [(row["waits"], value(row)) for row in rows if row not in lower_bounds]
+        axes.plot(*zip(*known, strict=True), marker=marker, color=color, label=side_label)
         for row in rows:
             point = (row["waits"], value(row))
-            if row in open_ended:
-                axes.plot(*point, marker="^", color=colour, markerfacecolor="white")
-            text = f"{'> ' if row in open_ended else ''}{point[1]:,.0f}"
-            away = {"xytext": (0, 8 if side == "polling" else -18), "ha": "center"}
-            axes.annotate(text, point, color=colour, textcoords="offset points", **away)
-    axes.axhline(mark[0], color="#888888", linestyle="--", linewidth=1)
-    axes.text(20, mark[0] * 1.08, f"{mark[0]:g}: {mark[1]}", color="#555555", fontsize=9)
-    axes.set(xscale="log", yscale="log", xlabel="Waits at a time", ylabel=what)
+            if row in lower_bounds:
+                axes.plot(*point, marker="^", color=color, markerfacecolor="white")
+            text = f"{'> ' if row in lower_bounds else ''}{point[1]:,.0f}"
+            offset = {"xytext": (0, 8 if side == "polling" else -18), "ha": "center"}
+            axes.annotate(text, point, color=color, textcoords="offset points", **offset)
+    axes.axhline(reference[0], color="#888888", linestyle="--", linewidth=1)
+    axes.text(
+        20, reference[0] * 1.08, f"{reference[0]:g}: {reference[1]}", color="#555555", fontsize=9
+    )
+    axes.set(xscale="log", yscale="log", xlabel="Waits at a time", ylabel=label)
     axes.set_xticks(sorted({row["waits"] for row in _mixed(result)}), minor=False)
     axes.minorticks_off()
     axes.margins(y=0.18)
@@ -81,6 +83,6 @@ def _draw(
 
 
 def _mixed(result: Result) -> list[dict[str, Any]]:
-    """The half hours on one cluster, with the default limit."""
-    rows = [r for r in result.rows if r["clusters"] == 1 and not r["limit"]]
+    """Return the rows of runs of mixed length on one cluster, with the default limit."""
+    rows = [row for row in result.rows if row["clusters"] == 1 and not row["limit"]]
     return [row for row in rows if row["ends_per_minute"] < QUOTA]

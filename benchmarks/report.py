@@ -1,4 +1,4 @@
-"""Writes the tables into README.md, between marks that name the benchmark."""
+"""Writes tables into README.md, between markers with the name of the benchmark."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ README = HERE / "README.md"
 
 
 def write(modules: dict[str, Any]) -> None:
-    """Put the kept results into their places.
+    """Write the tables of all saved results.
 
-    :param modules: of the benchmarks, by name.
+    :param modules: modules of the benchmarks by name.
     """
     text = README.read_text()
     goals: list[tuple[str, str]] = []
@@ -21,20 +21,20 @@ def write(modules: dict[str, Any]) -> None:
         if result is None:
             text = _put(text, name, "Not measured yet.")
             continue
-        text = _put(text, name, f"{module.tables(result)}\n\n{_circumstances(result.facts)}")
+        text = _put(text, name, f"{module.tables(result)}\n\n{_facts_line(result.facts)}")
         if hasattr(module, "goals"):
             goals += module.goals(result)
     README.write_text(_put(text, "goals", table(("goal", "result"), goals)))
 
 
-def _put(text: str, name: str, shown: str) -> str:
+def _put(text: str, name: str, content: str) -> str:
     begin = f"<!-- results {name} -->\n"
     before, _, rest = text.partition(begin)
     _, end, after = rest.partition("<!-- end -->")
-    return f"{before}{begin}\n{shown}\n\n{end}{after}"
+    return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
-def _circumstances(facts: dict[str, Any]) -> str:
+def _facts_line(facts: dict[str, Any]) -> str:
     return (
         f"{facts['date']}, Airflow {facts['apache-airflow']}, Python {facts['python']},"
         f" {facts['cpus']} cores; load average {facts['load_before']} before and"

@@ -1,4 +1,4 @@
-"""A start through operator code, against a bare request; and a burst of starts."""
+"""A start with the operator, compared with a bare request; and a burst of starts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from benchmarks.common import (
     Result,
     Simulator,
+    log,
     median,
     percentile,
-    say,
-    short,
+    quartile_range,
+    round_short,
     simulator,
-    spread,
     table,
 )
-from benchmarks.life import StateStore, TaskInstance, context_of
+from benchmarks.task_runner import StateStore, TaskInstance, context_of
 
 TITLE = "Starts"
-#: Seconds that an answer takes, where answers come from far away.
-FAR = 0.1
+#: Seconds that an answer takes over a long distance.
+LONG_DISTANCE = 0.1
 
 
 def measure(*, quick: bool) -> Result:
     """Measure single starts, then bursts."""
     logging.disable(logging.CRITICAL)
     rows = []
-    for delay, repeats in ((0.0, 10 if quick else 200), (FAR, 3 if quick else 50)):
+    for delay, repeats in ((0.0, 10 if quick else 200), (LONG_DISTANCE, 3 if quick else 50)):
         rows += _single(delay, repeats)
     bursts = [(200, 32)] if quick else [(1000, 32), (1000, 1000), (2000, 32)]
     return Result("starts", rows + [_burst(*burst) for burst in bursts])
@@ -55,29 +55,30 @@ def measure(*, quick: bool) -> Result:
 
 
 def _single(delay: float, repeats: int) -> list[dict[str, Any]]:
-    """Start by turns in different ways, in a process for each.
+    """Start a job in different ways by turns, each in a new process.
 
-    :param delay: seconds by which the simulator holds back each answer.
+    :param delay: seconds by which the simulator delays each answer.
+    :param repeats: number of starts in each way.
     """
-    ended_at_once = {"name": "orders", "seconds": {"booting": 0, "running": 0}}
-    config: dict[str, Any] = {"clusters": [{"name": "demo", "jobs": [ended_at_once]}]}
+    instant_job = {"name": "orders", "seconds": {"booting": 0, "running": 0}}
+    config: dict[str, Any] = {"clusters": [{"name": "demo", "jobs": [instant_job]}]}
     if delay:
         config["faults"] = [{"route": "*", "kind": "delay", "seconds": delay, "times": None}]
     with simulator(config) as sim:
         os.environ["AIRFLOW_CONN_CDM_DEFAULT"] = json.dumps(sim.connection)
-        ways = _ways(sim)
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        calls = {name: _calls_of(sim, way) for name, way in ways.items()}  # and warms up
+        variants = _variants(sim)
+        timings: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+        calls = {name: _count_calls(sim, start) for name, start in variants.items()}  # and warm-up
         for _ in range(repeats):
-            for name, way in ways.items():
-                found[name].append(_timed(way))
+            for name, start in variants.items():
+                timings[name].append(_time(start))
     rows = []
-    for name, samples in found.items():
+    for name, samples in timings.items():
         walls, cpus = [1000 * wall for wall, _ in samples], [1000 * cpu for _, cpu in samples]
         rows.append(
             {
                 "kind": "single",
-                "way": name,
+                "variant": name,
                 "delay": delay,
                 "repeats": repeats,
                 "calls": calls[name],
@@ -87,28 +88,30 @@ def _single(delay: float, repeats: int) -> list[dict[str, Any]]:
                 "cpu_spread": [percentile(cpus, 0.25), percentile(cpus, 0.75)],
             }
         )
-        say(f"starts: {rows[-1]}")
+        log(f"starts: {rows[-1]}")
     return rows
 
 
-BARE, BARE_WITH_TOKEN = "bare requests.put, token at hand", "bare requests: token, then put"
-WARM, COLD = "operator, token at hand", "operator in a new process: asks for a token"
+BARE = "bare requests.put, with a token"
+BARE_WITH_TOKEN = "bare requests: token, then put"
+WARM = "operator, with a token"
+COLD = "operator in a new process: requests a token"
 
 
-def _ways(sim: Simulator) -> dict[str, Callable[[], None]]:
+def _variants(sim: Simulator) -> dict[str, Callable[[], None]]:
     extra = sim.connection["extra"]
     user = {"name": sim.connection["login"], "password": sim.connection["password"]}
     user["domain"] = {"name": extra["domain_name"]}
     identity = {"methods": ["password"], "password": {"user": user}}
-    wish = {"auth": {"identity": identity, "scope": {"project": {"id": extra["project_id"]}}}}
+    body = {"auth": {"identity": identity, "scope": {"project": {"id": extra["project_id"]}}}}
     cluster = f"{sim.url}/v1.1/{extra['project_id']}/clusters/{extra['cluster_id']}"
 
-    def token() -> str:
-        answer = requests.post(f"{sim.url}/v3/auth/tokens", json=wish, timeout=60)
-        return answer.headers["X-Subject-Token"]
+    def request_token() -> str:
+        response = requests.post(f"{sim.url}/v3/auth/tokens", json=body, timeout=60)
+        return response.headers["X-Subject-Token"]
 
-    def put(value: str) -> None:
-        headers = {"X-Auth-Token": value}
+    def put(token: str) -> None:
+        headers = {"X-Auth-Token": token}
         url = f"{cluster}/cdm/job/orders/start"
         requests.put(url, json={}, headers=headers, timeout=60).raise_for_status()
 
@@ -120,78 +123,78 @@ def _ways(sim: Simulator) -> dict[str, Callable[[], None]]:
         forget_everything()
         operator()
 
-    at_hand = token()
+    token = request_token()
     return {
-        BARE: lambda: put(at_hand),
-        BARE_WITH_TOKEN: lambda: put(token()),
+        BARE: lambda: put(token),
+        BARE_WITH_TOKEN: lambda: put(request_token()),
         WARM: operator,
         COLD: cold,
     }
 
 
-def _calls_of(sim: Simulator, way: Callable[[], None]) -> dict[str, int]:
-    way()
+def _count_calls(sim: Simulator, start: Callable[[], None]) -> dict[str, int]:
+    start()
     before = len(sim.routes())
-    way()
+    start()
     return dict(Counter(sim.routes()[before:]))
 
 
-def _timed(way: Callable[[], None]) -> tuple[float, float]:
-    """Wall and CPU seconds, in a process forked from this one, as Airflow starts tasks."""
-    process = multiprocessing.get_context("fork")
-    receiving, sending = process.Pipe(duplex=False)
+def _time(start: Callable[[], None]) -> tuple[float, float]:
+    """Return wall and CPU seconds of a start in a forked process, as Airflow starts tasks."""
+    multiprocessing_context = multiprocessing.get_context("fork")
+    receiver, sender = multiprocessing_context.Pipe(duplex=False)
 
     def work() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
-        way()
-        sending.send((time.perf_counter() - wall, time.process_time() - cpu))
+        start()
+        sender.send((time.perf_counter() - wall, time.process_time() - cpu))
 
-    child = process.Process(target=work)
-    child.start()
-    found: tuple[float, float] = receiving.recv()
-    child.join()
-    return found
+    process = multiprocessing_context.Process(target=work)
+    process.start()
+    timing: tuple[float, float] = receiver.recv()
+    process.join()
+    return timing
 
 
 # A burst of starts
 
 
 @dataclass
-class Crowd:
-    """Time for many threads, which passes only while all of them sleep."""
+class VirtualThreads:
+    """Threads in virtual time, which passes only while all of them sleep."""
 
     clock: ManualClock
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _awake: int = 0
-    _order: Iterator[int] = field(default_factory=itertools.count)
+    _sequence: Iterator[int] = field(default_factory=itertools.count)
     _sleepers: list[tuple[float, int, threading.Event]] = field(default_factory=list)
 
     def run(self, work: Callable[[], None], threads: int) -> None:
-        """Do the same in many threads, to the end."""
+        """Call a function in each of many threads, and wait for all of them."""
         self._awake = threads
-        crowd = [threading.Thread(target=self._one, args=(work,)) for _ in range(threads)]
-        for thread in crowd:
+        started = [threading.Thread(target=self._work, args=(work,)) for _ in range(threads)]
+        for thread in started:
             thread.start()
-        for thread in crowd:
+        for thread in started:
             thread.join()
 
-    def _one(self, work: Callable[[], None]) -> None:
+    def _work(self, work: Callable[[], None]) -> None:
         try:
             work()
         finally:
             with self._lock:
-                self._one_less()
+                self._count_asleep()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep in this thread."""
-        called = threading.Event()
+        """Sleep in the calling thread."""
+        wakeup = threading.Event()
         with self._lock:
             until = self.clock.now() + seconds
-            heapq.heappush(self._sleepers, (until, next(self._order), called))
-            self._one_less()
-        called.wait()
+            heapq.heappush(self._sleepers, (until, next(self._sequence), wakeup))
+            self._count_asleep()
+        wakeup.wait()
 
-    def _one_less(self) -> None:
+    def _count_asleep(self) -> None:
         self._awake -= 1
         if self._awake or not self._sleepers:
             return
@@ -202,24 +205,25 @@ class Crowd:
 
 
 @contextmanager
-def _in_time_of(crowd: Crowd) -> Iterator[None]:
-    CdmHook.session_options = {"clock": crowd.clock.now, "sleep": crowd.sleep}
+def _session_time(threads: VirtualThreads) -> Iterator[None]:
+    CdmHook.session_options = {"clock": threads.clock.now, "sleep": threads.sleep}
     try:
         yield
     finally:
         CdmHook.session_options = {}
 
 
-def _burst(starts: int, slots: int) -> dict[str, Any]:
-    """Let a mapped task start many jobs, each in a task of its own.
+def _burst(starts: int, parallel: int) -> dict[str, Any]:
+    """Start many jobs like a mapped task, each with an operator of its own.
 
-    :param slots: how many tasks run at a time.
+    :param starts: number of jobs.
+    :param parallel: number of tasks that run at the same time.
     """
     names: SimpleQueue[str] = SimpleQueue()
     for number in range(starts):
         names.put(f"load_{number:04}")
     clock = ManualClock()
-    crowd, failures = Crowd(clock), Counter[str]()
+    threads, failures = VirtualThreads(clock), Counter[str]()
     jobs = [{"name": f"load_{number:04}", "seconds": 600} for number in range(starts)]
     config = {"quotas": "documented", "clusters": [{"name": "demo", "jobs": jobs}]}
 
@@ -235,53 +239,54 @@ def _burst(starts: int, slots: int) -> dict[str, Any]:
             except Exception as error:
                 failures[type(error).__name__] += 1
 
-    with CdmSimulator(config, clock=clock) as sim, _in_time_of(crowd):
+    with CdmSimulator(config, clock=clock) as sim, _session_time(threads):
         os.environ["AIRFLOW_CONN_CDM_DEFAULT"] = sim.connection_json
         forget_everything()
-        begin, real = clock.now(), time.monotonic()
-        crowd.run(worker, slots)
+        virtual_begin, real_begin = clock.now(), time.monotonic()
+        threads.run(worker, parallel)
         routes = Counter(request.route for request in sim.requests)
-        refused = Counter(request.route for request in sim.requests if request.status == 429)
+        throttled = Counter(request.route for request in sim.requests if request.status == 429)
         runs = sum(len(sim.runs(f"load_{number:04}")) for number in range(starts))
     row = {
         "kind": "burst",
         "starts": starts,
-        "slots": slots,
+        "parallel": parallel,
         "runs": runs,
         "calls": dict(routes),
-        "refused": dict(refused),
+        "throttled": dict(throttled),
         "failures": dict(failures),
-        "waited_s": short(clock.now() - begin),
-        "real_s": short(time.monotonic() - real),
+        "waited_s": round_short(clock.now() - virtual_begin),
+        "real_s": round_short(time.monotonic() - real_begin),
     }
-    say(f"starts: {row}")
+    log(f"starts: {row}")
     return row
 
 
 def tables(result: Result) -> str:
-    """Both tables."""
+    """Return both tables."""
     return f"{_table_of_single(result)}\n\n{_table_of_bursts(result)}"
 
 
 def _table_of_single(result: Result) -> str:
     heads = (
-        *("one start", "answers take", "calls", "wall, ms", "quartiles", "to bare"),
-        *("CPU, ms", "quartiles", "to bare"),
+        *("one start", "delay of answers", "calls", "wall, ms", "quartiles", "vs bare"),
+        *("CPU, ms", "quartiles", "vs bare"),
     )
     lines = []
     rows = [row for row in result.rows if row["kind"] == "single"]
     for row in rows:
-        bare = next(r for r in rows if r["way"] == BARE and r["delay"] == row["delay"])
+        same_delay = [other for other in rows if other["delay"] == row["delay"]]
+        bare = next(other for other in same_delay if other["variant"] == BARE)
         lines.append(
             (
-                row["way"],
-                f"{row['delay'] * 1000:.0f} ms longer" if row["delay"] else "as long as they do",
+                row["variant"],
+                f"{row['delay'] * 1000:.0f} ms" if row["delay"] else "none",
                 sum(row["calls"].values()),
                 row["wall_ms"],
-                spread(row["wall_spread"]),
+                quartile_range(row["wall_spread"]),
                 f"{row['wall_ms'] / bare['wall_ms']:.1f}",
                 row["cpu_ms"],
-                spread(row["cpu_spread"]),
+                quartile_range(row["cpu_spread"]),
                 f"{row['cpu_ms'] / bare['cpu_ms']:.1f}",
             )
         )
@@ -290,18 +295,18 @@ def _table_of_single(result: Result) -> str:
 
 def _table_of_bursts(result: Result) -> str:
     heads = (
-        *("mapped starts", "at a time", "runs", "failed tasks", "start calls", "history calls"),
-        *("429s to starts", "429s to history", "waited for the quota, s"),
+        *("mapped starts", "in parallel", "runs", "failed tasks", "start calls", "history calls"),
+        *("start 429s", "history 429s", "waited for the quota, s"),
     )
     lines = []
     for row in result.rows:
         if row["kind"] == "burst":
-            calls, refused = row["calls"], row["refused"]
+            calls, throttled = row["calls"], row["throttled"]
             lines.append(
                 (
-                    *(row["starts"], row["slots"], row["runs"], sum(row["failures"].values())),
+                    *(row["starts"], row["parallel"], row["runs"], sum(row["failures"].values())),
                     *(calls.get(kind, 0) for kind in ("start", "submissions")),
-                    *(refused.get(kind, 0) for kind in ("start", "submissions")),
+                    *(throttled.get(kind, 0) for kind in ("start", "submissions")),
                     row["waited_s"],
                 )
             )

@@ -1,4 +1,4 @@
-"""What waits cost the triggerer, against a client of its own for each trigger."""
+"""Cost of waits in the triggerer, compared with a client for each trigger."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 import requests
 
+from benchmarks.baseline_triggers import INTERVAL, TOKEN_VARIABLE
 from benchmarks.common import (
     HERE,
     Result,
     Simulator,
+    log,
     percentile,
-    say,
-    short,
+    round_short,
     simulator,
     table,
     verdict,
 )
-from benchmarks.pollers import INTERVAL, TOKEN
 
 TITLE = "Cost in the triggerer"
 OURS = "airflow_provider_cdm.triggers.CdmSubmissionTrigger"
 CLASSES = {
-    "nothing": "benchmarks.pollers.IdleTrigger",
+    "idle": "benchmarks.baseline_triggers.IdleTrigger",
     "ours": OURS,
-    "a client each": "benchmarks.pollers.OneClientTrigger",
+    "one client each": "benchmarks.baseline_triggers.OneClientTrigger",
 }
 PLACES = {"loop": "a bare loop", "triggerer": "Airflow's triggerer"}
-PROBE = "benchmarks.pollers.LagProbe"
+PROBE = "benchmarks.baseline_triggers.LagProbe"
 GOAL_CPU, GOAL_KB, GOAL_LAG_MS = 5.0, 10.0, 10.0
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How long to wait and to measure, in seconds."""
+class Durations:
+    """Seconds to wait until all is settled, to measure, and to wait for the triggers at most."""
 
     settle: float
     measure: float
-    patience: float = 1200.0
+    start_timeout: float = 1200.0
 
 
 def measure(*, quick: bool) -> Result:
-    """Measure each kind of trigger in a bare loop, then in a triggerer."""
+    """Measure each kind of trigger in a bare event loop, then in a triggerer."""
     _allow_many_files()
-    pace = Pace(5, 10) if quick else Pace(25, 45)
+    durations = Durations(5, 10) if quick else Durations(25, 45)
     counts = (50,) if quick else (1000, 5000)
-    return Result("triggerer", [row for waits in counts for row in compare(waits, pace)])
+    return Result("triggerer", [row for waits in counts for row in compare(waits, durations)])
 
 
-def compare(waits: int, pace: Pace) -> list[dict[str, Any]]:
+def compare(waits: int, durations: Durations) -> list[dict[str, Any]]:
     """Measure each kind of trigger in both places."""
     rows = []
     with _running(waits) as jobs:
         for where in (_loop, _triggerer):
             for kind in CLASSES:
-                with where(kind, jobs, pace) as place:
-                    row = _watch(place, jobs.sim, pace)
+                with where(kind, jobs, durations) as place:
+                    row = _measure(place, jobs.sim, durations)
                 rows.append({"where": where.__name__[1:], "kind": kind, "waits": waits, **row})
-                say(f"triggerer: {rows[-1]}")
+                log(f"triggerer: {rows[-1]}")
     return rows
 
 
@@ -84,9 +84,11 @@ def _allow_many_files() -> None:
 
 @dataclass
 class Jobs:
-    """Jobs that run for hours at a simulator in another process.
+    """Jobs that run for hours in a simulator in another process.
 
-    :param runs: arguments of our trigger for each.
+    :param sim: the simulator.
+    :param runs: arguments of our trigger for each run.
+    :param token: token for the other triggers.
     """
 
     sim: Simulator
@@ -94,7 +96,7 @@ class Jobs:
     token: str
 
     def triggers(self, kind: str) -> tuple[str, list[dict[str, Any]]]:
-        """Classpath of a kind, and arguments for each run."""
+        """Return the class path of a kind of trigger, and its arguments for each run."""
         extra = self.sim.connection["extra"]
         root = f"{self.sim.url}/v1.1/{extra['project_id']}/clusters/{extra['cluster_id']}/cdm/job"
         if kind == "ours":
@@ -103,34 +105,34 @@ class Jobs:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs that waits for them."""
+        """The environment of a process with triggers."""
         connection = json.dumps(self.sim.connection)
-        return {**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": connection, TOKEN: self.token}
+        return {**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": connection, TOKEN_VARIABLE: self.token}
 
 
 @contextmanager
 def _running(waits: int) -> Iterator[Jobs]:
     names = [f"load_{number:05}" for number in range(waits)]
     jobs = [{"name": name, "seconds": 24 * 3600} for name in names]
-    # Quotas are off: otherwise the clients would be told 429 most of the time, which costs less.
+    # Without quotas: otherwise "one client each" would mostly get 429, which costs it less.
     with simulator({"clusters": [{"name": "demo", "jobs": jobs}]}) as sim:
         extra = sim.connection["extra"]
         user = {"name": sim.connection["login"], "password": sim.connection["password"]}
         user["domain"] = {"name": extra["domain_name"]}
         identity = {"methods": ["password"], "password": {"user": user}}
-        wish = {"identity": identity, "scope": {"project": {"id": extra["project_id"]}}}
+        auth = {"identity": identity, "scope": {"project": {"id": extra["project_id"]}}}
         with requests.Session() as http:
-            answer = http.post(f"{sim.url}/v3/auth/tokens", json={"auth": wish}, timeout=60)
-            token = answer.headers["X-Subject-Token"]
+            response = http.post(f"{sim.url}/v3/auth/tokens", json={"auth": auth}, timeout=60)
+            token = response.headers["X-Subject-Token"]
             http.headers["X-Auth-Token"] = token
             root = f"{sim.url}/v1.1/{extra['project_id']}/clusters/{extra['cluster_id']}/cdm/job"
             runs = []
             for name in names:
-                answer = http.put(f"{root}/{name}/start", json={}, timeout=60)
-                run = answer.json()["submissions"][0]
-                one = {"job_name": name, "cluster_id": extra["cluster_id"]}
-                one |= {"submission_id": run["submission-id"], "poll_interval": INTERVAL}
-                runs.append(one | {"creation_date": run["creation-date"]})
+                response = http.put(f"{root}/{name}/start", json={}, timeout=60)
+                run = response.json()["submissions"][0]
+                arguments = {"job_name": name, "cluster_id": extra["cluster_id"]}
+                arguments |= {"submission_id": run["submission-id"], "poll_interval": INTERVAL}
+                runs.append(arguments | {"creation_date": run["creation-date"]})
         yield Jobs(sim, runs, token)
 
 
@@ -141,25 +143,26 @@ def _running(waits: int) -> Iterator[Jobs]:
 class Place:
     """Where triggers run.
 
-    :param processes: their names, and themselves.
-    :param lags: where the probe writes.
-    :param before: bytes of memory before there were triggers, if that is known.
+    :param processes: the processes by name.
+    :param lags: file that the lag probe writes.
+    :param memory_before: memory before there were triggers, in bytes, if that is known.
     """
 
     processes: dict[str, Any]
     lags: Path
-    before: int | None = None
+    memory_before: int | None = None
 
 
 @contextmanager
-def _loop(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
-    """A bare event loop in a process."""
+def _loop(kind: str, jobs: Jobs, durations: Durations) -> Iterator[Place]:
+    """Run triggers in a bare event loop, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         classpath, arguments = jobs.triggers(kind)
         lags = Path(folder, "lags")
         ready = Path(folder, "ready")
-        wanted = {"classpath": classpath, "arguments": arguments, "settle": pace.settle / 4}
-        wanted |= {"lags": str(lags), "ready": str(ready)}
+        options: dict[str, Any] = {"classpath": classpath, "arguments": arguments}
+        options |= {"settle": durations.settle / 4}
+        options |= {"lags": str(lags), "ready": str(ready)}
         process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.loop"],
@@ -172,21 +175,21 @@ def _loop(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
         )
         stack.callback(process.terminate)
         if process.stdin is None:
-            raise RuntimeError("no pipe")
-        process.stdin.write(json.dumps(wanted).encode())
+            raise RuntimeError("The process was started without a pipe for its input.")
+        process.stdin.write(json.dumps(options).encode())
         process.stdin.close()
-        _wait_for(lambda: ready.exists() and ready.read_text() != "", process, pace)
+        _wait_for(lambda: ready.exists() and ready.read_text() != "", process, durations)
         yield Place({"loop": psutil.Process(process.pid)}, lags, int(ready.read_text()))
 
 
 @contextmanager
-def _triggerer(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
-    """A triggerer of a real Airflow, and its database."""
+def _triggerer(kind: str, jobs: Jobs, durations: Durations) -> Iterator[Place]:
+    """Run triggers in the triggerer of a real Airflow."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         home = Path(folder)
         lags = home / "lags"
         classpath, arguments = jobs.triggers(kind)
-        triggers = [(classpath, one) for one in arguments] + [(PROBE, {"url": str(lags)})]
+        triggers = [(classpath, kwargs) for kwargs in arguments] + [(PROBE, {"url": str(lags)})]
         (home / "dags").mkdir()
         shutil.copy(HERE / "waits_dag.py", home / "dags")
         environment = {
@@ -199,16 +202,16 @@ def _triggerer(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
             "PYTHONPATH": str(HERE.parent),
         }
 
-        def airflow(*command: str, given: str = "") -> None:
-            command = (sys.executable, "-m", *command)
+        def run_module(*arguments: str, stdin: str = "") -> None:
+            command = (sys.executable, "-m", *arguments)
             subprocess.run(
-                command, env=environment, check=True, input=given.encode(), capture_output=True
+                command, env=environment, check=True, input=stdin.encode(), capture_output=True
             )
 
-        airflow("airflow", "db", "migrate")
-        airflow("airflow", "dags", "reserialize")
-        airflow("airflow", "dags", "trigger", "waits")
-        airflow("benchmarks.deferrals", given=json.dumps(triggers))
+        run_module("airflow", "db", "migrate")
+        run_module("airflow", "dags", "reserialize")
+        run_module("airflow", "dags", "trigger", "waits")
+        run_module("benchmarks.deferrals", stdin=json.dumps(triggers))
         command = ["airflow", "triggerer", "--skip-serve-logs", "--capacity", str(len(triggers))]
         process = stack.enter_context(
             subprocess.Popen(
@@ -218,24 +221,28 @@ def _triggerer(kind: str, jobs: Jobs, pace: Pace) -> Iterator[Place]:
                 stderr=subprocess.DEVNULL,
             )
         )
-        stack.callback(_end, process)
-        # A trigger that runs has a log.
+        stack.callback(_kill, process)
+        # A running trigger has a log file.
         logs, count = home / "logs", len(triggers)
-        _wait_for(lambda: sum(1 for _ in logs.rglob("*.trigger.*.log")) >= count, process, pace)
+        _wait_for(
+            lambda: sum(1 for _ in logs.rglob("*.trigger.*.log")) >= count, process, durations
+        )
         parent = psutil.Process(process.pid)
         (runner,) = parent.children()
         yield Place({"parent": parent, "runner": runner}, lags)
 
 
-def _wait_for(done: Callable[[], bool], process: subprocess.Popen[bytes], pace: Pace) -> None:
-    deadline = time.monotonic() + pace.patience
+def _wait_for(
+    done: Callable[[], bool], process: subprocess.Popen[bytes], durations: Durations
+) -> None:
+    deadline = time.monotonic() + durations.start_timeout
     while not done():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("not all triggers came to run")
+            raise RuntimeError("The process has ended, or did not start all triggers in time.")
         time.sleep(1)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     for child in children:
@@ -243,46 +250,51 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             child.kill()
 
 
-# What is measured
+# Measurements
 
 
-def _watch(place: Place, sim: Simulator, pace: Pace) -> dict[str, Any]:
-    time.sleep(pace.settle)
-    lines = len(place.lags.read_text().splitlines())
-    before = {name: sum(each.cpu_times()[:2]) for name, each in place.processes.items()}
-    began, at = time.monotonic(), time.time()
-    time.sleep(pace.measure)
-    passed = time.monotonic() - began
+def _measure(place: Place, sim: Simulator, durations: Durations) -> dict[str, Any]:
+    time.sleep(durations.settle)
+    lines_before = len(place.lags.read_text().splitlines())
+    cpu_before = {name: _cpu_seconds(process) for name, process in place.processes.items()}
+    began, began_at = time.monotonic(), time.time()
+    time.sleep(durations.measure)
+    duration = time.monotonic() - began
     cpu = {
-        name: short(100 * (sum(each.cpu_times()[:2]) - before[name]) / passed)
-        for name, each in place.processes.items()
+        name: round_short(100 * (_cpu_seconds(process) - cpu_before[name]) / duration)
+        for name, process in place.processes.items()
     }
-    memory = {name: each.memory_info().rss for name, each in place.processes.items()}
-    found = place.lags.read_text().splitlines()[lines:]
-    lags = [1000 * lag for line in found for lag in json.loads(line)]
-    asked = [one["at"] for one in sim.ask("/_sim/requests") if one["at"] >= at]
-    span = max(asked) - min(asked) if len(asked) > 1 else 0
+    memory = {name: process.memory_info().rss for name, process in place.processes.items()}
+    lines = place.lags.read_text().splitlines()[lines_before:]
+    lags = [1000 * lag for line in lines for lag in json.loads(line)]
+    requests_made = sim.control("/_sim/requests")
+    calls = [request["at"] for request in requests_made if request["at"] >= began_at]
+    span = max(calls) - min(calls) if len(calls) > 1 else 0
     return {
         "cpu_percent": cpu,
         "memory_mb": {name: round(size / 1e6, 1) for name, size in memory.items()},
-        "grown_mb": place.before and round((memory["loop"] - place.before) / 1e6, 2),
+        "grown_mb": place.memory_before and round((memory["loop"] - place.memory_before) / 1e6, 2),
         "lag_ms": [percentile(lags, share) for share in (0.5, 0.99, 1.0)],
-        "calls_per_minute": short(60 * (len(asked) - 1) / span) if span else 0.0,
+        "calls_per_minute": round_short(60 * (len(calls) - 1) / span) if span else 0.0,
     }
 
 
+def _cpu_seconds(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
+
+
 def tables(result: Result) -> str:
-    """The table."""
+    """Return the table."""
     heads = (
         *("where", "waits", "triggers", "CPU, % of a core", "memory, MB", "KB a wait"),
-        *("loop lag p50, ms", "p99", "longest", "calls a minute", "CPU, to ours"),
-        "memory, to ours",
+        *("loop lag p50, ms", "p99", "longest", "calls a minute", "CPU, vs ours"),
+        "memory, vs ours",
     )
     lines = []
     for row in result.rows:
         ours = _other(result, row, "ours")
-        cpu, kb = sum(row["cpu_percent"].values()), _kb_a_wait(result, row)
-        poor = row["kind"] == "a client each"
+        cpu, kb = sum(row["cpu_percent"].values()), _kb_per_wait(result, row)
+        one_client_each = row["kind"] == "one client each"
         lines.append(
             (
                 PLACES[row["where"]],
@@ -290,53 +302,54 @@ def tables(result: Result) -> str:
                 kb,
                 *row["lag_ms"],
                 row["calls_per_minute"],
-                f"{cpu / max(0.1, sum(ours['cpu_percent'].values())):.1f}" if poor else "",
-                f"{kb / max(0.1, _kb_a_wait(result, ours)):.0f}" if poor else "",
+                f"{cpu / max(0.1, sum(ours['cpu_percent'].values())):.1f}"
+                if one_client_each
+                else "",
+                f"{kb / max(0.1, _kb_per_wait(result, ours)):.0f}" if one_client_each else "",
             )
         )
     return table(heads, lines)
 
 
 def _parts(values: dict[str, float]) -> str:
-    total = f"{short(sum(values.values())):,g}"
-    inside = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return total if len(values) == 1 else f"{total} ({inside})"
+    total = f"{round_short(sum(values.values())):,g}"
+    parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
+    return total if len(values) == 1 else f"{total} ({parts})"
 
 
 def _other(result: Result, row: dict[str, Any], kind: str) -> dict[str, Any]:
-    same = ("where", "waits")
-    alike = [each for each in result.rows if all(each[key] == row[key] for key in same)]
-    return next(each for each in alike if each["kind"] == kind)
+    keys = ("where", "waits")
+    rows = [other for other in result.rows if all(other[key] == row[key] for key in keys)]
+    return next(other for other in rows if other["kind"] == kind)
 
 
-def _kb_a_wait(result: Result, row: dict[str, Any]) -> float:
-    """In the loop what came on top with the triggers, in the triggerer what came on top of idle
-    ones.
-    """
+def _kb_per_wait(result: Result, row: dict[str, Any]) -> float:
+    """Return the memory per wait: what triggers added, in the triggerer compared to idle ones."""
     if row["where"] == "loop":
-        return short(1000 * row["grown_mb"] / row["waits"])
-    idle = _other(result, row, "nothing")
+        return round_short(1000 * row["grown_mb"] / row["waits"])
+    idle = _other(result, row, "idle")
     grown = sum(row["memory_mb"].values()) - sum(idle["memory_mb"].values())
-    return short(1000 * grown / row["waits"])
+    return round_short(1000 * grown / row["waits"])
 
 
 def goals(result: Result) -> list[tuple[str, str]]:
-    """What was to be reached, and what was."""
-    found = []
+    """Return the goals, and whether each was reached."""
+    goals = []
     for row in result.rows:
         if row["kind"] != "ours":
             continue
-        cpu, kb, lag = sum(row["cpu_percent"].values()), _kb_a_wait(result, row), row["lag_ms"][1]
-        idle = _other(result, row, "nothing")
+        cpu, kb, lag = sum(row["cpu_percent"].values()), _kb_per_wait(result, row), row["lag_ms"][1]
+        idle = _other(result, row, "idle")
         idle_cpu, idle_lag = sum(idle["cpu_percent"].values()), idle["lag_ms"][1]
-        what = (
+        goal = (
             f"{row['waits']:,} waits in {PLACES[row['where']]}: under {GOAL_CPU:g} % of a core,"
             f" under {GOAL_KB:g} KB a wait, loop lag p99 under {GOAL_LAG_MS:g} ms"
         )
-        seen = (
-            f"CPU {verdict(cpu < GOAL_CPU)}, {short(cpu):g} %; memory {verdict(kb < GOAL_KB)},"
-            f" {kb:g} KB; lag {verdict(lag < GOAL_LAG_MS)}, {lag:.1f} ms (idle triggers:"
-            f" {short(idle_cpu):g} % and {idle_lag:.1f} ms)"
+        outcome = (
+            f"CPU {verdict(cpu < GOAL_CPU)}, {round_short(cpu):g} %;"
+            f" memory {verdict(kb < GOAL_KB)}, {kb:g} KB;"
+            f" lag {verdict(lag < GOAL_LAG_MS)}, {lag:.1f} ms (idle triggers:"
+            f" {round_short(idle_cpu):g} % and {idle_lag:.1f} ms)"
         )
-        found.append((what, seen))
-    return found
+        goals.append((goal, outcome))
+    return goals

@@ -1,7 +1,7 @@
-"""Time that passes only when nothing is left to do, and the simulator within reach of a call.
+"""Virtual time, which passes only when there is nothing to do, and an in-process simulator.
 
-Hours of waiting take minutes that way, and come out the same each time. An exchange takes no time
-at all here, and no socket: the request goes to the simulator's router, as its web server does it.
+Hours of waiting take minutes that way, and give the same results each time. An exchange takes no
+time and needs no socket: the request is passed to the simulator's router, as its web server does.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from airflow_provider_cdm.simulator.routes.router import ROUTER
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that moves a clock on instead of sleeping.
+    """An event loop that advances a clock instead of sleeping.
 
-    What is given to threads is done at once.
+    Calls for threads are made at once, on the event loop.
     """
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         super().__init__(_Selector(clock))
-        # Epoch seconds have no nanoseconds, and a timer must count as due at its very instant.
+        # Epoch seconds as floats are not precise to nanoseconds, but a timer must be due in time.
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
-        """The clock's time."""
+        """Return the time of the clock."""
         return self._clock.now()
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # typed looser, since it serves all
-        """Do it now."""
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]  # the types do not matter here
+        """Call the function now."""
         del executor
         future = self.create_future()
         try:
@@ -61,7 +61,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if timeout is None and not ready:
-            raise RuntimeError("nothing will ever happen again")
+            raise RuntimeError("There are no timers and no events, so virtual time cannot go on.")
         if timeout and not ready:
             self._clock.advance(timeout)
         return ready
@@ -71,25 +71,25 @@ class _Selector(selectors.DefaultSelector):
 class Traffic:
     """The calls that were made.
 
-    :param at: instants by kind of call, epoch seconds.
-    :param throttled: how many met a used-up quota.
+    :param at: times of the calls by kind, epoch seconds.
+    :param throttled: number of calls that got 429.
     """
 
     at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     throttled: int = 0
 
-    def note(self, request: Request, status: int, now: float) -> None:
-        """Take note of an exchange."""
+    def record(self, request: Request, status: int, now: float) -> None:
+        """Record an exchange."""
         self.at[kind_of(request.url)].append(now)
         self.throttled += status == 429
 
     @property
     def total(self) -> int:
-        """All calls."""
+        """The number of all calls."""
         return sum(map(len, self.at.values()))
 
     def peak(self, kind: str) -> int:
-        """The most calls of a kind within any minute."""
+        """Return the largest number of calls of a kind within any minute."""
         times, most, first = sorted(self.at.get(kind, [])), 0, 0
         for last, now in enumerate(times):
             while times[first] <= now - 60:
@@ -99,14 +99,14 @@ class Traffic:
 
 
 def kind_of(url: str) -> str:
-    """Which operation a URL stands for, in the simulator's words."""
+    """Return the name of the simulator's route for a URL."""
     path = urlsplit(url).path
     last = path.rsplit("/", 1)[-1]
     return {"all": "list_jobs", "tokens": "token"}.get(last, last)
 
 
 class RecordingSession(CdmSession):
-    """A session that takes note of its calls, after the session's arguments."""
+    """A session that records its calls."""
 
     def __init__(self, settings: Settings, traffic: Traffic, **options: Any) -> None:
         super().__init__(settings, **options)
@@ -114,15 +114,15 @@ class RecordingSession(CdmSession):
 
     def _exchange(self, request: Request) -> Response:
         response = self._perform(request)
-        self._traffic.note(request, response.status, self.clock())
+        self._traffic.record(request, response.status, self.clock())
         return response
 
     def _perform(self, request: Request) -> Response:
         return super()._exchange(request)
 
 
-class PlayedSession(RecordingSession):
-    """A session that has the simulator's router for a network."""
+class InProcessSession(RecordingSession):
+    """A session that passes requests to the router of an in-process simulator."""
 
     def __init__(
         self, backend: Backend, settings: Settings, traffic: Traffic, **options: Any
@@ -146,10 +146,12 @@ class PlayedSession(RecordingSession):
 
 
 @dataclass
-class Played:
-    """A world in virtual time, and sessions with it.
+class VirtualSimulator:
+    """A simulator in virtual time, and sessions with it.
 
-    :param config: of the simulator.
+    :param config: configuration of the simulator.
+    :param clock: clock of the simulator and the sessions.
+    :param seed: seed of the random numbers that sessions use.
     """
 
     config: dict[str, Any]
@@ -162,30 +164,36 @@ class Played:
         self._random = random.Random(self.seed)
 
     def session(self, settings: Settings, traffic: Traffic, policy: RetryPolicy) -> CdmSession:
-        """Make a session."""
-        return PlayedSession(
+        """Return a new session."""
+        return InProcessSession(
             self.backend,
             settings,
             traffic,
             policy=policy,
             clock=self.clock.now,
-            # Only what is given to threads sleeps like this, seldom and for less than 5 s.
+            # Used only by calls for threads, rarely and for less than 5 s.
             sleep=self.clock.advance,
             rng=self._random.random,
         )
 
     def settings(self, user: int = 0, limit: int | None = None) -> Settings:
-        """The settings of one of its users."""
-        one = self.backend.config.users[user]
+        """Return the settings of a user.
+
+        :param user: index of the user.
+        :param limit: ``requests_per_minute``; ``None`` for the default.
+        """
+        user_config = self.backend.config.users[user]
         return Settings(
             cdm_endpoint="http://cdm",
             iam_endpoint=f"http://iam-{id(self)}",
-            credentials=PasswordCredentials(one.name, one.password, self.backend.config.domain),
+            credentials=PasswordCredentials(
+                user_config.name, user_config.password, self.backend.config.domain
+            ),
             project_id=self.backend.config.projects[0].id,
             requests_per_minute=limit,
         )
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """Run a coroutine function on a loop in this time."""
+        """Run a coroutine function on an event loop in virtual time."""
         with asyncio.Runner(loop_factory=lambda: VirtualLoop(self.clock)) as runner:
             return runner.run(work())

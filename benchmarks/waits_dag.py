@@ -1,4 +1,4 @@
-"""A DAG with as many mapped tasks as are asked for; its instances are deferred by hand."""
+"""A DAG with one mapped task; ``BENCHMARK_TASKS`` sets the number of its instances."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The triggerer's one poller per cluster: all waits share its calls, its threads and its session.
+"""The triggerer's shared pollers, one per cluster: all waits share its calls, threads and session.
 
-A trigger that waits is a future here; it has no session, no task and no thread of its own. What is
-asked when is decided in :mod:`airflow_provider_cdm.client.polling.planner`; this module gives it a clock,
-an event loop and a few threads. The loop only ever does small things: whole looks and whole pages
-of listings, exchange and parsing, happen in threads of the watcher's own, so that a cluster that
-does not answer keeps only its own threads busy.
+A waiting trigger only awaits a future here; it has no session, task or thread of its own.
+:mod:`airflow_provider_cdm.client.polling.planner` decides which poll to send when; this module
+gives it a clock, an event loop and a few threads. The event loop itself does little: complete
+polls, exchange and parsing, run in the poller's own threads. So a cluster that does not answer
+occupies only its own threads.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import TypeAlias
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
 from airflow_provider_cdm.client.polling.model import Poll, Wait
-from airflow_provider_cdm.client.polling.planner import CALLS, PollPlanner
+from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.rate_limit import rate_limits_for
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession
@@ -36,57 +37,57 @@ from airflow_provider_cdm.client.submission import Submission
 
 log = logging.getLogger(__name__)
 
-#: Longest and shortest time for which a watcher sleeps, in seconds.
-_LONG_NAP, _SHORT_NAP = 60.0, 0.05
-#: Seconds by which a clock may go back before everything is planned anew.
-_CLOCK_SLACK = 1.0
-#: Seconds between two lines about what the quota allows.
-_QUIET_SECONDS = 60.0
+#: Longest and shortest time for which a poller sleeps, in seconds.
+_MAX_SLEEP, _MIN_SLEEP = 60.0, 0.05
+#: Seconds by which a clock may go back before all times are moved.
+_CLOCK_TOLERANCE = 1.0
+#: Seconds between two log lines about polling that is slower than requested.
+_LOG_INTERVAL = 60.0
 
 _Key: TypeAlias = tuple[Settings, str]
-_watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, ClusterPoller]] = (
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, ClusterPoller]] = (
     weakref.WeakKeyDictionary()
 )
-_registry_lock = threading.Lock()
+_pollers_lock = threading.Lock()
 
 
 @contextmanager
 def shared_poller(session: CdmSession, cluster_id: str) -> Iterator[ClusterPoller]:
-    """Use the watcher of a cluster and a user, on the running event loop.
+    """Use the poller of a cluster and a user on the running event loop.
 
-    The first one in opens it, with this session; the last one out closes both.
+    The first user opens it with this session, and the last one closes both.
     """
-    watcher = _enter(session, cluster_id)
+    poller = _acquire(session, cluster_id)
     try:
-        yield watcher
+        yield poller
     finally:
-        watcher.leave()
+        poller.release()
 
 
-def _enter(session: CdmSession, cluster_id: str) -> ClusterPoller:
-    # Neither of these changes what is asked, nor of whom.
+def _acquire(session: CdmSession, cluster_id: str) -> ClusterPoller:
+    # The default cluster and the console's address make no difference to the calls.
     settings = replace(session.settings, cluster_id=None, console_url=None)
-    with _registry_lock:
-        mine = _watchers.setdefault(asyncio.get_running_loop(), {})
-        watcher = mine.get((settings, cluster_id))
-        if watcher is None:
-            watcher = mine[settings, cluster_id] = ClusterPoller(
-                session, cluster_id, on_close=partial(_forget, mine, (settings, cluster_id))
+    with _pollers_lock:
+        pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+        poller = pollers.get((settings, cluster_id))
+        if poller is None:
+            poller = pollers[settings, cluster_id] = ClusterPoller(
+                session, cluster_id, on_close=partial(_discard, pollers, (settings, cluster_id))
             )
-        watcher.enter()
-    return watcher
+        poller.acquire()
+    return poller
 
 
-def _forget(watchers: dict[_Key, ClusterPoller], key: _Key) -> None:
-    watchers.pop(key, None)
+def _discard(pollers: dict[_Key, ClusterPoller], key: _Key) -> None:
+    pollers.pop(key, None)
 
 
 class ClusterPoller:
-    """Looks at the runs of one cluster for all who wait for them; belongs to one event loop.
+    """Polls the runs of one cluster for all waits; belongs to one event loop.
 
-    :param session: performs the calls; its clock and its sleep are the watcher's.
+    :param session: makes the calls; its clock and its sleep are used.
     :param cluster_id: the cluster.
-    :param on_close: called when the last user has left.
+    :param on_close: called when the last user has released the poller.
     """
 
     def __init__(
@@ -94,36 +95,36 @@ class ClusterPoller:
     ) -> None:
         self.session = session
         self._limits = rate_limits_for(session.settings, session.api.exchanger.random)
-        self.watch = PollPlanner(cluster_id, session.api, self._limits)
+        self.planner = PollPlanner(cluster_id, session.api, self._limits)
         self._on_close = on_close
         self._users = 0
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="cdm-watcher")
-        self._doing: set[asyncio.Future[None]] = set()
-        self._done: deque[Poll] = deque()
+        self._pool = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="cdm-poller")
+        self._in_flight: set[asyncio.Future[None]] = set()
+        self._completed: deque[Poll] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._woken = self._loop.create_future()
-        self._told, self._told_at = 0, -math.inf
-        self._now = session.clock()
+        self._wakeup = self._loop.create_future()
+        self._logged_slowdown, self._logged_at = 0, -math.inf
+        self._last_now = session.clock()
 
     @property
     def closed(self) -> bool:
-        """Whether all have left; it is not opened again."""
+        """Whether all users have released the poller; it is not opened again."""
         return self._users == 0
 
-    def enter(self) -> None:
-        """Come in."""
+    def acquire(self) -> None:
+        """Count one more user."""
         self._users += 1
 
-    def leave(self) -> None:
-        """Go out; the last one closes everything."""
+    def release(self) -> None:
+        """Count one user less; the last one closes the poller and its session."""
         self._users -= 1
         if not self.closed:
             return
         self._on_close()
         if self._task is not None:
             self._task.cancel()
-        self._abandon()
+        self._abandon_polls()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.session.close()
 
@@ -137,131 +138,133 @@ class ClusterPoller:
         on_status: Callable[[Submission | None], None] = lambda _: None,
         side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None,
     ) -> Submission:
-        """Wait until a run has ended, well or badly.
+        """Wait until a run has ended, whether it succeeded or not.
 
-        :param follower: knows the run, and judges what is seen of it.
-        :param poll_interval: seconds between two looks, as far as the quota allows.
-        :param deadline: epoch seconds at which to give up; ``None`` to wait for as long as it runs.
-        :param limit: the task's argument that set the deadline.
-        :param on_status: told in a thread, in the caller's context, what each look saw; what it raises
-            ends the wait.
+        :param follower: identifies the run, and decides from each poll whether it has ended.
+        :param poll_interval: seconds between two polls, as far as the quota allows.
+        :param deadline: when to give up, epoch seconds; ``None`` (the default) for never.
+        :param limit: name of the task's argument that set the deadline.
+        :param on_status: called after each poll, in a thread and in the caller's context, with the
+            run, or ``None`` if it could not be seen; an exception that it raises ends the wait.
         :param side_task: see :class:`~airflow_provider_cdm.client.polling.model.Wait`.
+        :returns: the ended run.
         :raises CdmWaitTimeout: at the deadline.
         :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
-        :raises CdmError: when CDM could not be asked for too long, or refused.
+        :raises CdmError: when CDM rejects the calls, or has not answered for too long.
         """
         future: asyncio.Future[Submission | Exception] = self._loop.create_future()
         wait = Wait(
             follower,
             poll_interval,
-            end=partial(_resolve, future),
+            on_end=partial(_resolve, future),
             on_status=on_status,
             side_task=side_task,
             deadline=deadline,
             limit=limit,
         )
-        self.watch.join(wait, self.session.clock())
+        self.planner.add(wait, self.session.clock())
         self._wake()
         try:
             outcome = await future
         finally:
-            self.watch.leave(wait)
+            self.planner.remove(wait)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     def _wake(self) -> None:
         if self._task is None:
-            # In a context of its own: what it logs belongs to no single task.
-            self._task = self._loop.create_task(self._work(), context=contextvars.Context())
-            self._task.add_done_callback(self._ended)
-        if not self._woken.done():
-            self._woken.set_result(None)
+            # In a context of its own, since its log lines belong to no single task.
+            self._task = self._loop.create_task(self._run(), context=contextvars.Context())
+            self._task.add_done_callback(self._handle_end)
+        if not self._wakeup.done():
+            self._wakeup.set_result(None)
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while True:
-            now = self._look_at_clock()
-            while self._done:
-                self.watch.completed(self._done.popleft(), now)
-            self.watch.housekeeping(now)
-            while (sent := self.watch.next_call(now)) is not None:
-                self._send(sent)
-            self._tell(now)
-            await self._rest(self.watch.next_event(now) - now)
+            now = self._read_clock()
+            while self._completed:
+                self.planner.completed(self._completed.popleft(), now)
+            self.planner.housekeeping(now)
+            while (poll := self.planner.next_poll(now)) is not None:
+                self._send(poll)
+            self._log_slowdown(now)
+            await self._sleep(self.planner.next_event(now) - now)
 
-    def _look_at_clock(self) -> float:
+    def _read_clock(self) -> float:
         now = self.session.clock()
-        if self._now - now > _CLOCK_SLACK:
-            self.watch.rewind(self._now - now)
-        self._now = now
+        if self._last_now - now > _CLOCK_TOLERANCE:
+            self.planner.rewind(self._last_now - now)
+        self._last_now = now
         return now
 
-    def _send(self, sent: Poll) -> None:
-        doing = self._loop.run_in_executor(self._pool, sent.perform, self.session.run)
-        self._doing.add(doing)
-        doing.add_done_callback(partial(self._landed, sent))
+    def _send(self, poll: Poll) -> None:
+        future = self._loop.run_in_executor(self._pool, poll.perform, self.session.run)
+        self._in_flight.add(future)
+        future.add_done_callback(partial(self._receive, poll))
 
-    def _landed(self, sent: Poll, doing: asyncio.Future[None]) -> None:
-        # What was cancelled belongs to a watch that is no more.
-        self._doing.discard(doing)
-        if doing.cancelled():
+    def _receive(self, poll: Poll, future: asyncio.Future[None]) -> None:
+        self._in_flight.discard(future)
+        # A canceled poll belongs to a planner that no longer exists.
+        if future.cancelled():
             return
-        if (error := doing.exception()) is not None:
-            sent.failed(error)
-        self._done.append(sent)
+        if (error := future.exception()) is not None:
+            poll.fail(error)
+        self._completed.append(poll)
         self._wake()
 
-    def _abandon(self) -> None:
-        """What threads are doing ends unseen."""
-        for doing in list(self._doing):
-            doing.cancel()
-        self._done.clear()
+    def _abandon_polls(self) -> None:
+        """Ignore the results of all polls in flight; their threads end when their calls do."""
+        for future in list(self._in_flight):
+            future.cancel()
+        self._completed.clear()
 
-    async def _rest(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         """Sleep until the next event, or until woken.
 
-        While calls are under way time is the loop's, so that a test's clock, which moves when
-        something sleeps, stands still until they are answered.
+        While polls are in flight the event loop's clock is used, not the session's. The clock of a
+        test moves only when something sleeps with the session, so it stands still until the polls
+        have completed.
         """
-        nap = min(max(seconds, _SHORT_NAP), _LONG_NAP)
-        if self.watch.in_flight or seconds == math.inf:
-            await asyncio.wait({self._woken}, timeout=nap)
-        elif not self._woken.done():
-            sleep = asyncio.ensure_future(self.session.arun(pause(nap)))
+        duration = min(max(seconds, _MIN_SLEEP), _MAX_SLEEP)
+        if self.planner.in_flight.total or seconds == math.inf:
+            await asyncio.wait({self._wakeup}, timeout=duration)
+        elif not self._wakeup.done():
+            sleep = asyncio.ensure_future(self.session.arun(pause(duration)))
             try:
-                await asyncio.wait({self._woken, sleep}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({self._wakeup, sleep}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 sleep.cancel()
-        if self._woken.done():
-            self._woken = self._loop.create_future()
+        if self._wakeup.done():
+            self._wakeup = self._loop.create_future()
 
-    def _tell(self, now: float) -> None:
-        """Say once per change what the quota makes of the wish."""
-        if now - self._told_at < _QUIET_SECONDS:
+    def _log_slowdown(self, now: float) -> None:
+        """Log when the quota makes polls less frequent than requested, once for each change."""
+        if now - self._logged_at < _LOG_INTERVAL:
             return
-        allowed, wish = self.watch.pace(now)
-        slower = round(math.log2(allowed / wish)) if wish > 0 else self._told
-        if slower == self._told:
+        allowed, requested = self.planner.poll_intervals(now)
+        slowdown = round(math.log2(allowed / requested)) if requested > 0 else self._logged_slowdown
+        if slowdown == self._logged_slowdown:
             return
-        self._told, self._told_at = slower, now
+        self._logged_slowdown, self._logged_at = slowdown, now
         log.info(
-            "Cluster %s: %d jobs are waited for. Within its quota of calls each is looked at about"
-            " every %.0f s; every %.0f s is wished.",
-            *(self.watch.cluster_id, len(self.watch.registry.jobs), allowed, wish),
+            "Cluster %s: %d jobs are polled. CDM's quota of calls allows a poll of each about every"
+            " %.0f s; a poll every %.0f s was requested.",
+            *(self.planner.cluster_id, len(self.planner.registry.jobs), allowed, requested),
         )
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _handle_end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("The watcher of cluster %s broke", self.watch.cluster_id, exc_info=error)
-        waits = [wait for job in self.watch.registry.jobs.values() for wait in job.waits]
-        # The next one who joins begins anew.
-        self._abandon()
-        self.watch = PollPlanner(self.watch.cluster_id, self.session.api, self._limits)
+        log.error("The poller of cluster %s failed", self.planner.cluster_id, exc_info=error)
+        waits = [wait for job in self.planner.registry.jobs.values() for wait in job.waits]
+        # The next wait starts with a new planner.
+        self._abandon_polls()
+        self.planner = PollPlanner(self.planner.cluster_id, self.session.api, self._limits)
         self._task = None
         for wait in waits:
-            wait.over = True
-            wait.end(errors.CdmError(f"The watcher broke: {type(error).__name__}: {error}"))
+            wait.done = True
+            wait.on_end(errors.CdmError(f"The poller failed: {type(error).__name__}: {error}"))
 
 
 def _resolve(

@@ -143,14 +143,14 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.stalled_after = stalled_after
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
-        self._watcher: ClusterPoller | None = None
+        self._poller: ClusterPoller | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
         try:
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-            with shared_poller(session, self.cluster_id) as self._watcher:
-                event = await self._wait(self._watcher)
+            with shared_poller(session, self.cluster_id) as self._poller:
+                event = await self._wait(self._poller)
         except errors.CdmError as error:
             event = SubmissionEvent(getattr(error, "submission", None), error)
         except asyncio.CancelledError:
@@ -200,30 +200,30 @@ class CdmSubmissionTrigger(CdmTrigger):
             )
 
     async def _stop(self, run: RunRef) -> None:
-        watcher = self._watcher
-        if watcher is not None:
-            session = watcher.session
+        poller = self._poller
+        if poller is not None:
+            session = poller.session
         else:
             # A kill may arrive while the connection is still being read.
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         try:
             sent = await session.arun(session.api.stop_run(run))
         finally:
-            if watcher is None or watcher.closed:
+            if poller is None or poller.closed:
                 session.close()
         result = "asked CDM to stop it" if sent else "not active, nothing to stop"
         log.info("The task was ended; %s: %s", run, result)
 
-    async def _wait(self, watcher: ClusterPoller) -> SubmissionEvent:
+    async def _wait(self, poller: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
         tables = TableProgress()
-        ended = await watcher.wait(
+        ended = await poller.wait(
             Follower(run, created_from=self.started_after or 0),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             limit=self.limit,
-            on_status=ProgressLog(log, watcher.session.clock, stall),
+            on_status=ProgressLog(log, poller.session.clock, stall),
             side_task=tables,
         )
         return SubmissionEvent(tables.with_job_type(ended))

@@ -1,4 +1,4 @@
-"""A cluster with many jobs and many who wait, played in virtual time without sockets or threads."""
+"""A fake cluster with many jobs and many waits, in virtual time, without sockets or threads."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from airflow_provider_cdm.client.sansio import Request, Response, Sleep, Transpo
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
+#: When virtual time begins, epoch seconds.
 BEGIN = 1_735_787_045.0
-PLACE = "https://cdm.example"
+ENDPOINT = "https://cdm.example"
 TOKEN = {"token": {"expires_at": "2099-01-01T00:00:00Z"}}
 
 
 @dataclass
-class PlayedRun:
-    """One run of a played job, in seconds since the begin."""
+class FakeRun:
+    """One run of a fake job; times are in seconds since the begin."""
 
     number: int
     created: float
     ended: float
     status: str = "SUCCEEDED"
 
-    def shown(self, now: float, name: str) -> dict[str, Any]:
+    def to_wire(self, now: float, job_name: str) -> dict[str, Any]:
         return {
             "submission-id": self.number,
-            "job-name": name,
+            "job-name": job_name,
             "creation-date": self.created_ms,
             "status": self.status if now >= self.ended else "RUNNING",
         }
@@ -51,114 +52,119 @@ class PlayedRun:
 
 
 @dataclass
-class PlayedJob:
-    """A job; ``runs`` in order, not overlapping.
+class FakeJob:
+    """A job; its ``runs`` are in order and do not overlap.
 
-    :param listed: how it shows in listings: ``well``, ``without dates``, ``late`` (a minute
-        behind), ``wrong`` (never active), ``never``.
-    :param broken: what its status call answers instead.
+    :param deleted: when the job is deleted, seconds since the begin.
+    :param listed: how listings show the job: ``correct``, ``undated``, ``delayed`` (by a minute),
+        ``inactive`` (always), ``hidden``.
+    :param fault: returns what the status call answers instead at some time; ``None`` for no fault.
     """
 
     name: str
-    runs: list[PlayedRun]
+    runs: list[FakeRun]
     type: str = "NORMAL_JOB"
     deleted: float = float("inf")
-    listed: str = "well"
-    broken: Callable[[float], Response | TransportError | None] = lambda _: None
+    listed: str = "correct"
+    fault: Callable[[float], Response | TransportError | None] = lambda _: None
 
-    def latest(self, now: float) -> PlayedRun | None:
+    def latest_run(self, now: float) -> FakeRun | None:
         return max((run for run in self.runs if run.created <= now), key=_number, default=None)
 
-    def entry(self, now: float) -> dict[str, Any]:
-        run = self.latest(now - 60 if self.listed == "late" else now)
+    def list_entry(self, now: float) -> dict[str, Any]:
+        run = self.latest_run(now - 60 if self.listed == "delayed" else now)
         if run is None:
             return {"name": self.name, "status": "NEW"}
-        shown = {"name": self.name, "status": run.shown(now, "")["status"]}
-        if self.listed == "wrong":
-            shown["status"] = "FAILED"
-        if self.listed != "without dates":
-            shown["execute_create_date"] = run.created_ms
-        return shown
+        entry = {"name": self.name, "status": run.to_wire(now, "")["status"]}
+        if self.listed == "inactive":
+            entry["status"] = "FAILED"
+        if self.listed != "undated":
+            entry["execute_create_date"] = run.created_ms
+        return entry
 
 
-def _number(run: PlayedRun) -> int:
+def _number(run: FakeRun) -> int:
     return run.number
 
 
 @dataclass
-class PlayedCluster:
-    """CDM for one cluster; time is in seconds since the begin.
+class FakeCluster:
+    """CDM for one cluster; times are in seconds since the begin.
 
-    :param quota: calls of a kind in any minute; what is beyond gets 429.
-    :param trouble: what a call gets instead of its answer at some time.
-    :param latency: how long a call takes.
-    :param calls: when which kind of call came.
+    :param quota: calls of one kind in any minute; further calls get 429.
+    :param fault: returns what a kind of call answers instead at some time; ``None`` for no fault.
+    :param latency: returns how many seconds a kind of call takes at some time.
+    :param calls: times of all calls by kind.
+    :param throttled: number of calls by kind that got 429.
+    :param answered: times of answered status calls by job.
+    :param failed: times of calls without a usable answer by job.
+    :param elapsed: seconds that calls have taken since the last poll began.
     """
 
-    jobs: dict[str, PlayedJob] = field(default_factory=dict)
+    jobs: dict[str, FakeJob] = field(default_factory=dict)
     quota: float = float("inf")
     now: float = 0.0
-    trouble: Callable[[str, float], Response | TransportError | None] = lambda _, __: None
+    fault: Callable[[str, float], Response | TransportError | None] = lambda _, __: None
     latency: Callable[[str, float], float] = lambda _, __: 0.1
     calls: dict[str, list[float]] = field(
         default_factory=lambda: {"status": [], "history": [], "list": []}
     )
     throttled: Counter[str] = field(default_factory=Counter)
-    heard: dict[str, list[float]] = field(default_factory=dict)
-    unheard: dict[str, list[float]] = field(default_factory=dict)
-    unheard_all: list[float] = field(default_factory=list)
-    heard_all: list[float] = field(default_factory=list)
-    took: float = 0.0
+    answered: dict[str, list[float]] = field(default_factory=dict)
+    failed: dict[str, list[float]] = field(default_factory=dict)
+    all_answered: list[float] = field(default_factory=list)
+    all_failed: list[float] = field(default_factory=list)
+    elapsed: float = 0.0
     _minute: dict[str, deque[float]] = field(default_factory=dict)
-    _order: dict[str, list[PlayedJob]] = field(default_factory=dict)
+    _listed: dict[str, list[FakeJob]] = field(default_factory=dict)
 
-    def add(self, job: PlayedJob) -> None:
+    def add(self, job: FakeJob) -> None:
         self.jobs[job.name] = job
-        self._order.clear()
+        self._listed.clear()
 
-    def answer(self, request: Request) -> Response | TransportError:
+    def handle(self, request: Request) -> Response | TransportError:
         if request.url.endswith("/tokens?nocatalog=true"):
             return Response(201, {"x-subject-token": "MII"}, json.dumps(TOKEN).encode())
         parts = urlsplit(request.url)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        kind, name = _route(parts.path, query)
+        kind, name = _kind_and_job(parts.path, query)
         self.calls[kind].append(self.now)
-        self.took += self.latency(kind, self.now)
+        self.elapsed += self.latency(kind, self.now)
         answer = self._answer(kind, name, query)
         if isinstance(answer, Response) and answer.status < 429 and answer.body[:1] == b"{":
-            self.heard_all.append(self.now)
+            self.all_answered.append(self.now)
             if kind == "status":
-                self.heard.setdefault(name, []).append(self.now)
+                self.answered.setdefault(name, []).append(self.now)
         else:
-            self.unheard.setdefault(name, []).append(self.now)
-            self.unheard_all.append(self.now)
+            self.failed.setdefault(name, []).append(self.now)
+            self.all_failed.append(self.now)
         return answer
 
     def _answer(self, kind: str, name: str, query: dict[str, str]) -> Response | TransportError:
-        if not self.charge(kind):
+        if not self.count_call(kind):
             self.throttled[kind] += 1
             return Response(429)
-        if (trouble := self.trouble(kind, self.now)) is not None:
-            return trouble
+        if (fault := self.fault(kind, self.now)) is not None:
+            return fault
         if kind == "list":
             return self._list(query)
         job = self.jobs.get(name)
         if job is None or job.deleted <= self.now:
             body = {"errCode": "Cdm.0054", "externalMessage": "no such job"}
             return Response(400, {}, json.dumps(body).encode())
-        if (trouble := job.broken(self.now)) is not None:
-            return trouble
-        begun = [run for run in job.runs if run.created <= self.now]
-        newest = sorted(begun, key=_number, reverse=True)
+        if (fault := job.fault(self.now)) is not None:
+            return fault
+        created = [run for run in job.runs if run.created <= self.now]
+        newest_first = sorted(created, key=_number, reverse=True)
         if kind == "history":
-            shown = [run.shown(self.now, name) for run in newest[:10]]
-            return _json({"submissions": shown, "total": len(begun)})
-        if not newest:
+            submissions = [run.to_wire(self.now, name) for run in newest_first[:10]]
+            return _json({"submissions": submissions, "total": len(created)})
+        if not newest_first:
             return _json({"submissions": [{"status": "NEVER_EXECUTED"}]})
-        return _json({"submissions": [newest[0].shown(self.now, name)]})
+        return _json({"submissions": [newest_first[0].to_wire(self.now, name)]})
 
-    def charge(self, kind: str) -> bool:
-        """Count a call, ours or somebody else's; ``False`` is 429."""
+    def count_call(self, kind: str) -> bool:
+        """Count a call against the quota; return whether the quota allows it."""
         minute = self._minute.setdefault(kind, deque())
         while minute and minute[0] <= self.now - 60:
             minute.popleft()
@@ -168,26 +174,30 @@ class PlayedCluster:
         return True
 
     def _list(self, query: dict[str, str]) -> Response:
-        kind, part = query["jobType"], query.get("filter", "")
-        if kind not in self._order:
-            self._order[kind] = [
-                job for job in self.jobs.values() if job.type == kind and job.listed != "never"
+        job_type, name_filter = query["jobType"], query.get("filter", "")
+        if job_type not in self._listed:
+            self._listed[job_type] = [
+                job for job in self.jobs.values() if job.type == job_type and job.listed != "hidden"
             ]
-        jobs = [job for job in self._order[kind] if part in job.name and job.deleted > self.now]
+        jobs = [
+            job
+            for job in self._listed[job_type]
+            if name_filter in job.name and job.deleted > self.now
+        ]
         size = int(query["page_size"])
         first = (int(query["page_no"]) - 1) * size
-        page = [job.entry(self.now) for job in jobs[first : first + size]]
+        page = [job.list_entry(self.now) for job in jobs[first : first + size]]
         return _json({"total": len(jobs), "jobs": page})
 
 
-def _route(path: str, query: dict[str, str]) -> tuple[str, str]:
+def _kind_and_job(path: str, query: dict[str, str]) -> tuple[str, str]:
     if path.endswith("/submissions"):
         return "history", query["jname"]
     if path.endswith("/job/all"):
         return "list", ""
-    found = re.search(r"/job/([^/]+)/status$", path)
-    assert found is not None, path
-    return "status", unquote(found[1])
+    match = re.search(r"/job/([^/]+)/status$", path)
+    assert match is not None, path
+    return "status", unquote(match[1])
 
 
 def _json(content: dict[str, Any]) -> Response:
@@ -195,18 +205,23 @@ def _json(content: dict[str, Any]) -> Response:
 
 
 @dataclass
-class Waiter:
-    """One wait and what became of it."""
+class RecordedWait:
+    """One wait and how it ended; times are in seconds since the begin.
+
+    :param number: number of the run that it is to end with.
+    :param identified_by: what was known of the run when the wait was added.
+    :param ends: time and outcome of each call of ``on_end``; there should be one.
+    """
 
     job: str
     number: int | None
-    watch: PollPlanner
+    planner: PollPlanner
     wait: Wait | None = None
     deadline: float | None = None
     joined: float = 0.0
-    by: str = "number"
+    identified_by: str = "number"
     ends: list[tuple[float, Submission | Exception]] = field(default_factory=list)
-    left: bool = False
+    removed: bool = False
 
     @property
     def outcome(self) -> Submission | Exception:
@@ -214,113 +229,119 @@ class Waiter:
         return outcome
 
 
-class Play:
-    """Drives watches through virtual time: one, or that of each of several triggerers.
+class Simulation:
+    """Drives poll planners through virtual time, each like the planner of a triggerer of its own.
 
-    :param cluster: what is watched.
-    :param budgets: one for each watch.
+    :param cluster: the cluster that all of them poll.
+    :param rate_limits: rate limits for each planner.
+    :param random: function that returns a number in [0, 1).
     """
 
     def __init__(
         self,
-        cluster: PlayedCluster,
-        *budgets: RateLimits,
+        cluster: FakeCluster,
+        *rate_limits: RateLimits,
         random: Callable[[], float] = lambda: 0.5,
     ) -> None:
         factory.forget_everything()
         self.cluster = cluster
         self.now = 0.0
-        self.waiters: list[Waiter] = []
-        self.steps, self.most_steps = 0, 200_000
+        self.waits: list[RecordedWait] = []
+        self.steps, self.max_steps = 0, 200_000
         exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
-        place = Settings(PLACE, PLACE, PasswordCredentials("u", "p", "d"), project_id="p")
-        api = CdmApi(place, factory.authenticator_for(place, exchanger), exchanger)
-        self.watches = [PollPlanner("c", api, limits) for limits in budgets]
+        settings = Settings(ENDPOINT, ENDPOINT, PasswordCredentials("u", "p", "d"), project_id="p")
+        api = CdmApi(settings, factory.authenticator_for(settings, exchanger), exchanger)
+        self.planners = [PollPlanner("c", api, limits) for limits in rate_limits]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self._sequence = itertools.count()
 
     @property
-    def watch(self) -> PollPlanner:
-        """The only watch, or the first one."""
-        return self.watches[0]
+    def planner(self) -> PollPlanner:
+        """The only planner, or the first one."""
+        return self.planners[0]
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
-        """Plan something, in seconds since the begin."""
-        heapq.heappush(self._events, (when, next(self._order), action))
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Schedule an action, in seconds since the begin."""
+        heapq.heappush(self._events, (time, next(self._sequence), action))
 
     def wait_for(
         self,
         job: str,
-        run: PlayedRun | None,
+        run: FakeRun | None,
         *,
         at: float = 0.0,
         poll_interval: float = 30.0,
         deadline: float | None = None,
         created_from: float = 0.0,
         know_date: bool = True,
-        watch: int = 0,
-    ) -> Waiter:
-        """Have somebody wait for a run, or for the first run since an instant."""
+        planner: int = 0,
+    ) -> RecordedWait:
+        """Add a wait for a run, or for the first run created since some time.
+
+        :param at: when to add it, seconds since the begin.
+        :param know_date: whether the creation date of the run is known.
+        :param planner: index of the planner.
+        """
         ref = RunRef("c", job)
         if run is not None:
             ref = RunRef("c", job, run.number, run.created_ms if know_date else None)
         number = run.number if run else None
-        waiter = Waiter(job, number, self.watches[watch], deadline=deadline, joined=at)
-        since = int((BEGIN + created_from) * 1000)
+        recorded = RecordedWait(job, number, self.planners[planner], deadline=deadline, joined=at)
+        created_from_ms = int((BEGIN + created_from) * 1000)
 
-        def join() -> None:
-            waiter.wait = Wait(
-                Follower(ref, created_from=since),
+        def add() -> None:
+            recorded.wait = Wait(
+                Follower(ref, created_from=created_from_ms),
                 poll_interval,
-                end=lambda outcome: waiter.ends.append((self.now, outcome)),
+                on_end=lambda outcome: recorded.ends.append((self.now, outcome)),
                 deadline=None if deadline is None else BEGIN + deadline,
             )
-            waiter.watch.join(waiter.wait, BEGIN + self.now)
+            recorded.planner.add(recorded.wait, BEGIN + self.now)
 
-        self.waiters.append(waiter)
-        self.at(at, join)
-        return waiter
+        self.waits.append(recorded)
+        self.at(at, add)
+        return recorded
 
-    def leave(self, waiter: Waiter, at: float) -> None:
-        """Have somebody go away."""
+    def remove(self, recorded: RecordedWait, at: float) -> None:
+        """Remove a wait at some time, unless it has ended by then."""
 
-        def go() -> None:
-            if waiter.wait is not None and not waiter.ends:
-                waiter.watch.leave(waiter.wait)
-                waiter.left = True
+        def remove() -> None:
+            if recorded.wait is not None and not recorded.ends:
+                recorded.planner.remove(recorded.wait)
+                recorded.removed = True
 
-        self.at(at, go)
+        self.at(at, remove)
 
     def run(self, until: float) -> None:
-        """Let time pass until an instant, or until nothing is left to happen."""
+        """Let time pass until some time, or until nothing can happen any more."""
         while self.now <= until:
             self.steps += 1
-            assert self.steps < self.most_steps, f"no end in sight at {self.now:.1f} s"
+            assert self.steps < self.max_steps, f"the simulation does not end: {self.now:.1f} s"
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
-            upcoming = min(self._step(watch) for watch in self.watches)
-            # As a loop does: no nap is shorter than this, but what happens ends one.
-            upcoming = max(upcoming, self.now + 0.05)
+            next_time = min(self._step(planner) for planner in self.planners)
+            # As in the poller: no sleep is shorter than this, but events interrupt it.
+            next_time = max(next_time, self.now + 0.05)
             if self._events:
-                upcoming = min(upcoming, self._events[0][0])
-            if upcoming == float("inf"):
+                next_time = min(next_time, self._events[0][0])
+            if next_time == float("inf"):
                 return
-            self.now = max(self.now, upcoming)
+            self.now = max(self.now, next_time)
 
-    def _step(self, watch: PollPlanner) -> float:
+    def _step(self, planner: PollPlanner) -> float:
         now = BEGIN + self.now
-        watch.housekeeping(now)
-        while (sent := watch.next_call(now)) is not None:
-            self._perform(watch, sent)
-        return watch.next_event(now) - BEGIN
+        planner.housekeeping(now)
+        while (poll := planner.next_poll(now)) is not None:
+            self._perform(planner, poll)
+        return planner.next_event(now) - BEGIN
 
-    def _perform(self, watch: PollPlanner, sent: Poll) -> None:
-        self.cluster.now, self.cluster.took = self.now, 0.0
-        sent.perform(self._play)
-        lasted = self.cluster.now - self.now + self.cluster.took
-        self.at(self.now + lasted, lambda: watch.completed(sent, BEGIN + self.now))
+    def _perform(self, planner: PollPlanner, poll: Poll) -> None:
+        self.cluster.now, self.cluster.elapsed = self.now, 0.0
+        poll.perform(self._run_flow)
+        duration = self.cluster.now - self.now + self.cluster.elapsed
+        self.at(self.now + duration, lambda: planner.completed(poll, BEGIN + self.now))
 
-    def _play(self, flow: Any) -> Any:
+    def _run_flow(self, flow: Any) -> Any:
         try:
             step = next(flow)
             while True:
@@ -329,7 +350,7 @@ class Play:
                     step = flow.send(None)
                     continue
                 assert isinstance(step, Request), step
-                answer = self.cluster.answer(step)
+                answer = self.cluster.handle(step)
                 throws = isinstance(answer, TransportError)
                 step = flow.throw(answer) if throws else flow.send(answer)
         except StopIteration as end:
@@ -337,7 +358,7 @@ class Play:
 
 
 def most_in_a_minute(times: list[float]) -> int:
-    """The largest number of calls in any minute."""
+    """Return the largest number of calls in any minute."""
     window: deque[float] = deque()
     most = 0
     for time in sorted(times):

@@ -1,4 +1,4 @@
-"""The triggerer's watcher against the simulator: many waits, few calls, nobody disturbs others."""
+"""The triggerer's shared poller against the simulator: many waits, few calls, no interference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.triggers import poller as watcher_module
+from airflow_provider_cdm.triggers import poller as poller_module
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
@@ -39,29 +39,29 @@ TWO_CLUSTERS = {
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    """What the simulator is configured with."""
+    """Return the configuration of the simulator."""
     return {}
 
 
 @pytest.fixture
 def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
-    """A fresh simulator that runs on the test's clock."""
+    """Start a simulator that uses the test's clock."""
     with CdmSimulator(config, clock=clock) as simulator:
         yield simulator
 
 
-def asked(sim: CdmSimulator) -> Counter[str]:
-    """How often each route was called, the token's left out."""
+def calls_by_route(sim: CdmSimulator) -> Counter[str]:
+    """Count the calls of each route, except those for tokens."""
     return Counter(request.route for request in sim.requests if request.route != "token")
 
 
 def throttled(sim: CdmSimulator) -> int:
-    """How many calls met a used-up quota."""
+    """Count the calls that got 429."""
     return sum(request.status == 429 for request in sim.requests)
 
 
-def started(sim: CdmSimulator, count: int, cluster: str | None = None, **job: Any) -> list[Any]:
-    """Start some jobs and return a trigger for each."""
+def start_jobs(sim: CdmSimulator, count: int, cluster: str | None = None, **job: Any) -> list[Any]:
+    """Start some jobs, and return a trigger for each."""
     triggers = []
     for number in range(count):
         name = f"{JOB}_{number:04}"
@@ -78,22 +78,22 @@ def started(sim: CdmSimulator, count: int, cluster: str | None = None, **job: An
     return triggers
 
 
-def payloads(triggers: list[CdmSubmissionTrigger]) -> list[Any]:
-    """Run triggers in one loop, as a triggerer does, and return their events."""
+def run_triggers(triggers: list[CdmSubmissionTrigger]) -> list[Any]:
+    """Run triggers in one event loop, as a triggerer does, and return the payloads."""
 
     async def events(trigger: CdmSubmissionTrigger) -> list[Any]:
         return [event.payload async for event in trigger.run()]
 
     async def gather() -> list[Any]:
-        found = await asyncio.gather(*map(events, triggers))
-        assert [len(each) for each in found] == [1] * len(triggers)
-        return [each[0] for each in found]
+        results = await asyncio.gather(*map(events, triggers))
+        assert [len(payloads) for payloads in results] == [1] * len(triggers)
+        return [payload for (payload,) in results]
 
     return asyncio.run(gather())
 
 
-def in_a_task(trigger: CdmSubmissionTrigger) -> asyncio.Task[Any]:
-    """Run a trigger up to its event."""
+def run_in_task(trigger: CdmSubmissionTrigger) -> asyncio.Task[Any]:
+    """Run a trigger until its event, in a task of its own."""
 
     async def event() -> Any:
         return await anext(trigger.run())
@@ -102,162 +102,167 @@ def in_a_task(trigger: CdmSubmissionTrigger) -> asyncio.Task[Any]:
 
 
 def statuses(triggers: list[CdmSubmissionTrigger]) -> Counter[str]:
-    """How the runs of triggers ended, or what the waits failed with."""
-    found: Counter[str] = Counter()
-    for payload in payloads(triggers):
+    """Run triggers, and count the final statuses, or the errors that ended the waits."""
+    results: Counter[str] = Counter()
+    for payload in run_triggers(triggers):
         try:
-            found[SubmissionEvent.unwrap(payload).status] += 1
+            results[SubmissionEvent.unwrap(payload).status] += 1
         except errors.CdmError as error:
-            found[type(error).__name__] += 1
-    return found
+            results[type(error).__name__] += 1
+    return results
 
 
 @pytest.mark.parametrize("config", [{"quotas": "documented"}])
 def test_many_waits_keep_within_the_quota(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """Three hundred waits on one cluster meet no 429, and cost few calls."""
-    assert statuses(started(sim, 300)) == {"SUCCEEDED": 300}
+    """Three hundred waits on one cluster get no 429, and need few calls."""
+    assert statuses(start_jobs(sim, 300)) == {"SUCCEEDED": 300}
     assert throttled(sim) == 0
-    # Each asked for every 30 s would be 6,500 calls and an hour of the quota.
-    assert asked(sim).total() < 1500
-    assert asked(sim)["list_jobs"] > 0
+    # A poll of each every 30 s would be 6,500 calls, and take an hour of the quota.
+    assert calls_by_route(sim).total() < 1500
+    assert calls_by_route(sim)["list_jobs"] > 0
 
 
 @pytest.mark.parametrize("config", [TWO_CLUSTERS])
 def test_clusters_of_one_user_share_the_quota(
     sim: CdmSimulator, cdm_default: dict[str, Any]
 ) -> None:
-    """Two clusters are watched by one user, whose quota they share without a 429."""
-    triggers = started(sim, 150, "first") + started(sim, 150, "second")
+    """The waits of one user on two clusters share the quota without a 429."""
+    triggers = start_jobs(sim, 150, "first") + start_jobs(sim, 150, "second")
     assert statuses(triggers) == {"SUCCEEDED": 300}
     assert throttled(sim) == 0
-    busiest = max(asked_in_a_minute(sim, "status"), asked_in_a_minute(sim, "list_jobs"))
-    assert busiest <= 100
+    assert most_calls_in_a_minute(sim, "status") <= 100
+    assert most_calls_in_a_minute(sim, "list_jobs") <= 100
 
 
-def asked_in_a_minute(sim: CdmSimulator, route: str) -> int:
-    """The most calls of a route in any minute."""
+def most_calls_in_a_minute(sim: CdmSimulator, route: str) -> int:
+    """Return the largest number of calls of a route in any minute."""
     times = sorted(request.at for request in sim.requests if request.route == route)
     return max(sum(begin <= at < begin + 60 for at in times) for begin in times)
 
 
 @pytest.mark.parametrize("config", [{"quotas": {"status": 30, "list_jobs": 30}}])
-def test_a_smaller_quota_is_learnt(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """Where CDM allows less than documented, the watcher slows down and nobody fails."""
-    assert statuses(started(sim, 60, seconds=1800)) == {"SUCCEEDED": 60}
-    assert 0 < throttled(sim) < asked(sim).total() / 10
+def test_a_smaller_quota_slows_polling_down(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """If CDM allows less than documented, polls become less frequent, and no wait fails."""
+    assert statuses(start_jobs(sim, 60, seconds=1800)) == {"SUCCEEDED": 60}
+    assert 0 < throttled(sim) < calls_by_route(sim).total() / 10
 
 
-def test_the_limit_of_the_connection_holds(
+def test_the_limit_of_the_connection_applies(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``requests_per_minute`` of the connection is the limit for each kind of call."""
     connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 12}}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
-    assert statuses(started(sim, 20)) == {"SUCCEEDED": 20}
-    assert asked_in_a_minute(sim, "status") <= 12
+    assert statuses(start_jobs(sim, 20)) == {"SUCCEEDED": 20}
+    assert most_calls_in_a_minute(sim, "status") <= 12
 
 
 def test_waits_on_one_job_share_calls(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """Ten waits for the same run cost what one costs."""
-    (trigger,) = started(sim, 1)
+    """Ten waits for one run need no more calls than one wait."""
+    (trigger,) = start_jobs(sim, 1)
     calls = []
     for count in (1, 10):
         sim.reset()
-        (trigger,) = started(sim, 1)
+        (trigger,) = start_jobs(sim, 1)
         arguments: dict[str, Any] = trigger.serialize()[1]
         assert statuses([CdmSubmissionTrigger(**arguments) for _ in range(count)]) == {
             "SUCCEEDED": count
         }
-        calls.append(asked(sim).total())
+        calls.append(calls_by_route(sim).total())
     assert abs(calls[0] - calls[1]) <= 1
 
 
 def test_batch_jobs_have_a_listing_of_their_own(
     sim: CdmSimulator, cdm_default: dict[str, Any]
 ) -> None:
-    """Whole-database jobs are found in the listing of their type."""
-    assert statuses(started(sim, 60, type="BATCH_JOB")) == {"SUCCEEDED": 60}
+    """Whole-database jobs are polled through the listing of their type."""
+    assert statuses(start_jobs(sim, 60, type="BATCH_JOB")) == {"SUCCEEDED": 60}
     sub_jobs = {f"{name}_" for name in sim.jobs()}
     types = Counter(
-        each.query.get("jobType")
-        for each in sim.requests
-        if "all" in each.path and each.query.get("filter") not in sub_jobs
+        request.query.get("jobType")
+        for request in sim.requests
+        if "all" in request.path and request.query.get("filter") not in sub_jobs
     )
     assert types["BATCH_JOB"] > types["NORMAL_JOB"] > 0
 
 
-def test_a_listing_ends_nothing(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """A listing that shows every job as failed is looked into, and believed by nobody."""
-    triggers = started(sim, 40)
+def test_a_listing_ends_no_wait(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """If a listing shows every job as failed, status calls still find the truth."""
+    triggers = start_jobs(sim, 40)
     jobs = [{"name": trigger.job_name, "status": "FAILED"} for trigger in triggers]
     sim.fail("list_jobs", "body", times=None, body={"total": 40, "jobs": jobs})
     assert statuses(triggers) == {"SUCCEEDED": 40}
-    assert asked(sim)["list_jobs"] > 0
+    assert calls_by_route(sim)["list_jobs"] > 0
 
 
 @pytest.mark.parametrize("answer", ["status", "body", "drop"])
-def test_without_listings(answer: Any, sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """Where jobs cannot be listed, they are asked for one by one."""
+def test_jobs_are_polled_without_listings(
+    answer: Any, sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """If jobs cannot be listed, each is polled with status calls."""
     faults: dict[str, dict[str, Any]] = {"status": {"status": 403}, "body": {"body": "<html>"}}
     settings = faults.get(answer, {})
-    triggers = started(sim, 40)
+    triggers = start_jobs(sim, 40)
     sim.fail("list_jobs", answer, times=None, **settings)
     assert statuses(triggers) == {"SUCCEEDED": 40}
-    assert asked(sim)["list_jobs"] < 20
+    assert calls_by_route(sim)["list_jobs"] < 20
 
 
-def test_one_broken_job_disturbs_nobody(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """A job whose status cannot be read ends as unavailable, and the others end as they end."""
-    triggers = started(sim, 5, seconds=3000)
+def test_a_broken_job_affects_no_other(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """The wait for a job without a readable status fails; waits for other jobs succeed."""
+    triggers = start_jobs(sim, 5, seconds=3000)
     sim.fail("status", "status", times=None, status=500, job=triggers[0].job_name)
     assert statuses(triggers) == {"SUCCEEDED": 4, "CdmUnavailable": 1}
 
 
 @pytest.mark.parametrize("config", [TWO_CLUSTERS])
-def test_one_sick_cluster_disturbs_nobody(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """While a cluster answers nothing, waits on another one of the same user go on as ever."""
-    sick, well = started(sim, 30, "first", seconds=3000), started(sim, 30, "second", seconds=3000)
-    for trigger in sick:
-        trigger.job_name = trigger.job_name.replace(JOB, "sick")
+def test_a_broken_cluster_affects_no_other(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """While one cluster does not answer, waits on another one of the same user succeed."""
+    broken, healthy = (
+        start_jobs(sim, 30, "first", seconds=3000),
+        start_jobs(sim, 30, "second", seconds=3000),
+    )
+    for trigger in broken:
+        trigger.job_name = trigger.job_name.replace(JOB, "broken")
         sim.add_job(trigger.job_name, "first", seconds=3000)
         sim.start(trigger.job_name, "first")
         sim.fail("status", "status", times=None, status=503, job=trigger.job_name)
-    assert statuses(well + sick) == {"SUCCEEDED": 30, "CdmUnavailable": 30}
-    # It is probed, not hammered: ten minutes of asking cost less than two calls for each wait.
+    assert statuses(healthy + broken) == {"SUCCEEDED": 30, "CdmUnavailable": 30}
+    # The cluster is only probed: ten minutes cost less than two calls for each wait.
     failed = [request for request in sim.requests if request.fault is not None]
-    assert len(failed) < 2 * len(sick) + 60
+    assert len(failed) < 2 * len(broken) + 60
 
 
-def test_one_hanging_call_disturbs_nobody(
+def test_a_hanging_call_affects_no_other(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nine waits end while the call for the tenth job is still without an answer.
+    """Nine waits end while the call for the tenth job has not been answered.
 
-    This one runs in real time, since a test's clock stands still while calls are under way.
+    The test runs in real time, since a test's clock stands still while polls are in flight.
     """
     connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 6000}}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(CdmHook, "session_options", {})
-    triggers = started(sim, 10, statuses=["RUNNING", "RUNNING", "SUCCEEDED"])
+    triggers = start_jobs(sim, 10, statuses=["RUNNING", "RUNNING", "SUCCEEDED"])
     sim.fail("status", "hang", times=None, job=triggers[0].job_name)
     for trigger in triggers:
         trigger.poll_interval = 0.05
 
-    async def others() -> int:
-        waits = [in_a_task(each) for each in triggers]
+    async def count_ended() -> int:
+        waits = [run_in_task(trigger) for trigger in triggers]
         await asyncio.wait(waits[1:])
-        done = sum(wait.done() for wait in waits)
+        ended = sum(wait.done() for wait in waits)
         waits[0].cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await waits[0]
-        return done
+        return ended
 
-    assert asyncio.run(others()) == 9
+    assert asyncio.run(count_ended()) == 9
 
 
 def test_an_outage_ends_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """After ten minutes without an answer all waits end as unavailable, long before a look each."""
-    triggers = started(sim, 200, seconds=5000)
+    """All waits fail after ten minutes without an answer, without a poll for each."""
+    triggers = start_jobs(sim, 200, seconds=5000)
     begin = sim.clock.now()
     for route in ("status", "submissions", "list_jobs"):
         sim.fail(route, "status", times=None, status=503)
@@ -266,205 +271,205 @@ def test_an_outage_ends_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]
 
 
 def test_an_outage_of_iam_ends_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """It is the same when IAM cannot be asked, and no call goes to CDM."""
-    triggers = started(sim, 50, seconds=100_000)
+    """All waits fail when IAM does not answer, and no call is made to CDM."""
+    triggers = start_jobs(sim, 50, seconds=100_000)
     sim.fail("token", "status", times=None, status=503)
     assert statuses(triggers) == {"CdmUnavailable": 50}
-    assert asked(sim) == {}
+    assert calls_by_route(sim) == {}
 
 
-def test_refused_credentials_end_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """When IAM refuses the user, every wait ends at once, and IAM is not asked for each."""
-    triggers = started(sim, 200, seconds=100_000)
+def test_rejected_credentials_end_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """When IAM rejects the user, every wait fails at once, without a token request for each."""
+    triggers = start_jobs(sim, 200, seconds=100_000)
     begin = sim.clock.now()
     sim.fail("token", "status", times=None, status=401)
     assert statuses(triggers) == {"CdmAuthError": 200}
     assert sum(request.route == "token" for request in sim.requests) <= 2
-    # A look for each would be more than two minutes at CDM's pace, but CDM is not asked.
-    assert asked(sim) == {}
+    # Within CDM's quota, a poll of each would take more than two minutes; but none is sent.
+    assert calls_by_route(sim) == {}
     assert sim.clock.now() - begin < 120
 
 
 def test_unknown_runs_are_found(
     sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock
 ) -> None:
-    """Waits that know no run yet find it through the history, each the first since its instant."""
-    began = int(clock.now() * 1000)
+    """Waits without a known run find the first one since their start time in the history."""
+    started_after = int(clock.now() * 1000)
     triggers = []
     for number in range(30):
         name = f"{JOB}_{number}"
         sim.add_job(name, outcomes=["SUCCEEDED", "FAILED"], seconds=40)
         triggers.append(
             CdmSubmissionTrigger(
-                job_name=name, cluster_id=sim.cluster_id, started_after=began, deadline=began + 9e3
+                job_name=name,
+                cluster_id=sim.cluster_id,
+                started_after=started_after,
+                deadline=started_after + 9e3,
             )
         )
 
     def start() -> None:
         for number in range(30):
-            due = 60 + 10 * number
+            delay = 60 + 10 * number
             runs = len(sim.runs(f"{JOB}_{number}"))
-            if clock.now() * 1000 >= began + due * 1000 * (1 + 9 * runs) and runs < 2:
+            if clock.now() * 1000 >= started_after + delay * 1000 * (1 + 9 * runs) and runs < 2:
                 sim.start(f"{JOB}_{number}")
 
     clock.subscribe(start)
     assert statuses(triggers) == {"SUCCEEDED": 30}
 
 
-def test_a_run_is_looked_at_once_a_minute_at_least(
-    sim: CdmSimulator, cdm_default: dict[str, Any]
-) -> None:
-    """With few waits ``poll_interval`` is kept, with or without listings beside."""
-    (trigger,) = started(sim, 1, seconds=1800)
+def test_few_waits_keep_their_poll_interval(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A single run is polled as often as ``poll_interval`` says."""
+    (trigger,) = start_jobs(sim, 1, seconds=1800)
     statuses([trigger])
-    looks = [request.at for request in sim.requests if request.route == "status"]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    polls = [request.at for request in sim.requests if request.route == "status"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(polls)]
     assert max(gaps) <= 33
-    assert 60 <= len(looks) <= 75
+    assert 60 <= len(polls) <= 75
 
 
-def test_the_last_one_out_closes(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """Waits may join while others leave; when none is left, nothing of the watcher is."""
-    triggers = started(sim, 20, seconds=100_000)
+def test_the_last_user_closes_the_poller(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """Waits may be added while others are canceled; the last one closes the poller."""
+    triggers = start_jobs(sim, 20, seconds=100_000)
 
-    async def play() -> list[ClusterPoller]:
-        watchers = []
+    async def add_and_cancel() -> list[ClusterPoller]:
+        pollers = []
         for _ in range(3):
-            waits = [in_a_task(each) for each in triggers]
+            waits = [run_in_task(trigger) for trigger in triggers]
             for _ in range(3):
-                while not (there := open_watchers()):  # noqa: ASYNC110 - nothing tells when
+                while not (now_open := open_pollers()):  # noqa: ASYNC110 - there is no event
                     await asyncio.sleep(0.01)
-                assert len(there) == 1
-                watchers += there
+                assert len(now_open) == 1
+                pollers += now_open
                 for wait in waits[::2]:
                     wait.cancel()
             for wait in waits:
                 wait.cancel()
             assert await asyncio.wait(waits)
-            assert open_watchers() == []
-        return watchers
+            assert open_pollers() == []
+        return pollers
 
-    found = set(asyncio.run(play()))
-    # A new one each time that all have left; on a slow machine some leave before others join.
-    assert len(found) >= 3
-    assert all(each.closed for each in found)
+    pollers = set(asyncio.run(add_and_cancel()))
+    # A new one each time; more on a slow machine, where all may be canceled before others start.
+    assert len(pollers) >= 3
+    assert all(poller.closed for poller in pollers)
     for thread in threading.enumerate():
-        if "cdm-watcher" in thread.name:
+        if "cdm-poller" in thread.name:
             thread.join()
 
 
-def open_watchers() -> list[ClusterPoller]:
-    """The watchers of the running loop."""
-    mine = watcher_module._watchers.get(asyncio.get_running_loop(), {})
-    return list(mine.values())
+def open_pollers() -> list[ClusterPoller]:
+    """Return the pollers of the running event loop."""
+    return list(poller_module._pollers.get(asyncio.get_running_loop(), {}).values())
 
 
 @pytest.fixture
 def session(make_session: Callable[..., CdmSession]) -> CdmSession:
-    """A session that a watcher can use."""
+    """Return a session for a poller."""
     return make_session()
 
 
-def wait_for(watcher: ClusterPoller, trigger: CdmSubmissionTrigger, **more: Any) -> Any:
-    """Wait as a trigger does."""
+def wait_for(poller: ClusterPoller, trigger: CdmSubmissionTrigger, **options: Any) -> Any:
+    """Wait for the run of a trigger as the trigger does."""
     run = RunRef(trigger.cluster_id, trigger.job_name, trigger.submission_id)
-    return watcher.wait(Follower(run), poll_interval=30, **more)
+    return poller.wait(Follower(run), poll_interval=30, **options)
 
 
-def test_lines_about_a_wait_go_to_its_own_log(sim: CdmSimulator, session: CdmSession) -> None:
-    """Airflow tells logs apart by context, so each look is reported in the context of its wait."""
-    whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="nobody")
-    heard: list[tuple[str, str]] = []
-    triggers = started(sim, 30)
+def test_log_lines_of_a_wait_go_to_its_own_log(sim: CdmSimulator, session: CdmSession) -> None:
+    """Each poll runs in the context of its wait, by which Airflow assigns log lines to tasks."""
+    current_job: contextvars.ContextVar[str] = contextvars.ContextVar("job", default="none")
+    polled: list[tuple[str, str]] = []
+    triggers = start_jobs(sim, 30)
 
-    async def one(watcher: ClusterPoller, trigger: CdmSubmissionTrigger) -> None:
-        whose.set(trigger.job_name)
+    async def wait(poller: ClusterPoller, trigger: CdmSubmissionTrigger) -> None:
+        current_job.set(trigger.job_name)
 
         def on_status(seen: Submission | None) -> None:
             if seen is not None:
-                heard.append((whose.get(), seen.job_name))
+                polled.append((current_job.get(), seen.job_name))
 
-        await wait_for(watcher, trigger, on_status=on_status)
+        await wait_for(poller, trigger, on_status=on_status)
 
-    async def all_of_them() -> None:
-        with shared_poller(session, sim.cluster_id) as watcher:
-            await asyncio.gather(*(one(watcher, each) for each in triggers))
+    async def wait_for_all() -> None:
+        with shared_poller(session, sim.cluster_id) as poller:
+            await asyncio.gather(*(wait(poller, trigger) for trigger in triggers))
 
-    asyncio.run(all_of_them())
-    assert {name for name, _ in heard} == {each.job_name for each in triggers}
-    assert all(name == job for name, job in heard)
+    asyncio.run(wait_for_all())
+    assert {job for job, _ in polled} == {trigger.job_name for trigger in triggers}
+    assert all(context_job == job for context_job, job in polled)
 
 
-def test_a_broken_watcher_leaves_nobody_waiting(
+def test_a_failed_poller_ends_all_waits(
     sim: CdmSimulator, session: CdmSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the watcher itself fails, every wait ends with that; the next wait begins anew."""
-    first, second = started(sim, 2, seconds=60)
+    """If the poller fails, every wait ends with its error; a later wait starts it again."""
+    first, second = start_jobs(sim, 2, seconds=60)
 
-    async def play() -> tuple[list[Any], Any]:
-        with shared_poller(session, sim.cluster_id) as watcher:
+    async def fail_once() -> tuple[list[Any], Any]:
+        with shared_poller(session, sim.cluster_id) as poller:
             with monkeypatch.context() as patch:
-                patch.setattr(watcher.watch, "housekeeping", lambda now: 1 // 0)
-                waits = [wait_for(watcher, each) for each in (first, second)]
-                broken = await asyncio.gather(*waits, return_exceptions=True)
-            return broken, await wait_for(watcher, first)
+                patch.setattr(poller.planner, "housekeeping", lambda now: 1 // 0)
+                waits = [wait_for(poller, trigger) for trigger in (first, second)]
+                failed = await asyncio.gather(*waits, return_exceptions=True)
+            return failed, await wait_for(poller, first)
 
-    broken, ended = asyncio.run(play())
-    assert [type(each) for each in broken] == [errors.CdmError] * 2
-    assert "ZeroDivisionError" in str(broken[0])
+    failed, ended = asyncio.run(fail_once())
+    assert [type(error) for error in failed] == [errors.CdmError] * 2
+    assert "ZeroDivisionError" in str(failed[0])
     assert ended.status == "SUCCEEDED"
 
 
-def test_a_wait_that_breaks_disturbs_nobody(sim: CdmSimulator, session: CdmSession) -> None:
-    """What a wait's own code raises ends that wait, and no other one on the same job."""
-    (trigger,) = started(sim, 1, seconds=60)
+def test_an_error_in_a_callback_ends_only_its_wait(sim: CdmSimulator, session: CdmSession) -> None:
+    """An exception that ``on_status`` raises ends its wait, but no other wait for the job."""
+    (trigger,) = start_jobs(sim, 1, seconds=60)
 
-    async def play() -> list[Any]:
-        with shared_poller(session, sim.cluster_id) as watcher:
-            bad = wait_for(watcher, trigger, on_status=lambda seen: 1 // 0)
-            both = (bad, wait_for(watcher, trigger))
-            return list(await asyncio.gather(*both, return_exceptions=True))
+    async def wait_twice() -> list[Any]:
+        with shared_poller(session, sim.cluster_id) as poller:
+            failing = wait_for(poller, trigger, on_status=lambda seen: 1 // 0)
+            waits = (failing, wait_for(poller, trigger))
+            return list(await asyncio.gather(*waits, return_exceptions=True))
 
-    broken, ended = asyncio.run(play())
-    assert isinstance(broken, ZeroDivisionError)
+    failed, ended = asyncio.run(wait_twice())
+    assert isinstance(failed, ZeroDivisionError)
     assert ended.status == "SUCCEEDED"
 
 
-def test_a_clock_that_is_set_back(
+def test_a_clock_that_is_set_back_delays_nothing(
     sim: CdmSimulator,
     cdm_default: dict[str, Any],
     virtual_time: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """When the clock jumps back by an hour, runs are looked at all the same."""
+    """When the clock is set back by an hour, runs are still polled."""
     real: Callable[[], float] = virtual_time.options()["clock"]
     jump_at = real() + 120
     options = {**virtual_time.options(), "clock": lambda: real() - 3600 * (real() > jump_at)}
     monkeypatch.setattr(CdmHook, "session_options", options)
-    triggers = started(sim, 3, seconds=600)
+    triggers = start_jobs(sim, 3, seconds=600)
     begin = real()
     assert statuses(triggers) == {"SUCCEEDED": 3}
     assert real() - begin < 640
 
 
-def test_the_log_says_what_the_quota_allows(
+def test_slower_polling_is_logged(
     sim: CdmSimulator,
     cdm_default: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where the quota makes looks rarer than wished, that is said once."""
+    """When the quota makes polls less frequent than requested, that is logged once."""
     connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 3}}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
     with caplog.at_level(logging.INFO, logger="airflow_provider_cdm.triggers.poller"):
-        statuses(started(sim, 9, seconds=1800))
-    lines = [one for one in caplog.messages if "every 30 s is wished" in one]
-    assert any("jobs are waited for" in line for line in lines)
+        statuses(start_jobs(sim, 9, seconds=1800))
+    lines = [line for line in caplog.messages if "every 30 s was requested" in line]
+    assert any("jobs are polled" in line for line in lines)
     assert len(lines) < 8
 
 
-def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_life: Any) -> None:
-    """Airflow 3 does not enforce it while a task is deferred, so the wait ends there."""
+def test_a_deferred_wait_ends_at_the_execution_timeout(sim: CdmSimulator, task_life: Any) -> None:
+    """The wait ends at ``execution_timeout``, which Airflow 3 does not enforce while deferred."""
     sim.add_job(JOB, seconds=10_000)
     begin = sim.clock.now()
     with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout") as timeout:
@@ -485,19 +490,19 @@ def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_life:
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_the_sensor_ends_at_its_execution_timeout(
+def test_a_deferred_sensor_ends_at_its_execution_timeout(
     soft: bool, sim: CdmSimulator, task_life: Any
 ) -> None:
-    """A deferred sensor says which of its two limits it was."""
+    """The error of a deferred sensor names the limit that it has reached."""
     sim.add_job(JOB, seconds=10_000)
-    number = sim.start(JOB).submission_id
+    submission_id = sim.start(JOB).submission_id
     expected: type[Exception] = AirflowSkipException if soft else errors.CdmWaitTimeout
     with pytest.raises(expected, match="soft_fail" if soft else "execution_timeout"):
         task_life.run(
             lambda: CdmSubmissionSensor(
                 task_id="t",
                 job_name=JOB,
-                submission_id=number,
+                submission_id=submission_id,
                 deferrable=True,
                 soft_fail=soft,
                 timeout=9000,
@@ -506,42 +511,42 @@ def test_the_sensor_ends_at_its_execution_timeout(
         )
 
 
-WAYS: dict[str, Callable[..., Any]] = {
-    "operator on the worker": lambda **more: CdmStartJobOperator(
-        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=False, **more
+MODES: dict[str, Callable[..., Any]] = {
+    "operator on the worker": lambda **options: CdmStartJobOperator(
+        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=False, **options
     ),
-    "operator deferred": lambda **more: CdmStartJobOperator(
-        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=True, **more
+    "operator deferred": lambda **options: CdmStartJobOperator(
+        task_id="t", job_name=JOB, wait_for_completion=True, deferrable=True, **options
     ),
-    "sensor poke": lambda **more: CdmSubmissionSensor(
-        task_id="t", job_name=JOB, started_after=0, deferrable=False, poke_interval=60, **more
+    "sensor poke": lambda **options: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, deferrable=False, poke_interval=60, **options
     ),
-    "sensor reschedule": lambda **more: CdmSubmissionSensor(
-        task_id="t", job_name=JOB, started_after=0, mode="reschedule", poke_interval=60, **more
+    "sensor reschedule": lambda **options: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, mode="reschedule", poke_interval=60, **options
     ),
-    "sensor deferred": lambda **more: CdmSubmissionSensor(
-        task_id="t", job_name=JOB, started_after=0, deferrable=True, poke_interval=60, **more
+    "sensor deferred": lambda **options: CdmSubmissionSensor(
+        task_id="t", job_name=JOB, started_after=0, deferrable=True, poke_interval=60, **options
     ),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fails", [False, True], ids=["warns", "fails"])
-def test_a_run_that_stalls(
+def test_a_stalled_run_is_reported(
     fails: bool,
-    way: str,
+    mode: str,
     sim: CdmSimulator,
     task_life: Any,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """When nothing moves for long, the log says so once; only on request the wait ends."""
+    """A run without progress is logged as stalled; the wait fails only if configured so."""
     sim.add_job(JOB, statuses=["RUNNING"] * 50 + ["SUCCEEDED"])
-    if way.startswith("sensor"):
+    if mode.startswith("sensor"):
         sim.start(JOB)
 
     def run() -> Any:
-        return task_life.run(lambda: WAYS[way](stalled_after=600, fail_when_stalled=fails))
+        return task_life.run(lambda: MODES[mode](stalled_after=600, fail_when_stalled=fails))
 
     with caplog.at_level(logging.INFO):
         if fails:
@@ -549,9 +554,9 @@ def test_a_run_that_stalls(
                 run()
         else:
             assert run()["status"] == "SUCCEEDED"
-            # Airflow 3 writes a task's log without the help of logging.
-            heard = caplog.text + "".join(capsys.readouterr())
-            warnings = re.findall(r"nothing has changed for (\d+) s", heard)
+            # Airflow 3 writes the log of a task without the logging module.
+            logged = caplog.text + "".join(capsys.readouterr())
+            warnings = re.findall(r"nothing has moved for (\d+) s", logged)
             assert warnings
             assert len(set(warnings)) == len(range(600, int(warnings[-1]) + 1, 600))
     assert sim.runs(JOB)[-1].status == ("RUNNING" if fails else "SUCCEEDED")

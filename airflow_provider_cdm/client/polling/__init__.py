@@ -1,12 +1,25 @@
-"""All waits on one cluster within the user's quota: what to ask next, and what the answers mean."""
+"""All waits on one cluster, within a user's quotas: what to poll next, and what the results mean.
+
+* :mod:`.planner` chooses the next poll, and :mod:`.results` applies the result of each.
+* :mod:`.registry` knows the waits and ends them; :mod:`.schedule` decides when each job is due,
+  with a :mod:`.queue` for each quota; :mod:`.in_flight` counts the polls in flight.
+* :mod:`.sweep` decides when the job list is read instead, and :mod:`.hint` what it suggests.
+* :mod:`.rate_limit` and :mod:`.rate_limited_api` keep calls within the quotas;
+  :mod:`.circuit_breaker` reduces them while CDM does not answer.
+* :mod:`.model` has the values that all of them share.
+"""
 
 __all__ = [
     "circuit_breaker",
-    "metered_client",
+    "hint",
+    "in_flight",
+    "rate_limited_api",
     "model",
     "planner",
     "queue",
     "rate_limit",
     "registry",
+    "results",
+    "schedule",
     "sweep",
 ]

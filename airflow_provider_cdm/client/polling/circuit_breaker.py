@@ -1,4 +1,4 @@
-"""For how long a cluster could not be asked, whatever was asked of it."""
+"""Circuit breaker of a cluster: opens when several calls in a row fail, whatever they asked for."""
 
 from __future__ import annotations
 
@@ -9,55 +9,59 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.polling.model import PolledJob
 
-#: Failures in a row after which only one call at a time probes whether CDM is back.
-_SIGNS = 3
+#: Failures in a row after which only single calls probe whether CDM answers again.
+_FAILURE_THRESHOLD = 3
 _RETRIES = RetryPolicy(attempts=1_000_000)
 
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """For how long nothing has been answered.
+    """How long no call has been answered, and when the next probe may be sent.
 
-    :param random: returns a number in [0, 1).
-    :param since: when the first failure came, epoch seconds; ``None`` while all is well.
-    :param failures: how many came since.
-    :param probe_at: when to ask again, epoch seconds.
+    :param random: function that returns a number in [0, 1).
+    :param failing_since: time of the first failure, epoch seconds; ``None`` while calls succeed.
+    :param failures: number of failures in a row.
+    :param probe_at: time of the next probe, epoch seconds.
     """
 
     random: Callable[[], float]
-    since: float | None = None
+    failing_since: float | None = None
     failures: int = 0
     probe_at: float = 0.0
 
     @property
     def half_open(self) -> bool:
-        """Whether to ask one thing at a time only."""
-        return self.failures >= _SIGNS
+        """Whether polls are limited to one probe at a time, not before ``probe_at``."""
+        return self.failures >= _FAILURE_THRESHOLD
 
-    def failed(self, error: errors.CdmError, now: float) -> float:
-        """Take note of a failure; returns for how long it has lasted, in seconds."""
-        self.since = now if self.since is None else self.since
+    def record_failure(self, error: errors.CdmError, now: float) -> float:
+        """Record a failure, and return how many seconds calls have been failing."""
+        self.failing_since = now if self.failing_since is None else self.failing_since
         self.failures += 1
         self.probe_at = now + retry_pause(error, self.failures, self.random)
-        return now - self.since
+        return now - self.failing_since
 
-    def over(self) -> None:
-        """Take note of an answer."""
-        self.since, self.failures, self.probe_at = None, 0, 0.0
+    def close(self) -> None:
+        """Record an answer: polls are no longer limited to probes."""
+        self.failing_since, self.failures, self.probe_at = None, 0, 0.0
 
 
 def next_probe(jobs: Iterable[PolledJob]) -> PolledJob | None:
-    """Choose what to ask in an outage: each job in turn, since one may be broken by itself."""
+    """Choose the job to probe with: the one polled longest ago.
+
+    Jobs take turns, since the status call of a single job may fail while CDM is healthy.
+    """
     return min(
-        (job for job in jobs if not job.in_flight), key=lambda job: job.tried_at, default=None
+        (job for job in jobs if not job.in_flight), key=lambda job: job.polled_at, default=None
     )
 
 
 def retry_pause(error: errors.CdmError, attempt: int, random: Callable[[], float]) -> float:
-    """Seconds until something that failed is asked again.
+    """Return the seconds until a failed poll is retried.
 
-    :param attempt: how often it failed in a row.
-    :param random: returns a number in [0, 1).
+    :param error: what the poll failed with.
+    :param attempt: number of failures in a row.
+    :param random: function that returns a number in [0, 1).
     """
     pause = _RETRIES.delay(error, attempt=attempt, idempotent=True, random=random)
     return _RETRIES.cap if pause is None else pause

@@ -1,16 +1,18 @@
-"""The list of a cluster's jobs as a hint: which waits it makes worth a poll, and which it does not.
+"""Hints from the job list: which waits are worth a status call, and which are not.
 
-What a listing can prove and what it cannot. It tells of each job the status of its *newest* run, in
-other words than the status call, without the number of that run, and at an unknown age. CDM runs a
-job only once at a time. So:
+For each job, a listing shows the status of its *newest* run. It does not show the number of that
+run, its status words differ from those of the status call, and it may be out of date. CDM runs a
+job only once at a time. Therefore:
 
-* The job is not active: our run is over, or does not show yet. That is worth a look, which decides.
-* The job is active since the instant at which our run was created: most probably it is our run.
-* The job is active since later than that: ours is over. That is worth a look.
-* The job is active, since when is not said: some run is. Ours may be over and a later one active,
-  so our run has to be looked at now and then all the same.
-* The job does not show up: it is of another type, hidden from this user, a part of a whole-database
-  job, or gone. The listing says nothing about it.
+* The job is not active: the run that we wait for has ended, or does not show yet. A status call
+  finds out which.
+* The job is active, and that run was created when ours was: it is most probably ours.
+* The job is active, and that run was created later than ours: ours has ended. A status call
+  confirms it.
+* The job is active, and no creation date is shown: the run may be ours, or a later one. Our run
+  still has to be polled from time to time.
+* The job is not listed: it has another type, is hidden from this user, is a sub-job of a
+  whole-database job, or is deleted. The listing says nothing about it.
 
 A listing never ends a wait.
 """
@@ -24,29 +26,30 @@ from airflow_provider_cdm.client.submission import RunRef
 
 
 class Hint(Enum):
-    """What a listing says about a wait."""
+    """What a listing suggests about the run of a wait."""
 
-    #: Look at the run now: it is probably over.
-    LOOK = "look"
-    #: Our run is most probably active.
-    OURS = "ours"
-    #: Nothing suggests a look, and nothing says that our run is active.
-    QUIET = "quiet"
+    #: The run has probably ended, or now exists: poll it.
+    POLL = "poll"
+    #: The run is most probably active.
+    ACTIVE = "active"
+    #: Nothing suggests a poll, and nothing shows that the run is active.
+    INCONCLUSIVE = "inconclusive"
 
 
-def hint(run: RunRef, created_from: int, listed: ListedJob) -> Hint:
-    """Say what a listing means for one wait.
+def hint_for(run: RunRef, created_from: int, listed: ListedJob) -> Hint:
+    """Return what a listing suggests about one wait.
 
-    :param created_from: while the run is not known: it is created at or after this instant, epoch
-        milliseconds.
+    :param run: the run that is waited for.
+    :param created_from: if the run is not known yet: earliest creation time, epoch milliseconds.
+    :param listed: the job as the listing shows it.
     """
     if not run.known:
         new = listed.active if listed.created is None else listed.created >= created_from
-        return Hint.LOOK if new else Hint.QUIET
+        return Hint.POLL if new else Hint.INCONCLUSIVE
     if not listed.active:
-        return Hint.LOOK
+        return Hint.POLL
     if listed.created is None or run.creation_date is None:
-        return Hint.QUIET
+        return Hint.INCONCLUSIVE
     if listed.created > run.creation_date:
-        return Hint.LOOK
-    return Hint.OURS if listed.created == run.creation_date else Hint.QUIET
+        return Hint.POLL
+    return Hint.ACTIVE if listed.created == run.creation_date else Hint.INCONCLUSIVE

@@ -1,4 +1,4 @@
-"""What a watch keeps of each wait and each job, and the calls that it sends out."""
+"""What the poll planner keeps of each wait and each job, and the polls that it sends out."""
 
 from __future__ import annotations
 
@@ -16,70 +16,73 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.polling.metered_client import (
+from airflow_provider_cdm.client.polling.queue import Priority
+from airflow_provider_cdm.client.polling.rate_limited_api import (
     CallBatch,
     RateLimited,
     RateLimitedApi,
 )
-from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import Submission
 
 T = TypeVar("T")
-#: What a look came to: an ended or active run, ``None`` for nothing usable, or why there was none.
+#: Result of a poll for one wait: the run as CDM shows it, ``None`` if it cannot be seen at present,
+#: or an error.
 Outcome: TypeAlias = Submission | Exception | None
 
 
-class Run(Protocol):
-    """Performs a flow on this thread."""
+class FlowRunner(Protocol):
+    """Function that runs a flow on the current thread."""
 
     def __call__(self, flow: Flow[T], /) -> T:
-        """Return what the flow returns."""
+        """Return the result of the flow."""
 
 
 @dataclass(slots=True, eq=False)
 class Wait:
     """One wait for one run.
 
-    :param follower: judges what is seen of the run.
-    :param poll_interval: seconds between two looks, as wished.
-    :param end: told once how it ended: the ended run, or why it ended otherwise.
-    :param on_status: told what each look saw; what it raises ends the wait.
-    :param side_task: performed after each look that saw the run, as far as the budget has calls left;
-        what CDM refuses it does not matter. It is told the type of the job if that is known.
-    :param deadline: epoch seconds at which to give up.
-    :param limit: the task's argument that set the deadline.
-    :param context: where looks are logged from, so that the lines reach the right task's log.
-    :param joined_at: when it came, epoch seconds.
-    :param final_poll_sent: whether the look that the deadline asks for is due.
-    :param over: whether it has ended, or was left.
+    :param follower: decides from each poll whether the run has ended.
+    :param poll_interval: requested seconds between two polls.
+    :param on_end: called once with the ended run, or with the error that ended the wait.
+    :param on_status: called after each poll with the run, or ``None`` if it could not be seen; an
+        exception that it raises ends the wait.
+    :param side_task: flow to run after each poll that saw the run, as far as the rate limits leave
+        slots free; its errors are ignored. It gets the type of the job, or ``None`` if that is not
+        known.
+    :param deadline: when to give up, epoch seconds.
+    :param limit: name of the task's argument that set the deadline.
+    :param context: context in which polls run, so that their log lines reach the log of the task.
+    :param joined_at: when the wait was added, epoch seconds.
+    :param final_poll_scheduled: whether the deadline has passed and one last poll was scheduled.
+    :param done: whether the wait has ended or was removed.
     """
 
     follower: Follower
     poll_interval: float
-    end: Callable[[Submission | Exception], None]
+    on_end: Callable[[Submission | Exception], None]
     on_status: Callable[[Submission | None], None] = lambda _: None
     side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None
     deadline: float | None = None
     limit: str = "wait_timeout"
     context: Context = field(default_factory=copy_context, repr=False)
     joined_at: float = 0.0
-    final_poll_sent: bool = False
-    over: bool = False
+    final_poll_scheduled: bool = False
+    done: bool = False
 
     @property
     def job_name(self) -> str:
-        """The job of its run."""
+        """The name of the job."""
         return self.follower.run.job_name
 
-    def poll(self, run: Run, api: RateLimitedApi, job_type: str | None) -> Outcome:
-        """Look once, and say what came of it."""
+    def poll(self, run_flow: FlowRunner, api: RateLimitedApi, job_type: str | None) -> Outcome:
+        """Poll the run once, and return the outcome."""
         try:
-            seen = run(self.follower.poll(api))
+            seen = run_flow(self.follower.poll(api))
             self.on_status(seen)
             if seen is not None and self.side_task is not None:
                 with suppress(errors.CdmError, RateLimited):
-                    run(self.side_task(api.side_task(), seen, job_type))
+                    run_flow(self.side_task(api.for_side_task(), seen, job_type))
         except Exception as error:
             return error
         return seen
@@ -87,33 +90,34 @@ class Wait:
 
 @dataclass(slots=True, eq=False)
 class PolledJob:
-    """A job with somebody waiting for a run of it.
+    """A job with at least one wait for a run of it.
 
-    :param due: when it is to be looked at, by urgency.
-    :param quota: what the first call of a look draws on.
-    :param interval: the shortest of the waits' intervals, in seconds.
-    :param type: place of its type in ``JOB_TYPES``; beyond the last one if no listing shows it.
-    :param joined_at: when the first of the waits came, epoch seconds.
-    :param tried_at: begin of the last look, epoch seconds.
-    :param listed_at: when a listing showed it last, epoch seconds.
-    :param seen_at: when its own status was seen last, epoch seconds.
-    :param failures: looks in a row that failed for lack of an answer.
-    :param from_hint: whether a listing has asked for the next look.
-    :param false_hints: how often a listing did so although the run went on.
-    :param in_flight: whether it is being looked at.
-    :param poll_again: whether it is to be looked at once more after that.
+    :param due_at: when the next poll is due for each priority, epoch seconds; ``inf`` if not due.
+    :param quota: quota of the first call of a poll.
+    :param interval: shortest poll interval of the waits, in seconds.
+    :param type_index: index of the job's type in ``JOB_TYPES``, as assumed or seen; past the end if
+        no listing shows the job.
+    :param joined_at: when the first of the waits was added, epoch seconds.
+    :param polled_at: when the last poll was sent, epoch seconds.
+    :param listed_at: when a listing last showed the job, epoch seconds.
+    :param status_at: when the last status call was answered, epoch seconds.
+    :param failures: number of polls in a row that failed without a usable answer.
+    :param from_hint: whether the next poll was suggested by a listing.
+    :param false_hints: how often a listing suggested a poll although the run was still active.
+    :param in_flight: whether a poll is in flight.
+    :param poll_again: whether to poll once more after that.
     """
 
     name: str
     waits: list[Wait] = field(default_factory=list)
-    due: list[float] = field(default_factory=lambda: [math.inf] * len(Priority))
+    due_at: list[float] = field(default_factory=lambda: [math.inf] * len(Priority))
     quota: Quota = Quota.STATUS
     interval: float = math.inf
-    type: int = 0
+    type_index: int = 0
     joined_at: float = 0.0
-    tried_at: float = -math.inf
+    polled_at: float = -math.inf
     listed_at: float = -math.inf
-    seen_at: float = 0.0
+    status_at: float = 0.0
     failures: int = 0
     from_hint: bool = False
     false_hints: int = 0
@@ -121,53 +125,57 @@ class PolledJob:
     poll_again: bool = False
 
     def refresh(self) -> None:
-        """Take note that waits came, went, or found their run."""
+        """Update interval and quota after waits were added, were removed, or found their run."""
         self.interval = min((wait.poll_interval for wait in self.waits), default=math.inf)
         unknown = any(not wait.follower.run.known for wait in self.waits)
         self.quota = Quota.HISTORY if unknown else Quota.STATUS
 
-    def seen(self, now: float) -> None:
-        """Take note of a look that was answered, and left somebody waiting."""
-        self.failures, self.seen_at = 0, now
+    def record_status(self, now: float) -> None:
+        """Record a poll that was answered, and after which waits remain."""
+        self.failures, self.status_at = 0, now
         self.false_hints += self.from_hint
         self.from_hint = False
 
     def shift(self, seconds: float) -> None:
-        """Move all its instants, since the clock was set."""
-        self.due = [due + seconds for due in self.due]
+        """Move all times by some seconds, after the clock was set."""
+        self.due_at = [due_at + seconds for due_at in self.due_at]
         self.joined_at += seconds
-        self.tried_at += seconds
+        self.polled_at += seconds
         self.listed_at += seconds
-        self.seen_at += seconds
+        self.status_at += seconds
 
     @property
     def job_type(self) -> str | None:
-        """Its type, if a listing has shown it."""
-        return JOB_TYPES[self.type] if self.listed_at > -math.inf else None
+        """The type of the job, if a listing has shown it."""
+        return JOB_TYPES[self.type_index] if self.listed_at > -math.inf else None
 
     @property
     def listable(self) -> bool:
-        """Whether a listing may stand for a look: the job shows there, and nothing is odd."""
+        """Whether a listing may replace a status call: the job is listed, and has no problems."""
         return (
-            self.type < len(JOB_TYPES)
+            self.type_index < len(JOB_TYPES)
             and not (self.in_flight or self.failures)
             and not any(wait.follower.problems_since for wait in self.waits)
         )
 
-    def age(self, now: float) -> float:
-        """Seconds since the youngest run was created; ``inf`` if that is not known."""
+    def run_age(self, now: float) -> float:
+        """Return the seconds since the newest run was created; ``inf`` if that is not known."""
         created = [wait.follower.run.creation_date for wait in self.waits]
         if not created or None in created:
             return math.inf
-        # The servers' clock may be ahead of ours.
+        # The clock of the servers may be ahead of ours.
         return max(now - self.joined_at, now - max(date or 0 for date in created) / 1000)
 
 
 @dataclass(slots=True)
 class StatusPoll:
-    """A look at all runs of one job that are waited for.
+    """A poll of all runs of one job that are waited for.
 
-    :param outcomes: what it came to, wait for wait.
+    :param job: the job to poll.
+    :param priority: why the job was due.
+    :param api: the API, with the slot that was reserved for the first call.
+    :param waits: waits to poll for, in this order.
+    :param outcomes: results in the order of the waits.
     """
 
     job: PolledJob
@@ -178,85 +186,88 @@ class StatusPoll:
 
     @property
     def batch(self) -> CallBatch:
-        """What came of its calls."""
+        """The calls that were made, and their results."""
         return self.api.batch
 
-    def perform(self, run: Run) -> None:
-        """Look, wait for wait; made for a thread, and to be landed afterwards."""
+    def perform(self, run_flow: FlowRunner) -> None:
+        """Poll for one wait after the other; meant for a thread."""
         for wait in self.waits:
-            # Without a slot for the first, there is none for the others.
+            # If there was no slot for one wait, there is none for the next.
             postponed = self.outcomes and isinstance(self.outcomes[-1], RateLimited)
             outcome = (
                 self.outcomes[-1]
                 if postponed
-                else wait.context.run(wait.poll, run, self.api, self.job.job_type)
+                else wait.context.run(wait.poll, run_flow, self.api, self.job.job_type)
             )
             self.outcomes.append(outcome)
 
-    def failed(self, error: BaseException) -> None:
-        """Take note that it came to no end of its own."""
+    def fail(self, error: BaseException) -> None:
+        """Record an error that :meth:`perform` raised."""
         outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
         self.outcomes = [outcome] * len(self.waits)
 
 
 @dataclass(slots=True)
 class Sweep:
-    """One reading of all pages of a listing.
+    """One reading of all pages of the job list, for one type of job.
 
-    :param type: place of the jobs' type in ``JOB_TYPES``.
-    :param began_at: epoch seconds; it tells of the jobs that were waited for by then.
-    :param worth: how many looks it is to save.
-    :param rest: jobs that became due meanwhile.
-    :param page_no: the page to read next.
-    :param shown: how many jobs were on the pages so far.
-    :param found: whether one of ours was among them.
+    :param type_index: index of the type in ``JOB_TYPES``.
+    :param name_filter: filter for job names; empty for none.
+    :param started_at: epoch seconds; the sweep covers the jobs that were waited for by then.
+    :param savings: number of status calls that it is expected to save.
+    :param due_jobs: jobs that became due while the sweep was in progress.
+    :param next_page: number of the page to read next.
+    :param jobs_read: number of jobs on the pages read so far.
+    :param any_found: whether one of the jobs that are waited for was among them.
     :param complete: whether all pages have been read.
     """
 
-    type: int
+    type_index: int
     name_filter: str
-    began_at: float
-    worth: int
-    rest: list[PolledJob] = field(default_factory=list)
-    page_no: int = 1
-    shown: int = 0
-    found: bool = False
+    started_at: float
+    savings: int
+    due_jobs: list[PolledJob] = field(default_factory=list)
+    next_page: int = 1
+    jobs_read: int = 0
+    any_found: bool = False
     complete: bool = False
 
 
 @dataclass(slots=True)
 class ListingPoll:
-    """The reading of one page.
+    """The reading of one page of the job list.
 
-    :param outcome: the page, or why there is none.
+    :param sweep: the sweep that the page belongs to.
+    :param cluster_id: cluster of the jobs.
+    :param api: the API, with the slot that was reserved for the call.
+    :param outcome: the page, or an error.
     """
 
-    round: Sweep
+    sweep: Sweep
     cluster_id: str
     api: RateLimitedApi
     outcome: JobPage | Exception | None = None
 
     @property
     def batch(self) -> CallBatch:
-        """What came of its call."""
+        """The call that was made, and its result."""
         return self.api.batch
 
-    def perform(self, run: Run) -> None:
-        """Read the page; made for a thread, since pages can be long."""
-        one = self.round
+    def perform(self, run_flow: FlowRunner) -> None:
+        """Read the page; meant for a thread, since pages can be long."""
         call = resources.list_jobs(
             self.cluster_id,
-            one.page_no,
-            job_type=JOB_TYPES[one.type],
-            name_filter=one.name_filter,
+            self.sweep.next_page,
+            job_type=JOB_TYPES[self.sweep.type_index],
+            name_filter=self.sweep.name_filter,
         )
         try:
-            self.outcome = run(self.api.call(call))
+            self.outcome = run_flow(self.api.call(call))
         except (errors.CdmError, RateLimited) as error:
             self.outcome = error
 
-    def failed(self, error: BaseException) -> None:
-        """Take note that it came to no end of its own."""
+    def fail(self, error: BaseException) -> None:
+        """Record an error that :meth:`perform` raised."""
         self.outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 

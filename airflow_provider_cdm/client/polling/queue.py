@@ -1,4 +1,4 @@
-"""When which job is due, and which of the due ones comes first; in logarithmic time."""
+"""Priority queue of the jobs to poll; every operation takes logarithmic time."""
 
 from __future__ import annotations
 
@@ -9,103 +9,109 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
-#: Replaced entries that are cleared away at a time, so that no step takes long.
-_SLICE = 200
+#: Replaced entries that one step removes at most, so that no step takes long.
+_MAX_REMOVED = 200
 
 
 class Priority(IntEnum):
-    """Why a job is due; the lower, the sooner its turn."""
+    """Why a job is due; lower values go first."""
 
-    #: There is a reason to believe that a run is over, or its wait is.
+    #: The run has probably ended, or the deadline of a wait has passed.
     CONFIRM = 0
-    #: A wait that was not looked at yet.
-    FRESH = 1
-    #: Its interval has passed.
+    #: A wait has not been polled yet.
+    NEW = 1
+    #: The poll interval has passed.
     ROUTINE = 2
-    #: Only listings have told of it for long.
-    AGE = 3
+    #: For a long time only listings have shown the job.
+    STALE = 3
 
 
-class HasDue(Protocol):
-    """A thing with a due instant for each urgency, ``inf`` for none."""
+class Schedulable(Protocol):
+    """An item with a due time for each priority, epoch seconds; ``inf`` if not due."""
 
-    due: list[float]
+    due_at: list[float]
 
 
-J = TypeVar("J", bound=HasDue)
+J = TypeVar("J", bound=Schedulable)
 
 
 class PollQueue(Generic[J]):
-    """Jobs by urgency and due instant.
+    """Jobs ordered by priority, then by due time.
 
-    A steady flow of urgent jobs does not starve the others: of four turns one goes to what has been
-    due longest, and of eight one may even be of the least urgency.
+    A steady stream of urgent jobs does not starve the others: every fourth turn goes to the job
+    that has been due longest; every eighth turn, that job may also be one that is merely stale.
     """
 
     def __init__(self) -> None:
         self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in Priority]
-        self._order = itertools.count()
-        self._turn = 0
+        self._sequence = itertools.count()
+        self._turns = 0
 
-    def put(self, job: J, priority: Priority, due: float) -> None:
-        """Make a job due; an earlier entry of the same urgency is replaced."""
-        job.due[priority] = due
-        if due < math.inf:
-            heapq.heappush(self._heaps[priority], (due, next(self._order), job))
+    def put(self, job: J, priority: Priority, due_at: float) -> None:
+        """Schedule a job; an earlier entry of the same priority is replaced.
+
+        :param due_at: due time, epoch seconds; ``inf`` to remove the entry.
+        """
+        job.due_at[priority] = due_at
+        if due_at < math.inf:
+            heapq.heappush(self._heaps[priority], (due_at, next(self._sequence), job))
 
     def next_due(self) -> float:
-        """When the first job is or was due; ``inf`` if there is none.
+        """Return the earliest due time, epoch seconds; ``inf`` if the queue is empty.
 
         Entries that were replaced may make it too early, never too late.
         """
-        return min(self.dues())
+        return min(self.due_times())
 
-    def dues(self) -> list[float]:
-        """The same for each urgency."""
-        return [self._top(priority) for priority in Priority]
+    def due_times(self) -> list[float]:
+        """Return the earliest due time of each priority; see :meth:`next_due`."""
+        return [self._earliest(priority) for priority in Priority]
 
-    def first(self, priority: Priority, now: float) -> J | None:
-        """The job that has been due longest of those with an urgency; it stays where it is."""
-        top = self._top(priority)
-        job = self._heaps[priority][0][2] if top <= now else None
-        return job if job is not None and job.due[priority] == top else None
+    def peek(self, priority: Priority, now: float) -> J | None:
+        """Return the job of a priority that has been due longest; it stays in the queue."""
+        earliest = self._earliest(priority)
+        job = self._heaps[priority][0][2] if earliest <= now else None
+        return job if job is not None and job.due_at[priority] == earliest else None
 
     def pop(self, now: float) -> tuple[J, Priority] | None:
-        """Take a job out whose turn it is, for all urgencies; ``None`` while none is to be seen."""
-        due = [(self._top(priority), priority) for priority in Priority]
-        due = [one for one in due if one[0] <= now]
+        """Remove the next due job, under all its priorities, and return it with the highest one.
+
+        Returns ``None`` when nothing is due or a replaced entry came up; see :meth:`next_due`.
+        """
+        due = [(self._earliest(priority), priority) for priority in Priority]
+        due = [(due_at, priority) for due_at, priority in due if due_at <= now]
         if not due:
             return None
-        self._turn += 1
+        self._turns += 1
         priority = due[0][1]
-        if self._turn % 4 == 0:
-            fair = due if self._turn % 8 == 0 else [o for o in due if o[1] < Priority.AGE] or due
-            priority = min(fair)[1]
-        entry, _, job = heapq.heappop(self._heaps[priority])
-        if job.due[priority] != entry:
+        if self._turns % 4 == 0:
+            without_stale = [entry for entry in due if entry[1] < Priority.STALE]
+            priority = min(due if self._turns % 8 == 0 else without_stale or due)[1]
+        due_at, _, job = heapq.heappop(self._heaps[priority])
+        if job.due_at[priority] != due_at:
             return None
-        # It may have come up as the one that is due longest, and be urgent all the same.
-        priority = next(one for one in Priority if job.due[one] <= now)
+        # A job that came up because it was due longest may be urgent as well.
+        priority = next(priority for priority in Priority if job.due_at[priority] <= now)
         unschedule(job)
         return job, priority
 
     def rebuild(self, jobs: Iterable[J]) -> None:
-        """Begin anew with these jobs, after their due instants were changed."""
+        """Replace all entries with those of these jobs, after their due times were changed."""
         for heap in self._heaps:
             heap.clear()
         for job in jobs:
             for priority in Priority:
-                self.put(job, priority, job.due[priority])
+                self.put(job, priority, job.due_at[priority])
 
-    def _top(self, priority: Priority) -> float:
+    def _earliest(self, priority: Priority) -> float:
         heap = self._heaps[priority]
-        for _ in range(_SLICE):
-            if not heap or heap[0][2].due[priority] == heap[0][0]:
+        for _ in range(_MAX_REMOVED):
+            if not heap or heap[0][2].due_at[priority] == heap[0][0]:
                 break
             heapq.heappop(heap)
         return heap[0][0] if heap else math.inf
 
 
-def unschedule(job: HasDue) -> None:
-    """Make a job not due at all; its entries vanish when they come up."""
-    job.due = [math.inf] * len(Priority)
+def unschedule(job: Schedulable) -> None:
+    """Make a job not due at all; its entries are dropped when they come up."""
+    job.due_at = [math.inf] * len(Priority)

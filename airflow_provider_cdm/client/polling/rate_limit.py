@@ -1,9 +1,10 @@
-"""How many calls may be made: CDM's quotas per IAM user and minute, and what 429 teaches.
+"""Rate limits: how many calls may be made within CDM's quotas per IAM user and minute.
 
-Each kind of call has a quota of its own. A :class:`RateLimiter` hands out instants at which one call may
-be made, so that calls are spread instead of sent in heaps, and never are more than the limit within
-a minute. Workers and other triggerers draw on the same quotas unseen; when CDM says 429 the lane
-halves its pace and gets back slowly, by which all users of one quota come to equal shares.
+Each kind of call has a quota of its own. A :class:`RateLimiter` hands out slots: instants at which
+one call may be made. Slots are spread evenly instead of coming in bursts, and are never more than
+the limit within a minute. Workers and other triggerers draw on the same quotas, which a limiter
+cannot see. When CDM answers 429, it halves its rate and recovers slowly, so that all users of one
+quota end up with equal shares.
 """
 
 from __future__ import annotations
@@ -18,171 +19,181 @@ from weakref import WeakSet
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.settings import Settings
 
-#: Calls of one kind per minute, where the connection says nothing. CDM documents 120; the rest is
-#: for what does not wait here: starts, sensors that poke, and people in the console.
+#: Calls of one kind per minute, unless the connection sets another limit. CDM documents 120; the
+#: remaining 20 are for calls not counted here: starts, sensors that poke, people in the console.
 REQUESTS_PER_MINUTE = 100
-#: A slot that was not used for this long, in seconds, is lost; or two calls could meet.
+#: Seconds after which an unused slot expires; used any later, it could collide with the next one.
 SLOT_SECONDS = 1.0
-#: Seconds between a slot and the one that comes a limit later: slots may be used late.
-_MINUTE = 60 + SLOT_SECONDS
-#: Seconds of silence after the first 429 that does not say for how long; it doubles.
-_SILENCE, _LONGEST_SILENCE = 5.0, 60.0
-#: Longest ``Retry-After`` that is honoured, in seconds.
+#: Seconds from a slot to the one ``limit`` slots later: a minute, plus the time a slot may be late.
+_WINDOW = 60 + SLOT_SECONDS
+#: Seconds without calls after the first 429 without ``Retry-After``; doubles with each further one.
+_BACKOFF, _MAX_BACKOFF = 5.0, 60.0
+#: Longest ``Retry-After`` that is honored, in seconds.
 _RETRY_AFTER_CAP = 120.0
-#: Minutes in which a lane gets back from nothing to its limit.
-_RECOVERY = 5.0
-#: The slowest pace, as a part of the limit.
-_SLOWEST = 1 / 16
-#: How often a watch lets others go first before its own turn comes.
-_PATIENCE = 3
+#: Minutes in which a limiter would recover from zero to its limit.
+_RECOVERY_MINUTES = 5.0
+#: Lowest rate, as a fraction of the limit.
+_MIN_FRACTION = 1 / 16
+#: How often urgent calls may take the slot of another poller before its own turn comes.
+_MAX_OVERTAKEN = 3
 
 
 class RateLimiter:
-    """Instants for calls of one kind; usable from many threads at once.
+    """Slots for calls of one kind, for use by several threads.
 
-    Within any minute it hands out at most ``limit`` of them; up to a tenth of that at once.
+    Hands out at most ``limit`` slots within any minute, and up to a tenth of that at once. It is
+    the generic cell rate algorithm (GCRA) with a sliding window on top.
 
     :param limit: calls per minute.
-    :param random: returns a number in [0, 1).
+    :param random: function that returns a number in [0, 1).
     """
 
     def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
         self._lock = threading.Lock()
         self._random = random
-        self._pace, self._pace_at = 0.0, 0.0
-        #: When the next call would be due if all calls kept the pace; the burst may come earlier.
-        self._even = 0.0
-        self._silent_until = 0.0
+        self._rate, self._rate_at = 0.0, 0.0
+        #: When the next slot would be if all were evenly spaced; in a burst it comes earlier.
+        self._theoretical_arrival = 0.0
+        self._blocked_until = 0.0
         #: The latest slots, as many as the limit.
-        self._taken: deque[float] = deque()
-        self._returned: list[float] = []
-        self._refusals = 0
-        self._seen = 0.0
+        self._window: deque[float] = deque()
+        self._released: list[float] = []
+        #: Back-offs in a row.
+        self._backoffs = 0
+        self._last_now = 0.0
         self.cap(limit)
-        self._pace = self._full
+        self._rate = self._max_rate
 
     def cap(self, limit: int) -> None:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
         self._burst = max(1, self.limit // 10)
-        self._taken = deque(self._taken, maxlen=self.limit)
-        self._full = self.limit * 60 / _MINUTE
+        self._window = deque(self._window, maxlen=self.limit)
+        self._max_rate = self.limit * 60 / _WINDOW
 
-    def pace(self, now: float) -> float:
-        """Calls per minute that it allows at present."""
-        recovered = self._pace + max(0.0, now - self._pace_at) / 60 * self.limit / _RECOVERY
-        return min(self._full, recovered)
+    def rate(self, now: float) -> float:
+        """Return the calls per minute that are allowed at present."""
+        minutes = max(0.0, now - self._rate_at) / 60
+        return min(self._max_rate, self._rate + minutes * self.limit / _RECOVERY_MINUTES)
 
     def reserve(self, now: float) -> float:
-        """Take the next slot, and return when it is, in epoch seconds."""
+        """Reserve the next slot, and return its time in epoch seconds."""
         with self._lock:
-            self._follow_clock(now)
-            while self._returned:
-                slot = self._returned.pop()
-                if self.is_valid(slot, now):
+            self._adjust_to_clock(now)
+            while self._released:
+                slot = self._released.pop()
+                if self.is_usable(slot, now):
                     return slot
-            return self._advance(self._next(now), now)
+            return self._take(self._next_slot(now), now)
 
-    def try_reserve(self, now: float, patience: float) -> tuple[float, bool]:
-        """Return when the next slot is, and whether it was taken: it is, within some seconds."""
-        with self._lock:
-            slot = self._next(now)
-            taken = slot <= now + patience
-            if taken:
-                self._advance(slot, now)
-            return slot, taken
+    def try_reserve(self, now: float, max_wait: float) -> tuple[float, bool]:
+        """Reserve the next slot if it comes soon enough.
 
-    def next_slot(self, now: float) -> float:
-        """When the next slot is, epoch seconds; it is not taken."""
-        with self._lock:
-            return self._next(now)
-
-    def is_valid(self, slot: float, now: float) -> bool:
-        """Whether a slot that was taken before may still be used, now or later."""
-        return now <= slot + SLOT_SECONDS and slot >= self._silent_until
-
-    def release(self, slot: float) -> None:
-        """Return a slot that was taken and led to no call; another one may take its place."""
-        with self._lock:
-            self._returned.append(slot)
-
-    def throttled(self, now: float, retry_after: float | None = None) -> None:
-        """Take note of a 429: be silent for a while, then go on at half the pace.
-
-        :param retry_after: seconds that CDM asked us to wait.
+        :param max_wait: seconds until the slot at most.
+        :returns: the time of the next slot in epoch seconds, and whether it was reserved.
         """
         with self._lock:
-            self._follow_clock(now)
-            # What was on its way when the first one came is the same refusal.
-            if now >= self._silent_until:
-                self._refusals += 1
-                self._pace = max(self.pace(now) / 2, self.limit * _SLOWEST, 1.0)
-                self._pace_at = now
+            slot = self._next_slot(now)
+            reserved = slot <= now + max_wait
+            if reserved:
+                self._take(slot, now)
+            return slot, reserved
+
+    def next_slot(self, now: float) -> float:
+        """Return the time of the next slot, epoch seconds, without reserving it."""
+        with self._lock:
+            return self._next_slot(now)
+
+    def is_usable(self, slot: float, now: float) -> bool:
+        """Return whether a reserved slot can be used, now or when its time comes."""
+        return now <= slot + SLOT_SECONDS and slot >= self._blocked_until
+
+    def release(self, slot: float) -> None:
+        """Give back a reserved slot in which no call was made, so that another call can use it."""
+        with self._lock:
+            self._released.append(slot)
+
+    def throttled(self, now: float, retry_after: float | None = None) -> None:
+        """Record a 429: hand out no slots for some time, then continue at half the rate.
+
+        :param retry_after: seconds that CDM asked to wait; ``None`` if it did not.
+        """
+        with self._lock:
+            self._adjust_to_clock(now)
+            # Calls that were in flight when the first 429 arrived belong to the same back-off.
+            if now >= self._blocked_until:
+                self._backoffs += 1
+                self._rate = max(self.rate(now) / 2, self.limit * _MIN_FRACTION, 1.0)
+                self._rate_at = now
             if retry_after is None:
-                silence = min(_LONGEST_SILENCE, _SILENCE * 2.0 ** min(self._refusals - 1, 10))
-                silence *= 0.5 + self._random()
+                backoff = min(_MAX_BACKOFF, _BACKOFF * 2.0 ** min(self._backoffs - 1, 10))
+                backoff *= 0.5 + self._random()
             else:
-                silence = min(retry_after, _RETRY_AFTER_CAP) + self._random()
-            self._silent_until = max(self._silent_until, now + max(silence, 1.0))
+                backoff = min(retry_after, _RETRY_AFTER_CAP) + self._random()
+            self._blocked_until = max(self._blocked_until, now + max(backoff, 1.0))
             # No burst afterwards.
-            self._even = max(self._even, self._silent_until + self._tolerance(now))
+            self._theoretical_arrival = max(
+                self._theoretical_arrival, self._blocked_until + self._tolerance(now)
+            )
 
     def succeeded(self) -> None:
-        """Take note of a call that was not refused."""
-        self._refusals = 0
+        """Record a call that was not throttled."""
+        self._backoffs = 0
 
-    def _next(self, now: float) -> float:
-        self._follow_clock(now)
-        even = self._even - self._tolerance(now)
-        return max(now, even, self._silent_until, self._room())
+    def _next_slot(self, now: float) -> float:
+        self._adjust_to_clock(now)
+        earliest = self._theoretical_arrival - self._tolerance(now)
+        return max(now, earliest, self._blocked_until, self._window_free_at())
 
-    def _room(self) -> float:
-        """When a minute has room for one more slot."""
-        return self._taken[0] + _MINUTE if len(self._taken) == self.limit else 0.0
+    def _window_free_at(self) -> float:
+        """Return when the sliding window has room for one more slot."""
+        return self._window[0] + _WINDOW if len(self._window) == self.limit else 0.0
 
-    def _advance(self, slot: float, now: float) -> float:
-        if slot <= self._room():
-            # The minute was full; what a burst has saved is not to be another burst.
-            self._even = max(self._even, slot + self._tolerance(now))
-        self._even = max(slot, self._even) + self._gap(now)
-        self._taken.append(slot)
+    def _take(self, slot: float, now: float) -> float:
+        if slot <= self._window_free_at():
+            # The window was full; what a burst saved up must not become another burst.
+            self._theoretical_arrival = max(self._theoretical_arrival, slot + self._tolerance(now))
+        self._theoretical_arrival = max(slot, self._theoretical_arrival) + self._spacing(now)
+        self._window.append(slot)
         return slot
 
-    def _gap(self, now: float) -> float:
-        return 60 / self.pace(now)
+    def _spacing(self, now: float) -> float:
+        """Return the seconds between two evenly spaced slots."""
+        return 60 / self.rate(now)
 
     def _tolerance(self, now: float) -> float:
-        return (self._burst - 1) * self._gap(now)
+        """Return by how many seconds a burst may be ahead of even spacing."""
+        return (self._burst - 1) * self._spacing(now)
 
-    def _follow_clock(self, now: float) -> None:
-        """When the clock was set back, what was to come comes as much earlier."""
-        if (back := self._seen - now) > SLOT_SECONDS:
-            self._even -= back
-            self._taken = deque((slot - back for slot in self._taken), self.limit)
-            self._silent_until -= back
-            self._pace_at -= back
-            self._returned.clear()
-        self._seen = now
+    def _adjust_to_clock(self, now: float) -> None:
+        """Move all times back if the clock was set back."""
+        if (back := self._last_now - now) > SLOT_SECONDS:
+            self._theoretical_arrival -= back
+            self._window = deque((slot - back for slot in self._window), self.limit)
+            self._blocked_until -= back
+            self._rate_at -= back
+            self._released.clear()
+        self._last_now = now
 
 
 class RateLimits:
-    """The lanes of one IAM user in this process.
+    """The rate limiters of one IAM user in this process.
 
     :param limit: calls of one kind per minute.
-    :param random: returns a number in [0, 1).
+    :param random: function that returns a number in [0, 1).
     """
 
     def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
         self.limit = limit
-        #: Held by the thread that asks for the user's authorisation.
+        #: Held by the thread that requests authorization for the user.
         self.auth_lock = threading.Lock()
-        #: Slots that watches hold; a watch that is gone holds none.
-        self.held: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
-        self.holding = threading.Lock()
+        #: Reservations of all pollers of the user; those of a discarded poller vanish with it.
+        self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
+        self.reservations_lock = threading.Lock()
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
 
     def cap(self, limit: int) -> None:
-        """Take the lower one of this and the present limit."""
+        """Lower the limit to this one, unless it is lower already."""
         if limit < self.limit:
             self.limit = limit
             for limiter in self.limiters.values():
@@ -191,87 +202,88 @@ class RateLimits:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Reservation:
-    """A slot that a watch holds for its next call of a kind.
+    """A slot that a poller has reserved for its next call of a kind.
 
-    :param at: the slot, epoch seconds.
-    :param urgent: whether a run that is probably over waits for it.
-    :param overtaken: how often an earlier one was given up for somebody in a hurry.
+    :param slot: time of the slot, epoch seconds.
+    :param urgent: whether the call is to confirm a run that has probably ended.
+    :param overtaken: how often an earlier slot was given up for an urgent call.
     """
 
-    at: float
+    slot: float
     urgent: bool = False
     overtaken: int = 0
 
 
 class Reservations:
-    """The slots that one watch holds, one of each kind at most.
+    """The slots that one poller has reserved: at most one for each kind of call.
 
-    Watches of one user get theirs in the order in which they ask, so that none starves another.
-    Who is in a hurry changes slots with one who is not, which each has to bear a few times only.
+    Pollers of one user get slots in the order in which they ask, so none starves another. An urgent
+    call may swap its slot with an earlier one that is not urgent; each reservation can lose its
+    slot that way only a few times.
 
-    :param limits: of the user.
+    :param limits: rate limits of the user.
     """
 
     def __init__(self, limits: RateLimits) -> None:
         self._limits = limits
-        self._held: dict[Quota, Reservation] = {}
+        self._reserved: dict[Quota, Reservation] = {}
 
     def ready(self, quota: Quota, now: float, *, urgent: bool = False) -> bool:
-        """Whether a call may be made now; if not, a slot is held for the next time."""
+        """Return whether a call may be made now; if not, a slot is reserved for later."""
         limiter = self._limits.limiters[quota]
-        with self._limits.holding:
-            held = self._held.get(quota)
-            if held is None or not limiter.is_valid(held.at, now):
-                held = self._held[quota] = Reservation(limiter.reserve(now))
-                self._limits.held[quota].add(held)
-            held.urgent = urgent
-            if urgent and held.at > now:
-                self._overtake(quota, held, now)
-            return held.at <= now
+        with self._limits.reservations_lock:
+            reservation = self._reserved.get(quota)
+            if reservation is None or not limiter.is_usable(reservation.slot, now):
+                reservation = self._reserved[quota] = Reservation(limiter.reserve(now))
+                self._limits.reservations[quota].add(reservation)
+            reservation.urgent = urgent
+            if urgent and reservation.slot > now:
+                self._overtake(quota, reservation, now)
+            return reservation.slot <= now
 
-    def _overtake(self, quota: Quota, mine: Reservation, now: float) -> None:
-        """Change slots with the first one who is in no hurry."""
-        is_valid, first = self._limits.limiters[quota].is_valid, mine
-        for other in self._limits.held[quota]:
-            patient = not other.urgent and other.overtaken < _PATIENCE
-            if patient and other.at < first.at and is_valid(other.at, now):
-                first = other
-        if first is not mine:
-            mine.at, first.at = first.at, mine.at
-            first.overtaken += 1
+    def _overtake(self, quota: Quota, urgent: Reservation, now: float) -> None:
+        """Swap slots with the earliest reservation that is not urgent."""
+        is_usable, earliest = self._limits.limiters[quota].is_usable, urgent
+        for other in self._limits.reservations[quota]:
+            can_wait = not other.urgent and other.overtaken < _MAX_OVERTAKEN
+            if can_wait and other.slot < earliest.slot and is_usable(other.slot, now):
+                earliest = other
+        if earliest is not urgent:
+            urgent.slot, earliest.slot = earliest.slot, urgent.slot
+            earliest.overtaken += 1
 
-    def when(self, quota: Quota) -> float:
-        """When the held slot is, epoch seconds; long ago if none is held."""
-        held = self._held.get(quota)
-        return held.at if held else 0.0
-
-    def unschedule(self) -> None:
-        """Hold none any more."""
-        with self._limits.holding:
-            for quota in list(self._held):
-                self._drop(quota)
+    def slot(self, quota: Quota) -> float:
+        """Return the time of the reserved slot, epoch seconds; 0 if none is reserved."""
+        reservation = self._reserved.get(quota)
+        return reservation.slot if reservation else 0.0
 
     def use(self, quota: Quota) -> float:
-        """Let a call be made in the held slot; returns the slot."""
-        with self._limits.holding:
-            return self._drop(quota)
+        """Take the reserved slot for a call that is made now, and return its time."""
+        with self._limits.reservations_lock:
+            return self._remove(quota)
 
-    def _drop(self, quota: Quota) -> float:
-        held = self._held.pop(quota)
-        self._limits.held[quota].discard(held)
-        return held.at
+    def clear(self) -> None:
+        """Drop all reservations."""
+        with self._limits.reservations_lock:
+            for quota in list(self._reserved):
+                self._remove(quota)
+
+    def _remove(self, quota: Quota) -> float:
+        reservation = self._reserved.pop(quota)
+        self._limits.reservations[quota].discard(reservation)
+        return reservation.slot
 
 
 _rate_limits: dict[object, RateLimits] = {}
 
 
 def rate_limits_for(settings: Settings, random: Callable[[], float] = random.random) -> RateLimits:
-    """Return the budget of the settings' user: one in this process, whatever the cluster.
+    """Return the rate limits of a user: one object in this process, whatever the cluster.
 
-    Where connections of one user name different limits, the lowest one holds.
+    If connections of one user set different limits, the lowest one applies.
     """
     limit = settings.requests_per_minute or REQUESTS_PER_MINUTE
-    # setdefault is one atomic step, so two threads cannot end up with two budgets.
+    # setdefault is atomic, so two threads cannot end up with two objects.
     limits = _rate_limits.setdefault(
         (settings.iam_endpoint, settings.credentials), RateLimits(limit, random)
     )

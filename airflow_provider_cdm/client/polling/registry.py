@@ -1,160 +1,162 @@
-"""Who waits for which job on one cluster, and when each job is to be looked at."""
+"""Who waits for which job on one cluster, and how each wait ends."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 
-from airflow_provider_cdm.client.api.call import Quota
-from airflow_provider_cdm.client.polling.model import PolledJob, Wait
-from airflow_provider_cdm.client.polling.queue import PollQueue, Priority, unschedule
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.polling.model import Outcome, PolledJob, Wait
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
+from airflow_provider_cdm.client.polling.rate_limited_api import RateLimited
+from airflow_provider_cdm.client.polling.schedule import MAX_PER_STEP, PollSchedule
+from airflow_provider_cdm.client.submission import Submission
 
-#: Seconds until the first look: the run was active when the task deferred, and that takes a moment.
-_FIRST_LOOK = 5.0
-#: Seconds without a look of its own, for a run that listings show active: people want to read how
-#: it gets on, so a quarter of the quota is for that.
-_MIN_AGE, _MAX_AGE = 60.0, 600.0
-#: What is done at most in one step, so that no step takes long.
-SLICE = 200
+#: Seconds that the final poll after a deadline may take.
+_FINAL_POLL_SECONDS = 10.0
 
 
 class WaitRegistry:
-    """The jobs that are waited for, with their schedules.
+    """All waits on one cluster, and the jobs that they wait for.
 
-    :param limits: of the user who asks.
-    :param random: returns a number in [0, 1).
+    :param limits: rate limits of the user.
+    :param random: function that returns a number in [0, 1).
+    :param grace: how long waits tolerate that CDM does not answer.
     """
 
-    def __init__(self, limits: RateLimits, random: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: RateLimits, random: Callable[[], float], grace: GracePeriods
+    ) -> None:
         self.jobs: dict[str, PolledJob] = {}
-        self.queues: dict[Quota, PollQueue[PolledJob]] = {
-            Quota.STATUS: PollQueue(),
-            Quota.HISTORY: PollQueue(),
-        }
-        self.deadlines = Deadlines()
-        #: Looks per minute that are wished.
-        self.demand = 0.0
-        self._limits, self._random = limits, random
+        self.schedule = PollSchedule(self.jobs, limits, random)
+        self.grace = grace
+        self._deadlines = Deadlines()
+        self._unreachable: deque[tuple[Wait, errors.CdmError, float]] = deque()
 
-    def join(self, wait: Wait, now: float) -> None:
+    def add(self, wait: Wait, now: float) -> None:
         """Add a wait."""
         job = self.jobs.get(wait.job_name)
         if job is None:
-            job = self.jobs[wait.job_name] = PolledJob(wait.job_name, joined_at=now, seen_at=now)
+            job = self.jobs[wait.job_name] = PolledJob(wait.job_name, joined_at=now, status_at=now)
         wait.joined_at = now
         job.waits.append(wait)
         self.refresh(job)
         job.poll_again = job.in_flight
         if not job.in_flight:
-            self.put_fresh(job, now)
+            self.schedule.put_new(job, now)
         if wait.deadline is not None:
-            self.deadlines.add(wait, wait.deadline)
+            self._deadlines.add(wait, wait.deadline)
 
-    def leave(self, wait: Wait) -> None:
-        """Remove a wait; nothing happens if it is over."""
-        if wait.over:
+    def remove(self, wait: Wait) -> None:
+        """Remove a wait, unless it has ended."""
+        if wait.done:
             return
-        wait.over = True
+        wait.done = True
         job = self.jobs[wait.job_name]
         job.waits.remove(wait)
         self.refresh(job)
-        self.deadlines.left()
+        self._deadlines.discard_one()
 
     def refresh(self, job: PolledJob) -> None:
-        """Take note that waits of a job came, went, or found their run."""
-        before, quota = 60 / job.interval, job.quota
-        job.refresh()
-        self.demand += 60 / job.interval - before
+        """Update a job after waits were added, were removed, or found their run."""
+        self.schedule.refresh(job)
         if not job.waits:
-            unschedule(job)
             del self.jobs[job.name]
-        elif job.quota is not quota:
-            for priority in Priority:
-                self.put(job, priority, job.due[priority])
 
-    def put(self, job: PolledJob, priority: Priority, due: float) -> None:
-        """Have a job looked at, at an instant in epoch seconds."""
-        self.queues[job.quota].put(job, priority, due)
+    def end(self, wait: Wait, outcome: Submission | Exception) -> None:
+        """End a wait with a result, unless it has ended."""
+        if not wait.done:
+            self.remove(wait)
+            wait.on_end(outcome)
 
-    def put_fresh(self, job: PolledJob, now: float) -> None:
-        """Have a job with a new wait looked at, soon but not at once."""
-        first = now + min(_FIRST_LOOK, job.interval) * self._spread()
-        limits = [wait.deadline for wait in job.waits if wait.deadline is not None]
-        self.put(job, Priority.FRESH, min(first, job.due[Priority.FRESH], *limits))
+    def apply_outcome(self, wait: Wait, outcome: Outcome, now: float) -> None:
+        """End a wait if the outcome of a poll, or its deadline, says so."""
+        if wait.done:
+            return
+        expired = wait.deadline is not None and now >= wait.deadline
+        if isinstance(outcome, RateLimited):
+            if expired:
+                self._expire(wait, now)
+        elif isinstance(outcome, Exception) or (outcome is not None and outcome.ended):
+            self.end(wait, outcome)
+        elif expired:
+            self.end(wait, wait.follower.timed_out(wait.limit))
 
-    def put_routine(self, job: PolledJob, now: float) -> None:
-        """Have a job looked at after its interval; a young run sooner, if that is cheap."""
-        gap = job.interval
-        if self.demand <= self._limits.limiters[Quota.STATUS].pace(now) / 2:
-            gap = min(gap, max(_FIRST_LOOK, job.age(now) / 2))
-        self.put(job, Priority.ROUTINE, now + gap * self._spread())
+    def give_up(self, error: errors.CdmError, outage: float, now: float) -> None:
+        """Have waits end in :meth:`end_due_waits` whose grace period for outages has passed.
 
-    def put_age(self, job: PolledJob, now: float, most: float = _MAX_AGE) -> None:
-        """Have a job looked at some time after its last look, whatever listings say.
-
-        :param most: longest time between two looks, in seconds.
+        :param error: what the last call failed with.
+        :param outage: how long no call has been answered, in seconds.
+        :param now: the present time, epoch seconds.
         """
-        affordable = len(self.jobs) * 4 * 60 / self._limits.limiters[Quota.STATUS].pace(now)
-        age = min(most, max(_MIN_AGE, affordable))
-        self.put(job, Priority.AGE, max(now, min(job.due[Priority.AGE], job.seen_at + age)))
-
-    def pace(self, now: float, pages: int | None) -> tuple[float, float]:
-        """Seconds between two looks at a job: what the quota allows, and what is wished.
-
-        :param pages: how many pages a listing of them has; ``None`` while none is read.
-        """
-        jobs, limiters = len(self.jobs), self._limits.limiters
-        if not jobs or self.demand <= 0:
-            return 0.0, 0.0
-        wish, allowed = 60 * jobs / self.demand, 60 * jobs / limiters[Quota.STATUS].pace(now)
-        if pages is not None:
-            allowed = min(allowed, 60 * pages / limiters[Quota.LISTING].pace(now))
-        return max(wish, allowed), wish
-
-    def rewind(self, seconds: float) -> None:
-        """Move all but the deadlines; for a clock that was set back."""
         for job in self.jobs.values():
-            job.shift(-seconds)
-        for quota, queue in self.queues.items():
-            queue.rebuild(job for job in self.jobs.values() if job.quota is quota)
+            for wait in job.waits:
+                # A wait that was added during the outage has the same grace period.
+                seconds = min(outage, now - wait.joined_at)
+                if seconds >= self.grace.outage:
+                    self._unreachable.append((wait, error, seconds))
 
-    def _spread(self) -> float:
-        """A factor that keeps what began together from staying together."""
-        return 0.9 + 0.2 * self._random()
+    def end_due_waits(self, now: float) -> None:
+        """End waits that were given up or have reached their deadline; some, if there are many."""
+        for _ in range(min(MAX_PER_STEP, len(self._unreachable))):
+            wait, error, seconds = self._unreachable.popleft()
+            self.end(wait, wait.follower.unreachable(error, seconds))
+        for wait in self._deadlines.pop_due(now):
+            self._expire(wait, now)
+
+    def next_end(self, now: float) -> float:
+        """Return when :meth:`end_due_waits` is needed next, epoch seconds; ``inf`` for never."""
+        return min(self._deadlines.next_due(), now if self._unreachable else math.inf)
+
+    def _expire(self, wait: Wait, now: float) -> None:
+        job = self.jobs[wait.job_name]
+        if wait.final_poll_scheduled and not job.in_flight:
+            self.end(wait, wait.follower.timed_out(wait.limit))
+            return
+        # The run may have ended since the last poll, so there is one more, within a time limit.
+        wait.final_poll_scheduled = True
+        self._deadlines.add(wait, now + _FINAL_POLL_SECONDS)
+        if not job.in_flight:
+            self.schedule.put_confirm(job, now)
 
 
 class Deadlines:
-    """Waits by the instant at which they are to be ended."""
+    """Waits ordered by deadline."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Wait]] = []
-        self._order = itertools.count()
-        self._left = 0
+        self._sequence = itertools.count()
+        self._discarded = 0
 
-    def add(self, wait: Wait, at: float) -> None:
-        """Have a wait come up at an instant, in epoch seconds."""
-        heapq.heappush(self._heap, (at, next(self._order), wait))
+    def add(self, wait: Wait, deadline: float) -> None:
+        """Add a wait with a deadline in epoch seconds."""
+        heapq.heappush(self._heap, (deadline, next(self._sequence), wait))
 
-    def left(self) -> None:
-        """Take note that a wait is over; its deadline may be days away, too long to keep it."""
-        self._left += 1
-        if self._left > len(self._heap) // 2 + SLICE:
-            self._left = 0
-            self._heap = [entry for entry in self._heap if not entry[2].over]
+    def discard_one(self) -> None:
+        """Record that one wait is done.
+
+        Its deadline may be days away, too long to keep it, so entries are removed once there are
+        many of them.
+        """
+        self._discarded += 1
+        if self._discarded > len(self._heap) // 2 + MAX_PER_STEP:
+            self._discarded = 0
+            self._heap = [entry for entry in self._heap if not entry[2].done]
             heapq.heapify(self._heap)
 
-    def first(self) -> float:
-        """When the first one comes up; ``inf`` for never."""
+    def next_due(self) -> float:
+        """Return the earliest deadline, epoch seconds; ``inf`` for none."""
         return self._heap[0][0] if self._heap else math.inf
 
-    def due(self, now: float) -> Iterator[Wait]:
-        """Take out what has come up; a part of it, if it is much."""
-        for _ in range(SLICE):
-            if self.first() > now:
+    def pop_due(self, now: float) -> Iterator[Wait]:
+        """Remove and yield waits whose deadline has passed; some of them, if there are many."""
+        for _ in range(MAX_PER_STEP):
+            if self.next_due() > now:
                 break
             wait = heapq.heappop(self._heap)[2]
-            if not wait.over:
+            if not wait.done:
                 yield wait

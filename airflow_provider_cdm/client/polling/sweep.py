@@ -1,4 +1,4 @@
-"""When a listing is read instead of asking job by job, and how far its reading has got."""
+"""Sweeps: when the job list is read instead of polling job by job, and which page comes next."""
 
 from __future__ import annotations
 
@@ -16,133 +16,145 @@ from airflow_provider_cdm.client.polling.queue import Priority
 
 log = logging.getLogger(__name__)
 
-#: A page weighs about as much as this many answers of the status call.
-_PAGE_WEIGHT = 10
-#: Seconds for which the length of a listing is taken for granted.
-_MEMORY = 1800.0
-#: Seconds without listings after one that failed; it doubles up to the second number.
-_REST, _LONGEST_REST = 60.0, 1800.0
+#: Cost of a page, in status calls: it is about as much work for the server.
+_PAGE_COST = 10
+#: Seconds for which a known number of pages is relied on.
+_PAGE_COUNT_SECONDS = 1800.0
+#: Seconds without listings after a failed one; doubles up to the second number.
+_PAUSE, _MAX_PAUSE = 60.0, 1800.0
 
 
 @dataclass(slots=True)
 class SweepPlanner:
-    """Decides on the listings of one cluster.
+    """Decides when to read the job list of one cluster.
 
-    :param active: the listing that is being read.
-    :param lengths: how many pages there were by type and filter, and until when that is believed.
-    :param filters: whether the name filter is used.
-    :param off_until: no listing before this instant, epoch seconds.
-    :param failures: listings in a row that failed.
+    :param active: the sweep in progress.
+    :param page_counts: number of pages by job type and filter, and the time until which it is
+        relied on, epoch seconds.
+    :param use_filter: whether to filter by name.
+    :param paused_until: no listing before this time, epoch seconds.
+    :param failures: number of failed listings in a row.
     """
 
     active: Sweep | None = None
-    lengths: dict[tuple[int, str], tuple[int, float]] = field(default_factory=dict)
-    filters: bool = True
-    off_until: float = 0.0
+    page_counts: dict[tuple[int, str], tuple[int, float]] = field(default_factory=dict)
+    use_filter: bool = True
+    paused_until: float = 0.0
     failures: int = 0
 
     def covers(self, job: PolledJob) -> bool:
-        """Whether the listing that is being read will tell of the job."""
-        one = self.active
+        """Return whether the sweep in progress can replace a status call for the job."""
+        sweep = self.active
         return (
-            one is not None
-            and one.type == job.type
-            and job.joined_at <= one.began_at
+            sweep is not None
+            and sweep.type_index == job.type_index
+            and job.joined_at <= sweep.started_at
             and job.listable
         )
 
-    def worth(
-        self, job: PolledJob, jobs: Iterable[PolledJob], now: float, crowded: bool = False
+    def savings(
+        self, job: PolledJob, jobs: Iterable[PolledJob], now: float, congested: bool = False
     ) -> int:
-        """How many looks a listing would save now that this job is due; 0 if it costs more.
+        """Return how many status calls a sweep would save now that a job is due.
 
-        What will be due soon counts as well: to look a little early is better than twice.
+        Jobs that are due soon count as well: polling them a little early is cheaper than a status
+        call later.
 
-        :param crowded: whether looks have to queue, so that their number counts and no weight.
+        :param job: the job that is due.
+        :param jobs: all other jobs.
+        :param congested: whether status calls queue for slots, so that only their number counts,
+            not the cost of a page.
+        :returns: the number of calls; 0 if the sweep would cost more than it saves.
         """
-        if self.active is not None or now < self.off_until or not job.listable:
+        if self.active is not None or now < self.paused_until or not job.listable:
             return 0
-        soon, kind, due = now + job.interval / 2, job.type, 1
-        fresh, routine = Priority.FRESH.value, Priority.ROUTINE.value
-        # One pass over all jobs, maybe ten thousand, so it is kept simple.
+        soon, type_index, due = now + job.interval / 2, job.type_index, 1
+        new, routine = Priority.NEW.value, Priority.ROUTINE.value
+        # One pass over all jobs, perhaps ten thousand, hence kept simple.
         for other in jobs:
-            if (other.due[routine] <= soon or other.due[fresh] <= soon) and other.type == kind:
+            if (
+                other.due_at[routine] <= soon or other.due_at[new] <= soon
+            ) and other.type_index == type_index:
                 due += not other.failures
-        return due if due > max(1 if crowded else _PAGE_WEIGHT, self.pages(kind, now)) else 0
+        cost = max(1 if congested else _PAGE_COST, self.page_count(type_index, now))
+        return due if due > cost else 0
 
-    def pages(self, job_type: int, now: float) -> int:
-        """How many pages a listing of this type has, as far as is known; else 1."""
-        known = [
-            pages
-            for (one, _), (pages, until) in self.lengths.items()
-            if one == job_type and now < until
+    def page_count(self, type_index: int, now: float) -> int:
+        """Return the number of pages of a listing; 1 if it is not known."""
+        counts = [
+            count
+            for (counted_type, _), (count, valid_until) in self.page_counts.items()
+            if counted_type == type_index and now < valid_until
         ]
-        return min(known, default=1)
+        return min(counts, default=1)
 
-    def begin(self, job_type: int, worth: int, jobs: Iterable[PolledJob], now: float) -> None:
-        """Begin to read a listing; from now on it stands for looks at all jobs of its type."""
-        names = (job.name for job in jobs if job.type == job_type)
-        self.active = Sweep(job_type, self._filter(names), now, worth)
+    def start(self, type_index: int, savings: int, jobs: Iterable[PolledJob], now: float) -> None:
+        """Start a sweep, which from now on covers all jobs of its type."""
+        names = (job.name for job in jobs if job.type_index == type_index)
+        self.active = Sweep(type_index, self._filter_for(names), now, savings)
 
-    def read(self, page: JobPage, now: float) -> bool:
-        """Take note of a page; returns whether there is another one worth reading."""
-        one = self.active
-        if one is None:
+    def add_page(self, page: JobPage, now: float) -> bool:
+        """Record a page, and return whether to read the next one."""
+        sweep = self.active
+        if sweep is None:
             return False
         self.failures = 0
-        one.shown += len(page.jobs)
-        one.page_no += 1
+        sweep.jobs_read += len(page.jobs)
+        sweep.next_page += 1
         if page.total is None:
-            one.complete = len(page.jobs) < LISTING_PAGE
-            pages = one.page_no - one.complete
+            sweep.complete = len(page.jobs) < LISTING_PAGE
+            pages = sweep.next_page - sweep.complete
         else:
-            one.complete = not page.jobs or one.shown >= page.total
-            # The server may show less on a page than it was asked for.
-            pages = math.ceil(page.total / max(1, one.shown)) if one.page_no == 2 else one.page_no
-        known = self.lengths.get((one.type, one.name_filter), (1, 0.0))[0]
-        self.lengths[one.type, one.name_filter] = (
-            one.page_no - 1 if one.complete else max(pages, known),
-            now + _MEMORY,
+            sweep.complete = not page.jobs or sweep.jobs_read >= page.total
+            # The server may return fewer jobs on a page than were requested.
+            first = sweep.next_page == 2
+            pages = math.ceil(page.total / max(1, sweep.jobs_read)) if first else sweep.next_page
+        known_count = self.page_counts.get((sweep.type_index, sweep.name_filter), (1, 0.0))[0]
+        self.page_counts[sweep.type_index, sweep.name_filter] = (
+            sweep.next_page - 1 if sweep.complete else max(pages, known_count),
+            now + _PAGE_COUNT_SECONDS,
         )
-        # Too long for what it saves: asking job by job is cheaper.
-        return not one.complete and pages <= max(_PAGE_WEIGHT, one.worth)
+        # A listing that is too long for what it saves is not read further.
+        return not sweep.complete and pages <= max(_PAGE_COST, sweep.savings)
 
-    def failed(self, error: Exception, now: float) -> None:
-        """Take note of a page that could not be read."""
-        passing = isinstance(error, errors.CdmError) and error.retryable
-        rest = min(_LONGEST_REST, _REST * 2.0 ** min(self.failures, 10))
+    def record_failure(self, error: Exception, now: float) -> None:
+        """Record a page that could not be read, and pause listings."""
+        temporary = isinstance(error, errors.CdmError) and error.retryable
+        pause = min(_MAX_PAUSE, _PAUSE * 2.0 ** min(self.failures, 10))
         self.failures += 1
-        self.off_until = now + (rest if passing else _LONGEST_REST)
+        self.paused_until = now + (pause if temporary else _MAX_PAUSE)
         log.warning(
-            "The jobs cannot be listed, so each is asked for by itself for %.0f s: %s",
-            self.off_until - now,
+            "The job list cannot be read, so for the next %.0f s each job is polled with a status"
+            " call of its own. The error: %s",
+            self.paused_until - now,
             error,
         )
 
-    def end(self, jobs: Iterable[PolledJob]) -> list[PolledJob]:
-        """End the reading, and return what has become due meanwhile.
+    def finish(self, jobs: Iterable[PolledJob]) -> list[PolledJob]:
+        """End the sweep, and return the jobs that became due while it lasted.
 
-        What did not show up although all pages were read is of another type, or shows nowhere.
+        A job that was not on any page although all were read has another type, or is never listed.
         """
-        one, self.active = self.active, None
-        if one is None:
+        sweep, self.active = self.active, None
+        if sweep is None:
             return []
-        if one.complete and one.name_filter and not one.found:
-            # The filter may mean something else than we think.
-            self.filters = False
-        elif one.complete:
+        if sweep.complete and sweep.name_filter and not sweep.any_found:
+            # The server may interpret the filter in another way than we assume.
+            self.use_filter = False
+        elif sweep.complete:
             for job in jobs:
-                if job.type == one.type and job.listed_at < one.began_at >= job.joined_at:
-                    job.type += 1
+                same_type = job.type_index == sweep.type_index
+                if same_type and job.listed_at < sweep.started_at >= job.joined_at:
+                    job.type_index += 1
                     job.listed_at = -math.inf
-        return one.rest
+        return sweep.due_jobs
 
-    def _filter(self, names: Iterable[str]) -> str:
-        """What all names begin with, as far as a filter surely means nothing else by it."""
-        if not self.filters:
+    def _filter_for(self, names: Iterable[str]) -> str:
+        """Return the common beginning of all names, without characters special to a filter."""
+        if not self.use_filter:
             return ""
         ordered = list(names)
         first, last = min(ordered, default=""), max(ordered, default="")
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-        common = "".join(pair[0] for pair in alike)
+        pairs = zip(first, last, strict=False)
+        common = "".join(pair[0] for pair in takewhile(lambda pair: pair[0] == pair[1], pairs))
         return name_filter(common)

@@ -1,4 +1,4 @@
-"""The watch in virtual time: whatever happens, every wait ends once, rightly, within the budget."""
+"""The poll planner in virtual time: every wait ends once and correctly, within the rate limits."""
 
 from __future__ import annotations
 
@@ -13,65 +13,72 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.polling.model import PolledJob
+from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.queue import PollQueue, Priority
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Response, TransportError
 from airflow_provider_cdm.client.submission import Submission
 from tests.support.virtual_cluster import (
-    Play,
-    PlayedCluster,
-    PlayedJob,
-    PlayedRun,
-    Waiter,
+    FakeCluster,
+    FakeJob,
+    FakeRun,
+    RecordedWait,
+    Simulation,
     most_in_a_minute,
 )
 
 HOUR = 3600.0
-DOWN, PAGE, FULL = Response(503), Response(200, {}, b"<html>Sign in</html>"), Response(429)
-LATER = Response(429, {"retry-after": "7"})
-TROUBLES: dict[str, Response | TransportError] = {
-    "503": DOWN,
+UNAVAILABLE = Response(503)
+FAULT_ANSWERS: dict[str, Response | TransportError] = {
+    "503": UNAVAILABLE,
     "reset": TransportError("reset", sent=True),
-    "nonsense": PAGE,
-    "429": FULL,
-    "429 with Retry-After": LATER,
+    "not JSON": Response(200, {}, b"<html>Sign in</html>"),
+    "429": Response(429),
+    "429 with Retry-After": Response(429, {"retry-after": "7"}),
 }
-LISTED = ["well", "well", "without dates", "late", "wrong", "never"]
+LISTED = ["correct", "correct", "undated", "delayed", "inactive", "hidden"]
 
 
 @dataclass
-class Trouble:
-    """Something goes wrong for a while."""
+class Fault:
+    """Some kinds of calls get a faulty answer for some time, in seconds."""
 
-    what: str
+    answer: str
     begin: float
-    lasts: float
+    duration: float
     kinds: frozenset[str]
 
     def __call__(self, kind: str, now: float) -> Response | TransportError | None:
-        hit = self.begin <= now < self.begin + self.lasts and kind in self.kinds
-        return TROUBLES[self.what] if hit else None
+        active = self.begin <= now < self.begin + self.duration and kind in self.kinds
+        return FAULT_ANSWERS[self.answer] if active else None
 
 
 @dataclass
-class Story:
-    """One play, drawn at random."""
+class Scenario:
+    """A random scenario.
+
+    :param limit: our rate limit, calls of one kind per minute.
+    :param quota: quota of the cluster, calls of one kind per minute.
+    :param foreign_calls: calls of one kind per minute that others make.
+    :param jobs: arguments of :func:`_add_job`.
+    :param more_jobs: number of further jobs that only keep the planner busy.
+    """
 
     limit: int
     quota: float
-    others: float
+    foreign_calls: float
     seed: int
     jobs: list[dict[str, Any]]
-    crowd: int
-    problems_since: list[Trouble] = field(default_factory=list)
+    more_jobs: int
+    faults: list[Fault] = field(default_factory=list)
 
 
 seconds = st.floats(0, 3000, allow_nan=False).map(lambda s: round(s, 1))
-problems_since = st.builds(
-    Trouble,
-    what=st.sampled_from(sorted(TROUBLES)),
+faults = st.builds(
+    Fault,
+    answer=st.sampled_from(sorted(FAULT_ANSWERS)),
     begin=seconds,
-    lasts=st.sampled_from([5.0, 60.0, 400.0, 1500.0]),
+    duration=st.sampled_from([5.0, 60.0, 400.0, 1500.0]),
     kinds=st.sampled_from(
         [frozenset({"status", "history", "list"}), frozenset({"status"}), frozenset({"list"})]
     ),
@@ -80,307 +87,323 @@ waits = st.fixed_dictionaries(
     {
         "at": seconds,
         "poll_interval": st.sampled_from([5.0, 30.0, 300.0]),
-        "deadline": st.none() | seconds,
-        "leaves": st.none() | seconds,
-        "by": st.sampled_from(["number", "number and date", "since"]),
+        "timeout": st.none() | seconds,
+        "removed_after": st.none() | seconds,
+        "identified_by": st.sampled_from(["number", "number and date", "earliest creation"]),
     }
 )
 jobs = st.fixed_dictionaries(
     {
-        "lasts": st.floats(0, 3000, allow_nan=False),
+        "ended": st.floats(0, 3000, allow_nan=False),
         "status": st.sampled_from(["SUCCEEDED", "FAILED", "STOPPED"]),
-        "earlier": st.integers(0, 2),
-        "later": st.lists(st.tuples(seconds, seconds), max_size=12),
+        "earlier_runs": st.integers(0, 2),
+        "later_runs": st.lists(st.tuples(seconds, seconds), max_size=12),
         "listed": st.sampled_from(LISTED),
         "type": st.sampled_from(["NORMAL_JOB", "NORMAL_JOB", "BATCH_JOB"]),
         "deleted": st.none() | seconds,
-        "broken": st.none() | st.tuples(seconds, st.sampled_from([30.0, 500.0, 1e9])),
+        "fault": st.none() | st.tuples(seconds, st.sampled_from([30.0, 500.0, 1e9])),
         "waits": st.lists(waits, min_size=1, max_size=3),
     }
 )
-stories = st.builds(
-    Story,
+scenarios = st.builds(
+    Scenario,
     limit=st.sampled_from([6, 30, 100]),
     quota=st.sampled_from([40, 120, float("inf")]),
-    others=st.sampled_from([0.0, 20.0, 70.0]),
+    foreign_calls=st.sampled_from([0.0, 20.0, 70.0]),
     seed=st.integers(0, 1000),
     jobs=st.lists(jobs, min_size=1, max_size=8),
-    crowd=st.sampled_from([0, 0, 15, 60]),
-    problems_since=st.lists(problems_since, max_size=3),
+    more_jobs=st.sampled_from([0, 0, 15, 60]),
+    faults=st.lists(faults, max_size=3),
 )
 
 
-def play(story: Story) -> tuple[Play, PlayedCluster]:
-    """Let a story happen."""
-    dice = random.Random(story.seed)
+def simulate(scenario: Scenario) -> Simulation:
+    """Run a scenario to its end."""
+    rng = random.Random(scenario.seed)
 
-    def trouble(kind: str, now: float) -> Response | TransportError | None:
-        found = (one(kind, now) for one in story.problems_since)
-        return next((answer for answer in found if answer is not None), None)
+    def fault_at(kind: str, now: float) -> Response | TransportError | None:
+        answers = (fault(kind, now) for fault in scenario.faults)
+        return next((answer for answer in answers if answer is not None), None)
 
-    cluster = PlayedCluster(quota=story.quota, trouble=trouble)
-    cluster.latency = lambda kind, now: 60.0 if trouble(kind, now) == TROUBLES["reset"] else 0.1
-    stage = Play(cluster, RateLimits(story.limit, dice.random), random=dice.random)
-    for number, drawn in enumerate(story.jobs):
-        _add_job(stage, f"job_{number}", drawn)
-    for number in range(story.crowd):
-        run = PlayedRun(1, -100.0, 3000.0 * dice.random())
-        cluster.add(PlayedJob(f"crowd_{number}", [run], listed=dice.choice(LISTED)))
-        stage.wait_for(f"crowd_{number}", run, at=600 * dice.random())
-    _others(stage, story.others)
-    stage.run(until=6 * HOUR)
-    return stage, cluster
+    cluster = FakeCluster(quota=scenario.quota, fault=fault_at)
+    reset = FAULT_ANSWERS["reset"]
+    cluster.latency = lambda kind, now: 60.0 if fault_at(kind, now) == reset else 0.1
+    simulation = Simulation(cluster, RateLimits(scenario.limit, rng.random), random=rng.random)
+    for index, drawn in enumerate(scenario.jobs):
+        _add_job(simulation, f"job_{index}", drawn)
+    for index in range(scenario.more_jobs):
+        run = FakeRun(1, -100.0, 3000.0 * rng.random())
+        cluster.add(FakeJob(f"crowd_{index}", [run], listed=rng.choice(LISTED)))
+        simulation.wait_for(f"crowd_{index}", run, at=600 * rng.random())
+    _add_foreign_calls(simulation, scenario.foreign_calls)
+    simulation.run(until=6 * HOUR)
+    return simulation
 
 
-def _add_job(stage: Play, name: str, drawn: dict[str, Any]) -> None:
-    runs = [PlayedRun(n + 1, -900.0 + 100 * n, -890.0 + 100 * n) for n in range(drawn["earlier"])]
-    ours = PlayedRun(len(runs) + 1, -30.0, drawn["lasts"], drawn["status"])
-    runs.append(ours)
-    free = ours.ended
-    for pause, lasts in drawn["later"]:
-        runs.append(PlayedRun(len(runs) + 1, free + pause, free + pause + lasts, "FAILED"))
-        free += pause + lasts
+def _add_job(simulation: Simulation, name: str, drawn: dict[str, Any]) -> None:
+    earlier = range(drawn["earlier_runs"])
+    runs = [FakeRun(n + 1, -900.0 + 100 * n, -890.0 + 100 * n) for n in earlier]
+    run = FakeRun(len(runs) + 1, -30.0, drawn["ended"], drawn["status"])
+    runs.append(run)
+    last_ended = run.ended
+    for pause, duration in drawn["later_runs"]:
+        created = last_ended + pause
+        last_ended = created + duration
+        runs.append(FakeRun(len(runs) + 1, created, last_ended, "FAILED"))
     deleted = float("inf") if drawn["deleted"] is None else drawn["deleted"]
-    job = PlayedJob(name, runs, drawn["type"], deleted, drawn["listed"])
-    if drawn["broken"]:
-        begin, length = drawn["broken"]
-        job.broken = lambda now: DOWN if begin <= now < begin + length else None
-    stage.cluster.add(job)
-    for wish in drawn["waits"]:
-        deadline = None if wish["deadline"] is None else wish["at"] + wish["deadline"]
-        waiter = stage.wait_for(
-            name,
-            None if wish["by"] == "since" else ours,
-            at=wish["at"],
-            poll_interval=wish["poll_interval"],
-            deadline=deadline,
-            created_from=-60.0,
-            know_date=wish["by"] == "number and date",
-        )
-        waiter.number, waiter.by = ours.number, wish["by"]
-        if wish["leaves"] is not None:
-            stage.leave(waiter, wish["at"] + wish["leaves"])
+    job = FakeJob(name, runs, drawn["type"], deleted, drawn["listed"])
+    if drawn["fault"]:
+        begin, length = drawn["fault"]
+        job.fault = lambda now: UNAVAILABLE if begin <= now < begin + length else None
+    simulation.cluster.add(job)
+    for options in drawn["waits"]:
+        _add_wait(simulation, name, run, options)
 
 
-def _others(stage: Play, per_minute: float) -> None:
-    """Somebody else draws on the same quotas, for an hour and a half."""
+def _add_wait(simulation: Simulation, job: str, run: FakeRun, options: dict[str, Any]) -> None:
+    at, timeout, identified_by = options["at"], options["timeout"], options["identified_by"]
+    recorded = simulation.wait_for(
+        job,
+        None if identified_by == "earliest creation" else run,
+        at=at,
+        poll_interval=options["poll_interval"],
+        deadline=None if timeout is None else at + timeout,
+        created_from=-60.0,
+        know_date=identified_by == "number and date",
+    )
+    recorded.number, recorded.identified_by = run.number, identified_by
+    if options["removed_after"] is not None:
+        simulation.remove(recorded, at + options["removed_after"])
+
+
+def _add_foreign_calls(simulation: Simulation, per_minute: float) -> None:
+    """Let others draw on the same quotas, for an hour and a half."""
     if not per_minute:
         return
 
-    def charge(at: float) -> Callable[[], None]:
-        def act() -> None:
-            stage.cluster.now = at
+    def call(at: float) -> Callable[[], None]:
+        def count() -> None:
+            simulation.cluster.now = at
             for kind in ("status", "history", "list"):
-                stage.cluster.charge(kind)
+                simulation.cluster.count_call(kind)
 
-        return act
+        return count
 
-    for number in range(int(per_minute * 90)):
-        at = number * 60 / per_minute
-        stage.at(at, charge(at))
+    for index in range(int(per_minute * 90)):
+        at = index * 60 / per_minute
+        simulation.at(at, call(at))
 
 
-def check(waiter: Waiter, cluster: PlayedCluster) -> str:
-    """A wait ended once, and as the history of its job says."""
-    if waiter.left:
-        assert waiter.ends == []
-        return "left"
-    assert len(waiter.ends) == 1, waiter
-    ((when, outcome),) = waiter.ends
-    job = cluster.jobs[waiter.job]
-    (run,) = [run for run in job.runs if run.number == waiter.number]
+def check(recorded: RecordedWait, cluster: FakeCluster) -> str:
+    """Check that a wait ended once, and in accordance with the history of its job."""
+    if recorded.removed:
+        assert recorded.ends == []
+        return "removed"
+    assert len(recorded.ends) == 1, recorded
+    ((ended_at, outcome),) = recorded.ends
+    job = cluster.jobs[recorded.job]
+    (run,) = [run for run in job.runs if run.number == recorded.number]
     if isinstance(outcome, Submission):
         assert (outcome.submission_id, outcome.status) == (run.number, run.status)
-        assert when >= run.ended
+        assert ended_at >= run.ended
     elif isinstance(outcome, errors.CdmWaitTimeout):
-        assert waiter.deadline is not None
-        assert waiter.deadline <= when <= max(waiter.deadline, waiter.joined) + 10 + 130
+        assert recorded.deadline is not None
+        latest = max(recorded.deadline, recorded.joined) + 10 + 130
+        assert recorded.deadline <= ended_at <= latest
     elif isinstance(outcome, errors.CdmOutcomeUnknown):
-        newer = [one for one in job.runs if one.number > run.number and one.created <= when]
-        assert job.deleted <= when or len(newer) >= 9
+        newer = [r for r in job.runs if r.number > run.number and r.created <= ended_at]
+        assert job.deleted <= ended_at or len(newer) >= 9
     elif isinstance(outcome, errors.CdmNotFound):
-        assert job.deleted <= when
-        assert waiter.by == "since"
+        assert job.deleted <= ended_at
+        assert recorded.identified_by == "earliest creation"
     else:
         assert type(outcome) is errors.CdmUnavailable, outcome
-        # For ten minutes it was asked for in vain, or nothing else was heard of either. A call
-        # takes up to a minute.
-        assert when - waiter.joined >= 600
-        heard = [at for at in cluster.heard.get(waiter.job, []) if at <= when - 61]
-        since = max([waiter.joined, *heard])
-        own = [at for at in cluster.unheard.get(waiter.job, []) if since < at <= when - 540]
-        if not own:
-            assert not any(when - 540 < at <= when - 61 for at in cluster.heard_all)
-            assert any(when - 700 <= at <= when - 540 for at in cluster.unheard_all)
+        _check_unavailable(recorded, ended_at, cluster)
     return type(outcome).__name__
 
 
+def _check_unavailable(recorded: RecordedWait, ended_at: float, cluster: FakeCluster) -> None:
+    """Check that for ten minutes polls of the job failed, or that no call was answered at all.
+
+    A call takes up to a minute.
+    """
+    assert ended_at - recorded.joined >= 600
+    answered = [at for at in cluster.answered.get(recorded.job, []) if at <= ended_at - 61]
+    since = max([recorded.joined, *answered])
+    failed = cluster.failed.get(recorded.job, [])
+    if not any(since < at <= ended_at - 540 for at in failed):
+        assert not any(ended_at - 540 < at <= ended_at - 61 for at in cluster.all_answered)
+        assert any(ended_at - 700 <= at <= ended_at - 540 for at in cluster.all_failed)
+
+
 @settings(max_examples=150)
-@given(stories)
-def test_every_wait_ends_once_and_rightly(story: Story) -> None:
-    """Joins, leaves, failures, 429, deleted jobs, later runs, dead clusters: no wrong verdict."""
-    stage, cluster = play(story)
-    for waiter in stage.waiters:
-        event(check(waiter, cluster))
-    assert stage.watch.registry.jobs == {}
-    assert stage.watch.in_flight == 0
-    for kind, times in cluster.calls.items():
-        assert most_in_a_minute(times) <= story.limit, kind
+@given(scenarios)
+def test_every_wait_ends_once_and_correctly(scenario: Scenario) -> None:
+    """No wait ends wrongly despite removals, outages, 429, deleted jobs, later runs."""
+    simulation = simulate(scenario)
+    for recorded in simulation.waits:
+        event(check(recorded, simulation.cluster))
+    assert simulation.planner.registry.jobs == {}
+    assert simulation.planner.in_flight.total == 0
+    for kind, times in simulation.cluster.calls.items():
+        assert most_in_a_minute(times) <= scenario.limit, kind
 
 
 @pytest.mark.parametrize("count", [1, 8, 40, 100, 1000])
 def test_ends_are_seen_in_time(count: int) -> None:
-    """While all is well, the end of a run is seen within little more than the interval."""
-    dice = random.Random(count)
-    cluster = PlayedCluster(quota=120)
-    stage = Play(cluster, RateLimits(100, dice.random), random=dice.random)
-    for number in range(count):
-        run = PlayedRun(1, -60.0, 100 + 3000 * dice.random())
-        cluster.add(PlayedJob(f"job_{number}", [run]))
-        stage.wait_for(f"job_{number}", run, at=60 * dice.random())
-    stage.run(until=HOUR)
-    late = [w.ends[0][0] - cluster.jobs[w.job].runs[0].ended for w in stage.waiters]
-    assert max(late) < 40
+    """Without faults, the end of a run is seen within little more than the poll interval."""
+    rng = random.Random(count)
+    cluster = FakeCluster(quota=120)
+    simulation = Simulation(cluster, RateLimits(100, rng.random), random=rng.random)
+    for index in range(count):
+        run = FakeRun(1, -60.0, 100 + 3000 * rng.random())
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run, at=60 * rng.random())
+    simulation.run(until=HOUR)
+    delays = [w.ends[0][0] - cluster.jobs[w.job].runs[0].ended for w in simulation.waits]
+    assert max(delays) < 40
     assert sum(cluster.throttled.values()) == 0
 
 
 def test_ten_thousand_waits_for_an_hour() -> None:
-    """Ten thousand runs, of which a thousand end: calls within the budget, and ends seen soon."""
-    dice = random.Random(7)
-    cluster = PlayedCluster(quota=120)
-    stage = Play(cluster, RateLimits(100, dice.random), random=dice.random)
-    for number in range(10_000):
-        run = PlayedRun(number + 1, -600 * dice.random(), 10 * HOUR * dice.random())
-        cluster.add(PlayedJob(f"job_{number}", [run]))
-        stage.wait_for(f"job_{number}", run, at=60 * dice.random())
-    stage.run(until=HOUR)
+    """Of ten thousand runs a thousand end, which is seen soon and within the rate limits."""
+    rng = random.Random(7)
+    cluster = FakeCluster(quota=120)
+    simulation = Simulation(cluster, RateLimits(100, rng.random), random=rng.random)
+    for index in range(10_000):
+        run = FakeRun(index + 1, -600 * rng.random(), 10 * HOUR * rng.random())
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run, at=60 * rng.random())
+    simulation.run(until=HOUR)
     assert cluster.throttled == {}
     assert all(most_in_a_minute(times) <= 100 for times in cluster.calls.values())
-    assert all(isinstance(end, Submission) for each in stage.waiters for _, end in each.ends)
-    ended = {each.job: each.ends[0][0] for each in stage.waiters if each.ends}
-    over = {job.name: job.runs[0].ended for job in cluster.jobs.values()}
-    assert set(ended) >= {name for name, at in over.items() if at < HOUR - 180}
-    late = sorted(at - over[name] for name, at in ended.items())
-    assert late[len(late) // 2] < 75
-    # Those that were over before anybody waited are seen in the first round.
-    assert late[-1] < 180
-    # One by one it would be 1.2 million calls.
+    outcomes = [outcome for wait in simulation.waits for _, outcome in wait.ends]
+    assert all(isinstance(outcome, Submission) for outcome in outcomes)
+    seen = {wait.job: wait.ends[0][0] for wait in simulation.waits if wait.ends}
+    ended = {job.name: job.runs[0].ended for job in cluster.jobs.values()}
+    assert set(seen) >= {name for name, at in ended.items() if at < HOUR - 180}
+    delays = sorted(at - ended[name] for name, at in seen.items())
+    assert delays[len(delays) // 2] < 75
+    # Runs that ended before their waits were added are seen in the first sweep.
+    assert delays[-1] < 180
+    # Job by job it would be 1.2 million calls.
     assert sum(map(len, cluster.calls.values())) < 12_000
 
 
 def test_two_triggerers_share_a_quota() -> None:
-    """Each would use it up, CDM refuses the surplus, and both come to about half of it."""
-    dice = random.Random(3)
-    cluster = PlayedCluster(quota=120)
-    stage = Play(
-        cluster, RateLimits(100, dice.random), RateLimits(100, dice.random), random=dice.random
+    """Each could use up the quota; CDM throttles them, and each ends up with about half of it."""
+    rng = random.Random(3)
+    cluster = FakeCluster(quota=120)
+    simulation = Simulation(
+        cluster, RateLimits(100, rng.random), RateLimits(100, rng.random), random=rng.random
     )
-    for number in range(400):
-        run = PlayedRun(1, -60.0, 100 * HOUR)
-        cluster.add(PlayedJob(f"job_{number}", [run], listed="never"))
-        # The second one comes an hour later, when the first one has got used to the whole quota.
-        stage.wait_for(f"job_{number}", run, watch=number % 2, at=HOUR * (number % 2))
-    looks = [0, 0]
-    for number, watch in enumerate(stage.watches):
-        _count_looks(watch, looks, number)
-    stage.run(until=2 * HOUR)
-    looks[:] = [0, 0]
-    begun = len(cluster.calls["status"]), cluster.throttled["status"]
-    stage.run(until=5 * HOUR)
-    made, throttled = (
-        len(cluster.calls["status"]) - begun[0],
-        cluster.throttled["status"] - begun[1],
-    )
-    assert made > 0.6 * 120 * 180
-    assert throttled < made / 50
-    assert 0.6 < looks[0] / looks[1] < 1.6
+    for index in range(400):
+        run = FakeRun(1, -60.0, 100 * HOUR)
+        cluster.add(FakeJob(f"job_{index}", [run], listed="hidden"))
+        # The second one begins an hour later, when the first one uses all of the quota.
+        simulation.wait_for(f"job_{index}", run, planner=index % 2, at=HOUR * (index % 2))
+    answered = [0, 0]
+    for index, planner in enumerate(simulation.planners):
+        _count_answered(planner, answered, index)
+    simulation.run(until=2 * HOUR)
+    answered[:] = [0, 0]
+    calls_before = len(cluster.calls["status"])
+    throttled_before = cluster.throttled["status"]
+    simulation.run(until=5 * HOUR)
+    calls = len(cluster.calls["status"]) - calls_before
+    throttled = cluster.throttled["status"] - throttled_before
+    assert calls > 0.6 * 120 * 180
+    assert throttled < calls / 50
+    assert 0.6 < answered[0] / answered[1] < 1.6
 
 
-def _count_looks(watch: Any, looks: list[int], number: int) -> None:
-    completed = watch.completed
+def _count_answered(planner: PollPlanner, answered: list[int], index: int) -> None:
+    completed = planner.completed
 
-    def count(sent: Any, now: float) -> None:
-        looks[number] += sent.batch.succeeded
-        completed(sent, now)
+    def count(poll: Any, now: float) -> None:
+        answered[index] += poll.batch.answered
+        completed(poll, now)
 
-    watch.completed = count
+    planner.completed = count  # type: ignore[method-assign]
 
 
-def test_urgent_looks_go_first_and_starve_nobody() -> None:
-    """While a hundred ends a minute wait to be confirmed, runs that no listing shows are seen."""
-    dice = random.Random(5)
-    cluster = PlayedCluster()
-    stage = Play(cluster, RateLimits(60, dice.random), random=dice.random)
-    for number in range(3000):
-        run = PlayedRun(1, -60.0, 1.5 * HOUR * dice.random())
-        cluster.add(PlayedJob(f"job_{number}", [run]))
-        stage.wait_for(f"job_{number}", run)
+def test_urgent_polls_go_first_and_starve_none() -> None:
+    """Runs that no listing shows are polled while a hundred ends a minute are to be confirmed."""
+    rng = random.Random(5)
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(60, rng.random), random=rng.random)
+    for index in range(3000):
+        run = FakeRun(1, -60.0, 1.5 * HOUR * rng.random())
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run)
     hidden = []
-    for number in range(20):
-        run = PlayedRun(1, -60.0, 3000.0)
-        cluster.add(PlayedJob(f"hidden_{number}", [run], listed="never"))
-        hidden.append(stage.wait_for(f"hidden_{number}", run))
-    stage.run(until=1.2 * HOUR)
-    assert all(each.ends for each in hidden)
-    assert max(each.ends[0][0] for each in hidden) < 3000 + 600
+    for index in range(20):
+        run = FakeRun(1, -60.0, 3000.0)
+        cluster.add(FakeJob(f"hidden_{index}", [run], listed="hidden"))
+        hidden.append(simulation.wait_for(f"hidden_{index}", run))
+    simulation.run(until=1.2 * HOUR)
+    assert all(wait.ends for wait in hidden)
+    assert max(wait.ends[0][0] for wait in hidden) < 3000 + 600
 
 
-def test_ends_are_confirmed_before_routine_looks_of_other_clusters() -> None:
-    """Twenty watches of a user have looks enough to fill the quota; who ended is seen soon."""
-    dice = random.Random(11)
-    cluster = PlayedCluster(quota=120)
-    limits = RateLimits(100, dice.random)
-    stage = Play(cluster, *[limits] * 20, random=dice.random)
-    stage.most_steps = 1_000_000
+def test_ends_are_confirmed_before_routine_polls_of_other_clusters() -> None:
+    """Ends are seen soon although the routine polls of twenty clusters would fill the quota."""
+    rng = random.Random(11)
+    cluster = FakeCluster(quota=120)
+    limits = RateLimits(100, rng.random)
+    simulation = Simulation(cluster, *[limits] * 20, random=rng.random)
+    simulation.max_steps = 1_000_000
     ends = []
-    for number in range(2000):
-        watch = number % 20
-        run = PlayedRun(1, -60.0, 600 + 2400 * dice.random() if number < 400 else 9 * HOUR)
-        cluster.add(PlayedJob(f"{watch:02}_{number}", [run]))
-        ends.append((stage.wait_for(f"{watch:02}_{number}", run, watch=watch), run.ended))
-    stage.run(until=HOUR)
-    late = [waiter.ends[0][0] - ended for waiter, ended in ends[:400]]
-    assert max(late) < 60
+    for index in range(2000):
+        planner = index % 20
+        run = FakeRun(1, -60.0, 600 + 2400 * rng.random() if index < 400 else 9 * HOUR)
+        name = f"{planner:02}_{index}"
+        cluster.add(FakeJob(name, [run]))
+        ends.append((simulation.wait_for(name, run, planner=planner), run.ended))
+    simulation.run(until=HOUR)
+    assert max(wait.ends[0][0] - ended for wait, ended in ends[:400]) < 60
 
 
 @pytest.mark.parametrize("jobs", [6, 50])
 def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
-    """Where looks have to queue, listings are read for few jobs too, and wait for no turn."""
-    dice = random.Random(jobs)
-    cluster = PlayedCluster(quota=120)
-    limits = RateLimits(100, dice.random)
-    stage = Play(cluster, *[limits] * 20, random=dice.random)
-    stage.most_steps = 1_000_000
+    """When status calls queue for slots, listings are read for few jobs too, without queueing."""
+    rng = random.Random(jobs)
+    cluster = FakeCluster(quota=120)
+    limits = RateLimits(100, rng.random)
+    simulation = Simulation(cluster, *[limits] * 20, random=rng.random)
+    simulation.max_steps = 1_000_000
     ends = []
-    for number in range(20 * jobs):
-        watch = number % 20
-        run = PlayedRun(1, -60.0, 100 + (HOUR if number % 5 else 1400) * dice.random())
-        cluster.add(PlayedJob(f"{watch:02}_{number}", [run]))
-        ends.append((stage.wait_for(f"{watch:02}_{number}", run, watch=watch), run.ended))
-    stage.run(until=HOUR / 2)
-    late = [waiter.ends[0][0] - ended for waiter, ended in ends if ended < HOUR / 2 - 60]
-    assert max(late) < 45
+    for index in range(20 * jobs):
+        planner = index % 20
+        run = FakeRun(1, -60.0, 100 + (HOUR if index % 5 else 1400) * rng.random())
+        name = f"{planner:02}_{index}"
+        cluster.add(FakeJob(name, [run]))
+        ends.append((simulation.wait_for(name, run, planner=planner), run.ended))
+    simulation.run(until=HOUR / 2)
+    delays = [wait.ends[0][0] - ended for wait, ended in ends if ended < HOUR / 2 - 60]
+    assert max(delays) < 45
 
 
-def test_what_comes_up_as_due_longest_may_be_urgent() -> None:
-    """A turn of what is due longest, given to a run that is probably over, is an urgent look."""
+def test_the_job_due_longest_may_be_urgent() -> None:
+    """A turn of the job that is due longest counts as urgent if the job is to be confirmed."""
     queue = PollQueue[PolledJob]()
-    for number in range(8):
-        job = PolledJob(f"job_{number}")
-        queue.put(job, Priority.ROUTINE, number)
-        queue.put(job, Priority.CONFIRM, 20 - number)
+    for index in range(8):
+        job = PolledJob(f"job_{index}")
+        queue.put(job, Priority.ROUTINE, index)
+        queue.put(job, Priority.CONFIRM, 20 - index)
     turns = [queue.pop(100) for _ in range(8)]
     assert [turn and turn[1] for turn in turns] == [Priority.CONFIRM] * 8
 
 
-def test_an_outage_is_forgotten_when_nobody_waits() -> None:
-    """Who comes long after an outage that ended all waits is looked at as ever: not at once."""
-    cluster = PlayedCluster(trouble=lambda _, now: DOWN if now < 1000 else None)
-    run = PlayedRun(1, -60.0, 6000.0)
-    cluster.add(PlayedJob("job", [run]))
-    stage = Play(cluster, RateLimits(100, lambda: 0.5))
-    first, second = stage.wait_for("job", run), stage.wait_for("job", run, at=5000)
-    stage.run(until=7000)
+def test_an_outage_is_forgotten_when_no_wait_remains() -> None:
+    """A wait added long after an outage ended all others is polled like any new wait."""
+    cluster = FakeCluster(fault=lambda _, now: UNAVAILABLE if now < 1000 else None)
+    run = FakeRun(1, -60.0, 6000.0)
+    cluster.add(FakeJob("job", [run]))
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    first = simulation.wait_for("job", run)
+    second = simulation.wait_for("job", run, at=5000)
+    simulation.run(until=7000)
     assert isinstance(first.outcome, errors.CdmUnavailable)
     assert min(at for at in cluster.calls["status"] if at >= 5000) == pytest.approx(5005)
     assert isinstance(second.outcome, Submission)

@@ -1,4 +1,4 @@
-"""Airflow's part in the life of a task, without its processes."""
+"""Runs a task like Airflow, through all deferrals and reschedules, without Airflow's processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
 
 from airflow_provider_cdm.client.auth.factory import forget_everything
 
-#: Operators are called here without Airflow's task runner, and would complain.
+#: Operators are called without Airflow's task runner, which would be an error.
 ExecutorSafeguard.test_mode = True
 
 
 @dataclass
 class TaskInstance:
-    """What a task sees of its task instance; keeps what it pushes."""
+    """The task instance as a task sees it; keeps the XComs that are pushed."""
 
     task: Any = None
     dag_id: str = "a_dag"
@@ -33,11 +33,11 @@ class TaskInstance:
     xcoms: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Keep it."""
+        """Keep an XCom."""
         self.xcoms[key] = value
 
     def get_first_reschedule_date(self, context: Any) -> None:
-        """Let the time-out of a sensor begin now."""
+        """Return nothing, so that the timeout of a sensor starts now."""
 
 
 class StateStore:
@@ -47,26 +47,26 @@ class StateStore:
         self.content: dict[str, str] = {}
 
     def get(self, key: str) -> str | None:
-        """Return what was set."""
+        """Return the value of a key; ``None`` if it was not set."""
         return self.content.get(key)
 
     def set(self, key: str, value: str) -> None:
-        """Keep it."""
+        """Set the value of a key."""
         self.content[key] = value
 
     def delete(self, key: str) -> None:
-        """Forget it."""
+        """Delete a key."""
         self.content.pop(key, None)
 
 
 @dataclass
-class Life:
-    """The life of one task: each process has an operator of its own, and no token yet.
+class TaskRunner:
+    """Runs one task; each of its processes has an operator of its own, and no token yet.
 
-    :param advance: lets some seconds pass.
-    :param count_tokens: how many tokens were asked for so far.
-    :param processes: that a worker started.
-    :param tokens_in_triggerer: that the triggerer asked for.
+    :param advance: function that lets some seconds pass.
+    :param count_tokens: function that returns the number of token requests so far.
+    :param processes: number of processes that a worker started.
+    :param tokens_in_triggerer: number of token requests of the triggerer.
     """
 
     advance: Callable[[float], None]
@@ -79,7 +79,7 @@ class Life:
     def run(self, make: Callable[[], Any]) -> Any:
         """Run the task to its end, and return its result.
 
-        :param make: makes the operator, as parsing the DAG does.
+        :param make: function that creates the operator, as parsing the DAG does.
         """
         method, kwargs = "execute", dict[str, Any]()
         while True:
@@ -100,19 +100,19 @@ class Life:
     def _trigger(self, trigger: Any) -> Any:
         path, arguments = json.loads(json.dumps(trigger.serialize()))
         module, name = path.rsplit(".", 1)
-        revived = getattr(import_module(module), name)(**arguments)
+        restored = getattr(import_module(module), name)(**arguments)
 
-        async def first() -> Any:
-            return (await anext(revived.run())).payload
+        async def first_payload() -> Any:
+            return (await anext(restored.run())).payload
 
         forget_everything()
         before = self.count_tokens()
-        payload = asyncio.run(first())
+        payload = asyncio.run(first_payload())
         self.tokens_in_triggerer += self.count_tokens() - before
         return payload
 
 
 def context_of(ti: TaskInstance, store: StateStore, operator: Any) -> Any:
-    """The context of a running task, as far as our operators look into it."""
+    """Return the context of a running task, as far as our operators use it."""
     ti.task = operator
     return {"ti": ti, "task_instance": ti, "task": operator, "task_state_store": store}

@@ -1,4 +1,4 @@
-"""Triggers to compare with, one that does nothing, and one that measures."""
+"""Triggers to compare with, one that does nothing, and one that measures the event loop's lag."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 #: Seconds between two polls.
 INTERVAL = 10.0
-#: Seconds between two measurements of the event loop's lag, and between two lines about them.
-_NAP, _LINE = 0.05, 5.0
-#: Where the token is, which is no argument of a trigger.
-TOKEN = "BENCHMARK_TOKEN"
+#: Seconds between two measurements of the lag of the event loop, and between two lines written.
+_LAG_INTERVAL, _WRITE_INTERVAL = 0.05, 5.0
+#: Environment variable with the token, which must not be an argument of a trigger.
+TOKEN_VARIABLE = "BENCHMARK_TOKEN"
 
 
 class OneClientTrigger(BaseTrigger):
-    """Polls by itself, with an HTTP client of its own, as triggers commonly do.
+    """Polls with an HTTP client of its own, as triggers commonly do.
 
-    :param url: of the job's status.
+    :param url: address of the status call.
     """
 
     def __init__(self, url: str) -> None:
@@ -31,22 +31,22 @@ class OneClientTrigger(BaseTrigger):
         self.url = url
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Describe it for the database."""
-        return f"benchmarks.pollers.{type(self).__name__}", {"url": self.url}
+        """Return the class path and the arguments."""
+        return f"benchmarks.baseline_triggers.{type(self).__name__}", {"url": self.url}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll to the end."""
+        """Poll until the run has ended."""
         import httpx
 
-        # Not all at the same instant.
+        # Spread the polls of many triggers.
         await asyncio.sleep(INTERVAL * random.random())
-        headers = {"X-Auth-Token": os.environ[TOKEN]}
+        headers = {"X-Auth-Token": os.environ[TOKEN_VARIABLE]}
         async with httpx.AsyncClient(headers=headers, timeout=60, trust_env=False) as client:
             while True:
                 try:
                     seen = (await client.get(self.url)).json()["submissions"][0]
                 except httpx.TransportError:
-                    seen = {"status": "RUNNING"}  # next time, then
+                    seen = {"status": "RUNNING"}  # retried with the next poll
                 if seen["status"] not in ("PENDING", "BOOTING", "RUNNING"):
                     yield TriggerEvent(seen)  # type: ignore[no-untyped-call]  # as above
                     return
@@ -54,36 +54,36 @@ class OneClientTrigger(BaseTrigger):
 
 
 class IdleTrigger(OneClientTrigger):
-    """Does nothing: what a trigger costs before it does anything."""
+    """Does nothing, and so shows what any trigger costs."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.Event().wait()
         yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # as above
 
 
 class LagProbe(OneClientTrigger):
-    """Measures by how much later than asked for the event loop comes round.
+    """Measures how much later than requested the event loop wakes a task.
 
-    :param url: path of the file in which it leaves a line every few seconds: a list of lags.
+    :param url: path of the file to which it writes a list of lags every few seconds, one per line.
     """
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Measure for ever."""
+        """Measure forever."""
         await measure_lag(Path(self.url))
         yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # as above
 
 
 async def measure_lag(path: Path) -> None:
-    """Leave the lags of the running event loop in a file, as seconds."""
+    """Write the lags of the running event loop to a file, in seconds."""
     loop = asyncio.get_running_loop()
     lags: list[float] = []
     with path.open("a") as file:
         while True:
             before = loop.time()
-            await asyncio.sleep(_NAP)
-            lags.append(loop.time() - before - _NAP)
-            if len(lags) * _NAP >= _LINE:
+            await asyncio.sleep(_LAG_INTERVAL)
+            lags.append(loop.time() - before - _LAG_INTERVAL)
+            if len(lags) * _LAG_INTERVAL >= _WRITE_INTERVAL:
                 file.write(json.dumps([round(lag, 6) for lag in lags]) + "\n")
                 file.flush()
                 lags.clear()

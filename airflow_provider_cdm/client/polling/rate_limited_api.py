@@ -1,0 +1,128 @@
+"""API client within the rate limits: each call reserves a slot first, and none waits out a 429."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.call import Call, Quota
+from airflow_provider_cdm.client.api.client import CdmApi
+from airflow_provider_cdm.client.auth.base import Authorization
+from airflow_provider_cdm.client.http.retry import RetryPolicy
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
+from airflow_provider_cdm.client.sansio import Flow, Response, pause
+
+T = TypeVar("T")
+
+#: Seconds that a call waits for its slot at most; a thread waits with it.
+_MAX_WAIT = 5.0
+#: Errors that say nothing about what was asked for, only that CDM gave no usable answer.
+OUTAGE_ERRORS = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
+
+
+class RateLimited(Exception):  # noqa: N818 - not an error: the call is only postponed
+    """The rate limit does not allow a call now, or CDM answered 429.
+
+    :param until: when the call may be allowed, epoch seconds.
+    """
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
+
+
+@dataclass(slots=True)
+class CallBatch:
+    """The calls of one poll, which one thread makes, and their results.
+
+    :param reserved: slot reserved for the first call, until that is made.
+    :param answers: answers so far by path and query, so that waits for the same job share calls.
+    :param answered: whether CDM gave any usable answer.
+    :param failure: error of the last call, if it says nothing about what was asked for.
+    """
+
+    reserved: tuple[Quota, float] | None = None
+    answers: dict[object, Any] = field(default_factory=dict)
+    answered: bool = False
+    failure: errors.CdmError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitedApi(CdmApi):
+    """The API of one user, within the rate limits of that user.
+
+    Failed calls are not retried here but by the poll planner, which knows what else is due.
+
+    :param limits: rate limits of the user.
+    :param batch: where answers and failures are collected.
+    :param max_wait: seconds that a call waits for its slot at most.
+    """
+
+    limits: RateLimits
+    batch: CallBatch
+    max_wait: float = _MAX_WAIT
+
+    @classmethod
+    def wrap(cls, api: CdmApi, limits: RateLimits, batch: CallBatch) -> RateLimitedApi:
+        """Return the same API within rate limits, for one batch of calls."""
+        exchanger = replace(api.exchanger, policy=RetryPolicy(attempts=1))
+        return cls(api.settings, api.auth, exchanger, limits, batch)
+
+    def for_side_task(self) -> RateLimitedApi:
+        """Return the same API for optional calls.
+
+        They share the answers of the batch and use free slots only, and their failures do not count
+        as failures of the batch.
+        """
+        return replace(self, batch=CallBatch(answers=self.batch.answers), max_wait=0.0)
+
+    def call(self, call: Call[T]) -> Flow[T]:
+        """Make one call, unless the batch has its answer already.
+
+        :raises RateLimited: when no slot is free soon enough, or CDM answers 429.
+        :raises CdmError: when the call fails.
+        """
+        batch = self.batch
+        key = (call.path, *(call.query or {}).items())
+        if key not in batch.answers:
+            try:
+                # Meant for threads: while one requests a token, others of the same user wait here.
+                with self.limits.auth_lock:
+                    yield from self.auth.authorize()
+                batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
+                batch.answered, batch.failure = True, None
+            except errors.CdmError as error:
+                batch.answers[key] = error
+                if isinstance(error, OUTAGE_ERRORS):
+                    batch.failure = error
+                else:
+                    batch.answered = True
+        answer = batch.answers[key]
+        if isinstance(answer, errors.CdmError):
+            raise answer
+        return answer  # type: ignore[no-any-return]  # what call.parse returned
+
+    def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
+        """Reserve a slot for each request; a rejected authorization leads to a second request."""
+        limiter = None if call.quota is None else self.limits.limiters[call.quota]
+        if self.batch.reserved is not None and self.batch.reserved[0] is call.quota:
+            self.batch.reserved = None
+        elif limiter is not None:
+            now = self.exchanger.clock()
+            slot, reserved = limiter.try_reserve(now, self.max_wait)
+            if not reserved:
+                raise RateLimited(slot)
+            yield from pause(slot - now)
+        try:
+            response = yield from super(RateLimitedApi, self)._send(call, authorization)
+        except errors.CdmThrottled as error:
+            self.batch.failure = error
+            if limiter is None:
+                raise
+            now = self.exchanger.clock()
+            limiter.throttled(now, error.retry_after)
+            raise RateLimited(limiter.next_slot(now)) from error
+        if limiter is not None:
+            limiter.succeeded()
+        return response
