@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from benchmarks.common import HERE, Result, say, short, table, verdict
-from tests.system.stack import Stack
+from tests.support.airflow_stack import Stack
 
 TITLE = "A thousand deferred tasks in a real Airflow"
 #: Tasks on workers at a time, for each core.

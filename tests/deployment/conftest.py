@@ -19,8 +19,8 @@ import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.deployment.deployment import Deployment
-from tests.deployment.fleet import Yard
-from tests.deployment.fleets import FLEETS
+from tests.deployment.mapped_dags import Yard
+from tests.deployment.mapped_dag_plans import FLEETS
 from tests.deployment.kills import Lost, kill_meanwhile
 from tests.deployment.report import Report
 from tests.support.example_stage import EXAMPLES, Demo

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deployment.servers import Postgres, Redis
-from tests.system.stack import Stack
+from tests.support.airflow_stack import Stack
 
 #: Triggers that each triggerer takes; less than wait at once, so that one is not enough.
 CAPACITY = 30
@@ -43,7 +43,7 @@ class Deployment:
                 "CELERY__SYNC_PARALLELISM": "1",
                 "CELERY__WORKER_CONCURRENCY": str(SLOTS),
                 "CORE__EXECUTOR": "CeleryExecutor",
-                "CORE__HOSTNAME_CALLABLE": "machine.name",
+                "CORE__HOSTNAME_CALLABLE": "hostname_patch.name",
                 "OPERATORS__DEFAULT_DEFERRABLE": "True",
                 # What a lost worker had fetched and not begun is queued again after this long.
                 "SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
@@ -57,7 +57,7 @@ class Deployment:
     def start(self, dags: int) -> None:
         """Start everything, and wait until so many DAGs are known."""
         (self._folder / "lib").mkdir()
-        shutil.copy(Path(__file__).with_name("machine.py"), self._folder / "lib")
+        shutil.copy(Path(__file__).with_name("hostname_patch.py"), self._folder / "lib")
         self.stack.home.mkdir()
         self._database.start()
         self._broker.start()

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from tests.deployment.deployment import DEFAULT, PATIENT, SLOTS, Deployment
-from tests.deployment.fleet import Yard
-from tests.deployment.fleets import KILLS
-from tests.system.stack import wait_until
+from tests.deployment.mapped_dags import Yard
+from tests.deployment.mapped_dag_plans import KILLS
+from tests.support.airflow_stack import wait_until
 
 #: Seconds from one step to the next.
 PATIENCE = 180

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from tests.system.stack import free_ports, wait_until
+from tests.support.airflow_stack import free_ports, wait_until
 
 #: Seconds until a server answers.
 _PATIENCE = 30

@@ -12,7 +12,7 @@ import pytest
 from tests.deployment.conftest import Stage
 from tests.deployment.report import Part
 from tests.support import example_stage as examples
-from tests.system.stack import wait_until
+from tests.support.airflow_stack import wait_until
 
 #: Seconds that a DAG run may take; a sensor of the examples looks once a minute.
 PATIENCE = 180

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from tests.deployment.conftest import Stage
 from tests.deployment.deployment import SLOTS
-from tests.deployment.fleets import KILLS
+from tests.deployment.mapped_dag_plans import KILLS
 from tests.deployment.kills import Lost
 
 

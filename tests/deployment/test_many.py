@@ -9,11 +9,11 @@ import pytest
 
 from tests.deployment.conftest import Stage
 from tests.deployment.deployment import CAPACITY, PATIENT, POOL, POOL_SLOTS, SLOTS
-from tests.deployment.fleets import FLEETS, MANY
+from tests.deployment.mapped_dag_plans import FLEETS, MANY
 from tests.deployment.kills import LOGICAL_DATE
 from tests.deployment.report import Part
-from tests.deployment.samples import Samples, sampling
-from tests.system.stack import wait_until
+from tests.deployment.metadata_samples import Samples, sampling
+from tests.support.airflow_stack import wait_until
 
 PATIENCE = 600
 #: Calls of one kind that CDM answers within a minute.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.secrets import world
-from tests.secrets.play import Scan
+from tests.secrets import connections
+from tests.secrets.secret_scan import Scan
 
 if not os.environ.get("CDM_SYSTEM"):
     # It takes minutes, and belongs to no suite that is run all the time.
@@ -34,7 +34,7 @@ def scan(request: pytest.FixtureRequest) -> Iterator[Scan]:
 
     folder = Path(tempfile.mkdtemp(prefix="cdm-secrets-"))
     try:
-        with world.simulator() as sim:
+        with connections.simulator() as sim:
             played = Scan(folder, sim, tell)
             played.play()
             yield played

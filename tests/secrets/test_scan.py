@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.secrets.play import LEAKS, Scan
+from tests.secrets.secret_scan import LEAKS, Scan
 from tests.secrets.search import Find
 
 GOOD = {

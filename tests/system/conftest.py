@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.system.play import Play, Stage
+from tests.system.scenario_runner import Play, Stage
 from tests.system.scenarios import SCENARIOS
-from tests.system.shop import Shop
-from tests.system.stack import Stack, wait_until
+from tests.support.migration_jobs import Shop
+from tests.support.airflow_stack import Stack, wait_until
 
 if not os.environ.get("CDM_SYSTEM"):
     # It takes minutes, and belongs to no suite that is run all the time.

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.system.play import RUN, TASK, Play, Scenario
-from tests.system.shop import DAY, DAYS
-from tests.system.stack import AIRFLOW_3, TRIGGERER_TIMEOUT, wait_until
+from tests.system.scenario_runner import RUN, TASK, Play, Scenario
+from tests.support.migration_jobs import DAY, DAYS
+from tests.support.airflow_stack import AIRFLOW_3, TRIGGERER_TIMEOUT, wait_until
 
 DEFERRED = {"deferrable": True}
 OURS, OTHERS = {DAY: 1}, {DAY: 1, DAYS[4]: 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.play import Play
+from tests.system.scenario_runner import Play
 from tests.system.scenarios import SCENARIOS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.system.shop import Shop
+from tests.support.migration_jobs import Shop
 
 #: The table that the jobs of all fleets fill.
 TABLE = "orders"

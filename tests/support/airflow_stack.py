@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
-from tests.system.databases import Database, Sqlite
+from tests.support.metadata_databases import Database, Sqlite
 
 SERIES = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = SERIES >= (3, 0)

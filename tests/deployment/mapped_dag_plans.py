@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from tests.deployment.deployment import PATIENT, POOL
-from tests.deployment.fleet import Fleet, Mapped
+from tests.deployment.mapped_dags import Fleet, Mapped
 
 #: Longer than it takes to notice that a worker is lost, so that there is a run to come back to.
 KILLS = Fleet(

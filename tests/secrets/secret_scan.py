@@ -13,9 +13,9 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.secrets import evidence, world
+from tests.secrets import artifacts, connections
 from tests.secrets.search import Find, Search
-from tests.system.stack import Stack, wait_until
+from tests.support.airflow_stack import Stack, wait_until
 
 #: Seconds that all DAG runs may take.
 PATIENCE = 1500
@@ -40,15 +40,15 @@ class Scan:
     sim: CdmSimulator
     tell: Callable[[str], None]
     states: dict[str, dict[str, str]] = field(default_factory=dict)
-    traces: list[evidence.Trace] = field(default_factory=list)
+    traces: list[artifacts.Trace] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)
     finds: dict[str, list[Find]] = field(default_factory=dict)
     planted: list[Find] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cases = list(world.cases(self.sim, self.folder))
+        self.cases = list(connections.cases(self.sim, self.folder))
         self._key = Fernet.generate_key()
-        self._triggers: set[evidence.Trace] = set()
+        self._triggers: set[artifacts.Trace] = set()
         self._revoked, self._told_at = False, 0.0
 
     @property
@@ -58,7 +58,7 @@ class Scan:
 
     def play(self) -> None:
         """Let everything happen, and search."""
-        world.add_jobs(self.sim, self.cases)
+        connections.add_jobs(self.sim, self.cases)
         stack = self._make_stack()
         try:
             stack.start()
@@ -78,8 +78,8 @@ class Scan:
         shutil.copy(Path(__file__).with_name("dag_file.py"), dags / "scanned.py")
         plan = [{"dag_id": c.slug, "conn_id": c.slug, "retries": c.retries} for c in self.cases]
         (self.folder / "plan.json").write_text(json.dumps(plan))
-        (self.folder / "planted.json").write_text(json.dumps(world.PLANTED))
-        environment = world.environment(self.cases, self.folder)
+        (self.folder / "planted.json").write_text(json.dumps(connections.PLANTED))
+        environment = connections.environment(self.cases, self.folder)
         environment["AIRFLOW__CORE__FERNET_KEY"] = self._key.decode()
         stack = Stack(self.folder / "airflow", dags, environment)
         stack.home.mkdir()
@@ -106,7 +106,7 @@ class Scan:
 
         Once, all tokens are revoked while tasks wait.
         """
-        self._triggers |= set(evidence.rows(self.database, Fernet(self._key), "trigger"))
+        self._triggers |= set(artifacts.rows(self.database, Fernet(self._key), "trigger"))
         rows = stack.query("SELECT state, count(*) FROM task_instance GROUP BY state")
         count = {str(state): number for state, number in rows}
         if not self._revoked and count.get("deferred", 0) >= 3:
@@ -120,15 +120,15 @@ class Scan:
     def _gather(self, stack: Stack) -> None:
         for dag, task, state in stack.query("SELECT dag_id, task_id, state FROM task_instance"):
             self.states.setdefault(dag, {})[task] = state
-        rows = evidence.rows(self.database, Fernet(self._key))
-        self.traces = [*evidence.files(stack.home), *rows, *self._triggers]
-        self.tokens = world.tokens_of(self.sim)
+        rows = artifacts.rows(self.database, Fernet(self._key))
+        self.traces = [*artifacts.files(stack.home), *rows, *self._triggers]
+        self.tokens = connections.tokens_of(self.sim)
 
     def _search(self) -> None:
         size = sum(len(trace.data) for trace in self.traces) / 1e6
         self.tell(f"Searching {size:.0f} MB for {len(self.tokens)} tokens, passwords and keys")
-        search = Search(world.secrets_of(self.cases) | self.tokens)
-        planted = Search(world.PLANTED)
+        search = Search(connections.secrets_of(self.cases) | self.tokens)
+        planted = Search(connections.PLANTED)
         for trace in self.traces:
             found = self.finds.setdefault(trace.kind, [])
             found += search.look(trace.place, trace.data)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.system.shop import DAY, Shop
-from tests.system.stack import Stack, signal_process, wait_until
+from tests.support.migration_jobs import DAY, Shop
+from tests.support.airflow_stack import Stack, signal_process, wait_until
 
 #: Seconds that a scenario may take from one step to the next.
 PATIENCE = 160

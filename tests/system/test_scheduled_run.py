@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import example_stage as examples
 from tests.support.example_stage import EXAMPLES, Demo
-from tests.system.stack import AIRFLOW_3, Stack, wait_until
+from tests.support.airflow_stack import AIRFLOW_3, Stack, wait_until
 
 DAILY, CAUSED = "example_cdm_asset_driven", "example_cdm_asset_report"
 #: Tasks of the DAG "night" with their map index, and their jobs.
@@ -52,7 +52,7 @@ def stack(demo: Demo) -> Iterator[Stack]:
     dags.mkdir()
     for name in (DAILY, CAUSED):
         shutil.copy(EXAMPLES / f"{name}.py", dags)
-    shutil.copy(Path(__file__).with_name("night_dag.py"), dags)
+    shutil.copy(Path(__file__).with_name("scheduled_run_dag.py"), dags)
     stack = Stack(folder / "airflow", dags, {"AIRFLOW_CONN_CDM_DEFAULT": demo.sim.connection_json})
     stack.home.mkdir()
     try:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo_processes import ROOT
-from demo_shop import BAD_DAY
+from demo.processes import ROOT
+from demo.databases import BAD_DAY
 from playwright.sync_api import (  # type: ignore[import-not-found]  # only in its own environment
     BrowserContext,
     Locator,
@@ -22,7 +22,7 @@ from playwright.sync_api import (  # type: ignore[import-not-found]  # only in i
     expect,
     sync_playwright,
 )
-from screenshots_stage import GOOD, HOME, WRONG, Stage
+from setup_airflow import GOOD, HOME, WRONG, Stage
 
 #: Bytes that a picture may have.
 LIMIT = 300_000

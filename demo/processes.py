@@ -144,7 +144,7 @@ class Days:
 
     def __init__(self, stack: ExitStack, airflow: Airflow, days: list[date]) -> None:
         dates = [str(day) for day in days]
-        script = str(ROOT / "scripts" / "demo_days.py")
+        script = str(ROOT / "demo" / "dag_runs.py")
         self._process = airflow.start(stack, script, DAG_ID, *dates)
 
     def outcome(self) -> bool | None:

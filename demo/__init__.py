@@ -1,0 +1,1 @@
+"""A real Airflow moves three days of orders with CDM jobs, against the simulator."""
