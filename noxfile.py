@@ -5,7 +5,7 @@
 
 nox makes the environments of most sessions, keeps them, and installs into them again each time,
 which takes a moment if nothing has changed. A test environment depends on the versions of Airflow
-and Python that are asked for, so :func:`test_environment` makes it.
+and Python that are asked for, so ``scripts/environments.py`` makes it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import functools
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nox
 from nox.command import CommandFailed
-from nox.virtualenv import UV
+
+ROOT = Path(__file__).parent
+# nox does not put the folder of this file on the path.
+sys.path.insert(0, str(ROOT))
+
+from scripts.environments import PYTHONS, find_python, install, pythons_for  # noqa: E402
+from scripts.wheel_suite import TIME_TO_END, Suite  # noqa: E402
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
@@ -36,58 +38,7 @@ nox.options.sessions = ["tests", "lint", "docs"]
 # An environment must still work after the clone has been moved.
 os.environ |= {"UV_PYTHON_DOWNLOADS": "never", "UV_VENV_RELOCATABLE": "1"}
 
-ROOT = Path(__file__).parent
 AIRFLOW_3 = "apache-airflow==3.3.*"
-#: Supported series of Airflow, and the Pythons that their release notes name, the preferred first.
-PYTHONS = {
-    "2.11": ("3.12", "3.11"),
-    "3.0": ("3.11", "3.12"),
-    "3.1": ("3.13", "3.12", "3.11"),
-    "3.2": ("3.12", "3.11", "3.13"),
-    "3.3": ("3.13", "3.12", "3.11"),
-    "lowest": ("3.11", "3.12"),
-}
-#: Airflow has hardly any upper bounds, and older series do not work with today's FastAPI, pydantic
-#: and others. So they get what was published before the next series, as in their constraints file.
-EXCLUDE_NEWER = {
-    "3.0": "2026-01-18T00:00:00Z",  # a day after common-compat 1.12
-    "3.1": "2026-04-07T00:00:00Z",
-    "3.2": "2026-07-06T00:00:00Z",
-}
-#: Tests that start a real Airflow, a deployment or a browser are skipped unless these are set.
-SLOW_TESTS = ("CDM_SYSTEM", "CDM_DEPLOYMENT", "CDM_BROWSER")
-#: Seconds that a process gets to end what it has started, after Ctrl-C and after SIGTERM.
-TIME_TO_END: dict[str, float] = {"interrupt_timeout": 90, "terminate_timeout": 30}
-#: Printed before the tests. The package must be the installed one, not that of the source tree.
-DESCRIBE = """
-from importlib.metadata import version
-from pathlib import Path
-import platform, airflow_provider_cdm
-where = Path(airflow_provider_cdm.__file__).parent
-assert where.parent.name == "site-packages", where
-print(f"Testing {where}, with Airflow {version('apache-airflow')},", end=" ")
-print(f"common-compat {version('apache-airflow-providers-common-compat')},", end=" ")
-print(f"Python {platform.python_version()}", flush=True)
-"""
-
-
-@functools.cache
-def uv_settings() -> dict[str, str]:
-    """Return the certificate and the package index that pip is configured with, as uv reads them.
-
-    What the environment already says to uv has priority.
-    """
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    # pip lists its environment variables before its files, and the first must win.
-    pip = dict(reversed(re.findall(r"^[^.\n]+\.(cert|index-url)='(.*)'$", listing, re.M)))
-    names = {"cert": "SSL_CERT_FILE", "index-url": "UV_DEFAULT_INDEX"}
-    return {names[key]: os.environ.get(names[key], value) for key, value in pip.items()}
-
-
-def install(session: nox.Session, *packages: str) -> None:
-    """Install packages into the environment of a session."""
-    session.install(*packages, env=uv_settings())
 
 
 def parser(session: str, description: str) -> argparse.ArgumentParser:
@@ -98,152 +49,6 @@ def parser(session: str, description: str) -> argparse.ArgumentParser:
         epilog="All other arguments are passed to pytest, for example: -k sensor -x",
         allow_abbrev=False,
     )
-
-
-def find_python(*versions: str) -> str | None:
-    """Return the path of the first of these Pythons that is installed and runs."""
-    for version in versions:
-        pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
-        for program in (*map(str, pyenv), f"python{version}", sys.executable):
-            # Run, not only found: pyenv has a command for every version, even if it is disabled.
-            question = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
-            try:
-                answer = subprocess.check_output(
-                    [program, "-c", question], text=True, stderr=subprocess.DEVNULL
-                )
-            except (OSError, subprocess.CalledProcessError):
-                continue
-            found, _, path = answer.strip().partition(" ")
-            if found == version:
-                return path
-    return None
-
-
-def pythons_for(airflow: str) -> Sequence[str]:
-    """Return the Pythons for a series or a release of Airflow, the preferred first."""
-    return PYTHONS.get(".".join(airflow.split(".")[:2]), PYTHONS["3.3"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """A run of pytest on the built wheel.
-
-    :param airflow: series or release of Airflow, or ``lowest`` for the lowest versions of all
-        direct dependencies.
-    :param python: version of Python; by default the preferred one that is installed.
-    :param arguments: arguments for pytest.
-    :param name: name of the additional packages, for the environment.
-    :param packages: packages that these tests need in addition.
-    :param variables: environment variables for pytest.
-    """
-
-    airflow: str = "3.3"
-    python: str | None = None
-    arguments: Sequence[str] = ()
-    name: str = ""
-    packages: Sequence[str] = ()
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def run(self, session: nox.Session, output: IO[str] | None = None) -> None:
-        """Build the wheel, install it, copy the tests out of the source tree and run them there.
-
-        :param output: file for the output of the tests, instead of the terminal.
-        """
-        began = time.monotonic()
-        environment, python = self._environment(session)
-        variables = dict(self.variables)
-        if (peer := environment / "peer").is_dir():
-            variables["CDM_PEER"] = str(peer)
-        with tempfile.TemporaryDirectory(prefix="cdm-test-") as temporary:
-            folder = Path(temporary)
-            run_uv(session, "build", "--wheel", "--out-dir", temporary, str(ROOT))
-            (wheel,) = map(str, folder.glob("*.whl"))
-            options = ("--python", python, "--no-deps", "--reinstall")
-            run_uv(session, "pip", "install", *options, wheel)
-            for name in ("tests", "demo", "example_dags", "docs", "benchmarks"):
-                shutil.copytree(ROOT / name, folder / name)
-            for file in (ROOT / "pyproject.toml", *ROOT.glob("*.md")):
-                shutil.copy(file, folder)
-            with session.chdir(folder):
-                keywords: dict[str, Any] = {"external": True, "stdout": output, "log": False}
-                session.run(python, "-c", DESCRIBE, **keywords)
-                session.log(f"Ready after {time.monotonic() - began:.0f} s")
-                command = (python, "-m", "pytest", "-p", "no:cacheprovider", *self._workers)
-                keywords |= {"env": variables, "stderr": output and subprocess.STDOUT}
-                session.run(*command, *self.arguments, **keywords, **TIME_TO_END)
-
-    @property
-    def _workers(self) -> Sequence[str]:
-        # Slow tests share what they start, and run their scenarios at the same time themselves.
-        slow = any(self.variables.get(name) or os.environ.get(name) for name in SLOW_TESTS)
-        return () if slow else ("-n", "auto", "--dist", "worksteal")
-
-    def _environment(self, session: nox.Session) -> tuple[Path, str]:
-        """Return a kept environment without the wheel, and the path of its Python."""
-        versions = [self.python] if self.python else pythons_for(self.airflow)
-        base = find_python(*versions) or (None if self.python else sys.executable)
-        if base is None:
-            session.error(f"Python {self.python} is not installed, or does not run")
-        name = "-".join(filter(None, ("airflow", self.airflow, self.name)))
-        return test_environment(session, name, base, self._requirements, peer=self.airflow[:2] == "2.")
-
-    @property
-    def _requirements(self) -> Sequence[str]:
-        # The direct requirements of pyproject.toml: for uv, those of a wheel are not direct.
-        project = ("--requirement", "pyproject.toml", "--extra", "simulator", "--extra", "openlineage")
-        needed = (*project, "--group", "test", *self.packages)
-        if self.airflow == "lowest":
-            return ("--resolution", "lowest-direct", "--constraint", lowest_versions(), *needed)
-        date = EXCLUDE_NEWER.get(".".join(self.airflow.split(".")[:2]))
-        chosen = ("--exclude-newer", date) if date else ()
-        return (*chosen, f"apache-airflow=={self.airflow}.*", *needed)
-
-
-def lowest_versions() -> str:
-    """Write a constraint ``name==1.2.*`` for each ``name>=1.2`` in pyproject.toml; return its path.
-
-    Without it uv prefers a higher version of one package to an older version of another.
-    """
-    floors = re.findall(r'"([a-z-]+)>=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
-    file = ROOT / ".nox" / "lowest.txt"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("".join(f"{name}=={version}.*\n" for name, version in floors))
-    return str(file)
-
-
-def test_environment(
-    session: nox.Session, name: str, base: str, requirements: Sequence[str], *, peer: bool
-) -> tuple[Path, str]:
-    """Return a kept virtual environment and the path of its Python.
-
-    It is made anew when pyproject.toml, the requirements or Python have changed, so that it holds
-    exactly what users would get.
-
-    :param base: path of the interpreter.
-    :param peer: whether to add the package that docs/migrating.md compares with. It works with
-        Airflow 2 only, and no other test may import it.
-    """
-    version = subprocess.check_output([base, "-VV"], text=True)
-    folder = ROOT / ".nox" / f"{name}-py{'.'.join(version.split()[1].split('.')[:2])}"
-    python = str(folder / "bin" / "python")
-    stamp = "\n".join((version, *requirements, (ROOT / "pyproject.toml").read_text()))
-    made_for = folder / "made-for.txt"
-    if not made_for.exists() or made_for.read_text() != stamp or not Path(python).exists():
-        session.log(f"Building {folder.relative_to(ROOT)}, which takes a minute or two")
-        run_uv(session, "venv", "--clear", "--python", base, str(folder))
-        to = ("--python", python)
-        run_uv(session, "pip", "install", *to, "--compile-bytecode", *requirements)
-        if peer:
-            packages = ("apache-airflow-providers-huawei==1.7.0", "huaweicloudsdkiam")
-            target = ("--target", str(folder / "peer"))
-            run_uv(session, "pip", "install", *to, "--no-deps", *target, *packages)
-        made_for.write_text(stamp)
-    return folder, python
-
-
-def run_uv(session: nox.Session, *command: str) -> None:
-    """Run uv quietly; if it fails, its output is shown."""
-    session.run_install(UV, *command, env=uv_settings(), external=True, silent=True)
 
 
 def run_all(session: nox.Session, actions: Sequence[Callable[[], object]]) -> None:
@@ -267,7 +72,7 @@ def tests(session: nox.Session) -> None:
         "--airflow",
         default=default,
         metavar="VERSION",
-        help=f"series or release of Airflow, such as 2.11, or lowest (default: $AIRFLOW or 3.3)",
+        help="series or release of Airflow, such as 2.11, or lowest (default: $AIRFLOW or 3.3)",
     )
     options.add_argument(
         "--lowest",
@@ -375,10 +180,11 @@ def install_servers(session: nox.Session) -> None:
 def find_chromium(session: nox.Session) -> str:
     """Return the path of the browser: $CHROMIUM, or one that is installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, names)]
-    for path in filter(None, found):
-        return path
-    session.error("Chromium was not found; on Debian and Ubuntu: apt install chromium")
+    paths = filter(None, [os.environ.get("CHROMIUM"), *map(shutil.which, names)])
+    path = next(paths, None)
+    if path is None:
+        session.error("Chromium was not found; on Debian and Ubuntu: apt install chromium")
+    return path
 
 
 @nox.session(venv_backend="none")
@@ -437,7 +243,7 @@ def matrix_cells(session: nox.Session, suite: Suite) -> tuple[str, str, str]:
     if result == "FAILED":
         print(*text.splitlines()[-15:], sep="\n")
     # The summary is not always the last line: Airflow 2 prints more when it ends.
-    counts = re.findall(r"^=*\s*(\d+ \w+.* in [\d.]+s[^=\n]*)", text, re.M)
+    counts = re.findall(r"^=*\s*(\d+ \w+.* in [\d.]+s[^=\n]*)", text, re.MULTILINE)
     versions = re.search(r"Airflow [\d.]+, common-compat [\d.]+", text)
     return result, counts[-1].strip() if counts else "none ran", versions[0] if versions else ""
 
@@ -455,7 +261,7 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into .docs/html; a warning is an error. --links checks all URLs."""
     options = argparse.ArgumentParser(prog="nox -s docs --", description=docs.__doc__)
-    options.add_argument("--links", action="store_true", help="check URLs, which needs the internet")
+    options.add_argument("--links", action="store_true", help="check URLs; needs the internet")
     chosen = options.parse_args(session.posargs)
     install(session, "--editable", ".[simulator]", "--group", "docs")
     output = ROOT / ".docs"
@@ -490,7 +296,8 @@ def screenshots(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure this provider, also against others; benchmarks/README.md describes the options."""
-    others = [f"apache-airflow-providers-{n}" for n in ("huawei", "airbyte", "dbt-cloud", "apache-livy")]
+    names = ("huawei", "airbyte", "dbt-cloud", "apache-livy")
+    others = [f"apache-airflow-providers-{name}" for name in names]
     # Editable: what is measured is the code of this clone.
     install(session, AIRFLOW_3, *others, "matplotlib", "--editable", ".[simulator]")
     session.run("python", "-m", "benchmarks", *session.posargs, **TIME_TO_END)
@@ -500,7 +307,7 @@ def benchmarks(session: nox.Session) -> None:
 def release(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, or the folder given, and check them; publish nothing."""
     install(session, "build", "check-wheel-contents", "pyroma", "twine", "PyYAML")
-    folder = Path(session.invoked_from, *(session.posargs or [ROOT / "dist"])).resolve()
+    folder = Path(session.invoked_from, *(session.posargs or [str(ROOT / "dist")])).resolve()
     for old in folder.glob("airflow_provider_cdm-*"):
         old.unlink()
     # The wheel is built from the sdist.
@@ -514,5 +321,5 @@ def release(session: nox.Session) -> None:
     session.run("python", "scripts/provider_yaml.py", "--check")
     version = wheel.name.split("-")[1]
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    if not re.search(rf"^## \[({re.escape(version)}|Unreleased)\]", changelog, re.M):
+    if not re.search(rf"^## \[({re.escape(version)}|Unreleased)\]", changelog, re.MULTILINE):
         session.error(f"CHANGELOG.md has no section for {version}")

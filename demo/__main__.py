@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from demo.processes import DAG_ID, ROOT, Airflow, Days, Simulator, Standalone
 from demo.databases import DAYS, Shop
+from demo.processes import DAG_ID, ROOT, Airflow, Days, Simulator, Standalone
 
 HOME = ROOT / ".demo"
 MOVED_DAYS = DAYS[1:4]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
-from demo.processes import DAG_ID, ROOT, Airflow, Simulator, Standalone, ask
 from demo.databases import BAD_DAY, DAYS, Shop
+from demo.processes import DAG_ID, ROOT, Airflow, Simulator, Standalone, ask
 
 HOME = ROOT / ".test" / "screenshots"
 #: The day that is moved; all goes well.

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo.processes import ROOT
-from demo.databases import BAD_DAY
 from playwright.sync_api import (  # type: ignore[import-not-found]  # only in its own environment
     BrowserContext,
     Locator,
@@ -23,6 +21,9 @@ from playwright.sync_api import (  # type: ignore[import-not-found]  # only in i
     sync_playwright,
 )
 from setup_airflow import GOOD, HOME, WRONG, Stage
+
+from demo.databases import BAD_DAY
+from demo.processes import ROOT
 
 #: Bytes that a picture may have.
 LIMIT = 300_000
