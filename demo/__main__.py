@@ -1,13 +1,11 @@
-"""The demo itself; scripts/demo makes the environment and calls this."""
+"""The command line of the demo; ``scripts/demo`` makes its environment and runs this."""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import os
 import re
 import shutil
-import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -16,220 +14,203 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from demo.databases import DAYS, Shop
-from demo.processes import DAG_ID, ROOT, Airflow, Days, Simulator, Standalone
+from demo.airflow_runs import DAG_ID, Airflow, DagTest, Standalone
+from demo.console import Console, format_number
+from demo.databases import DAYS, Databases
+from demo.processes import ROOT, Simulator, exit_on_signals
 
 HOME = ROOT / ".demo"
 MOVED_DAYS = DAYS[1:4]
-GOOD, BAD, PLAIN = "\033[32m", "\033[31m", "\033[0m"
 #: Seconds after which the demo gives up.
-PATIENCE = 600
+TIMEOUT = 600
+_DESCRIPTION = """\
+A real Airflow 3.3 runs example_dags/example_cdm_daily_migration.py for three days, against a
+simulator of Huawei Cloud CDM that moves the rows between two SQLite databases. The second day
+fails for a reason that CDM reports; the cause is removed, and Airflow's retry moves that day too.
+Databases and logs are in .demo/, and are replaced each time.
+"""
 
 
-class Story:
-    """Tells what happens, line by line, with the time that has passed."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        self._told: dict[int, tuple[str, int]] = {}
-        self._told_at = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """How long it has taken so far."""
-        return time.monotonic() - self._began
-
-    def tell(self, text: str) -> None:
-        """Print a line."""
-        print(f"{self.seconds:6.1f} s  {self._coloured(text)}", flush=True)
-
-    def show(self, text: str = "") -> None:
-        """Print a line that belongs to what was told before."""
-        print(self._coloured(text), flush=True)
-
-    def follow(self, run: dict[str, Any]) -> bool:
-        """Tell how a run goes on, if there is something new; true if it is its end."""
-        percent = round(100 * max(0.0, run["progress"]))
-        news = (run["status"], percent)
-        before = self._told.get(run["submission_id"], ("", 0))
-        same_status = before[0] == news[0]
-        if before == news or (same_status and self.seconds - self._told_at < 1):
-            return False
-        self._told[run["submission_id"]], self._told_at = news, self.seconds
-        line = f"{run['variables']['dt']}  run {run['submission_id']}  {run['status']}"
-        if run["status"] == "RUNNING":
-            line += f" {percent:3} %, {number(run['rows_read'])} rows read"
-        elif run["status"] == "SUCCEEDED":
-            line += f", {number(run['rows_written'])} rows written"
-        self.tell(line)
-        return not same_status and run["status"] in ("SUCCEEDED", "FAILED")
-
-    def _coloured(self, text: str) -> str:
-        if not self._colours:
-            return text
-        text = text.replace("SUCCEEDED", f"{GOOD}SUCCEEDED{PLAIN}")
-        return text.replace("FAILED", f"{BAD}FAILED{PLAIN}")
-
-
-def number(value: int) -> str:
-    """Write a number with its thousands apart."""
-    return f"{value:,}".replace(",", " ")
-
-
-def airflows_words(airflow: Airflow, run: dict[str, Any]) -> str:
-    """Return what the failed task says about a run in Airflow's log, as soon as it does."""
-    wanted = re.compile(rf"run {run['submission_id']} of job [^\n]*? ended FAILED: [^\n\"\\]+")
+def read_failure(airflow: Airflow, run: dict[str, Any]) -> str:
+    """Return what the failed task logs about a run, waiting up to ten seconds for it."""
+    pattern = re.compile(rf"run {run['submission_id']} of job [^\n]*? ended FAILED: [^\n\"\\]+")
     for _ in range(40):
         for text in airflow.logs():
-            if found := wanted.search(text):
-                return found[0].replace("\\'", "'")
+            if match := pattern.search(text):
+                return match[0].replace("\\'", "'")
         time.sleep(0.25)
-    return f"(nothing; CDM says: {run['error_summary']})"
+    return f"(nothing; CDM reports: {run['error_summary']})"
 
 
-def mend(story: Story, shop: Shop, airflow: Airflow, run: dict[str, Any]) -> None:
-    """Tell why a run failed, and take the cause away before Airflow tries again."""
+def repair(console: Console, databases: Databases, airflow: Airflow, run: dict[str, Any]) -> None:
+    """Print why a run failed, and remove the cause before Airflow's retry."""
     day = date.fromisoformat(run["variables"]["dt"])
-    story.tell("The task fails. Airflow's log says why:")
-    story.show(f"\n    {airflows_words(airflow, run)}\n")
-    without = [order for order in shop.source.orders(day) if order[2] is None]
-    story.tell(
-        f"That is so: {len(without)} orders of {day} name no customer."
-        f" CDM moved {number(len(shop.target.orders(day)))} of that day's orders."
+    console.print("The task fails. Airflow's log says why:")
+    console.print_details(f"\n    {read_failure(airflow, run)}\n")
+    bad = [order for order in databases.source.orders(day) if order[2] is None]
+    moved = format_number(len(databases.target.orders(day)))
+    console.print(
+        f"The source confirms it: {len(bad)} orders of {day} have no customer."
+        f" CDM has moved {moved} of that day's orders."
     )
-    shop.mend()
-    story.tell("Now they do. Airflow tries again in a few seconds.")
+    databases.repair()
+    console.print("Now they have one. Airflow retries in a few seconds.")
 
 
-def watch(
-    story: Story, simulator: Simulator, airflow: Airflow, shop: Shop, driver: Days | Standalone
+def follow(
+    console: Console,
+    simulator: Simulator,
+    airflow: Airflow,
+    databases: Databases,
+    driver: DagTest | Standalone,
 ) -> bool:
-    """Tell what happens until Airflow is done; whether it is content."""
-    while story.seconds < PATIENCE:
-        outcome = driver.outcome()
+    """Print the progress until all DAG runs have ended; return whether they have succeeded."""
+    while console.seconds < TIMEOUT:
+        succeeded = driver.succeeded()
         for run in simulator.runs():
             if run["variables"].get("dt") not in map(str, MOVED_DAYS):
                 continue
-            if story.follow(run) and run["status"] == "FAILED":
-                mend(story, shop, airflow, run)
-        if outcome is not None:
-            return outcome
+            if console.print_progress(run) and run["status"] == "FAILED":
+                repair(console, databases, airflow, run)
+        if succeeded is not None:
+            return succeeded
         time.sleep(0.25)
-    story.tell("Giving up: it takes too long.")
+    console.print(f"Giving up: the DAG runs have not ended within {TIMEOUT} s.")
     return False
 
 
-def report(story: Story, simulator: Simulator, shop: Shop) -> bool:
-    """Show the table of all runs; whether every row is right."""
-    right = shop.target.count() == sum(len(shop.source.orders(day)) for day in MOVED_DAYS)
+def print_table(console: Console, simulator: Simulator, databases: Databases) -> bool:
+    """Print a table of all runs; return whether the target has the right rows."""
+    correct = databases.target.count() == sum(
+        len(databases.source.orders(day)) for day in MOVED_DAYS
+    )
     form = "{:<10}  {:>10}  {:<9}  {:>9}  {:>12}  {:>13}  {:>13}"
     heads = ("date", "submission", "status", "rows read", "rows written")
-    story.show("\n" + form.format(*heads, "in the target", "in the source"))
+    console.print_details("\n" + form.format(*heads, "in the target", "in the source"))
     for day in MOVED_DAYS:
         runs = [run for run in simulator.runs() if run["variables"].get("dt") == str(day)]
-        source, target = len(shop.source.orders(day)), len(shop.target.orders(day))
+        source, target = len(databases.source.orders(day)), len(databases.target.orders(day))
         for run in runs:
             last = run is runs[-1]
             counts = (run["rows_read"], run["rows_written"])
-            # CDM counts the rows of runs that succeeded only.
-            shown = map(number, counts) if run["status"] == "SUCCEEDED" else ("-", "-")
-            ends = (number(target), number(source)) if last else ("", "")
-            cells = (str(day), run["submission_id"], run["status"], *shown, *ends)
-            story.show(form.format(*cells))
-            right &= not last or (run["status"], *counts) == ("SUCCEEDED", source, source)
-        right &= bool(runs) and shop.moved(day)
-    story.show()
-    return right
+            # CDM counts rows only for runs that have succeeded.
+            shown = map(format_number, counts) if run["status"] == "SUCCEEDED" else ("-", "-")
+            totals = (format_number(target), format_number(source)) if last else ("", "")
+            cells = (str(day), run["submission_id"], run["status"], *shown, *totals)
+            console.print_details(form.format(*cells))
+            correct &= not last or (run["status"], *counts) == ("SUCCEEDED", source, source)
+        correct &= bool(runs) and databases.moved(day)
+    console.print_details()
+    return correct
 
 
-def conclude(story: Story, shop: Shop, *, content: bool, right: bool) -> bool:
-    """Say how it went."""
-    moved = number(shop.target.count())
-    if right:
-        story.tell(
-            f"The target has {moved} orders: those that the source has of these days, each once,"
+def print_conclusion(
+    console: Console, databases: Databases, *, succeeded: bool, correct: bool
+) -> None:
+    """Print whether the demo did what it should."""
+    moved = format_number(databases.target.count())
+    if correct:
+        console.print(
+            f"The target has {moved} orders: those of the source for these days, each once,"
             " and no others."
         )
     else:
-        story.tell(f"WRONG: the target's {moved} orders are not those of the source.")
-    if not content:
-        story.tell(f"WRONG: Airflow reports a failure; see {HOME.name}/airflow.log")
-    story.tell(f"Took {story.seconds:.0f} s.")
-    return content and right
+        console.print(f"WRONG: the target's {moved} orders are not those of the source.")
+    if not succeeded:
+        console.print(f"WRONG: Airflow reports a failure; see {HOME.name}/airflow.log")
+    console.print(f"Took {console.seconds:.0f} s.")
 
 
-def prepare(story: Story, stack: ExitStack, *, deferrable: bool) -> tuple[Shop, Simulator, Airflow]:
-    """Make fresh data and start what is needed."""
+def prepare(
+    console: Console, stack: ExitStack, *, deferrable: bool
+) -> tuple[Databases, Simulator, Airflow]:
+    """Create the databases, start the simulator, and make an Airflow home."""
     for name in ("airflow", "data"):
         shutil.rmtree(HOME / name, ignore_errors=True)
     data = HOME / "data"
     data.mkdir()
-    shop = Shop.make(data)
-    story.tell(
-        f"Source: {number(shop.source.count())} orders of {DAYS[0]} to {DAYS[-1]}."
-        " Target: empty; it takes no order without a customer."
+    databases = Databases.create(data)
+    console.print(
+        f"Source: {format_number(databases.source.count())} orders of {DAYS[0]} to {DAYS[-1]}."
+        " Target: empty; it rejects orders without a customer."
     )
     log, airflow_log = (
         stack.enter_context((HOME / f"{name}.log").open("w")) for name in ("simulator", "airflow")
     )
     config = Path(shutil.copy(ROOT / "example_dags" / "demo_simulator.yaml", data))
     simulator = Simulator(stack, config, log)
-    story.tell(f"The simulator of CDM and IAM runs at {simulator.url}")
+    console.print(f"The simulator of CDM and IAM runs at {simulator.url}")
     airflow = Airflow(HOME / "airflow", airflow_log, simulator.connection, deferrable)
-    story.tell(f"Airflow {version('apache-airflow')} starts; it prints to {HOME.name}/airflow.log")
-    return shop, simulator, airflow
+    console.print(f"Airflow {version('apache-airflow')} starts; its log is {HOME.name}/airflow.log")
+    return databases, simulator, airflow
 
 
-def drive(story: Story, stack: ExitStack, airflow: Airflow, *, ui: bool) -> Days | Standalone:
-    """Have Airflow run the DAG for the days."""
-    driver: Days | Standalone
+def start_dag_runs(
+    console: Console, stack: ExitStack, airflow: Airflow, *, ui: bool
+) -> DagTest | Standalone:
+    """Start the DAG runs for all days."""
+    driver: DagTest | Standalone
     if ui:
         driver = Standalone(stack, airflow)
         while not driver.ready():
             time.sleep(0.5)
-        story.tell(f"Airflow is at {driver.url}, user {driver.user}, password {driver.password}")
-        driver.migrate(MOVED_DAYS)
+        console.print(f"Airflow is at {driver.url}, user {driver.user}, password {driver.password}")
+        driver.backfill(MOVED_DAYS)
     else:
-        airflow.make_database(stack)
-        driver = Days(stack, airflow, MOVED_DAYS)
-    story.tell(f"It runs the DAG {DAG_ID} for {', '.join(map(str, MOVED_DAYS))}")
+        airflow.create_database(stack)
+        driver = DagTest(stack, airflow, MOVED_DAYS)
+    console.print(f"Airflow runs the DAG {DAG_ID} for {', '.join(map(str, MOVED_DAYS))}")
     return driver
 
 
+def keep_running(
+    console: Console, stack: ExitStack, driver: Standalone, simulator: Simulator
+) -> None:
+    """Let the user look at the pages until Ctrl-C."""
+    console.print_details(
+        f"\nAirflow:   {driver.url}  user {driver.user}, password {driver.password}\n"
+        f"Simulator: {simulator.url}  (the button 'CDM run' of a task leads there)\n"
+        "Ctrl-C ends both."
+    )
+    stack.callback(console.print_details, "\nEnding both ...")
+    while driver.alive:
+        time.sleep(0.5)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=_DESCRIPTION)
+    parser.add_argument(
+        "--deferrable", action="store_true", help="wait in the triggerer instead of on a worker"
+    )
+    parser.add_argument(
+        "--ui", action="store_true", help="use `airflow standalone`, and keep its pages available"
+    )
+    return parser.parse_args()
+
+
 def main() -> int:
-    """Run the demo."""
-    parser = argparse.ArgumentParser(prog="scripts/demo")
-    parser.add_argument("--deferrable", action="store_true")
-    parser.add_argument("--ui", action="store_true")
-    options = parser.parse_args()
-    # However it is ended, its processes end too; Ctrl-C works even where a shell had it ignored.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, lambda number, _: sys.exit(128 + number))
+    """Run the demo; return the exit code."""
+    options = parse_arguments()
+    exit_on_signals()
+    HOME.mkdir(exist_ok=True)
     with ExitStack() as stack:
         lock = stack.enter_context((HOME / "lock").open("w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             sys.exit(f"Another scripts/demo is running in {HOME}.")
-        story = Story()
-        shop, simulator, airflow = prepare(story, stack, deferrable=options.deferrable)
-        driver = drive(story, stack, airflow, ui=options.ui)
-        content = watch(story, simulator, airflow, shop, driver)
-        right = report(story, simulator, shop)
-        well = conclude(story, shop, content=content, right=right)
+        console = Console()
+        databases, simulator, airflow = prepare(console, stack, deferrable=options.deferrable)
+        driver = start_dag_runs(console, stack, airflow, ui=options.ui)
+        succeeded = follow(console, simulator, airflow, databases, driver)
+        correct = print_table(console, simulator, databases)
+        print_conclusion(console, databases, succeeded=succeeded, correct=correct)
         if isinstance(driver, Standalone):
-            story.show(
-                f"\nAirflow:   {driver.url}  user {driver.user}, password {driver.password}\n"
-                f"Simulator: {simulator.url}  (the button 'CDM run' of a task leads there)\n"
-                "Ctrl-C ends both."
-            )
-            stack.callback(story.show, "\nEnding both ...")
-            while driver.alive:
-                time.sleep(0.5)
+            keep_running(console, stack, driver, simulator)
         else:
-            story.show("\nTo look around in Airflow's own pages: scripts/demo --ui")
-    return 0 if well else 1
+            console.print_details("\nTo look around in Airflow's own pages: scripts/demo --ui")
+    return 0 if succeeded and correct else 1
 
 
 if __name__ == "__main__":

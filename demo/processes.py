@@ -1,4 +1,4 @@
-"""The demo's processes: the simulator, and Airflow in two forms."""
+"""Processes on this machine: how to start, call and end them; and the simulator as a process."""
 
 from __future__ import annotations
 
@@ -9,38 +9,29 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
+import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 
+#: The source tree.
 ROOT = Path(__file__).parents[1]
-DAG_ID = "example_cdm_daily_migration"
-#: Seconds until Airflow tries a failed task again; the DAG itself leaves that to Airflow.
-RETRY_DELAY = 5
-#: A cluster policy of Airflow: the example DAG stays as it would be in production.
-POLICY = '''"""A demo is less patient than a night's migration."""
 
 
-def task_policy(task):
-    if hasattr(task, "poll_interval"):
-        task.poll_interval = 1.0
-'''
+def start_process(stack: ExitStack, command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process that is ended, with all processes it started, when the stack is closed.
 
-
-def start(stack: ExitStack, command: list[str], **options: Any) -> subprocess.Popen[str]:
-    """Start a process that ends, with all that it started, when the stack is closed."""
-    # A session of its own keeps Ctrl-C away from it: it is told in its turn.
+    :param options: options for :class:`subprocess.Popen`.
+    """
+    # In a session of its own, so that Ctrl-C does not reach it: it is ended when its turn comes.
     process = subprocess.Popen(command, text=True, start_new_session=True, **options)
-    stack.callback(_end, process)
+    stack.callback(_end_session, process)
     return process
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end_session(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(20)
@@ -49,177 +40,121 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def ask(url: str, body: Any = None, *, method: str | None = None, token: str = "") -> Any:
-    """Exchange JSON over HTTP with a process of ours."""
-    headers = {"Content-Type": "application/json"}
+def exit_on_signals() -> None:
+    """Exit on SIGINT, SIGTERM and SIGHUP in a way that closes all exit stacks.
+
+    Ctrl-C works then even if a shell has started this process with SIGINT ignored.
+    """
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, lambda number, _: sys.exit(128 + number))
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout: float, description: str, interval: float = 0.3
+) -> None:
+    """Wait until a condition holds.
+
+    :param timeout: time limit in seconds.
+    :param description: the condition in words, for the error.
+    :param interval: pause between two checks in seconds.
+    :raises TimeoutError: the condition did not hold within the time limit.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Waited {timeout:.0f} s until {description}; it did not happen.")
+        time.sleep(interval)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of the loopback interface on which nothing listens."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def port_or_free_port(preferred: int) -> int:
+    """Return the preferred port if nothing listens on it, otherwise any free port."""
+    with socket.socket() as probe:
+        # A connection that was closed a moment ago does not keep the port from being used.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            return free_ports(1)[0]
+        return preferred
+
+
+def request_json(
+    url: str,
+    body: Any = None,
+    *,
+    method: str | None = None,
+    token: str = "",
+    timeout: float = 10,
+) -> Any:
+    """Exchange JSON with an HTTP server on this machine.
+
+    :param method: by default GET, or POST if there is a body.
+    :param token: bearer token.
+    :param timeout: time limit in seconds.
+    :raises urllib.error.HTTPError: the server answered with an error status.
+    """
+    headers = {} if body is None else {"Content-Type": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
-    # Not through a proxy that the environment may name: everything is on this machine.
+    # A proxy that the environment names cannot reach this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return json.load(answer)
+    with opener.open(request, timeout=timeout) as response:
+        return json.load(response)
+
+
+def airflow_environment(home: Path) -> dict[str, str]:
+    """Return the environment for processes of an Airflow of its own.
+
+    :param home: the folder for ``AIRFLOW_HOME``. No setting of another Airflow is passed on.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIR"))}
+    return inherited | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 class Simulator:
-    """The simulator of CDM and IAM, as a process of its own.
+    """The simulator of CDM and IAM in a process of its own.
 
-    :param config: YAML, in the folder of the databases.
+    :param stack: ends the process when it is closed.
+    :param config: configuration file in YAML; relative paths of databases start from its folder.
+    :param log: file for the standard error of the process.
     """
 
-    def __init__(self, stack: ExitStack, config: Path, log: TextIO) -> None:
+    def __init__(self, stack: ExitStack, config: Path, log: TextIO | None = None) -> None:
         module = "airflow_provider_cdm.simulator"
         command = [sys.executable, "-m", module, "--port", "0", "--config", str(config)]
-        process = start(stack, command, stdout=subprocess.PIPE, stderr=log)
+        process = start_process(stack, command, stdout=subprocess.PIPE, stderr=log)
         if process.stdout is None:
-            raise RuntimeError("no pipe")
-        first, second = process.stdout.readline(), process.stdout.readline()
-        if not second:
-            raise SystemExit(f"The simulator did not start; see {log.name}")
-        self.url = first.split()[-1]
-        self.connection = shlex.split(second)[1].partition("=")[2]
+            raise RuntimeError("The standard output of the simulator is not a pipe.")
+        address, connection = process.stdout.readline(), process.stdout.readline()
+        if not connection:
+            place = f"; see {log.name}" if log else ""
+            raise SystemExit(f"The simulator did not start{place}.")
+        #: URL of the simulator's page.
+        self.url = address.split()[-1]
+        #: Airflow connection to the simulator, as JSON.
+        self.connection = shlex.split(connection)[1].partition("=")[2]
+
+    def request(self, path: str, body: Any = None) -> Any:
+        """Use one of the simulator's own controls, below ``/_sim/``."""
+        return request_json(self.url + path, body, timeout=60)
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return all runs of the demo's cluster, the oldest first."""
-        found: list[dict[str, Any]] = ask(f"{self.url}/_sim/state")["clusters"][0]["runs"]
-        return found[::-1]
-
-
-@dataclass
-class Airflow:
-    """An Airflow home with a connection to the simulator.
-
-    :param home: its folder.
-    :param log: where everything goes that Airflow prints.
-    """
-
-    home: Path
-    log: TextIO
-    connection: str
-    deferrable: bool
-
-    def __post_init__(self) -> None:
-        (self.home / "config").mkdir(parents=True)
-        (self.home / "config" / "airflow_local_settings.py").write_text(POLICY)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of all Airflow processes; other Airflows on this machine stay out."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIR"))}
-        return inherited | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONUNBUFFERED": "1",
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW_CONN_CDM_DEFAULT": self.connection,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
-            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": str(RETRY_DELAY),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": str(self.deferrable),
-        }
-
-    def start(self, stack: ExitStack, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a process of this Airflow."""
-        return start(
-            stack,
-            [sys.executable, *command],
-            env={**self.environment, **environment},
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def make_database(self, stack: ExitStack) -> None:
-        """Create Airflow's own database."""
-        if self.start(stack, "-m", "airflow", "db", "migrate").wait():
-            raise SystemExit(f"Airflow's database could not be made; see {self.log.name}")
-
-    def logs(self) -> Iterable[str]:
-        """Return what Airflow logged, file by file."""
-        for path in (Path(self.log.name), *self.home.rglob("logs/**/*.log")):
-            yield path.read_text(errors="replace")
-
-
-class Days:
-    """Airflow runs the DAG for some days in one process, as `airflow dags test` does."""
-
-    def __init__(self, stack: ExitStack, airflow: Airflow, days: list[date]) -> None:
-        dates = [str(day) for day in days]
-        script = str(ROOT / "demo" / "dag_runs.py")
-        self._process = airflow.start(stack, script, DAG_ID, *dates)
-
-    def outcome(self) -> bool | None:
-        """Whether all went well; ``None`` as long as that is open."""
-        code = self._process.poll()
-        return None if code is None else code == 0
-
-
-class Standalone:
-    """`airflow standalone`: scheduler, API server with the pages, DAG processor and triggerer."""
-
-    user = "admin"
-
-    def __init__(self, stack: ExitStack, airflow: Airflow) -> None:
-        port = _free_port(8080)
-        self.url = f"http://127.0.0.1:{port}"
-        self._passwords = airflow.home / "simple_auth_manager_passwords.json.generated"
-        self._token = ""
-        self._backfill: int | None = None
-        self._process = airflow.start(
-            stack,
-            *("-m", "airflow", "standalone"),
-            AIRFLOW__API__BASE_URL=self.url,
-            AIRFLOW__API__HOST="127.0.0.1",
-            AIRFLOW__API__PORT=str(port),
-        )
-
-    @property
-    def password(self) -> str:
-        """The password that Airflow made up."""
-        return str(json.loads(self._passwords.read_text())[self.user])
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.poll() is None
-
-    def ready(self) -> bool:
-        """Whether all parts are healthy and the DAG is known."""
-        if not self.alive:
-            raise SystemExit("airflow standalone has ended; see its log")
-        with suppress(OSError, ValueError, KeyError):
-            health = ask(f"{self.url}/api/v2/monitor/health")
-            if all(part["status"] == "healthy" for part in health.values()):
-                login = {"username": self.user, "password": self.password}
-                self._token = ask(f"{self.url}/auth/token", login)["access_token"]
-                return bool(self._ask(f"dags/{DAG_ID}"))
-        return False
-
-    def migrate(self, days: list[date]) -> None:
-        """Switch the DAG on, and order its runs for some days in a row."""
-        self._ask(f"dags/{DAG_ID}", {"is_paused": False}, method="PATCH")
-        order = {"dag_id": DAG_ID, "from_date": f"{days[0]}T00:00:00Z", "max_active_runs": 1}
-        order |= {"to_date": f"{days[-1]}T00:00:00Z"}
-        self._backfill = self._ask("backfills", order)["id"]
-
-    def outcome(self) -> bool | None:
-        """Whether all went well; ``None`` as long as that is open."""
-        states: set[str] = set()
-        with suppress(OSError):  # a busy server is asked again
-            found = self._ask(f"dags/{DAG_ID}/dagRuns?run_type=backfill")["dag_runs"]
-            states = {run["state"] for run in found}
-        if not states or states & {"queued", "running"}:
-            return None
-        return states == {"success"}
-
-    def _ask(self, path: str, body: Any = None, **options: Any) -> Any:
-        return ask(f"{self.url}/api/v2/{path}", body, token=self._token, **options)
-
-
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        """Return all runs of the first cluster, the oldest first."""
+        runs: list[dict[str, Any]] = self.request("/_sim/state")["clusters"][0]["runs"]
+        return runs[::-1]

@@ -1,37 +1,38 @@
-"""What is photographed: the demo's shop, simulator and Airflow, as users have them."""
+"""What the screenshots show: the demo's databases, simulator and Airflow, as users have them."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
-from demo.databases import BAD_DAY, DAYS, Shop
-from demo.processes import DAG_ID, ROOT, Airflow, Simulator, Standalone, ask
+from demo.airflow_runs import DAG_ID, Airflow, Standalone
+from demo.databases import BAD_DAY, DAYS, Databases
+from demo.processes import ROOT, Simulator, request_json, wait_until
 
-HOME = ROOT / ".test" / "screenshots"
-#: The day that is moved; all goes well.
+HOME = ROOT / ".screenshots"
+#: A day whose orders can all be moved.
 DAY = DAYS[1]
-#: Passwords are hidden wherever a part of them occurs, so they have no word in common with texts.
+#: Airflow masks a password wherever it occurs in a text, so passwords contain no common word.
 _ACCOUNT = """
 domain: acme-retail
 users:
   - {name: airflow, password: Not1.of.theirs}
 """
-#: Seconds for which a run is shown as RUNNING, so that its progress can be seen.
+#: Seconds for which a run is RUNNING, so that logs show its progress.
 RUNNING = 12
-#: Stored connections; cdm_default, which the DAG uses, comes from the environment.
+#: Ids of the stored connections. The DAG uses cdm_default, which comes from the environment.
 GOOD, WRONG = "cdm_orders", "cdm_wrong_password"
+#: Time limit in seconds for each step of Airflow.
+TIMEOUT = 180
 
 
 class OpenAirflow(Airflow):
-    """An Airflow whose pages need no login, whose connections can be tested, and that waits."""
+    """An Airflow without login, in which connections can be tested."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,110 +40,97 @@ class OpenAirflow(Airflow):
         return super().environment | {
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            # Only the run that is ordered.
+            # No DAG runs but the backfills.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         }
 
 
 class OpenStandalone(Standalone):
-    """`airflow standalone` that lets everybody in."""
+    """``airflow standalone`` without login."""
 
-    def ready(self) -> bool:
-        """Whether all parts are healthy and the DAG is known."""
-        if not self.alive:
-            raise SystemExit("airflow standalone has ended; see its log")
-        with suppress(OSError, ValueError, KeyError):
-            health = ask(f"{self.url}/api/v2/monitor/health")
-            if all(part["status"] == "healthy" for part in health.values()):
-                self._token = ask(f"{self.url}/auth/token")["access_token"]
-                return bool(self._ask(f"dags/{DAG_ID}"))
-        return False
+    def _log_in(self) -> str:
+        return str(request_json(f"{self.url}/auth/token")["access_token"])
 
     def add_connection(self, conn_id: str, connection: dict[str, Any]) -> None:
-        """Store a connection, given as plain data.
+        """Store a connection.
 
-        With a port: Airflow 3.3.2 tests no stored connection that has none.
+        It gets a port, because Airflow 3.3.2 cannot test a stored connection without one.
+
+        :param connection: the connection as plain data.
         """
         host = urlsplit(connection["host"])
         parts = {"schema": host.scheme, "host": host.hostname, "port": host.port}
         extra = json.dumps(connection["extra"])
         body = {**connection, **parts, "connection_id": conn_id, "extra": extra}
-        self._ask("connections", body)
+        self._request("connections", body)
 
     def task_page(self, task_id: str, day: date = DAY) -> str:
-        """Address of the page of a task in the run of a day."""
-        return f"{self.url}/dags/{DAG_ID}/runs/{self._run(day)}/tasks/{task_id}"
+        """Return the URL of the page of a task in the DAG run of a day."""
+        return f"{self.url}/dags/{DAG_ID}/runs/{self._run_id(day)}/tasks/{task_id}"
 
     def has_failed(self, task_id: str, day: date) -> bool:
-        """Whether a task of that day's run has failed, for good or not."""
-        path = f"dags/{DAG_ID}/dagRuns/{self._run(day)}/taskInstances/{task_id}"
-        return self._ask(path)["state"] in ("up_for_retry", "failed")
+        """Return whether a task in the DAG run of a day has failed, even if it will be retried."""
+        path = f"dags/{DAG_ID}/dagRuns/{self._run_id(day)}/taskInstances/{task_id}"
+        return self._request(path)["state"] in ("up_for_retry", "failed")
 
-    def _run(self, day: date) -> str:
-        found = self._ask(f"dags/{DAG_ID}/dagRuns")["dag_runs"]
-        (run,) = [run for run in found if run["logical_date"].startswith(str(day))]
+    def _run_id(self, day: date) -> str:
+        runs = self._request(f"dags/{DAG_ID}/dagRuns")["dag_runs"]
+        (run,) = [run for run in runs if run["logical_date"].startswith(str(day))]
         return quote(run["dag_run_id"], safe="")
 
 
-class Stage:
-    """Everything that is running.
+class Setup:
+    """The simulator and an Airflow with two DAG runs and two stored connections.
 
-    :param airflow: Airflow and its pages.
-    :param simulator: address of the simulator's page.
+    :param stack: ends all processes when it is closed.
     """
 
     def __init__(self, stack: ExitStack) -> None:
         shutil.rmtree(HOME, ignore_errors=True)
         data = HOME / "data"
         data.mkdir(parents=True)
-        Shop.make(data)
-        simulator = Simulator(stack, _config(data), _log(stack, "simulator"))
+        Databases.create(data)
+        simulator = Simulator(stack, _write_config(data), _open_log(stack, "simulator"))
+        #: URL of the simulator's page.
         self.simulator = simulator.url
         self._connection: dict[str, Any] = json.loads(simulator.connection)
-        log = _log(stack, "airflow")
+        log = _open_log(stack, "airflow")
         self.airflow = OpenStandalone(
             stack, OpenAirflow(HOME / "airflow", log, simulator.connection, deferrable=False)
         )
 
-    def open(self) -> None:
-        """Wait until Airflow answers, move two days of orders, and store connections.
+    def prepare(self) -> None:
+        """Wait until Airflow is ready, move two days of orders, and store the connections.
 
-        Of the second day, CDM refuses some.
+        The target rejects some orders of the second day.
         """
         airflow = self.airflow
-        wait_for(airflow.ready, 180, "Airflow is up")
-        airflow.migrate([DAY])
-        wait_for(lambda: airflow.outcome() is not None, 180, "the DAG run is over")
-        if not airflow.outcome():
+        wait_until(airflow.ready, TIMEOUT, "Airflow is ready")
+        airflow.backfill([DAY])
+        wait_until(lambda: airflow.succeeded() is not None, TIMEOUT, "the DAG run has ended")
+        if not airflow.succeeded():
             raise SystemExit(f"The DAG run failed; see {HOME.name}/airflow.log")
-        wait_for(self._second_is_ordered, 180, "the first backfill is over for Airflow, too")
-        wait_for(lambda: airflow.has_failed("move_orders", BAD_DAY), 180, "the other run fails")
+        wait_until(self._request_second_run, TIMEOUT, "Airflow accepts another backfill")
+        wait_until(
+            lambda: airflow.has_failed("move_orders", BAD_DAY), TIMEOUT, "the second run fails"
+        )
         airflow.add_connection(GOOD, self._connection)
         airflow.add_connection(WRONG, self._connection | {"password": "Not2.of.theirs"})
 
-    def _second_is_ordered(self) -> bool:
-        # Airflow takes one backfill at a time, and ends one a little after its last run.
+    def _request_second_run(self) -> bool:
+        # Airflow accepts one backfill at a time, and ends one shortly after its last DAG run.
         with suppress(OSError):
-            self.airflow.migrate([BAD_DAY])
+            self.airflow.backfill([BAD_DAY])
             return True
         return False
 
 
-def _log(stack: ExitStack, name: str) -> TextIO:
+def _open_log(stack: ExitStack, name: str) -> TextIO:
     return stack.enter_context((HOME / f"{name}.log").open("w"))
 
 
-def _config(data: Path) -> Path:
+def _write_config(data: Path) -> Path:
     demo = (ROOT / "example_dags" / "demo_simulator.yaml").read_text()
     config = data / "simulator.yaml"
     config.write_text(demo.replace("running: 4", f"running: {RUNNING}") + _ACCOUNT)
     return config
-
-
-def wait_for(ready: Callable[[], bool], patience: float, what: str) -> None:
-    """Look now and then until something is so."""
-    deadline = time.monotonic() + patience
-    while not ready():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"Waited {patience:.0f} s in vain until {what}.")
-        time.sleep(0.5)

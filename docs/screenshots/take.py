@@ -1,14 +1,13 @@
-"""The pictures themselves; scripts/screenshots makes the environment and calls this.
+"""Takes the screenshots in docs/images; ``nox -s screenshots`` makes the environment and runs this.
 
-Each picture waits for what it has to show, so that none shows an empty form or an error.
+Each screenshot waits for its contents, so that none shows an empty form or an error. Look at them
+before you commit them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,26 +19,27 @@ from playwright.sync_api import (  # type: ignore[import-not-found]  # only in i
     expect,
     sync_playwright,
 )
-from setup_airflow import GOOD, HOME, WRONG, Stage
+from setup_airflow import GOOD, HOME, WRONG, Setup
 
 from demo.databases import BAD_DAY
-from demo.processes import ROOT
+from demo.processes import ROOT, exit_on_signals
 
-#: Bytes that a picture may have.
-LIMIT = 300_000
+#: Maximum size of a screenshot in bytes.
+MAX_SIZE = 300_000
+#: Width of the page in pixels.
 WIDTH = 1280
-#: Milliseconds that a page may take to show what is wanted, on a machine that has other work.
-PATIENCE = 30_000
-_QUIET = (
+#: Milliseconds that a page may take to show its contents, on a busy machine.
+TIMEOUT = 30_000
+_CHROMIUM_FLAGS = (
     *("no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
     *("disable-background-networking", "disable-component-update", "disable-sync"),
 )
-#: What the form is filled with: an account in Europe, where both endpoints have to be given.
+#: Values for the form: an account in Europe, where both endpoints have to be given.
 _STANDARD = {
     "host": "https://cdm.eu-west-101.myhuaweicloud.eu",
     "login": "airflow",
     "password": "a-password-that-is-not-shown",
-    # Without it, the Test button of Airflow 3.3.2 does not work.
+    # Airflow 3.3.2 cannot test a connection without a port.
     "port": "443",
 }
 _EXTRA = {
@@ -48,11 +48,12 @@ _EXTRA = {
     "cluster_id": "6ec9a0a4-76be-4262-8697-e7af1fac7920",
     "iam_endpoint": "https://iam.myhuaweicloud.eu",
 }
-Shot = Callable[[Page, Stage], Locator | Page]
+#: Opens what a screenshot shows, and returns the part of the page to take.
+Screenshot = Callable[[Page, Setup], Locator | Page]
 
 
-def _form(page: Page, stage: Stage) -> Locator:
-    page.goto(f"{stage.airflow.url}/connections")
+def _form(page: Page, setup: Setup) -> Locator:
+    page.goto(f"{setup.airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     dialog = page.get_by_role("dialog")
     dialog.locator("[name=connection_id]").fill("cdm_default")
@@ -65,17 +66,17 @@ def _form(page: Page, stage: Stage) -> Locator:
     return dialog
 
 
-def connection_form(page: Page, stage: Stage) -> Locator:
-    """The form of a connection: type and standard fields."""
-    dialog = _form(page, stage)
+def connection_form(page: Page, setup: Setup) -> Locator:
+    """Show the form of a connection: type and standard fields."""
+    dialog = _form(page, setup)
     expect(dialog.get_by_text("IAM Password")).to_be_visible()
     return dialog
 
 
-def connection_form_extra(page: Page, stage: Stage) -> Locator:
-    """The same form: all extra fields."""
+def connection_form_extra(page: Page, setup: Setup) -> Locator:
+    """Show the extra fields of the same form."""
     page.set_viewport_size({"width": WIDTH, "height": 3000})
-    dialog = _form(page, stage)
+    dialog = _form(page, setup)
     dialog.get_by_text("Extra Fields", exact=True).click()
     for name, value in _EXTRA.items():
         dialog.locator(f"[name=element_{name}]").fill(value)
@@ -83,35 +84,37 @@ def connection_form_extra(page: Page, stage: Stage) -> Locator:
     return dialog
 
 
-def _test(page: Page, stage: Stage, conn_id: str) -> None:
+def _test(page: Page, setup: Setup, conn_id: str) -> None:
     page.set_viewport_size({"width": WIDTH, "height": 560})
-    page.goto(f"{stage.airflow.url}/connections")
+    page.goto(f"{setup.airflow.url}/connections")
     row = page.get_by_role("row").filter(has_text=conn_id)
-    with page.expect_response(lambda answer: answer.url.endswith("/connections/test")) as answer:
+    with page.expect_response(
+        lambda response: response.url.endswith("/connections/test")
+    ) as response:
         row.get_by_role("button", name="Test Connection").click()
-    if answer.value.json().get("status") is not (conn_id == GOOD):
-        raise SystemExit(f"The test of {conn_id} came to {answer.value.text()}")
+    if response.value.json().get("status") is not (conn_id == GOOD):
+        raise SystemExit(f"The test of {conn_id} returned {response.value.text()}")
 
 
-def connection_test(page: Page, stage: Stage) -> Page:
-    """A connection whose test went well: Airflow shows a green sign."""
-    _test(page, stage, GOOD)
+def connection_test(page: Page, setup: Setup) -> Page:
+    """Show a connection whose test has succeeded: Airflow shows a green sign."""
+    _test(page, setup, GOOD)
     return page
 
 
-def connection_test_wrong(page: Page, stage: Stage) -> Page:
-    """A connection with a wrong password, and why its test failed."""
-    _test(page, stage, WRONG)
+def connection_test_wrong(page: Page, setup: Setup) -> Page:
+    """Show a connection with a wrong password, and why its test failed."""
+    _test(page, setup, WRONG)
     expect(page.get_by_text("The username or password is wrong.")).to_be_visible()
     return page
 
 
-def task_log(page: Page, stage: Stage) -> Page:
-    """The log of a task that waits, with the progress of the run."""
+def task_log(page: Page, setup: Setup) -> Page:
+    """Show the log of a task that waits, with the progress of the run."""
     page.set_viewport_size({"width": WIDTH, "height": 580})
-    page.goto(stage.airflow.task_page("move_orders"))
+    page.goto(setup.airflow.task_page("move_orders"))
     expect(page.get_by_text("rows written").first).to_be_visible()
-    # Full screen, and long lines in several.
+    # Full screen, and long lines wrapped.
     page.keyboard.press("f")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("w")
@@ -119,105 +122,112 @@ def task_log(page: Page, stage: Stage) -> Page:
     return page
 
 
-def task_log_failed(page: Page, stage: Stage) -> Page:
-    """The log of a task whose run failed, with what a person has to know."""
-    # Not as high as to show the traceback, which names files of this machine.
+def task_log_failed(page: Page, setup: Setup) -> Page:
+    """Show the log of a task whose run failed, with the failure report."""
+    # Too low to show the traceback, which has paths of this machine.
     page.set_viewport_size({"width": WIDTH, "height": 584})
-    page.goto(f"{stage.airflow.task_page('move_orders', BAD_DAY)}?try_number=1")
+    page.goto(f"{setup.airflow.task_page('move_orders', BAD_DAY)}?try_number=1")
     expect(page.get_by_text("ended FAILED").first).to_be_visible()
     page.keyboard.press("f")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("w")
     expect(page.get_by_role("dialog").get_by_text("ended FAILED").first).to_be_visible()
-    notice = page.get_by_role("dialog").get_by_text("ended FAILED").first
-    notice.evaluate("node => node.scrollIntoView({block: 'start'})")
+    report = page.get_by_role("dialog").get_by_text("ended FAILED").first
+    report.evaluate("node => node.scrollIntoView({block: 'start'})")
     return page
 
 
-def cdm_run_link(page: Page, stage: Stage) -> Page:
-    """The details of a task, with the button that leads to the run."""
+def cdm_run_link(page: Page, setup: Setup) -> Page:
+    """Show the details of a task, with the button that leads to the run."""
     page.set_viewport_size({"width": WIDTH, "height": 700})
-    page.goto(f"{stage.airflow.task_page('move_orders')}/details")
+    page.goto(f"{setup.airflow.task_page('move_orders')}/details")
     expect(page.get_by_text("CDM run")).to_be_visible()
     return page
 
 
-def xcom(page: Page, stage: Stage) -> Page:
-    """What a task returned."""
+def xcom(page: Page, setup: Setup) -> Page:
+    """Show the result of a task."""
     page.set_viewport_size({"width": WIDTH, "height": 900})
-    page.goto(f"{stage.airflow.task_page('move_orders')}/xcom")
+    page.goto(f"{setup.airflow.task_page('move_orders')}/xcom")
     expect(page.get_by_text("return_value")).to_be_visible()
     page.get_by_role("button", name="Expand").first.click()
     expect(page.get_by_text("submission_id")).to_be_visible()
     return page
 
 
-def simulator(page: Page, stage: Stage) -> Page:
-    """The simulator's page of clusters, jobs, runs and requests."""
+def simulator(page: Page, setup: Setup) -> Page:
+    """Show the simulator's page of clusters, jobs, runs and requests."""
     page.set_viewport_size({"width": WIDTH, "height": 760})
-    page.goto(stage.simulator)
+    page.goto(setup.simulator)
     expect(page.get_by_text("SUCCEEDED").first).to_be_visible()
     return page
 
 
-SHOTS: dict[str, Shot] = {
-    shot.__name__.replace("_", "-"): shot
-    for shot in (
+SCREENSHOTS: dict[str, Screenshot] = {
+    show.__name__.replace("_", "-"): show
+    for show in (
         *(task_log, task_log_failed, cdm_run_link, xcom, simulator),
         *(connection_form, connection_form_extra, connection_test, connection_test_wrong),
     )
 }
 
 
-def take(context: BrowserContext, stage: Stage, name: str, folder: Path) -> None:
-    """Take one picture, on a page of its own."""
+def take(context: BrowserContext, setup: Setup, name: str, folder: Path) -> None:
+    """Take one screenshot, on a page of its own."""
     page = context.new_page()
     try:
-        shown = SHOTS[name](page, stage)
-        # Neither a frame around a field nor a tool tip; what fades takes a moment.
+        part = SCREENSHOTS[name](page, setup)
+        # Show neither a frame around a field nor a tooltip; fading out takes a moment.
         page.evaluate("document.activeElement?.blur()")
         page.mouse.move(WIDTH / 2, 540)
         page.wait_for_timeout(1000)
         path = folder / f"{name}.png"
-        shown.screenshot(path=path, animations="disabled", caret="hide")
+        part.screenshot(path=path, animations="disabled", caret="hide")
     except Exception:
         page.screenshot(path=HOME / f"{name}.broken.png")
-        print(f"{name} failed; what was shown is in {HOME / f'{name}.broken.png'}", flush=True)
+        print(f"{name} failed; the page is shown in {HOME / f'{name}.broken.png'}", flush=True)
         raise
     finally:
         page.close()
     size = path.stat().st_size
     print(f"{path.name}: {size // 1000} KB", flush=True)
-    if size > LIMIT:
-        raise SystemExit(f"{path} has more than {LIMIT // 1000} KB.")
+    if size > MAX_SIZE:
+        raise SystemExit(f"{path} has more than {MAX_SIZE // 1000} KB.")
 
 
 def main() -> None:
-    """Take the pictures that are asked for."""
-    parser = argparse.ArgumentParser(prog="scripts/screenshots")
-    parser.add_argument("--only", action="append", choices=SHOTS, default=[])
-    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "images")
+    """Take all screenshots, or those that the command line names."""
+    parser = argparse.ArgumentParser(prog="nox -s screenshots --")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=SCREENSHOTS,
+        default=[],
+        help="take only this screenshot; may be repeated",
+    )
+    parser.add_argument(
+        "--into", type=Path, default=ROOT / "docs" / "images", help="folder to write them to"
+    )
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, lambda number, _: sys.exit(128 + number))
-    expect.set_options(timeout=PATIENCE)
+    exit_on_signals()
+    expect.set_options(timeout=TIMEOUT)
     with ExitStack() as stack:
-        stage = Stage(stack)
-        print("Airflow starts, and moves a day of orders ...", flush=True)
-        stage.open()
+        setup = Setup(stack)
+        print("Airflow starts, and moves two days of orders ...", flush=True)
+        setup.prepare()
         browser = stack.enter_context(sync_playwright()).chromium.launch_persistent_context(
             HOME / "browser",
             executable_path=os.environ["CHROMIUM"],
-            args=[f"--{flag}" for flag in _QUIET],
+            args=[f"--{flag}" for flag in _CHROMIUM_FLAGS],
             color_scheme="light",
             locale="en-US",
             timezone_id="UTC",
             viewport={"width": WIDTH, "height": 900},
         )
         stack.callback(browser.close)
-        for name in options.only or SHOTS:
-            take(browser, stage, name, options.into)
+        for name in options.only or SCREENSHOTS:
+            take(browser, setup, name, options.into)
 
 
 if __name__ == "__main__":
