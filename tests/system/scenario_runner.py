@@ -1,4 +1,4 @@
-"""One scenario while it is played, and how it is judged."""
+"""Runs one scenario on a real Airflow, and checks its outcome."""
 
 from __future__ import annotations
 
@@ -13,36 +13,42 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.migration_jobs import DAY, Shop
-from tests.support.airflow_stack import Stack, signal_process, wait_until
+from demo.processes import wait_until
+from tests.support.airflow_stack import AirflowStack, signal_process
+from tests.support.migration_jobs import DAY, MigrationJobs
 
-#: Seconds that a scenario may take from one step to the next.
-PATIENCE = 160
+#: Time limit in seconds for each step of a scenario.
+TIMEOUT = 160
 TASK, RUN, LOGICAL_DATE = "move", "once", f"{DAY}T00:00:00Z"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A fault, or what a user does, and what has to come of it.
+    """A fault or an action of a user, and the expected outcome.
 
-    :param story: what happens from outside, see :mod:`scenarios`.
+    :param actions: what happens from outside, see :mod:`tests.system.scenarios`.
     :param operator: arguments of the operator.
-    :param seconds: how long a run takes.
-    :param outcomes: how the runs end, if not well.
-    :param crash: points at which the task's process is killed from inside, one in each attempt.
-    :param victim: what is killed there: ``task``, ``supervisor`` or ``both``.
-    :param runs: how the runs at the simulator end, in order.
-    :param or_runs: the same, where two outcomes are right and it is a race which one comes.
-    :param foreign: how many of them are somebody else's.
-    :param copies: how often the target has the rows of each day; default by the runs.
-    :param state: how the task ends.
-    :param attempts: of the task, if not one more than there are crashes.
-    :param says: what the logs of the task, or of its trigger, must contain.
-    :param on_airflow_2: what is different there.
+    :param retries: retries of the task.
+    :param retry_delay: delay of a retry in seconds.
+    :param seconds: duration of a CDM run.
+    :param mapped: whether the task is mapped over a list of days.
+    :param outcomes: final statuses of the CDM runs, if not ``SUCCEEDED``.
+    :param crash: points at which the process of the task is killed from inside, one in each attempt.
+    :param victim: process that is killed there: ``task``, ``supervisor`` or ``both``.
+    :param runs: expected final statuses of the CDM runs, in order.
+    :param alternative_runs: the same, where a race decides between two correct outcomes.
+    :param foreign: number of these runs that somebody else has started.
+    :param copies: how often the target must have the rows of each day; by default once for each
+        successful run.
+    :param state: expected state of the task.
+    :param attempts: expected attempts of the task, if not one more than there are crashes.
+    :param logged: text that the logs of the task, or of its trigger, must contain.
+    :param on_airflow_2: fields that differ on Airflow 2.
+    :param restarts_triggerer: whether the scenario ends the triggerer.
     """
 
     name: str
-    story: Callable[[Play], None]
+    actions: Callable[[ScenarioRun], None]
     operator: Mapping[str, Any] = field(default_factory=dict)
     retries: int = 2
     retry_delay: float = 1
@@ -52,129 +58,142 @@ class Scenario:
     crash: tuple[str, ...] = ()
     victim: str = "task"
     runs: tuple[str, ...] = ("SUCCEEDED",)
-    or_runs: tuple[str, ...] = ()
+    alternative_runs: tuple[str, ...] = ()
     foreign: int = 0
     copies: Mapping[str, int] | None = None
     state: str = "success"
     attempts: int | None = None
-    says: str = ""
+    logged: str = ""
     on_airflow_2: Mapping[str, Any] = field(default_factory=dict)
     restarts_triggerer: bool = False
 
     @property
-    def uses_triggerer(self) -> bool:
-        """Whether a restart of the triggerer would be one fault more than it has."""
+    def needs_triggerer(self) -> bool:
+        """Whether a restart of the triggerer would be an additional fault for this scenario."""
         return bool(self.operator.get("deferrable")) and not self.restarts_triggerer
 
     def plan(self) -> dict[str, Any]:
-        """What its DAG has to know."""
+        """Return the settings for its DAG file."""
         names = ("name", "retries", "retry_delay", "mapped", "crash", "victim", "operator")
         return {name: getattr(self, name) for name in names}
 
 
-class Stage:
-    """What the plays share: the stack, the shop, and turns at the triggerer."""
+class SharedStack:
+    """What the scenarios share: Airflow, the jobs, and access to the triggerer, one at a time.
 
-    def __init__(self, stack: Stack, shop: Shop, folder: Path, scenarios: list[Scenario]) -> None:
-        self.stack, self.shop, self.folder = stack, shop, folder
+    :param folder: folder with a subfolder for each scenario.
+    :param scenarios: all scenarios that run.
+    """
+
+    def __init__(
+        self, stack: AirflowStack, jobs: MigrationJobs, folder: Path, scenarios: list[Scenario]
+    ) -> None:
+        self.stack, self.jobs, self.folder = stack, jobs, folder
+        #: Name of the component that runs triggers now.
         self.triggerer = "triggerer"
-        self._using = {each.name for each in scenarios if each.uses_triggerer}
-        self._queue = [each.name for each in scenarios if each.restarts_triggerer]
+        self._users = {scenario.name for scenario in scenarios if scenario.needs_triggerer}
+        self._queue = [scenario.name for scenario in scenarios if scenario.restarts_triggerer]
         self._changed = threading.Condition()
 
-    def leaves(self, name: str) -> None:
-        """A play is over."""
+    def finished(self, name: str) -> None:
+        """Record that a scenario no longer needs the triggerer."""
         with self._changed:
-            self._using.discard(name)
+            self._users.discard(name)
             if name in self._queue:
                 self._queue.remove(name)
             self._changed.notify_all()
 
     @contextmanager
-    def turn_at_triggerer(self, name: str) -> Iterator[None]:
-        """Wait until no other play minds what happens to the triggerer."""
+    def exclusive_triggerer(self, name: str) -> Iterator[None]:
+        """Wait until a scenario may end the triggerer: no other one needs it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._using and self._queue[0] == name, 2 * PATIENCE)
+            self._changed.wait_for(lambda: not self._users and self._queue[0] == name, 2 * TIMEOUT)
         try:
             yield
         finally:
-            self.leaves(name)
+            self.finished(name)
 
 
-class Play:
-    """A scenario on stage; its story calls these methods."""
+class ScenarioRun:
+    """One run of a scenario; the actions of the scenario call these methods."""
 
-    def __init__(self, scenario: Scenario, stage: Stage) -> None:
-        self.scenario, self.stage = scenario, stage
-        self.name, self.stack, self.shop = scenario.name, stage.stack, stage.shop
-        self.folder = stage.folder / self.name
+    def __init__(self, scenario: Scenario, shared: SharedStack) -> None:
+        self.scenario, self.shared = scenario, shared
+        self.name, self.stack, self.jobs = scenario.name, shared.stack, shared.jobs
+        self.folder = shared.folder / self.name
+        #: Duration in seconds.
         self.seconds = 0.0
+        #: What differs from the expected outcome.
         self.problems: list[str] = []
-        self.found: tuple[str, ...] = ()
+        #: Final statuses of the CDM runs.
+        self.statuses: tuple[str, ...] = ()
         self.rows_ok = False
+        #: Problems and logs, if there are problems.
         self.report = ""
 
-    def perform(self) -> None:
-        """Play the story to its end."""
-        began = time.monotonic()
+    def run(self) -> None:
+        """Run all actions of the scenario."""
+        started_at = time.monotonic()
         try:
-            self.scenario.story(self)
+            self.scenario.actions(self)
         except Exception as error:
             self.problems.append(f"{type(error).__name__}: {error}")
             if not isinstance(error, TimeoutError):
                 self.problems.append(traceback.format_exc())
         finally:
-            self.seconds = time.monotonic() - began
-            self.stage.leaves(self.name)
+            self.seconds = time.monotonic() - started_at
+            self.shared.finished(self.name)
 
-    # Steps of a story
+    # Actions and waits
 
-    def begin(self) -> None:
+    def trigger(self) -> None:
         """Start the DAG run."""
         self.stack.trigger(self.name, RUN, LOGICAL_DATE)
 
-    def run(self, number: int = 1, *statuses: str) -> None:
-        """Wait until there is a run of that number, in one of these statuses."""
+    def wait_for_run(self, number: int = 1, *statuses: str) -> None:
+        """Wait until the CDM run of that number exists, and has one of the statuses, if any."""
 
-        def there() -> bool:
-            runs = self.runs
+        def exists() -> bool:
+            runs = self.run_statuses
             return len(runs) >= number and (not statuses or runs[number - 1] in statuses)
 
-        self._wait(there, f"run {number} is {' or '.join(statuses) or 'there'}")
+        self._wait(exists, f"run {number} is {' or '.join(statuses) or 'there'}")
 
-    def over(self) -> None:
-        """Wait until all runs that there should be are over."""
-        wanted = (self.scenario.runs, self.scenario.or_runs)
-        self._wait(lambda: tuple(self.runs) in wanted, "the runs are those expected")
+    def wait_for_runs(self) -> None:
+        """Wait until all expected CDM runs have ended."""
+        expected = (self.scenario.runs, self.scenario.alternative_runs)
+        self._wait(lambda: tuple(self.run_statuses) in expected, "the runs are those expected")
 
-    def polled(self) -> None:
-        """Wait until somebody looks at the run."""
-        before = self.shop.requests(self.name, "status")
-        self._wait(lambda: self.shop.requests(self.name, "status") > before, "the run is polled")
+    def wait_for_poll(self) -> None:
+        """Wait until the status of the CDM run is polled."""
+        before = self.jobs.count_requests(self.name, "status")
+        self._wait(
+            lambda: self.jobs.count_requests(self.name, "status") > before, "the run is polled"
+        )
 
-    def task(self, *states: str, task: str = TASK) -> None:
+    def wait_for_task(self, *states: str, task: str = TASK) -> None:
         """Wait until all instances of the task are in one of these states."""
 
-        def there() -> bool:
-            found = self.stack.tasks(self.name, task).values()
-            return bool(found) and all(each.state in states for each in found)
+        def reached() -> bool:
+            instances = self.stack.tasks(self.name, task).values()
+            return bool(instances) and all(instance.state in states for instance in instances)
 
-        self._wait(there, f"task {task} is {' or '.join(states)}")
+        self._wait(reached, f"task {task} is {' or '.join(states)}")
 
-    def dag_run(self, *states: str) -> None:
+    def wait_for_dag_run(self, *states: str) -> None:
         """Wait until the DAG run is in one of these states."""
         self._wait(
             lambda: self.stack.dag_run(self.name, RUN) in states,
             f"the DAG run is {' or '.join(states)}",
         )
 
-    def struck(self, count: int) -> None:
-        """Wait until so many crashes have happened."""
+    def wait_for_crashes(self, count: int) -> None:
+        """Wait until that many crashes have happened."""
         self._wait(lambda: len(self.crashes) >= count, f"{count} crashes have happened")
 
-    def finish(self) -> None:
-        """Wait until the task has ended as it should."""
-        self.task(self.scenario.state)
+    def wait_for_end(self) -> None:
+        """Wait until the task has ended in the expected state."""
+        self.wait_for_task(self.scenario.state)
 
     def mark(self, state: str) -> None:
         """Mark the task as failed or successful."""
@@ -187,69 +206,71 @@ class Play:
     def kill(self, victim: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the latest process of the task, or to its supervisor."""
         latest = max(self.folder.glob("*.pids"), key=lambda path: path.stat().st_mtime)
-        pid, born = json.loads(latest.read_text())[victim]
-        if not signal_process(pid, born, number):
-            raise RuntimeError(f"the {victim} has ended already")
+        pid, created_at = json.loads(latest.read_text())[victim]
+        if not signal_process(pid, created_at, number):
+            raise RuntimeError(f"the {victim} has already ended")
 
-    def end_orphans(self) -> None:
-        """End what lives on although its supervisor was killed."""
+    def kill_orphans(self) -> None:
+        """Kill task processes whose supervisor was killed."""
         for path in self.folder.glob("*.pids"):
-            pid, born = json.loads(path.read_text())["task"]
-            signal_process(pid, born, signal.SIGKILL)
+            pid, created_at = json.loads(path.read_text())["task"]
+            signal_process(pid, created_at, signal.SIGKILL)
 
-    def days(self, *days: str) -> None:
-        """What the list for a mapped task holds from now on."""
+    def set_days(self, *days: str) -> None:
+        """Set the list over which the task is mapped."""
         (self.folder / "days.json").write_text(json.dumps(days))
 
-    # Judgement
+    # Outcome
 
     @property
-    def runs(self) -> list[str]:
-        """Statuses of the runs, in order."""
-        return [run.status for run in self.shop.sim.runs(self.name)]
+    def run_statuses(self) -> list[str]:
+        """Statuses of the CDM runs, in order."""
+        return [run.status for run in self.jobs.sim.runs(self.name)]
 
     @property
     def crashes(self) -> list[str]:
-        """The crashes that have happened."""
+        """Crashes that have happened."""
         return [path.name for path in self.folder.glob("*.struck")]
 
-    def verdict_of(self) -> None:
-        """Compare what came of it with what should have."""
-        scenario, self.found = self.scenario, tuple(self.runs)
-        if self.found == scenario.or_runs:
-            scenario = replace(scenario, runs=self.found, says="")
-        self._expect("runs", self.found, scenario.runs)
-        ours = len(scenario.runs) - scenario.foreign
-        self._expect("starts sent", self.shop.requests(self.name, "start"), ours)
+    def check(self) -> None:
+        """Compare the outcome with the expected one."""
+        scenario, self.statuses = self.scenario, tuple(self.run_statuses)
+        if self.statuses == scenario.alternative_runs:
+            scenario = replace(scenario, runs=self.statuses, logged="")
+        self._expect("runs", self.statuses, scenario.runs)
+        own_runs = len(scenario.runs) - scenario.foreign
+        self._expect("starts sent", self.jobs.count_requests(self.name, "start"), own_runs)
         stopped = scenario.runs.count("STOPPED")
-        self._expect("stops sent", self.shop.requests(self.name, "stop"), stopped)
-        self._judge_rows(dict(scenario.copies or {DAY: scenario.runs.count("SUCCEEDED")}))
+        self._expect("stops sent", self.jobs.count_requests(self.name, "stop"), stopped)
+        self._check_rows(dict(scenario.copies or {DAY: scenario.runs.count("SUCCEEDED")}))
         tasks = self.stack.tasks(self.name, TASK).values()
         self._expect("task states", {task.state for task in tasks}, {scenario.state})
         instances = len(tasks)
         attempts = scenario.attempts or len(scenario.crash) + 1
         self._expect("attempts", [task.attempt for task in tasks], [attempts] * instances)
         self._expect("crashes", len(self.crashes), len(scenario.crash) * instances)
-        if scenario.says and not any(scenario.says in log for _, log in self.stack.logs(self.name)):
-            self.problems.append(f"no log says {scenario.says!r}")
+        if scenario.logged and not any(
+            scenario.logged in log for _, log in self.stack.logs(self.name)
+        ):
+            self.problems.append(f"no log contains {scenario.logged!r}")
         if self.problems:
-            self.report = self._report()
+            self.report = self._make_report()
 
-    def _judge_rows(self, copies: dict[str, int]) -> None:
-        wrong = self.shop.wrong_rows(self.name, copies)
+    def _check_rows(self, copies: dict[str, int]) -> None:
+        wrong = self.jobs.wrong_rows(self.name, copies)
         self.rows_ok = not wrong
         if wrong:
             self.problems.append(wrong)
 
-    def _report(self) -> str:
+    def _make_report(self) -> str:
         parts = [f"{self.name}:", *(f"  {problem}" for problem in self.problems)]
         for path, text in self.stack.logs(self.name):
             parts += [f"--- {path}", *text.splitlines()[-80:]]
         return "\n".join(parts)
 
-    def _expect(self, what: str, found: object, wanted: object) -> None:
-        if found != wanted:
-            self.problems.append(f"{what}: {found}, not {wanted}")
+    def _expect(self, what: str, actual: object, expected: object) -> None:
+        if actual != expected:
+            self.problems.append(f"{what}: {actual}, not {expected}")
 
-    def _wait(self, ready: Callable[[], bool], what: str) -> None:
-        wait_until(ready, PATIENCE, what)
+    def _wait(self, condition: Callable[[], bool], description: str) -> None:
+        wait_until(condition, TIMEOUT, description)
