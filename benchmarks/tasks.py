@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from benchmarks.common import HERE, Result, say, short, table, verdict
-from tests.support.airflow_stack import Stack
+from demo.databases import SqliteFile
+from tests.support.airflow_stack import AirflowStack
 
 TITLE = "A thousand deferred tasks in a real Airflow"
 #: Tasks on workers at a time, for each core.
@@ -63,12 +62,12 @@ class Yard:
         :param mixed: seconds by which the lengths of runs differ at random.
         """
         for name in ("source", "target"):
-            with closing(sqlite3.connect(self.folder / f"{name}.db")) as database, database:
-                database.execute("CREATE TABLE orders (id INTEGER)")
-                if name == "source":
-                    rows = [(number,) for number in range(count)]
-                    database.executemany("INSERT INTO orders VALUES (?)", rows)
-            self.sim.add_link(name, url=f"sqlite:///{self.folder / name}.db")
+            database = SqliteFile(self.folder / f"{name}.db")
+            database.run("CREATE TABLE orders (id INTEGER)")
+            if name == "source":
+                rows = [(number,) for number in range(count)]
+                database.run_many("INSERT INTO orders VALUES (?)", rows)
+            self.sim.add_link(name, url=database.url)
         dice = random.Random(count)
         for number in range(count):
             self.jobs.append(f"load_{number:05}")
@@ -81,8 +80,8 @@ class Yard:
 
     def wrong_rows(self) -> int:
         """How many rows are missing in the target, or there more than once."""
-        with closing(sqlite3.connect(self.folder / "target.db")) as database:
-            found = Counter(number for (number,) in database.execute("SELECT id FROM orders"))
+        rows = SqliteFile(self.folder / "target.db").run("SELECT id FROM orders")
+        found = Counter(number for (number,) in rows)
         return sum(found[number] != 1 for number in range(len(self.jobs)))
 
 
@@ -109,7 +108,7 @@ def _simulator() -> CdmSimulator:
     return CdmSimulator({"quotas": "documented"})
 
 
-def _stack(sim: CdmSimulator, folder: Path, count: int) -> Stack:
+def _stack(sim: CdmSimulator, folder: Path, count: int) -> AirflowStack:
     (folder / "dags").mkdir()
     (folder / "airflow").mkdir()
     shutil.copy(HERE / "waits_dag.py", folder / "dags")
@@ -125,10 +124,10 @@ def _stack(sim: CdmSimulator, folder: Path, count: int) -> Stack:
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
         "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "60",
     }
-    return Stack(folder / "airflow", folder / "dags", environment, settings=settings)
+    return AirflowStack(folder / "airflow", folder / "dags", environment, settings=settings)
 
 
-def _follow(stack: Stack, began: float) -> list[Sample]:
+def _follow(stack: AirflowStack, began: float) -> list[Sample]:
     """Look every few seconds until the DAG run is over."""
     samples: list[Sample] = []
     leader = psutil.Process(stack.processes["triggerer"].pid)
@@ -149,7 +148,7 @@ def _follow(stack: Stack, began: float) -> list[Sample]:
     return samples
 
 
-def _row(stack: Stack, yard: Yard, samples: list[Sample], began: float) -> dict[str, Any]:
+def _row(stack: AirflowStack, yard: Yard, samples: list[Sample], began: float) -> dict[str, Any]:
     total = time.time() - began
     ended = stack.query(
         "SELECT map_index, state, try_number, end_date FROM task_instance WHERE dag_id = ?", _DAG

@@ -1,1 +1,1 @@
-"""The simulator's page in a real browser; run by scripts/browser."""
+"""The simulator's page in a real browser; ``nox -s browser``."""

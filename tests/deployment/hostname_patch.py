@@ -1,5 +1,6 @@
-"""Each process of Airflow takes its name for that of its machine, so that the database tells them
-apart; a file for them to import.
+"""A hostname callable that gives each component a name of its own, as on separate machines.
+
+Airflow's processes import a copy of this file. The metadata database identifies them by hostname.
 """
 
 from __future__ import annotations
@@ -7,6 +8,6 @@ from __future__ import annotations
 import os
 
 
-def name() -> str:
-    """The name of the component, and of all that it starts."""
-    return os.environ.get("COMPONENT", "nobody")
+def component_name() -> str:
+    """Return the name of the component to which this process belongs."""
+    return os.environ.get("COMPONENT", "unknown")

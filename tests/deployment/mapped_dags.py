@@ -1,4 +1,4 @@
-"""Many jobs, each of which moves one day, and the mapped tasks that start them."""
+"""DAGs of mapped tasks, and many jobs for them, each of which moves one day."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.migration_jobs import Shop
+from tests.support.migration_jobs import MigrationJobs
 
-#: The table that the jobs of all fleets fill.
+#: The target table of all jobs.
 TABLE = "orders"
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedTask:
     """A mapped task.
 
-    :param seconds: how long a run takes.
-    :param arguments: of the operator, but for what is mapped.
+    :param count: number of its instances.
+    :param seconds: duration of a CDM run.
+    :param arguments: arguments of the operator that are not mapped.
     """
 
     count: int
@@ -31,99 +32,106 @@ class Mapped:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class MappedDag:
     """A DAG of mapped tasks.
 
-    :param first: its jobs move this day and the following ones.
-    :param tasks: by task id.
+    :param dag: id of the DAG.
+    :param first: first of the consecutive days that the jobs move.
+    :param tasks: tasks by task id.
     """
 
     dag: str
     first: date
-    tasks: Mapping[str, Mapped]
+    tasks: Mapping[str, MappedTask]
 
     @property
     def count(self) -> int:
-        """How many jobs it has, and days that they move."""
+        """Number of its jobs, and of the days that they move."""
         return sum(task.count for task in self.tasks.values())
 
     @property
     def days(self) -> list[str]:
-        """What it moves."""
+        """The days that the jobs move."""
         return [str(self.first + timedelta(days=number)) for number in range(self.count)]
 
     @property
     def jobs(self) -> dict[str, list[str]]:
-        """Names of its jobs, by task."""
+        """Names of the jobs by task id."""
         return {
             task_id: [f"{self.dag}_{task_id}_{number:03}" for number in range(task.count)]
             for task_id, task in self.tasks.items()
         }
 
     def plan(self) -> dict[str, Any]:
-        """What the DAG file has to know."""
+        """Return the description for the DAG file."""
         days = iter(self.days)
         return {
             task_id: {
                 "arguments": dict(self.tasks[task_id].arguments),
-                "each": [{"job_name": job, "variables": {"dt": next(days)}} for job in jobs],
+                "instances": [{"job_name": job, "variables": {"dt": next(days)}} for job in jobs],
             }
             for task_id, jobs in self.jobs.items()
         }
 
 
-class Yard:
-    """A simulator that keeps CDM's quotas, with the jobs and the rows of some fleets.
+class MappedJobs:
+    """The jobs and rows of mapped DAGs, in a simulator that enforces CDM's quotas.
 
     :param folder: an existing folder for the databases.
     """
 
-    def __init__(self, sim: CdmSimulator, folder: Path, fleets: list[Fleet]) -> None:
-        self._fleets = fleets
-        self.shop = Shop(sim, folder, [day for fleet in fleets for day in fleet.days])
-        self.shop.open()
-        for fleet in fleets:
-            for task_id, jobs in fleet.jobs.items():
+    def __init__(self, sim: CdmSimulator, folder: Path, dags: list[MappedDag]) -> None:
+        self.sim, self._dags = sim, dags
+        self._jobs = MigrationJobs(sim, folder, [day for dag in dags for day in dag.days])
+        self._jobs.create_databases()
+        for dag in dags:
+            for task_id, jobs in dag.jobs.items():
                 for job in jobs:
-                    self.shop.add_job(job, fleet.tasks[task_id].seconds, table=TABLE)
+                    self._jobs.add_job(job, dag.tasks[task_id].seconds, table=TABLE)
 
     def write_dags(self, folder: Path) -> None:
-        """Put the DAGs where Airflow looks for them."""
-        shutil.copy(Path(__file__).with_name("dag_file.py"), folder / "fleets.py")
-        plan = {fleet.dag: fleet.plan() for fleet in self._fleets}
-        (folder / "fleets.json").write_text(json.dumps(plan))
+        """Write the DAG file and its description."""
+        shutil.copy(Path(__file__).with_name("dag_file.py"), folder / "mapped_dags.py")
+        plan = {dag.dag: dag.plan() for dag in self._dags}
+        (folder / "mapped_dags.json").write_text(json.dumps(plan))
 
-    def statuses(self, fleet: Fleet) -> dict[str, list[str]]:
-        """Statuses of the runs of each job."""
+    def statuses(self, dag: MappedDag) -> dict[str, list[str]]:
+        """Return the statuses of the CDM runs by job."""
         return {
-            job: [run.status for run in self.shop.sim.runs(job)]
-            for jobs in fleet.jobs.values()
+            job: [run.status for run in self.sim.runs(job)]
+            for jobs in dag.jobs.values()
             for job in jobs
         }
 
-    def starts(self, fleet: Fleet) -> int:
-        """How many starts of a fleet's jobs CDM got, and did not refuse for the quota."""
-        jobs = {job for jobs in fleet.jobs.values() for job in jobs}
-        found = [each for each in self.shop.sim.requests if each.route == "start"]
-        return sum(each.status != 429 and each.path.split("/")[-2] in jobs for each in found)
+    def count_starts(self, dag: MappedDag) -> int:
+        """Return the number of start requests for the jobs of a DAG, without throttled ones."""
+        jobs = {job for jobs in dag.jobs.values() for job in jobs}
+        starts = [request for request in self.sim.requests if request.route == "start"]
+        return sum(start.status != 429 and start.path.split("/")[-2] in jobs for start in starts)
 
-    def run_seconds(self, fleet: Fleet) -> float:
-        """How long runs took, added up."""
-        runs = (run for jobs in fleet.jobs.values() for j in jobs for run in self.shop.sim.runs(j))
+    def run_seconds(self, dag: MappedDag) -> float:
+        """Return the total duration of the CDM runs in seconds."""
+        runs = (run for jobs in dag.jobs.values() for job in jobs for run in self.sim.runs(job))
         return sum(run.updated - run.created for run in runs)
 
-    def wrong_rows(self, moved: list[Fleet]) -> str:
-        """Say what is wrong with the target; nothing if it has each row of these fleets once."""
-        return self.shop.wrong_rows(TABLE, {day: 1 for fleet in moved for day in fleet.days})
+    def wrong_rows(self, moved: list[MappedDag]) -> str:
+        """Return what is wrong with the target, or an empty text if it has each row once.
 
-    def calls(self, since: float) -> dict[str, tuple[int, int]]:
-        """How many calls of each kind were answered and refused by the quota, since an instant."""
-        found: dict[str, tuple[int, int]] = {}
-        for request in self.shop.sim.requests:
+        :param moved: DAGs that have run.
+        """
+        return self._jobs.wrong_rows(TABLE, {day: 1 for dag in moved for day in dag.days})
+
+    def count_calls(self, since: float) -> dict[str, tuple[int, int]]:
+        """Return the numbers of answered and of throttled calls by kind.
+
+        :param since: start of the period, epoch seconds.
+        """
+        counts: dict[str, tuple[int, int]] = {}
+        for request in self.sim.requests:
             if request.at >= since:
-                answered, refused = found.get(request.route, (0, 0))
+                answered, throttled = counts.get(request.route, (0, 0))
                 if request.status == 429:
-                    found[request.route] = (answered, refused + 1)
+                    counts[request.route] = (answered, throttled + 1)
                 else:
-                    found[request.route] = (answered + 1, refused)
-        return found
+                    counts[request.route] = (answered + 1, throttled)
+        return counts

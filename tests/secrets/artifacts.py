@@ -1,4 +1,4 @@
-"""Everything that an Airflow leaves behind, as bytes to be searched."""
+"""Everything that an Airflow has written, as bytes to search."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cryptography.fernet import Fernet, InvalidToken
 _ENCRYPTED = re.compile(rb"gAAAAA[\w-]+={0,2}")
 
 
-class Trace(NamedTuple):
-    """Something that was left behind.
+class Artifact(NamedTuple):
+    """A file or a table that Airflow has written.
 
     :param kind: ``logs``, ``output``, ``database`` or ``files``.
-    :param place: where exactly.
+    :param place: path of the file, or name of the table.
     """
 
     kind: str
@@ -26,38 +26,38 @@ class Trace(NamedTuple):
     data: bytes
 
 
-def files(home: Path) -> Iterator[Trace]:
-    """All files below the home of an Airflow but for its database."""
+def files(home: Path) -> Iterator[Artifact]:
+    """Yield all files in the home of an Airflow except its database."""
     for path in sorted(home.rglob("*")):
         if path.is_file() and not path.name.startswith("airflow.db"):
             place = path.relative_to(home)
             kind = {"logs": "logs", "out": "output"}.get(place.parts[0], "files")
-            yield Trace(kind, str(place), path.read_bytes())
+            yield Artifact(kind, str(place), path.read_bytes())
 
 
-def rows(database: Path, fernet: Fernet, *wanted: str) -> Iterator[Trace]:
-    """Tables of the metadata database; all of them, if none is named.
+def tables(database: Path, fernet: Fernet, *names: str) -> Iterator[Artifact]:
+    """Yield tables of a metadata database; all of them if no name is given.
 
-    What is encrypted is decrypted, so that triggers' arguments can be read; but not connections,
-    which are the place for secrets.
+    Encrypted values, such as arguments of triggers, are yielded decrypted too. Connections are not,
+    because they are where secrets belong.
     """
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for name in wanted or [name for (name,) in names]:
-            found = connection.execute(f'SELECT * FROM "{name}"').fetchall()
-            data = b"\n".join(_bytes(value) for row in found for value in row)
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        for name in names or [name for (name,) in connection.execute(query).fetchall()]:
+            rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()
+            data = b"\n".join(_to_bytes(value) for row in rows for value in row)
             if name != "connection":
                 data += b"\n" + b"\n".join(_decrypted(data, fernet))
-            yield Trace("database", f"table {name}", data)
+            yield Artifact("database", f"table {name}", data)
 
 
-def _bytes(value: object) -> bytes:
+def _to_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
 
 
 def _decrypted(data: bytes, fernet: Fernet) -> Iterator[bytes]:
-    for found in _ENCRYPTED.finditer(data):
+    for match in _ENCRYPTED.finditer(data):
         try:
-            yield fernet.decrypt(found[0])
+            yield fernet.decrypt(match[0])
         except InvalidToken:
             continue

@@ -33,7 +33,7 @@ class Scenario:
     :param seconds: duration of a CDM run.
     :param mapped: whether the task is mapped over a list of days.
     :param outcomes: final statuses of the CDM runs, if not ``SUCCEEDED``.
-    :param crash: points at which the process of the task is killed from inside, one in each attempt.
+    :param crash: points at which the process of the task is killed, one in each attempt.
     :param victim: process that is killed there: ``task``, ``supervisor`` or ``both``.
     :param runs: expected final statuses of the CDM runs, in order.
     :param alternative_runs: the same, where a race decides between two correct outcomes.
