@@ -1,4 +1,4 @@
-"""How the documentation is built: ``scripts/docs``."""
+"""Configuration of Sphinx; ``nox -s docs`` builds the documentation."""
 
 from airflow_provider_cdm import __version__
 
