@@ -39,9 +39,10 @@ run_nox() {
     if ! "$launcher/bin/python" -c 'import nox, uv' 2>/dev/null; then
         python=$(find_python) || exit
         rm -rf "$launcher"
-        "$python" -m venv "$launcher" &&
-            "$launcher/bin/python" -m pip --quiet --disable-pip-version-check install nox uv ||
+        if ! "$python" -m venv "$launcher" ||
+            ! "$launcher/bin/python" -m pip --quiet --disable-pip-version-check install nox uv; then
             fail "Cannot install nox and uv in $launcher."
+        fi
     fi
     "$launcher/bin/python" -m nox --noxfile "$root/noxfile.py" "$@"
 }

@@ -35,9 +35,9 @@ DESCRIBE = """
 from importlib.metadata import version
 from pathlib import Path
 import platform, airflow_provider_cdm
-where = Path(airflow_provider_cdm.__file__).parent
-assert where.parent.name == "site-packages", where
-print(f"Testing {where}, with Airflow {version('apache-airflow')},", end=" ")
+package = Path(airflow_provider_cdm.__file__).parent
+assert package.parent.name == "site-packages", package
+print(f"Testing {package}, with Airflow {version('apache-airflow')},", end=" ")
 print(f"common-compat {version('apache-airflow-providers-common-compat')},", end=" ")
 print(f"Python {platform.python_version()}", flush=True)
 """
@@ -68,7 +68,7 @@ class Suite:
 
         :param output: file for the output of the tests, instead of the terminal.
         """
-        began = time.monotonic()
+        started_at = time.monotonic()
         environment, python = self._environment(session)
         variables = dict(self.variables)
         if (peer := environment / "peer").is_dir():
@@ -86,7 +86,7 @@ class Suite:
             with session.chdir(folder):
                 keywords: dict[str, Any] = {"external": True, "stdout": output, "log": False}
                 session.run(python, "-c", DESCRIBE, **keywords)
-                session.log(f"Ready after {time.monotonic() - began:.0f} s")
+                session.log(f"Ready after {time.monotonic() - started_at:.0f} s")
                 command = (python, "-m", "pytest", "-p", "no:cacheprovider", *self._workers)
                 keywords |= {"env": variables, "stderr": output and subprocess.STDOUT}
                 session.run(*command, *self.arguments, **keywords, **TIME_TO_END)
