@@ -40,7 +40,7 @@ run_nox() {
         python=$(find_python) || exit
         rm -rf "$launcher"
         if ! "$python" -m venv "$launcher" ||
-            ! "$launcher/bin/python" -m pip --quiet --disable-pip-version-check install nox uv; then
+            ! "$launcher/bin/python" -m pip -qq --disable-pip-version-check install nox uv; then
             fail "Cannot install nox and uv in $launcher."
         fi
     fi
