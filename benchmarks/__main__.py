@@ -1,4 +1,4 @@
-"""Run benchmarks, save the results, and write tables and plots; see scripts/benchmarks."""
+"""Run benchmarks, save the results, and write tables and plots; see benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _module(name: str) -> Any:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s benchmarks --", description=__doc__)
     parser.add_argument("names", metavar="NAME", nargs="*", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true", help="small numbers; saves nothing")
     parser.add_argument("--table", action="store_true", help="only write tables and plots again")

@@ -8,20 +8,18 @@ import json
 import math
 import os
 import platform
-import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from demo import processes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -147,13 +145,7 @@ class Simulator:
 
     def control(self, path: str, body: Any = None) -> Any:
         """Call one of the simulator's control routes, and return the answer."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, data, headers)
-        # Without the proxy that the environment may set.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as response:
-            return json.load(response)
+        return processes.request_json(self.url + path, body, timeout=60)
 
     def routes(self) -> list[str]:
         """Return the routes of all calls so far."""
@@ -163,17 +155,8 @@ class Simulator:
 @contextmanager
 def simulator(config: dict[str, Any]) -> Iterator[Simulator]:
     """Start the simulator in another process, so that its CPU time and memory are not measured."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder, "simulator.yaml")
         path.write_text(json.dumps(config))  # JSON is YAML
-        module = "airflow_provider_cdm.simulator"
-        command = [sys.executable, "-m", module, "--port", "0", "--config", str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                if process.stdout is None:
-                    raise RuntimeError("The simulator was started without a pipe for its output.")
-                first, second = process.stdout.readline(), process.stdout.readline()
-                connection = json.loads(shlex.split(second)[1].partition("=")[2])
-                yield Simulator(first.split()[-1], connection)
-            finally:
-                process.terminate()
+        process = processes.Simulator(stack, path)
+        yield Simulator(process.url, json.loads(process.connection))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from benchmarks.common import HERE, Result, log, round_short, table, verdict
-from tests.system.stack import Stack
+from demo.databases import SqliteFile
+from tests.support.airflow_stack import AirflowStack
 
 TITLE = "A thousand deferred tasks in a real Airflow"
 #: Tasks on workers at the same time, per core.
@@ -66,12 +65,12 @@ class MigrationJobs:
         :param random_part: random part of the durations, in seconds.
         """
         for name in ("source", "target"):
-            with closing(sqlite3.connect(self.folder / f"{name}.db")) as database, database:
-                database.execute("CREATE TABLE orders (id INTEGER)")
-                if name == "source":
-                    rows = [(number,) for number in range(count)]
-                    database.executemany("INSERT INTO orders VALUES (?)", rows)
-            self.sim.add_link(name, url=f"sqlite:///{self.folder / name}.db")
+            database = SqliteFile(self.folder / f"{name}.db")
+            database.run("CREATE TABLE orders (id INTEGER)")
+            if name == "source":
+                rows = [(number,) for number in range(count)]
+                database.run_many("INSERT INTO orders VALUES (?)", rows)
+            self.sim.add_link(name, url=database.url)
         rng = random.Random(count)
         for number in range(count):
             self.names.append(f"load_{number:05}")
@@ -84,8 +83,8 @@ class MigrationJobs:
 
     def wrong_rows(self) -> int:
         """Count the rows that are not in the target exactly once."""
-        with closing(sqlite3.connect(self.folder / "target.db")) as database:
-            copies = Counter(number for (number,) in database.execute("SELECT id FROM orders"))
+        rows = SqliteFile(self.folder / "target.db").run("SELECT id FROM orders")
+        copies = Counter(number for (number,) in rows)
         return sum(copies[number] != 1 for number in range(len(self.names)))
 
 
@@ -112,7 +111,7 @@ def _simulator() -> CdmSimulator:
     return CdmSimulator({"quotas": "documented"})
 
 
-def _stack(sim: CdmSimulator, folder: Path, count: int) -> Stack:
+def _stack(sim: CdmSimulator, folder: Path, count: int) -> AirflowStack:
     (folder / "dags").mkdir()
     (folder / "airflow").mkdir()
     shutil.copy(HERE / "waits_dag.py", folder / "dags")
@@ -128,10 +127,10 @@ def _stack(sim: CdmSimulator, folder: Path, count: int) -> Stack:
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
         "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "60",
     }
-    return Stack(folder / "airflow", folder / "dags", environment, settings=settings)
+    return AirflowStack(folder / "airflow", folder / "dags", environment, settings=settings)
 
 
-def _sample_until_end(stack: Stack, began: float) -> list[Sample]:
+def _sample_until_end(stack: AirflowStack, began: float) -> list[Sample]:
     """Take a sample every few seconds until the DAG run has ended."""
     samples: list[Sample] = []
     triggerer = psutil.Process(stack.processes["triggerer"].pid)
@@ -152,7 +151,9 @@ def _sample_until_end(stack: Stack, began: float) -> list[Sample]:
     return samples
 
 
-def _row(stack: Stack, jobs: MigrationJobs, samples: list[Sample], began: float) -> dict[str, Any]:
+def _row(
+    stack: AirflowStack, jobs: MigrationJobs, samples: list[Sample], began: float
+) -> dict[str, Any]:
     total = time.time() - began
     ended = stack.query(
         "SELECT map_index, state, try_number, end_date FROM task_instance WHERE dag_id = ?", _DAG

@@ -1,4 +1,4 @@
-"""Sphinx configuration of the documentation."""
+"""Sphinx configuration; ``nox -s docs`` builds the documentation."""
 
 from airflow_provider_cdm import __version__
 

@@ -1,7 +1,7 @@
-"""Lists every error and log line that the package can print, for reading them as a whole.
+"""Lists all error texts and log lines of the package, for a review of all.
 
-A line of the list is where it stands, what it is (the class of an error, the level of a log line),
-and its text, with {...} for what is filled in. ``python scripts/messages.py [FOLDER]``.
+Each line of the list has the place, the kind (class of the error or level of the log line), and the
+text, with ``{...}`` for values. Usage: ``python scripts/messages.py [FOLDER]``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def text_of(node: ast.AST | None) -> str:
-    """A text as it stands in the code; empty if it is made elsewhere."""
+    """Return the text of an expression; empty if it is not a literal."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
         return "".join(
-            f"{{{ast.unparse(each.value)}}}"
-            if isinstance(each, ast.FormattedValue)
-            else text_of(each)
-            for each in node.values
+            f"{{{ast.unparse(part.value)}}}"
+            if isinstance(part, ast.FormattedValue)
+            else text_of(part)
+            for part in node.values
         )
     if isinstance(node, ast.BinOp):
         return text_of(node.left) + text_of(node.right)
@@ -32,7 +32,7 @@ def text_of(node: ast.AST | None) -> str:
 
 
 def messages(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, kind and text of each message in a file."""
+    """Yield line, kind and text of each message in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             name = ast.unparse(node.exc.func).rpartition(".")[2]
@@ -44,17 +44,16 @@ def messages(path: Path) -> Iterator[tuple[int, str, str]]:
             and node.func.attr in LEVELS
             and "log" in ast.unparse(node.func.value)
         ):
-            given = ", ".join(ast.unparse(each) for each in node.args[1:])
+            arguments = ", ".join(ast.unparse(argument) for argument in node.args[1:])
             text = text_of(node.args[0]) if node.args else ""
-            yield node.lineno, node.func.attr, f"{text} <- {given}" if given else text
+            yield node.lineno, node.func.attr, f"{text} <- {arguments}" if arguments else text
 
 
 def main() -> None:
     """Print the list."""
     folder = Path(sys.argv[1]) if sys.argv[1:] else PACKAGE
     for path in sorted(folder.rglob("*.py")):
-        found = sorted(messages(path))
-        for line, kind, text in found:
+        for line, kind, text in sorted(messages(path)):
             print(f"{path.relative_to(folder)}:{line}\t{kind}\t{text!r}")
 
 

@@ -1,7 +1,7 @@
-"""Writes provider.yaml, the form in which Airflow's own tools read what a provider offers.
+"""Writes provider.yaml, from which Airflow's own tools read what a provider contains.
 
-It is made of ``get_provider_info()``, so there is one place to change. With ``--check`` nothing is
-written, and a file that is out of date is an error.
+Its source is ``get_provider_info()``, so that there is one place to edit. With ``--check``, nothing
+is written, and an outdated file is an error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "airflow_provider_cdm" / "provider.yaml"
 HEAD = "# Made by scripts/provider_yaml.py out of get_provider_info(); edit that instead.\n"
-#: When this version was made, epoch seconds; for builds that can be repeated bit by bit.
+#: Date of this version in epoch seconds, for reproducible builds.
 SOURCE_DATE_EPOCH = 1795132800
 
 
 def content() -> str:
-    """What the file should hold."""
+    """Return the expected content of the file."""
     sys.path.insert(0, str(ROOT))
     from airflow_provider_cdm import get_provider_info
 
@@ -33,7 +33,7 @@ def content() -> str:
 
 
 def main() -> None:
-    """Write the file, or compare it."""
+    """Write the file, or check it."""
     if "--check" not in sys.argv[1:]:
         FILE.write_text(content())
     elif FILE.read_text() != content():

@@ -1,1 +1,1 @@
-"""Tests of the simulator's page in a real browser; scripts/browser runs them."""
+"""Tests of the simulator's page in a real browser; ``nox -s browser`` runs them."""

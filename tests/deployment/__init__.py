@@ -1,1 +1,1 @@
-"""A whole deployment of Airflow: PostgreSQL, Redis, Celery workers; run by scripts/deployment."""
+"""An Airflow as deployed for many users, on PostgreSQL, Redis and Celery: ``nox -s deployment``."""

@@ -1,4 +1,4 @@
-"""Starts a deployment for all tests, and shows a table of what they saw in the end."""
+"""Starts a deployment for all tests, and prints a table of their checks at the end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,103 +18,93 @@ import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.deployment.deployment import Deployment
-from tests.deployment.fleet import Yard
-from tests.deployment.fleets import FLEETS
-from tests.deployment.kills import Lost, kill_meanwhile
+from tests.deployment.kills import KilledProcesses, kill_during_runs
+from tests.deployment.mapped_dag_plans import MAPPED_DAGS
+from tests.deployment.mapped_dags import MappedJobs
 from tests.deployment.report import Report
 from tests.support.example_stage import EXAMPLES, Demo
+from tests.support.progress import Progress
 
 if not os.environ.get("CDM_DEPLOYMENT"):
-    # It takes minutes, and servers that are not everywhere.
+    # These tests take minutes, and need servers that few machines have.
     collect_ignore_glob = ["*"]
 
 REPORT = pytest.StashKey[Report]()
-#: Enough for all examples.
+#: Days for which the source has orders, enough for all examples.
 DAYS = [date(2026, 3, 1) + timedelta(days=number) for number in range(8)]
 
 
 @dataclass
-class Stage:
+class SharedDeployment:
     """What the tests share.
 
-    :param tell: shows how it goes on.
+    :param demo: databases and simulator of the example DAGs.
+    :param jobs: databases and simulator of the mapped DAGs.
+    :param log: prints the progress.
     """
 
     deployment: Deployment
     demo: Demo
-    yard: Yard
+    jobs: MappedJobs
     report: Report
-    tell: Callable[[str], None]
+    log: Progress
 
 
 @pytest.fixture(scope="session")
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """A deployment that is up, and the two simulators that it talks to."""
-    config = request.config
-    began = time.monotonic()
-
-    def tell(text: str) -> None:
-        capture: Any = config.pluginmanager.getplugin("capturemanager")
-        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-        with capture.global_and_fixture_disabled():
-            reporter.ensure_newline()
-            reporter.write_line(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
-
-    report = config.stash[REPORT] = Report()
+def shared(request: pytest.FixtureRequest) -> Iterator[SharedDeployment]:
+    """A running deployment, and the two simulators that its DAGs use."""
+    log = Progress(request.config)
+    report = request.config.stash[REPORT] = Report()
     folder = Path(tempfile.mkdtemp(prefix="cdm-deployment-"))
-    # PostgreSQL is another user.
+    # PostgreSQL runs as another user.
     folder.chmod(0o711)
     try:
         with (
             Demo.start(folder, DAYS, seconds=1) as demo,
             CdmSimulator({"quotas": "documented"}) as sim,
         ):
-            yard = Yard(sim, _made(folder / "fleets"), FLEETS)
-            deployment = _deployment(folder, demo, yard)
+            (folder / "mapped_dags").mkdir()
+            jobs = MappedJobs(sim, folder / "mapped_dags", MAPPED_DAGS)
+            deployment = _make_deployment(folder, demo, jobs)
             try:
                 part = report.part("start")
-                dags = len(list(EXAMPLES.glob("*.py"))) + len(FLEETS)
+                dags = len(list(EXAMPLES.glob("*.py"))) + len(MAPPED_DAGS)
                 deployment.start(dags)
                 airflow = f"Airflow {version('apache-airflow')}"
-                part.equal(f"DAGs that {airflow} knows", dags, deployment.dags())
-                tell(f"{airflow} is up")
-                yield Stage(deployment, demo, yard, report, tell)
+                part.equal(f"DAGs that {airflow} knows", dags, deployment.count_dags())
+                log(f"{airflow} is ready")
+                yield SharedDeployment(deployment, demo, jobs, report, log)
             finally:
                 deployment.stop()
     finally:
         if os.environ.get("CDM_DEPLOYMENT_KEEP"):
-            tell(f"Everything is in {folder}")
+            log(f"Logs and data are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def kills(stage: Stage) -> Iterator[Future[Lost]]:
-    """Processes are killed while migrations run, and while other tests go on."""
+def kills(shared: SharedDeployment) -> Iterator[Future[KilledProcesses]]:
+    """Processes that are killed while migrations run, at the same time as other tests."""
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(kill_meanwhile, stage.deployment, stage.yard)
+        yield thread.submit(kill_during_runs, shared.deployment, shared.jobs)
 
 
-def _deployment(folder: Path, demo: Demo, yard: Yard) -> Deployment:
+def _make_deployment(folder: Path, demo: Demo, jobs: MappedJobs) -> Deployment:
     dags = folder / "dags"
     shutil.copytree(EXAMPLES, dags)
-    yard.write_dags(dags)
+    jobs.write_dags(dags)
     archive = {"conn_type": "generic", "login": "cdm", "password": "password-of-the-archive"}
     environment = {
         "AIRFLOW_CONN_ARCHIVE": json.dumps(archive),
         "AIRFLOW_CONN_CDM_DEFAULT": demo.sim.connection_json,
-        "AIRFLOW_CONN_CDM_FLEET": yard.shop.sim.connection_json,
+        "AIRFLOW_CONN_CDM_QUOTAS": jobs.sim.connection_json,
     }
     return Deployment(folder, dags, environment)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the table, and write it to the file that ``CDM_DEPLOYMENT_REPORT`` names."""
+    """Print the table, and write it to the file that ``CDM_DEPLOYMENT_REPORT`` names."""
     report = config.stash.get(REPORT, None)
     if report is None:
         return

@@ -1,4 +1,4 @@
-"""DAGs of mapped migrations, as a file beside this one describes them."""
+"""DAGs of mapped migrations, which a JSON file of the same name describes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ for name, tasks in json.loads(Path(__file__).with_suffix(".json").read_text()).i
             CdmStartJobOperator.partial(
                 task_id=task_id,
                 wait_for_completion=True,
-                cdm_conn_id="cdm_fleet",
+                cdm_conn_id="cdm_quotas",
                 retries=3,
                 retry_delay=timedelta(seconds=1),
                 **plan["arguments"],
-            ).expand_kwargs(plan["each"])
+            ).expand_kwargs(plan["instances"])
     globals()[name] = dag

@@ -1,4 +1,4 @@
-"""Airflow as it is deployed for many: several of each component, and nothing on SQLite."""
+"""An Airflow as deployed for many users: several triggerers and workers, and no SQLite."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.deployment.servers import Postgres, Redis
-from tests.system.stack import Stack
+from tests.support.airflow_stack import AirflowStack
 
-#: Triggers that each triggerer takes; less than wait at once, so that one is not enough.
+#: Number of triggers that each triggerer takes; too few for one triggerer to run all.
 CAPACITY = 30
-#: Tasks that each worker runs at a time.
+#: Number of tasks that each worker runs at a time.
 SLOTS = 4
-#: A pool, and the tasks that may run in it at a time.
+#: A pool, and the number of its slots.
 POOL, POOL_SLOTS = "cdm", 6
-#: A queue for tasks that wait on a worker, and one for all others.
-PATIENT, DEFAULT = "patient", "default"
+#: The queue of tasks that wait on a worker, and the one of all others.
+WAITING_QUEUE, DEFAULT_QUEUE = "waiting", "default"
 
 
 class Deployment:
@@ -26,13 +26,13 @@ class Deployment:
 
     :param folder: an existing folder that every user can reach.
     :param dags: folder of the DAGs.
-    :param environment: what Airflow's processes get in addition.
+    :param environment: environment variables for Airflow's processes.
     """
 
     def __init__(self, folder: Path, dags: Path, environment: dict[str, str]) -> None:
         self._folder = folder
         self._database, self._broker = Postgres(folder), Redis(folder)
-        self.stack = Stack(
+        self.stack = AirflowStack(
             folder / "airflow",
             dags,
             environment | {"PYTHONPATH": f"{folder / 'lib'}:{os.environ.get('PYTHONPATH', '')}"},
@@ -43,33 +43,37 @@ class Deployment:
                 "CELERY__SYNC_PARALLELISM": "1",
                 "CELERY__WORKER_CONCURRENCY": str(SLOTS),
                 "CORE__EXECUTOR": "CeleryExecutor",
-                "CORE__HOSTNAME_CALLABLE": "machine.name",
+                "CORE__HOSTNAME_CALLABLE": "hostname_patch.component_name",
                 "OPERATORS__DEFAULT_DEFERRABLE": "True",
-                # What a lost worker had fetched and not begun is queued again after this long.
+                # Seconds after which a task that a killed worker had taken but not started is
+                # queued again.
                 "SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
                 "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
-                # The days of the examples are those that we ask for.
+                # No DAG runs but those that the tests trigger.
                 "SCHEDULER__USE_JOB_SCHEDULE": "False",
                 "TRIGGERER__CAPACITY": str(CAPACITY),
             },
         )
 
     def start(self, dags: int) -> None:
-        """Start everything, and wait until so many DAGs are known."""
+        """Start everything, and wait until all DAGs are known.
+
+        :param dags: number of the DAGs.
+        """
         (self._folder / "lib").mkdir()
-        shutil.copy(Path(__file__).with_name("machine.py"), self._folder / "lib")
+        shutil.copy(Path(__file__).with_name("hostname_patch.py"), self._folder / "lib")
         self.stack.home.mkdir()
         self._database.start()
         self._broker.start()
         self.stack.start()
         self.stack.start_triggerer("triggerer-2")
-        self.start_worker("worker-1", DEFAULT)
-        self.start_worker("worker-2", PATIENT)
+        self.start_worker("worker-1", DEFAULT_QUEUE)
+        self.start_worker("worker-2", WAITING_QUEUE)
         self.stack.wait_for_dags(dags)
         self.stack.add_pool(POOL, POOL_SLOTS)
 
     def start_worker(self, name: str, *queues: str) -> None:
-        """Start one more worker."""
+        """Start a worker for some queues."""
         self.stack.spawn(
             name,
             *("celery", "worker", "--celery-hostname", name, "--queues", ",".join(queues)),
@@ -83,19 +87,19 @@ class Deployment:
         self._broker.stop()
         self._database.stop()
 
-    def dags(self) -> int:
-        """How many DAGs are known."""
+    def count_dags(self) -> int:
+        """Return the number of known DAGs."""
         return int(self.stack.query("SELECT count(*) FROM dag")[0][0])
 
-    def running_at(self, worker: str) -> set[tuple[str, int]]:
-        """Tasks that a worker runs, with their map index."""
+    def running_on(self, worker: str) -> set[tuple[str, int]]:
+        """Return the tasks that a worker runs, as task id and map index."""
         query = (
             "SELECT task_id, map_index FROM task_instance WHERE state = 'running' AND hostname = ?"
         )
         return {(task, index) for task, index in self.stack.query(query, worker)}
 
-    def held(self, dag: str) -> Counter[str]:
-        """How many deferred tasks of a DAG each triggerer has."""
+    def deferred_by_triggerer(self, dag: str) -> Counter[str]:
+        """Return the number of deferred tasks of a DAG for each triggerer."""
         query = (
             "SELECT job.hostname FROM task_instance"
             ' JOIN "trigger" ON "trigger".id = trigger_id JOIN job ON job.id = triggerer_id'
@@ -104,6 +108,6 @@ class Deployment:
         return Counter(triggerer for (triggerer,) in self.stack.query(query, dag))
 
     def instances(self, dag: str) -> list[tuple[Any, ...]]:
-        """Task, map index, state, attempt of all task instances of a DAG."""
+        """Return task id, map index, state and attempt of all task instances of a DAG."""
         query = "SELECT task_id, map_index, state, try_number FROM task_instance WHERE dag_id = ?"
         return self.stack.query(query, dag)

@@ -1,4 +1,4 @@
-"""What was expected, what was seen, and how long it took."""
+"""A report of expected and actual values, with times."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Line:
-    """One thing that was looked at.
+class Check:
+    """One check.
 
-    :param seconds: since the part that it belongs to began.
+    :param part: name of the part of the report.
+    :param seconds: time since the start of the part.
     """
 
     part: str
@@ -25,24 +26,24 @@ class Line:
 
 @dataclass
 class Report:
-    """All lines; those of a part are added by one test."""
+    """All checks; those of a part are added by one test or by related tests."""
 
-    lines: list[Line] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
-    def part(self, name: str, began: float | None = None) -> Part:
-        """Begin a part.
+    def part(self, name: str, started_at: float | None = None) -> Part:
+        """Return a new part.
 
-        :param began: when it did, if not now, by :func:`time.monotonic`.
+        :param started_at: its start by :func:`time.monotonic`, if not now.
         """
-        return Part(self, name, time.monotonic() if began is None else began)
+        return Part(self, name, time.monotonic() if started_at is None else started_at)
 
     def table(self) -> Iterable[str]:
-        """As text, a line for each thing that was looked at."""
+        """Yield the lines of a table, one for each check."""
         form = "{:<19} {:<58} {:<26} {:<26} {:>6}  {}"
         yield form.format("part", "what", "expected", "seen", "s", "").rstrip()
-        for line in self.lines:
-            cells = (line.part, line.what, _short(line.expected), _short(line.seen))
-            yield form.format(*cells, f"{line.seconds:.0f}", "ok" if line.ok else "WRONG")
+        for check in self.checks:
+            cells = (check.part, check.what, _shorten(check.expected), _shorten(check.seen))
+            yield form.format(*cells, f"{check.seconds:.0f}", "ok" if check.ok else "WRONG")
 
 
 @dataclass
@@ -51,35 +52,35 @@ class Part:
 
     report: Report
     name: str
-    began: float
+    started_at: float
 
     def equal(self, what: str, expected: Any, seen: Any) -> None:
-        """Something must be so."""
+        """Check that a value is the expected one."""
         self._add(what, expected, seen, ok=seen == expected)
 
     def at_most(self, what: str, limit: float, seen: float) -> None:
-        """Something must not be more."""
+        """Check that a value is not above a limit."""
         self._add(what, f"at most {limit:g}", seen, ok=seen <= limit)
 
     def more_than(self, what: str, bound: float, seen: float) -> None:
-        """Something must be more."""
+        """Check that a value is above a bound."""
         self._add(what, f"more than {bound:g}", seen, ok=seen > bound)
 
     @property
     def wrong(self) -> list[str]:
-        """What is not as it should be."""
+        """Failed checks of this part."""
         return [
-            f"{line.what}: expected {line.expected!r}, seen {line.seen!r}"
-            for line in self.report.lines
-            if line.part == self.name and not line.ok
+            f"{check.what}: expected {check.expected!r}, seen {check.seen!r}"
+            for check in self.report.checks
+            if check.part == self.name and not check.ok
         ]
 
     def _add(self, what: str, expected: Any, seen: Any, *, ok: bool) -> None:
-        seconds = time.monotonic() - self.began
-        self.report.lines.append(Line(self.name, what, expected, seen, ok, seconds))
+        seconds = time.monotonic() - self.started_at
+        self.report.checks.append(Check(self.name, what, expected, seen, ok, seconds))
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list | set | dict) and len(str(value)) > 26:

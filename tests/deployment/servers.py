@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis of the distribution, as processes of their own on the loopback interface."""
+"""PostgreSQL and Redis of the distribution, as processes on the loopback interface."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from tests.system.stack import free_ports, wait_until
+from demo.processes import free_ports, wait_until
 
-#: Seconds until a server answers.
-_PATIENCE = 30
-#: Who runs PostgreSQL when root must not: the user that comes with the package.
+#: Time limit in seconds until a server answers.
+_TIMEOUT = 30
+#: The user of the package. PostgreSQL does not run as root.
 _OWNER = "postgres"
 
 
 class Postgres:
-    """A PostgreSQL with a database for Airflow; also what a Stack wants to know of it.
+    """A PostgreSQL server with a metadata database, as a ``MetadataDatabase``.
 
     :param folder: an existing folder that every user can reach.
     """
 
-    one_writer = False
+    single_writer = False
 
     def __init__(self, folder: Path) -> None:
         self._data, self._log = folder / "postgres", folder / "postgres.log"
@@ -42,38 +42,38 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """For Airflow."""
+        """The address in Airflow's configuration."""
         return f"postgresql+psycopg2://{self._address}/airflow"
 
     def start(self) -> None:
-        """Make the data, start the server, and wait until it answers."""
+        """Create the data folder, start the server, and wait until it answers."""
         self._data.mkdir(mode=0o700)
         if self._owner:
             shutil.chown(self._data, _OWNER, _OWNER)
-        making = ("--username", "airflow", "--auth", "trust", "--no-sync", "--encoding", "UTF8")
+        options = ("--username", "airflow", "--auth", "trust", "--no-sync", "--encoding", "UTF8")
         with self._log.open("ab") as log:
             subprocess.run(
-                [_program("initdb"), "--pgdata", self._data, *making],
+                [_program("initdb"), "--pgdata", self._data, *options],
                 **(self._owner | {"check": True, "cwd": "/", "stdout": log, "stderr": log}),
             )
-            # The machine may be lost: so may be the data.
-            careless = ("-c", "fsync=off", "-c", "synchronous_commit=off")
+            # Faster, at the risk of losing data that are temporary anyway.
+            unsafe = ("-c", "fsync=off", "-c", "synchronous_commit=off")
             self._server = subprocess.Popen(
                 [
-                    *(_program("postgres"), "-D", self._data, "-p", self._port, *careless),
+                    *(_program("postgres"), "-D", self._data, "-p", str(self._port), *unsafe),
                     *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
                     *("-c", "max_connections=200"),
                 ],
                 **(self._owner | {"cwd": "/", "stdout": log, "stderr": log}),
             )
-        wait_until(self._answers, _PATIENCE, "PostgreSQL answers")
+        wait_until(self._answers, _TIMEOUT, "PostgreSQL answers")
         server = create_engine(f"postgresql+psycopg2://{self._address}/postgres")
         with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("CREATE DATABASE airflow"))
         server.dispose()
 
     def stop(self) -> None:
-        """End the server, although somebody may be connected."""
+        """End the server, even if clients are connected."""
         _end(self._server, signal.SIGINT)
 
     def prepare(self, slots: int) -> None:
@@ -82,13 +82,13 @@ class Postgres:
             connection.execute(text("UPDATE slot_pool SET slots = :slots"), {"slots": slots})
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read."""
+        """Return the rows of a query."""
         with self._engine.connect() as connection:
-            found = connection.exec_driver_sql(sql.replace("?", "%s"), values)
-            return [tuple(row) for row in found]
+            rows = connection.exec_driver_sql(sql.replace("?", "%s"), values)
+            return [tuple(row) for row in rows]
 
     def writable(self) -> bool:
-        """Writers do not wait for each other here."""
+        """Return true: writers do not wait for each other."""
         return True
 
     def _answers(self) -> bool:
@@ -105,7 +105,7 @@ class Postgres:
 
 
 class Redis:
-    """A Redis that keeps nothing.
+    """A Redis server that stores nothing on disk.
 
     :param folder: an existing folder.
     """
@@ -117,32 +117,32 @@ class Redis:
 
     @property
     def url(self) -> str:
-        """For Celery."""
+        """The address for Celery."""
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        command = ("redis-server", "--bind", "127.0.0.1", "--port", self._port, "--save", "")
+        command = ("redis-server", "--bind", "127.0.0.1", "--port", str(self._port), "--save", "")
         with (self._folder / "redis.log").open("ab") as log:
             self._server = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        wait_until(self._answers, _PATIENCE, "Redis answers")
+        wait_until(self._answers, _TIMEOUT, "Redis answers")
 
     def stop(self) -> None:
         """End the server."""
         _end(self._server, signal.SIGTERM)
 
     def _answers(self) -> bool:
-        command = ("redis-cli", "-h", "127.0.0.1", "-p", self._port, "ping")
+        command = ("redis-cli", "-h", "127.0.0.1", "-p", str(self._port), "ping")
         return subprocess.run(command, capture_output=True, check=False).stdout == b"PONG\n"
 
 
 def _program(name: str) -> Path:
-    """Find a program of PostgreSQL: Debian has those of its server on no path."""
-    found = [*map(Path, filter(None, [shutil.which(name)]))]
-    found += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    if not found:
-        raise RuntimeError(f"There is no {name}; on Debian and Ubuntu: apt install postgresql")
-    return found[-1]
+    """Return the path of a server program of PostgreSQL, which Debian does not put on the path."""
+    programs = [*map(Path, filter(None, [shutil.which(name)]))]
+    programs += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    if not programs:
+        raise RuntimeError(f"{name} was not found; on Debian and Ubuntu: apt install postgresql")
+    return programs[-1]
 
 
 def _end(server: subprocess.Popen[bytes] | None, number: int) -> None:

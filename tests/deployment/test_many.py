@@ -7,22 +7,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.deployment.conftest import Stage
-from tests.deployment.deployment import CAPACITY, PATIENT, POOL, POOL_SLOTS, SLOTS
-from tests.deployment.fleets import FLEETS, MANY
+from demo.processes import wait_until
+from tests.deployment.conftest import SharedDeployment
+from tests.deployment.deployment import CAPACITY, POOL, POOL_SLOTS, SLOTS, WAITING_QUEUE
 from tests.deployment.kills import LOGICAL_DATE
+from tests.deployment.mapped_dag_plans import MANY, MAPPED_DAGS
+from tests.deployment.metadata_samples import Samples, sampling
 from tests.deployment.report import Part
-from tests.deployment.samples import Samples, sampling
-from tests.system.stack import wait_until
 
-PATIENCE = 600
-#: Calls of one kind that CDM answers within a minute.
+#: Time limit in seconds.
+TIMEOUT = 600
+#: Number of calls of one kind that CDM answers within a minute.
 QUOTA = 120
 
 
 @dataclass
-class Played:
-    """What came of it."""
+class Outcome:
+    """The outcome of the DAG run.
+
+    :param calls: numbers of answered and throttled calls by kind.
+    """
 
     part: Part
     samples: Samples
@@ -30,87 +34,90 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def played(stage: Stage) -> Played:
-    """All migrations, to their end."""
-    part = stage.report.part("many")
-    stack, began, told = stage.deployment.stack, time.time(), 0.0
+def outcome(shared: SharedDeployment) -> Outcome:
+    """The outcome of all migrations, after their end."""
+    part = shared.report.part("many")
+    stack, started_at, logged_at = shared.deployment.stack, time.time(), 0.0
 
-    def over() -> bool:
-        nonlocal told
-        if samples.all and time.time() > told + 10:
-            told, last = time.time(), samples.all[-1]
-            stage.tell(
-                f"{last.workers.total()} running, {last.deferred} deferred: {dict(last.held)}"
-            )
+    def ended() -> bool:
+        nonlocal logged_at
+        if samples.all and time.time() > logged_at + 10:
+            logged_at, last = time.time(), samples.all[-1]
+            running = f"{last.workers.total()} running"
+            shared.log(f"{running}, {last.deferred} deferred: {dict(last.triggerers)}")
         return stack.dag_run(MANY.dag, "once") in ("success", "failed")
 
     with sampling(stack.query) as samples:
         stack.trigger(MANY.dag, "once", LOGICAL_DATE)
-        wait_until(over, PATIENCE, "all are over")
-    return Played(part, samples, stage.yard.calls(since=began))
+        wait_until(ended, TIMEOUT, "the DAG run has ended")
+    return Outcome(part, samples, shared.jobs.count_calls(since=started_at))
 
 
-def test_every_row_once(stage: Stage, played: Played) -> None:
-    """Every task ends well, every job runs once, every row is in the target once."""
-    part, yard = played.part, stage.yard
-    found = stage.deployment.instances(MANY.dag)
-    states = [state for _, _, state, _ in found]
-    part.equal("tasks that ended well", MANY.count, states.count("success"))
-    part.equal("attempts", {1}, {attempt for _, _, _, attempt in found})
-    statuses = yard.statuses(MANY)
+def test_every_row_once(shared: SharedDeployment, outcome: Outcome) -> None:
+    """Every task succeeds, every job runs once, every row is in the target once."""
+    part, jobs = outcome.part, shared.jobs
+    instances = shared.deployment.instances(MANY.dag)
+    states = [state for _, _, state, _ in instances]
+    part.equal("successful tasks", MANY.count, states.count("success"))
+    part.equal("attempts", {1}, {attempt for _, _, _, attempt in instances})
+    statuses = jobs.statuses(MANY)
     part.equal("jobs that ran once", MANY.count, list(statuses.values()).count(["SUCCEEDED"]))
-    part.equal("starts at CDM", MANY.count, yard.starts(MANY))
-    moved = [fleet for fleet in FLEETS if any(map(any, yard.statuses(fleet).values()))]
-    part.equal("rows that are missing or double", "", yard.wrong_rows(moved))
+    part.equal("starts at CDM", MANY.count, jobs.count_starts(MANY))
+    moved = [dag for dag in MAPPED_DAGS if any(map(any, jobs.statuses(dag).values()))]
+    part.equal("missing or duplicate rows", "", jobs.wrong_rows(moved))
     assert not part.wrong
 
 
-def test_workers(played: Played) -> None:
-    """No worker, pool or queue has more tasks than it may have, and all are used."""
-    part, samples = played.part, played.samples
+def test_workers(outcome: Outcome) -> None:
+    """No worker or pool has more tasks than its slots, and all workers and queues are used."""
+    part, samples = outcome.part, outcome.samples
     workers = {worker for sample in samples.all for worker in sample.workers}
     part.equal("workers that had tasks", 2, len(workers))
     for worker in sorted(workers):
-        most = samples.most(lambda sample, worker=worker: sample.workers[worker])  # type: ignore[misc]
-        part.at_most(f"tasks at {worker} at a time", SLOTS, most)
-    in_pool = samples.most(lambda sample: sample.pools[POOL])
+        most = samples.maximum(lambda sample, worker=worker: sample.workers[worker])  # type: ignore[misc]
+        part.at_most(f"tasks on {worker} at a time", SLOTS, most)
+    in_pool = samples.maximum(lambda sample: sample.pools[POOL])
     part.at_most("tasks in the pool at a time", POOL_SLOTS, in_pool)
-    places = {place for sample in samples.all for place in sample.places if place[1] == PATIENT}
-    part.equal("workers that served the queue of one", 1, len(places))
+    places = {
+        place for sample in samples.all for place in sample.places if place[1] == WAITING_QUEUE
+    }
+    part.equal("workers of the waiting queue", 1, len(places))
     assert not part.wrong
 
 
-def test_triggerers(played: Played) -> None:
-    """No triggerer has more waits than it may have, and one would not be enough."""
-    part, samples = played.part, played.samples
-    triggerers = {triggerer for sample in samples.all for triggerer in sample.held}
-    part.equal("triggerers that had waits", 2, len(triggerers))
+def test_triggerers(outcome: Outcome) -> None:
+    """No triggerer has more triggers than its capacity, and one would not be enough."""
+    part, samples = outcome.part, outcome.samples
+    triggerers = {triggerer for sample in samples.all for triggerer in sample.triggerers}
+    part.equal("triggerers that had triggers", 2, len(triggerers))
     for triggerer in sorted(triggerers):
-        most = samples.most(lambda sample, name=triggerer: sample.held[name])  # type: ignore[misc]
-        part.at_most(f"waits in {triggerer} at a time", CAPACITY, most)
-    both = samples.most(lambda sample: sample.held.total())
-    part.more_than("waits in both at a time", CAPACITY, both)
-    part.more_than("deferred tasks at a time", CAPACITY, samples.most(lambda s: s.deferred))
+        most = samples.maximum(lambda sample, name=triggerer: sample.triggerers[name])  # type: ignore[misc]
+        part.at_most(f"triggers in {triggerer} at a time", CAPACITY, most)
+    both = samples.maximum(lambda sample: sample.triggerers.total())
+    part.more_than("triggers in both at a time", CAPACITY, both)
+    part.more_than("deferred tasks at a time", CAPACITY, samples.maximum(lambda s: s.deferred))
     assert not part.wrong
 
 
-def test_deferred_tasks_take_no_slots(stage: Stage, played: Played) -> None:
-    """Runs took longer than all workers together had time for."""
-    part, samples = played.part, played.samples
-    lasted = samples.all[-1].at - samples.all[0].at
+def test_deferred_tasks_take_no_slots(shared: SharedDeployment, outcome: Outcome) -> None:
+    """The runs took more time than all worker slots together had."""
+    part, samples = outcome.part, outcome.samples
+    duration = samples.all[-1].at - samples.all[0].at
     part.more_than(
-        "seconds of runs, for seconds of slots", 2 * SLOTS * lasted, stage.yard.run_seconds(MANY)
+        "seconds of runs, against seconds of slots",
+        2 * SLOTS * duration,
+        shared.jobs.run_seconds(MANY),
     )
-    part.at_most("seconds of slots that were used", 2 * SLOTS * lasted, samples.running_seconds())
+    part.at_most("seconds of slots that were used", 2 * SLOTS * duration, samples.running_seconds())
     assert not part.wrong
 
 
-def test_quota(stage: Stage, played: Played) -> None:
-    """The waits lived with what CDM answers in a minute."""
-    part = played.part
-    lasted = played.samples.all[-1].at - played.samples.all[0].at
+def test_quota(shared: SharedDeployment, outcome: Outcome) -> None:
+    """The waits stay within the number of calls that CDM answers in a minute."""
+    part = outcome.part
+    duration = outcome.samples.all[-1].at - outcome.samples.all[0].at
     for route in ("status", "submissions", "list_jobs"):
-        answered, refused = played.calls.get(route, (0, 0))
-        allowed = QUOTA * (lasted / 60 + 1)
-        part.at_most(f"{route} calls answered, {refused} refused", allowed, answered)
+        answered, throttled = outcome.calls.get(route, (0, 0))
+        allowed = QUOTA * (duration / 60 + 1)
+        part.at_most(f"{route} calls answered, {throttled} throttled", allowed, answered)
     assert not part.wrong

@@ -1,1 +1,1 @@
-"""No secret shows anywhere in a real Airflow: logs, database, output, files."""
+"""Nothing that a real Airflow writes contains a secret: ``nox -s secrets``."""

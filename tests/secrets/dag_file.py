@@ -1,4 +1,4 @@
-"""The DAGs of the scan: one for each connection, with every way to use it; and one that leaks."""
+"""The DAGs of the scan: one for each connection, with all uses of it, and one that leaks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def show(*things: object) -> None:
-    """Print, as people do when something does not work."""
-    print(*things)  # noqa: T201 - that is the point
+    """Print objects, as users do when something does not work."""
+    print(*things)  # noqa: T201 - the output is what the scan searches
 
 
-def starts(
+def start_tasks(
     dag_id: str, conn_id: str, job: str, common: dict[str, Any]
 ) -> Callable[..., CdmStartJobOperator]:
-    """Return what makes tasks that start a job, each one its own."""
+    """Return a function that makes tasks, each of which starts a job of its own."""
 
     def make(name: str, **arguments: Any) -> CdmStartJobOperator:
         return CdmStartJobOperator(
@@ -45,12 +45,15 @@ def starts(
     return make
 
 
-def use(dag_id: str, conn_id: str, retries: dict[str, int]) -> DAG:
-    """Wait on a worker, in the triggerer, and with a sensor, for jobs of every outcome."""
+def make_dag(dag_id: str, conn_id: str, retries: dict[str, int]) -> DAG:
+    """Return a DAG that waits for jobs of each outcome on a worker, in the triggerer, in a sensor.
+
+    :param retries: retries by outcome of the jobs.
+    """
     with DAG(dag_id, schedule=None, start_date=BEGIN) as dag:
         for job, count in retries.items():
             common: dict[str, Any] = {"retries": count, "retry_delay": timedelta(seconds=1)}
-            start = starts(dag_id, conn_id, job, common)
+            start = start_tasks(dag_id, conn_id, job, common)
             start("worker", wait_for_completion=True, deferrable=False)
             start("triggerer", wait_for_completion=True, deferrable=True)
             CdmSubmissionSensor(
@@ -64,7 +67,7 @@ def use(dag_id: str, conn_id: str, retries: dict[str, int]) -> DAG:
 
         @task
         def look() -> str:
-            """Print what people print when something does not work."""
+            """Print what users print when something does not work."""
             hook = CdmHook(conn_id)
             session = hook.get_conn()
             show(hook, vars(hook), session, session.settings, session.api)
@@ -80,15 +83,15 @@ def use(dag_id: str, conn_id: str, retries: dict[str, int]) -> DAG:
     return dag
 
 
-def leak() -> DAG:
-    """Give a secret away in every way that a scan must notice; Airflow is not told that it is one.
+def make_leaking_dag() -> DAG:
+    """Return a DAG that leaks secrets in every way that the scan must notice.
 
-    Tasks get it from a file, as from a service that is not Airflow's.
+    The task reads them from a file, so Airflow does not know that they are secrets.
     """
     with DAG("leaks", schedule=None, start_date=BEGIN) as dag:
 
         @task
-        def secretly() -> str:
+        def leak() -> str:
             """Print it as base64, write it to a file, return it."""
             secrets = json.loads((FOLDER / "planted.json").read_text())
             show("header:", base64.b64encode(f"user:{secrets['printed']}".encode()).decode())
@@ -96,10 +99,10 @@ def leak() -> DAG:
             os.write(2, f"{secrets['to stderr']}\n".encode())
             return f"https://x/?token={quote(secrets['returned'])}"
 
-        secretly()
+        leak()
     return dag
 
 
 for number, plan in enumerate(json.loads((FOLDER / "plan.json").read_text())):
-    globals()[f"dag_{number}"] = use(**plan)
-leaks = leak()
+    globals()[f"dag_{number}"] = make_dag(**plan)
+leaks = make_leaking_dag()

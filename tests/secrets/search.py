@@ -1,4 +1,4 @@
-"""Searching for secrets, however they are spelt, and for pieces of them."""
+"""A search for secrets and pieces of them, in all usual encodings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
-#: Bytes of a secret that are enough to call it found; shorter secrets cannot be searched for.
+#: Length in bytes of the pieces that are searched for. Shorter secrets cannot be searched for.
 PIECE = 12
 
 
-def spellings(secret: str) -> Iterator[str]:
-    """All ways in which a secret may be written."""
+def encodings(secret: str) -> Iterator[str]:
+    """Yield a secret in all encodings in which it may have been written."""
     yield secret
     yield quote(secret)
     yield quote(secret, safe="")
@@ -27,11 +27,11 @@ def spellings(secret: str) -> Iterator[str]:
     yield json.dumps(secret, ensure_ascii=False)[1:-1].replace("/", "\\/")
     for alphabet in (base64.b64encode, base64.urlsafe_b64encode):
         for shift in range(3):
-            # What stands before it, and after it, decides about the characters at its ends.
-            coded = alphabet(b"?" * shift + secret.encode()).decode().rstrip("=")
-            cut = coded[-(-8 * shift // 6) : -1]
-            yield cut
-            yield quote(cut, safe="")
+            # The first and last characters also depend on the text before and after the secret.
+            encoded = alphabet(b"?" * shift + secret.encode()).decode().rstrip("=")
+            inner = encoded[-(-8 * shift // 6) : -1]
+            yield inner
+            yield quote(inner, safe="")
     yield secret.encode().hex()
 
 
@@ -39,20 +39,20 @@ def spellings(secret: str) -> Iterator[str]:
 class Find:
     """A secret that was found.
 
-    :param secret: what people call it.
-    :param place: where it was found.
-    :param around: what stands there.
+    :param secret: name of the secret.
+    :param place: path of the file, or name of the table.
+    :param context: text around the secret.
     """
 
     secret: str
     place: str
-    around: str
+    context: str
 
 
 class Search:
     """Searches texts for any piece of some secrets.
 
-    :param secrets: by what people call them; all longer than :data:`PIECE`.
+    :param secrets: secrets by name, all at least :data:`PIECE` bytes long.
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
@@ -60,18 +60,18 @@ class Search:
         for name, secret in secrets.items():
             if len(secret) < PIECE:
                 raise ValueError(f"{name} is too short to be searched for")
-            for spelt in spellings(secret):
-                data = spelt.encode()
+            for encoded in encodings(secret):
+                data = encoded.encode()
                 for at in range(len(data) - PIECE + 1):
                     self._names.setdefault(data[at : at + PIECE], name)
 
-    def look(self, place: str, data: bytes) -> Iterator[Find]:
-        """Find secrets in something, each once."""
+    def find_in(self, place: str, data: bytes) -> Iterator[Find]:
+        """Yield the secrets in the data of a file or a table, each once."""
         names = self._names
-        told: set[str] = set()
+        seen: set[str] = set()
         for at in range(len(data) - PIECE + 1):
             name = names.get(data[at : at + PIECE])
-            if name is not None and name not in told:
-                told.add(name)
-                around = data[max(0, at - 300) : at + 200].decode(errors="replace")
-                yield Find(name, place, around)
+            if name is not None and name not in seen:
+                seen.add(name)
+                context = data[max(0, at - 300) : at + 200].decode(errors="replace")
+                yield Find(name, place, context)

@@ -1,11 +1,11 @@
-"""On a real Airflow that logs all it can, no secret shows anywhere, whatever the credentials."""
+"""Nothing that a real Airflow writes at log level DEBUG contains a secret of any connection."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.secrets.play import LEAKS, Scan
 from tests.secrets.search import Find
+from tests.secrets.secret_scan import LEAKS, SecretScan
 
 GOOD = {
     "worker_good": "success",
@@ -26,37 +26,37 @@ WRONG = {
 }
 
 
-def told(finds: list[Find]) -> str:
-    """What was found, for people."""
-    return "\n\n".join(f"{find.secret} in {find.place}:\n{find.around}" for find in finds[:20])
+def describe(finds: list[Find]) -> str:
+    """Return the first finds with their context, for the failure message."""
+    return "\n\n".join(f"{find.secret} in {find.place}:\n{find.context}" for find in finds[:20])
 
 
-def test_everything_happened(scan: Scan) -> None:
-    """Tasks with good credentials ended as their jobs did, and those with wrong ones failed."""
+def test_everything_happened(scan: SecretScan) -> None:
+    """Tasks with right credentials end as their CDM jobs did, and tasks with wrong ones fail."""
     for case in scan.cases:
         states = scan.states[case.slug]
         expected = GOOD if case.good else WRONG
         assert {task: states[task] for task in expected} == expected, case.name
-    assert scan.states[LEAKS] == {"secretly": "success"}
+    assert scan.states[LEAKS] == {"leak": "success"}
 
 
-def test_everything_was_kept(scan: Scan) -> None:
-    """There are logs of each DAG with what only DEBUG shows, tables, output, and tokens."""
-    logs = [trace for trace in scan.traces if trace.kind == "logs"]
+def test_everything_was_kept(scan: SecretScan) -> None:
+    """The artifacts include debug logs of each DAG, tables, output, triggers and tokens."""
+    logs = [artifact for artifact in scan.artifacts if artifact.kind == "logs"]
     for case in scan.cases:
-        assert any(f"dag_id={case.slug}/" in trace.place for trace in logs), case.name
-    assert any(b"/v3/auth/tokens" in trace.data for trace in logs)
-    assert {trace.kind for trace in scan.traces} == {"logs", "output", "database", "files"}
-    triggers = [trace.data for trace in scan.traces if trace.place == "table trigger"]
+        assert any(f"dag_id={case.slug}/" in artifact.place for artifact in logs), case.name
+    assert any(b"/v3/auth/tokens" in artifact.data for artifact in logs)
+    assert {artifact.kind for artifact in scan.artifacts} == {"logs", "output", "database", "files"}
+    triggers = [artifact.data for artifact in scan.artifacts if artifact.place == "table trigger"]
     assert any(b"poll_interval" in data for data in triggers)
     for method in ("password", "assume_role"):
         assert any(method in name for name in scan.tokens)
 
 
 @pytest.mark.parametrize("kind", ["logs", "output", "database", "files"])
-def test_no_secret_shows(scan: Scan, kind: str) -> None:
-    """No password, key or token, nor a piece of one, is in what Airflow left behind."""
-    assert not scan.finds[kind], told(scan.finds[kind])
+def test_no_secret_shows(scan: SecretScan, kind: str) -> None:
+    """No artifact contains a password, key or token, or a piece of one."""
+    assert not scan.finds[kind], describe(scan.finds[kind])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_no_secret_shows(scan: Scan, kind: str) -> None:
         ("returned", "table xcom"),
     ],
 )
-def test_a_leak_is_found(scan: Scan, secret: str, place: str) -> None:
-    """What a DAG gives away is found, spelt in other ways too, so the tests above can fail."""
+def test_a_leak_is_found(scan: SecretScan, secret: str, place: str) -> None:
+    """Secrets that a DAG leaks are found, in other encodings too, so the tests above can fail."""
     assert any(find.secret == secret and place in find.place for find in scan.planted)

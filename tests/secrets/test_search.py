@@ -1,4 +1,4 @@
-"""The search itself finds what it has to find."""
+"""The search itself finds secrets in all encodings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEARCH = Search({"password": SECRET})
 
 
 def found(text: str) -> bool:
-    return [find.secret for find in SEARCH.look("here", text.encode())] == ["password"]
+    return [find.secret for find in SEARCH.find_in("here", text.encode())] == ["password"]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def found(text: str) -> bool:
         SECRET[7 : 7 + PIECE],
     ],
 )
-def test_spellings(text: str) -> None:
-    """A secret is found in every spelling, and so is a piece of it."""
+def test_encodings(text: str) -> None:
+    """A secret is found in every encoding, and so is a piece of it."""
     assert found(text)
     assert found(f"before {text} after")
 
@@ -45,7 +45,7 @@ def test_spellings(text: str) -> None:
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", "user:"])
 @pytest.mark.parametrize("after", ["", "z", "zz"])
 def test_base64(before: str, after: str) -> None:
-    """In base64 it is found at every alignment."""
+    """A secret in base64 is found at every alignment."""
     data = f"{before}{SECRET}{after}".encode()
     assert found(base64.b64encode(data).decode())
     assert found(base64.urlsafe_b64encode(data).decode())
@@ -53,11 +53,11 @@ def test_base64(before: str, after: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "***", SECRET[: PIECE - 1], SECRET[::-1], "password"])
 def test_nothing(text: str) -> None:
-    """What is no secret is not found."""
+    """Other texts are not reported."""
     assert not found(text)
 
 
 def test_short_secrets() -> None:
-    """What is too short is not passed over in silence."""
+    """A secret that is too short is an error."""
     with pytest.raises(ValueError, match="too short"):
         Search({"pin": "1234"})

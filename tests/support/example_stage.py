@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import yaml
 
 from airflow_provider_cdm.simulator import CdmSimulator
+from demo.databases import SqliteFile
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 RESULT = {
@@ -27,16 +27,8 @@ TABLES = {"customers": 3, "products": 4}
 _TABLE = "CREATE TABLE orders (id INTEGER, order_date TEXT, amount NUMERIC {constraint})"
 
 
-@dataclass
-class Database:
-    """A SQLite database with a table of orders."""
-
-    path: Path
-
-    def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            return connection.execute(sql, values).fetchall()
+class Database(SqliteFile):
+    """A SQLite file with orders."""
 
     def orders(self, day: date | None = None) -> list[tuple[Any, ...]]:
         """Return the orders of one day, or all orders."""

@@ -1,1 +1,1 @@
-"""Faults on a real Airflow with all its processes; run by scripts/faults."""
+"""Faults on a real Airflow with all its processes: ``nox -s faults``."""

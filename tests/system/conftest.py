@@ -1,4 +1,4 @@
-"""Plays the scenarios, all at once, and shows a table of them in the end."""
+"""Runs all scenarios at the same time, and prints a table of them at the end."""
 
 from __future__ import annotations
 
@@ -16,132 +16,133 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.system.play import Play, Stage
+from demo.processes import wait_until
+from tests.support.airflow_stack import AirflowStack
+from tests.support.migration_jobs import MigrationJobs
+from tests.support.progress import Progress
+from tests.system.scenario_runner import Scenario, ScenarioRun, SharedStack
 from tests.system.scenarios import SCENARIOS
-from tests.system.shop import Shop
-from tests.system.stack import Stack, wait_until
 
 if not os.environ.get("CDM_SYSTEM"):
-    # It takes minutes, and belongs to no suite that is run all the time.
+    # These tests take minutes, so they are not part of the usual suite.
     collect_ignore_glob = ["*"]
 
-#: Seconds between the beginnings of two scenarios.
-PACE = 0.8
-PLAYS = pytest.StashKey[list[Play]]()
+#: Seconds between the starts of two scenarios.
+INTERVAL = 0.8
+RUNS = pytest.StashKey[list[ScenarioRun]]()
 
 
 @pytest.fixture(scope="session")
-def plays(request: pytest.FixtureRequest) -> Iterator[dict[str, Play]]:
-    """Play all scenarios that are asked for, to their end."""
+def scenario_runs(request: pytest.FixtureRequest) -> Iterator[dict[str, ScenarioRun]]:
+    """All selected scenarios by name, after they have ended and were checked."""
     items: list[Any] = request.session.items
-    wanted = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
+    names = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in names]
     folder = Path(tempfile.mkdtemp(prefix="cdm-faults-"))
+    log = Progress(request.config)
     try:
-        played = _play(request.config, folder, wanted)
-        request.config.stash[PLAYS] = played
-        yield {play.name: play for play in played}
+        runs = _run_all(log, folder, scenarios)
+        request.config.stash[RUNS] = runs
+        yield {run.name: run for run in runs}
     finally:
         if os.environ.get("CDM_SYSTEM_KEEP"):
-            _tell(request.config, f"Everything is in {folder}")
+            log(f"Logs and databases are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _play(config: pytest.Config, folder: Path, wanted: set[str]) -> list[Play]:
-    began = time.monotonic()
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in wanted]
-    dags = folder / "dags"
-    dags.mkdir()
-    for scenario in scenarios:
-        # A file for each, so that Airflow has not to look at one of them in the order of faults.
-        shutil.copy(Path(__file__).with_name("dag_file.py"), dags / f"{scenario.name}.py")
-        (folder / scenario.name).mkdir()
-        (folder / scenario.name / "days.json").write_text("[]")
-        (folder / scenario.name / "plan.json").write_text(json.dumps(scenario.plan()))
+def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[ScenarioRun]:
+    dags = _write_dags(folder, scenarios)
     with CdmSimulator() as sim:
-        shop = Shop(sim, folder)
-        shop.open()
+        jobs = MigrationJobs(sim, folder)
+        jobs.create_databases()
         for scenario in scenarios:
-            shop.add_job(scenario.name, scenario.seconds, scenario.outcomes)
+            jobs.add_job(scenario.name, scenario.seconds, scenario.outcomes)
         connection = sim.connection
-        # A start may be on its way for as long as these say; then its settling begins.
+        # A start may be in flight for as long as these allow, and only then settles.
         connection["extra"] |= {"connect_timeout": 5, "read_timeout": 15}
         environment = {
             "AIRFLOW_CONN_CDM_DEFAULT": json.dumps(connection),
             "CDM_SYSTEM_FOLDER": str(folder),
         }
-        stack = Stack(folder / "airflow", dags, environment)
+        stack = AirflowStack(folder / "airflow", dags, environment)
         stack.home.mkdir()
-        stage = Stage(stack, shop, folder, scenarios)
-        played = [Play(scenario, stage) for scenario in scenarios]
+        shared = SharedStack(stack, jobs, folder, scenarios)
+        runs = [ScenarioRun(scenario, shared) for scenario in scenarios]
         try:
             stack.start()
             stack.wait_for_dags(len(scenarios))
-            _tell(config, f"Airflow {version('apache-airflow')} is up", began)
-            _perform(config, played, began)
-            for play in played:
-                play.verdict_of()
+            log(f"Airflow {version('apache-airflow')} is ready")
+            _run_in_threads(log, runs)
+            for run in runs:
+                run.check()
         finally:
             stack.stop()
-            for play in played:
-                play.end_orphans()
-        _tell(config, "All is judged", began)
-    return played
+            for run in runs:
+                run.kill_orphans()
+        log("All scenarios are checked")
+    return runs
 
 
-def _perform(config: pytest.Config, played: list[Play], began: float) -> None:
+def _write_dags(folder: Path, scenarios: list[Scenario]) -> Path:
+    dags = folder / "dags"
+    dags.mkdir()
+    for scenario in scenarios:
+        # One file for each scenario, so that a task parses only its own DAG.
+        shutil.copy(Path(__file__).with_name("dag_file.py"), dags / f"{scenario.name}.py")
+        (folder / scenario.name).mkdir()
+        (folder / scenario.name / "days.json").write_text("[]")
+        (folder / scenario.name / "plan.json").write_text(json.dumps(scenario.plan()))
+    return dags
+
+
+def _run_in_threads(log: Progress, runs: list[ScenarioRun]) -> None:
     threads = []
-    for play in played:
-        threads.append(threading.Thread(target=play.perform, daemon=True))
+    for run in runs:
+        threads.append(threading.Thread(target=run.run, daemon=True))
         threads[-1].start()
-        time.sleep(PACE)
-    told: set[str] = set()
+        time.sleep(INTERVAL)
+    logged: set[str] = set()
 
-    def over() -> bool:
-        for play, thread in zip(played, threads, strict=True):
-            if not thread.is_alive() and play.name not in told:
-                told.add(play.name)
-                _tell(config, f"{play.name}: {'; '.join(play.problems) or 'over'}", began)
-        return len(told) == len(played)
+    def all_ended() -> bool:
+        for run, thread in zip(runs, threads, strict=True):
+            if not thread.is_alive() and run.name not in logged:
+                logged.add(run.name)
+                log(f"{run.name}: {'; '.join(run.problems) or 'ended'}")
+        return len(logged) == len(runs)
 
-    wait_until(over, 900, "all scenarios are over")
-    # What happens twice may happen late: nothing may be left that still runs.
-    busy = ("PENDING", "BOOTING", "RUNNING")
-    wait_until(lambda: not any(s in busy for p in played for s in p.runs), 120, "all runs are over")
+    wait_until(all_ended, 900, "all scenarios have ended")
+    # A duplicate may come late, so no CDM run may be active when the runs are counted.
+    active = ("PENDING", "BOOTING", "RUNNING")
+    wait_until(
+        lambda: not any(status in active for run in runs for status in run.run_statuses),
+        *(120, "all CDM runs have ended"),
+    )
     time.sleep(3)
 
 
-def _tell(config: pytest.Config, text: str, began: float | None = None) -> None:
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    at = "" if began is None else f"{time.monotonic() - began:6.1f} s  "
-    with capture.global_and_fixture_disabled():
-        reporter.ensure_newline()
-        reporter.write_line(f"{at}{text}", flush=True)
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the table."""
-    played = config.stash.get(PLAYS, [])
-    if not played:
+    """Print the table."""
+    runs = config.stash.get(RUNS, [])
+    if not runs:
         return
     form = "{:<32} {:<7} {:<25} {:<25} {:<5} {:<7} {:>5}"
     terminalreporter.section("scenarios")
     heads = ("scenario", "Airflow", "runs expected", "runs", "rows", "verdict", "s")
     terminalreporter.write_line(form.format(*heads))
-    for play in played:
+    for run in runs:
         cells = (
-            play.name,
+            run.name,
             version("apache-airflow"),
-            _short(play.scenario.runs),
-            _short(play.found),
-            "ok" if play.rows_ok else "WRONG",
-            "FAILED" if play.problems else "ok",
-            f"{play.seconds:.0f}",
+            _count_statuses(run.scenario.runs),
+            _count_statuses(run.statuses),
+            "ok" if run.rows_ok else "WRONG",
+            "FAILED" if run.problems else "ok",
+            f"{run.seconds:.0f}",
         )
         terminalreporter.write_line(form.format(*cells))
 
 
-def _short(statuses: tuple[str, ...]) -> str:
+def _count_statuses(statuses: tuple[str, ...]) -> str:
     counts = {status: statuses.count(status) for status in statuses}
     return ", ".join(f"{count} {status.lower()}" for status, count in counts.items()) or "none"

@@ -1,6 +1,7 @@
-"""The DAG of a scenario, whose name is that of the copy of this file, and faults inside its tasks.
+"""The DAG of one scenario, with faults inside its task.
 
-A fault kills the task's process, or its supervisor, at a chosen point of the attempt, once.
+Each scenario has a copy of this file, under its own name. A fault kills the process of the task, or
+its supervisor, at a chosen point of an attempt, once.
 """
 
 from __future__ import annotations
@@ -21,43 +22,43 @@ from airflow_provider_cdm.client.http import transport
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.tasks.journal import Journal
 
-#: Where the scenario's plan is, and where faults leave their traces.
+#: Folder with the plan of the scenario, to which faults write process ids and crashes.
 FOLDER = Path(os.environ["CDM_SYSTEM_FOLDER"], Path(__file__).stem)
 
-Strike = Callable[[], None]
+Kill = Callable[[], None]
 
 
-def arm(points: list[str], victim: str) -> Callable[[Any], None]:
-    """Return a ``pre_execute`` hook that prepares the faults and leaves the process ids.
+def before_execution(points: list[str], victim: str) -> Callable[[Any], None]:
+    """Return a ``pre_execute`` hook that installs the faults and writes the process ids.
 
-    :param points: names of points, see below.
-    :param victim: ``task``, ``supervisor`` or ``both``.
+    :param points: names of points, keys of ``_POINTS``.
+    :param victim: process to kill: ``task``, ``supervisor`` or ``both``.
     """
 
-    def prepare(context: Any) -> None:
+    def install(context: Any) -> None:
         index = context["ti"].map_index
         pids = {"task": os.getpid(), "supervisor": os.getppid()}
-        born = {name: (pid, psutil.Process(pid).create_time()) for name, pid in pids.items()}
-        (FOLDER / f"{index}.{os.getpid()}.pids").write_text(json.dumps(born))
+        processes = {name: (pid, psutil.Process(pid).create_time()) for name, pid in pids.items()}
+        (FOLDER / f"{index}.{os.getpid()}.pids").write_text(json.dumps(processes))
         for point in points:
             if point in _POINTS:
-                _POINTS[point](strike(point, index, victim))
+                _POINTS[point](kill_once(point, index, victim))
 
-    return prepare
+    return install
 
 
-def afterwards(points: list[str], victim: str) -> Callable[[Any, Any], None]:
+def after_execution(points: list[str], victim: str) -> Callable[[Any, Any], None]:
     """Return a ``post_execute`` hook for the last point."""
 
-    def report(context: Any, result: Any) -> None:
+    def kill_before_report(context: Any, result: Any) -> None:
         if "before the report" in points:
-            strike("before the report", context["ti"].map_index, victim)()
+            kill_once("before the report", context["ti"].map_index, victim)()
 
-    return report
+    return kill_before_report
 
 
-def strike(point: str, index: int, victim: str) -> Strike:
-    """Return what kills, the first time that it is called for a point."""
+def kill_once(point: str, index: int, victim: str) -> Kill:
+    """Return a function that kills the victim at the first call for a point, in any process."""
 
     def kill() -> None:
         try:
@@ -72,23 +73,23 @@ def strike(point: str, index: int, victim: str) -> Strike:
     return kill
 
 
-def _around(
+def _wrap(
     owner: Any,
     name: str,
-    when: Callable[..., bool],
+    applies: Callable[..., bool],
     *,
-    before: Strike | None = None,
-    after: Strike | None = None,
+    before: Kill | None = None,
+    after: Kill | None = None,
 ) -> None:
     original = getattr(owner, name)
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        hit = when(*args)
-        if hit and before:
+        matched = applies(*args)
+        if matched and before:
             before()
         result = original(*args, **kwargs)
-        if hit and after:
+        if matched and after:
             after()
         return result
 
@@ -99,33 +100,33 @@ def _always(*_: Any) -> bool:
     return True
 
 
-def _intent(_: Journal, record: Any) -> bool:
+def _is_intent(_: Journal, record: Any) -> bool:
     return bool(record and record["sends"] and not record["run"])
 
 
-def _known(_: Journal, record: Any) -> bool:
+def _is_known(_: Journal, record: Any) -> bool:
     return bool(record and record["run"])
 
 
-def _start(answer: Any) -> bool:
-    return bool(answer.request.method == "PUT" and answer.request.url.endswith("/start"))
+def _is_start(response: Any) -> bool:
+    return bool(response.request.method == "PUT" and response.request.url.endswith("/start"))
 
 
-_POINTS: dict[str, Callable[[Strike], None]] = {
-    "before the journal": lambda kill: _around(Journal, "read", _always, before=kill),
-    "after the baseline": lambda kill: _around(Journal, "save", _intent, before=kill),
-    "after the intent": lambda kill: _around(Journal, "save", _intent, after=kill),
-    # The server has answered, so the job runs; the answer is still in the socket.
-    "after the start": lambda kill: _around(transport, "read", _start, before=kill),
-    "after the answer": lambda kill: _around(Journal, "save", _known, before=kill),
-    "after the record": lambda kill: _around(Journal, "save", _known, after=kill),
-    "after the end": lambda kill: _around(Journal, "conclude", _always, before=kill),
-    "after the conclusion": lambda kill: _around(Journal, "conclude", _always, after=kill),
+_POINTS: dict[str, Callable[[Kill], None]] = {
+    "before the journal": lambda kill: _wrap(Journal, "read", _always, before=kill),
+    "after the baseline": lambda kill: _wrap(Journal, "save", _is_intent, before=kill),
+    "after the intent": lambda kill: _wrap(Journal, "save", _is_intent, after=kill),
+    # The server has answered, so the job runs; the response has not been read yet.
+    "after the start": lambda kill: _wrap(transport, "read", _is_start, before=kill),
+    "after the answer": lambda kill: _wrap(Journal, "save", _is_known, before=kill),
+    "after the record": lambda kill: _wrap(Journal, "save", _is_known, after=kill),
+    "after the end": lambda kill: _wrap(Journal, "conclude", _always, before=kill),
+    "after the conclusion": lambda kill: _wrap(Journal, "conclude", _always, after=kill),
 }
 
 
-def make(plan: dict[str, Any]) -> DAG:
-    """Make the DAG of one scenario: one task, whose values may come from another's result."""
+def make_dag(plan: dict[str, Any]) -> DAG:
+    """Return the DAG of one scenario: one task, which may be mapped over a list of days."""
     faults = (plan["crash"], plan["victim"])
     arguments = {
         "task_id": "move",
@@ -135,8 +136,8 @@ def make(plan: dict[str, Any]) -> DAG:
         "deferrable": False,
         "retries": plan["retries"],
         "retry_delay": timedelta(seconds=plan["retry_delay"]),
-        "pre_execute": arm(*faults),
-        "post_execute": afterwards(*faults),
+        "pre_execute": before_execution(*faults),
+        "post_execute": after_execution(*faults),
         **plan["operator"],
     }
     with DAG(plan["name"], schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
@@ -152,4 +153,4 @@ def make(plan: dict[str, Any]) -> DAG:
     return dag
 
 
-made = make(json.loads((FOLDER / "plan.json").read_text()))
+scenario_dag = make_dag(json.loads((FOLDER / "plan.json").read_text()))

@@ -1,4 +1,4 @@
-"""Who works in the scan: an account, its users, and connections with good and bad credentials."""
+"""The connections of the scan, with right and wrong credentials, and the account of their users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.credentials import ACCOUNT, CONNECTIONS
 
-#: A user of whose credentials one half is wrong: failures must not lock the account of the others.
+#: The user of all wrong credentials, so that failed log-ins do not lock the account of the others.
 CLUMSY = {
     "name": "clumsy",
     "password": "right/pass+word-of-clumsy",
@@ -29,7 +29,8 @@ WRONG_PASSWORD = 'wrong/"pass word"+of&clumsy'
 WRONG_SECRET_KEY = "SKclumsy/000+wrong000009"
 WRONG_SECURITY_TOKEN = "STclumsy/" + "wrongToken" * 20
 PROXY_PASSWORD = "password-of-the+proxy%2F"
-#: How connections fail, from a kind that works; ``{}`` would be one that does.
+#: Wrong connections by name: the working kind they start from, and the fields and the extra fields
+#: that are replaced.
 WRONG: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "wrong password": ("password", {"login": "clumsy", "password": WRONG_PASSWORD}, {}),
     "wrong secret key": (
@@ -69,9 +70,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"access_key": "AKCLUMSY000000000001", "secret_key": WRONG_SECRET_KEY},
     ),
 }
-#: Kinds that are also stored in the metadata database.
+#: Kinds of connections that are also stored in the metadata database.
 STORED = ("password", "temporary keys")
-#: What the DAG that leaks gives away, by where.
+#: Secrets that a DAG leaks on purpose, by place.
 PLANTED = {
     "printed": "planted-in-a-print-0123456789",
     "written": "planted-in-a-file-0123456789",
@@ -84,9 +85,9 @@ PLANTED = {
 class Case:
     """A connection and its DAG.
 
-    :param connection: as plain data.
-    :param good: whether it works.
-    :param stored: whether it is in the metadata database rather than in the environment.
+    :param connection: connection as plain data.
+    :param good: whether the credentials are right.
+    :param stored: whether the connection is in the metadata database, not in the environment.
     """
 
     name: str
@@ -96,25 +97,25 @@ class Case:
 
     @property
     def slug(self) -> str:
-        """Name that suits DAGs, connections and environment variables."""
+        """The name in a form for DAGs, connections and environment variables."""
         return f"{'stored ' * self.stored}{self.name}".replace(" ", "_").replace(",", "")
 
     @property
     def retries(self) -> dict[str, int]:
-        """The outcomes that its DAG waits for, and how often it tries for them again."""
-        # Those that must succeed, for Airflow under load may lose a task.
+        """The outcomes of its jobs, and the retries of their tasks."""
+        # Retries where a task must succeed, because Airflow may lose a task under load.
         return {"good": 3, "bad": 0} if self.good else {"good": 0}
 
 
 def simulator() -> CdmSimulator:
-    """A simulator with the account of all kinds, and the clumsy user."""
+    """Return a simulator with an account for all kinds of credentials, and the clumsy user."""
     account = copy.deepcopy(ACCOUNT)
     account["users"].append(CLUMSY)
     return CdmSimulator(account)
 
 
 def cases(sim: CdmSimulator, folder: Path) -> Iterator[Case]:
-    """All connections of the scan."""
+    """Yield all connections of the scan."""
     for name, make in CONNECTIONS.items():
         yield Case(name, make(sim), good=True)
     for name in STORED:
@@ -123,24 +124,24 @@ def cases(sim: CdmSimulator, folder: Path) -> Iterator[Case]:
     cached["extra"]["token_cache"] = str(folder / "airflow" / "token_cache")
     yield Case("password with token cache", cached, good=True)
     for name, (kind, fields, extra) in WRONG.items():
-        made = CONNECTIONS[kind](sim)
-        made["extra"] |= extra
-        yield Case(name, made | fields, good=False)
+        connection = CONNECTIONS[kind](sim)
+        connection["extra"] |= extra
+        yield Case(name, connection | fields, good=False)
 
 
 def secrets_of(cases: list[Case]) -> dict[str, str]:
-    """All secrets that the connections hold, by what people call them."""
-    found = {"password of the proxy": PROXY_PASSWORD}
+    """Return all secrets of the connections by name."""
+    secrets = {"password of the proxy": PROXY_PASSWORD}
     for case in cases:
-        for holder in (case.connection, case.connection["extra"]):
+        for fields in (case.connection, case.connection["extra"]):
             for name in ("password", "secret_key", "security_token"):
-                if holder.get(name):
-                    found[f"{name} of {case.name}"] = holder[name]
-    return found
+                if fields.get(name):
+                    secrets[f"{name} of {case.name}"] = fields[name]
+    return secrets
 
 
 def tokens_of(sim: CdmSimulator) -> dict[str, str]:
-    """All tokens that were issued and not revoked, or sent, by what people call them."""
+    """Return all tokens that were issued and not revoked, or sent, by name."""
     issued = {token.value: token.method for token in sim._backend.iam.tokens.values()}
     for request in sim.requests:
         if token := request.headers.get("x-auth-token"):
@@ -149,7 +150,7 @@ def tokens_of(sim: CdmSimulator) -> dict[str, str]:
 
 
 def add_jobs(sim: CdmSimulator, cases: list[Case]) -> None:
-    """A job for each task that starts one, for a job can run but once at a time."""
+    """Add a job for each task that starts one, because a job can run only once at a time."""
     for case in cases:
         cluster = case.connection["extra"]["cluster_id"]
         for task in ("worker", "triggerer", "start"):
@@ -159,7 +160,7 @@ def add_jobs(sim: CdmSimulator, cases: list[Case]) -> None:
 
 
 def environment(cases: list[Case], folder: Path) -> dict[str, str]:
-    """Connections in the environment, and everything logged."""
+    """Return the environment of Airflow, with connections and the log level DEBUG."""
     connections = {
         f"AIRFLOW_CONN_{case.slug.upper()}": json.dumps(case.connection)
         for case in cases

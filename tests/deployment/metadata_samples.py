@@ -1,7 +1,8 @@
-"""What the metadata database shows every now and then: who runs what, and who waits for what."""
+"""Samples of the metadata database: tasks by worker, pool and queue, and triggers by triggerer."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 INTERVAL = 0.5
 _RUNNING = "SELECT hostname, pool, queue FROM task_instance WHERE state = 'running'"
 _DEFERRED = "SELECT count(*) FROM task_instance WHERE state = 'deferred'"
-_HELD = (
+_TRIGGERS = (
     'SELECT job.hostname, count(*) FROM "trigger" JOIN job ON job.id = triggerer_id'
     " GROUP BY job.hostname"
 )
@@ -22,14 +23,14 @@ _HELD = (
 
 @dataclass
 class Sample:
-    """One look.
+    """One sample.
 
-    :param at: seconds by a clock that goes on evenly.
-    :param workers: running tasks by worker.
-    :param pools: the same by pool.
+    :param at: time by :func:`time.monotonic`.
+    :param workers: number of running tasks by worker.
+    :param pools: number of running tasks by pool.
     :param places: workers and queues of the running tasks.
-    :param deferred: deferred tasks.
-    :param held: triggers by triggerer.
+    :param deferred: number of deferred tasks.
+    :param triggerers: number of triggers by triggerer.
     """
 
     at: float
@@ -37,35 +38,37 @@ class Sample:
     pools: Counter[str]
     places: set[tuple[str, str]]
     deferred: int
-    held: Counter[str]
+    triggerers: Counter[str]
 
 
 @dataclass
 class Samples:
-    """All looks of a while."""
+    """All samples of a period, in order."""
 
     all: list[Sample] = field(default_factory=list)
 
-    def most(self, count: Callable[[Sample], int]) -> int:
-        """The largest of some figure."""
+    def maximum(self, count: Callable[[Sample], int]) -> int:
+        """Return the maximum of a figure, or 0 without samples."""
         return max(map(count, self.all), default=0)
 
     def running_seconds(self) -> float:
-        """How long tasks ran, added up."""
-        pairs = zip(self.all, self.all[1:], strict=False)
-        return sum(one.workers.total() * (two.at - one.at) for one, two in pairs)
+        """Return the total time in seconds for which tasks ran on workers."""
+        pairs = itertools.pairwise(self.all)
+        return sum(
+            sample.workers.total() * (following.at - sample.at) for sample, following in pairs
+        )
 
 
 @contextmanager
 def sampling(query: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Samples]:
-    """Look all the time until the end of the block.
+    """Take samples until the end of the block.
 
-    :param query: reads from the metadata database.
+    :param query: returns rows of the metadata database.
     """
-    samples, over = Samples(), threading.Event()
+    samples, ended = Samples(), threading.Event()
 
-    def look() -> None:
-        while not over.wait(INTERVAL):
+    def take_samples() -> None:
+        while not ended.wait(INTERVAL):
             running = query(_RUNNING)
             samples.all.append(
                 Sample(
@@ -74,14 +77,14 @@ def sampling(query: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Samples]
                     pools=Counter(pool for _, pool, _ in running),
                     places={(worker, queue) for worker, _, queue in running},
                     deferred=query(_DEFERRED)[0][0],
-                    held=Counter(dict(query(_HELD))),
+                    triggerers=Counter(dict(query(_TRIGGERS))),
                 )
             )
 
-    looker = threading.Thread(target=look)
-    looker.start()
+    thread = threading.Thread(target=take_samples)
+    thread.start()
     try:
         yield samples
     finally:
-        over.set()
-        looker.join()
+        ended.set()
+        thread.join()

@@ -1,4 +1,4 @@
-"""Where an Airflow keeps its metadata."""
+"""Metadata databases of an Airflow for :class:`tests.support.airflow_stack.AirflowStack`."""
 
 from __future__ import annotations
 
@@ -9,56 +9,59 @@ from pathlib import Path
 from typing import Any, Protocol
 
 
-class Database(Protocol):
+class MetadataDatabase(Protocol):
     """A metadata database."""
 
     @property
     def url(self) -> str:
-        """For Airflow."""
+        """The address in Airflow's configuration."""
 
     @property
-    def one_writer(self) -> bool:
-        """Whether writers wait for each other."""
+    def single_writer(self) -> bool:
+        """Whether only one process can write at a time."""
 
     def prepare(self, slots: int) -> None:
-        """Set what has no setting, when the tables are there.
+        """Set what Airflow has no setting for, after the tables have been created.
 
-        :param slots: of the default pool.
+        :param slots: number of slots of the default pool.
         """
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read; a ``?`` stands for each value."""
+        """Return the rows of a query, in which ``?`` stands for each value."""
 
     def writable(self) -> bool:
-        """Whether somebody could write now."""
+        """Return whether a process could write now."""
 
 
 @dataclass(frozen=True)
 class Sqlite:
-    """A file."""
+    """A metadata database in a SQLite file.
+
+    :param path: path of the file.
+    """
 
     path: Path
-    one_writer = True
+    single_writer = True
 
     @property
     def url(self) -> str:
-        """For Airflow, which shall be patient."""
+        """The address in Airflow's configuration, with a long timeout for locks."""
         return f"sqlite:///{self.path}?timeout=60"
 
     def prepare(self, slots: int) -> None:
-        """Let many read while one writes."""
+        """Set the slots of the default pool, and allow reads while one process writes."""
         with closing(sqlite3.connect(self.path)) as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("UPDATE slot_pool SET slots = ?", (slots,))
             database.commit()
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Read."""
+        """Return the rows of a query."""
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)) as db:
             return db.execute(sql, values).fetchall()
 
     def writable(self) -> bool:
-        """Whether nobody writes now."""
+        """Return whether no process writes now."""
         with closing(sqlite3.connect(self.path, timeout=2)) as database:
             try:
                 database.execute("BEGIN IMMEDIATE")

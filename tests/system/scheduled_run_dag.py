@@ -1,4 +1,4 @@
-"""Tasks whose button "CDM run" is clicked: each kind of wait, mapped, and one that fails."""
+"""Tasks whose button "CDM run" is followed: each kind of wait, mapped tasks, and a failing one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 
-WAITS: dict[str, Any] = {"wait_for_completion": True, "poll_interval": 1, "deferrable": False}
-DEFERS = WAITS | {"deferrable": True}
+WAIT: dict[str, Any] = {"wait_for_completion": True, "poll_interval": 1, "deferrable": False}
+DEFER = WAIT | {"deferrable": True}
 
-with DAG("night", schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
-    CdmStartJobOperator(task_id="waits", job_name="waits", **WAITS)
-    CdmStartJobOperator(task_id="deferred", job_name="deferred", **DEFERS)
-    CdmStartJobOperator(task_id="fails", job_name="fails", **DEFERS)
-    mapped = CdmStartJobOperator.partial(task_id="mapped", **DEFERS)
+with DAG("scheduled_run", schedule="@once", start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+    CdmStartJobOperator(task_id="waits", job_name="waits", **WAIT)
+    CdmStartJobOperator(task_id="deferred", job_name="deferred", **DEFER)
+    CdmStartJobOperator(task_id="fails", job_name="fails", **DEFER)
+    mapped = CdmStartJobOperator.partial(task_id="mapped", **DEFER)
     mapped.expand(job_name=["mapped_0", "mapped_1", "mapped_2"])
     only_starts = CdmStartJobOperator(
         task_id="only_starts", job_name="only_starts", wait_for_completion=False, deferrable=False

@@ -1,0 +1,1 @@
+"""Tools for developers: noxfile.py imports some, and some are run alone."""
