@@ -41,10 +41,10 @@ def connection(
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_start_and_wait(
-    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """A run is started and followed over the end of tokens, in the project that is meant."""
-    result = task_life.run(
+    result = task_runner.run(
         lambda: CdmStartJobOperator(
             task_id="move",
             job_name=JOB,
@@ -61,16 +61,16 @@ def test_start_and_wait(
         "domain_name"
     )
     assert all("authorization" in one.headers for one in sim.requests) is by_keys
-    assert bool(task_life.deferrals) is deferrable
+    assert bool(task_runner.deferrals) is deferrable
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_sensor(
-    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """A sensor waits for a run that was started elsewhere."""
     run = CdmHook().start_job(JOB)
-    result = task_life.run(
+    result = task_runner.run(
         lambda: CdmSubmissionSensor(
             task_id="wait", submission=run.to_dict(), deferrable=deferrable, poke_interval=60
         )
@@ -79,15 +79,15 @@ def test_sensor(
 
 
 def test_nothing_secret_leaves_the_session(
-    connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """Neither trigger arguments nor events nor results nor XComs hold a secret or a token."""
-    task_life.run(
+    task_runner.run(
         lambda: CdmStartJobOperator(
             task_id="move", job_name=JOB, wait_for_completion=True, deferrable=True
         )
     )
-    shown = json.dumps([task_life.deferrals, task_life.events, task_life.ti.xcoms])
+    shown = json.dumps([task_runner.deferrals, task_runner.events, task_runner.ti.xcoms])
     extra = connection["extra"]
     secrets = [connection.get("password"), extra.get("secret_key"), extra.get("security_token")]
     tokens = [one.headers.get("x-auth-token") for one in sim.requests]

@@ -17,6 +17,7 @@ from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequ
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import FakeSupervisor, TaskRunner
 
 JOB = "orders"
 DAY = "2025-01-02"
@@ -97,12 +98,14 @@ def shop(sim: CdmSimulator, tmp_path: Path) -> Shop:
 
 
 @pytest.fixture
-def life(task_life: Any, sim: CdmSimulator, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Any:
+def task_runner(
+    task_runner: TaskRunner, sim: CdmSimulator, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """The life of one task, over a connection that soon gives up on an answer."""
     connection = json.loads(sim.connection_json)
     connection["extra"]["read_timeout"] = 0.3
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
-    return task_life
+    return task_runner
 
 
 def migrate(**arguments: Any) -> CdmStartJobOperator:
@@ -119,12 +122,12 @@ def starts(sim: CdmSimulator) -> int:
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_on_the_wire(
-    fault: str, mode: dict[str, Any], sim: CdmSimulator, shop: Shop, life: Any
+    fault: str, mode: dict[str, Any], sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
 ) -> None:
     """Whatever happens to the answer of a start: one run, every row once, the task ends well."""
     settings, sent = FAULTS[fault]
     sim.fail("start", **settings)
-    result = life.run(lambda: migrate(**mode))
+    result = task_runner.run(lambda: migrate(**mode))
     (run,) = sim.runs(JOB)
     assert (result["submission_id"], result["status"]) == (run.submission_id, "SUCCEEDED")
     assert shop.rows() == ROWS
@@ -159,28 +162,32 @@ def test_faults_through_both_drivers(
     assert (shop.rows(), starts(sim)) == (ROWS, sent)
 
 
-def test_an_unanswered_start_is_given_up(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_an_unanswered_start_is_given_up(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """After some starts without an answer or a run, the task fails, and its retry looks first."""
     sim.fail("start", "drop", times=3)
     with pytest.raises(errors.CdmStartUncertain, match="looks again"):
-        life.run(migrate)
+        task_runner.run(migrate)
     assert (starts(sim), sim.runs(JOB)) == (3, [])
-    life.ti.try_number += 1
-    assert life.run(migrate)["status"] == "SUCCEEDED"
+    task_runner.retry()
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
     assert (len(sim.runs(JOB)), shop.rows()) == (1, ROWS)
 
 
-def test_back_to_back_runs_are_told_apart(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_back_to_back_runs_are_told_apart(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """A lost start is not mistaken for the run of the day before, however recent that is."""
-    other = type(life)(advance=life.advance)
+    other = task_runner.another_task()
     other.run(lambda: migrate(variables={"dt": "2025-01-01"}))
     sim.fail("start", "drop", "before")
-    life.run(migrate)
+    task_runner.run(migrate)
     assert (shop.rows("2025-01-01"), shop.rows()) == (ROWS, ROWS)
 
 
 def test_a_doubtful_run_is_not_adopted(
-    sim: CdmSimulator, shop: Shop, life: Any, clock: ManualClock
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """Without a baseline, a run that began seconds before a lost start may be anybody's: the task
     says so and starts nothing; a clear, which is a person's decision, starts anew.
@@ -190,16 +197,16 @@ def test_a_doubtful_run_is_not_adopted(
     sim.fail("start", "drop", "before")
     clock.advance(5)
     with pytest.raises(errors.CdmStartUncertain, match="somebody else's"):
-        life.run(migrate)
+        task_runner.run(migrate)
     clock.advance(60)
     assert (shop.rows(), len(sim.runs(JOB))) == (0, 1)
-    clear(life)
-    assert life.run(migrate)["submission_id"] == 2
+    task_runner.clear()
+    assert task_runner.run(migrate)["submission_id"] == 2
     assert shop.rows() == ROWS
 
 
 def test_runs_of_the_scheduler_are_not_adopted(
-    sim: CdmSimulator, shop: Shop, life: Any, clock: ManualClock
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """A run that CDM's own scheduler starts right after a lost start is not ours."""
     sim.fail("start", "drop", "before")
@@ -211,17 +218,19 @@ def test_runs_of_the_scheduler_are_not_adopted(
             sim.start(JOB, variables={"dt": "2025-01-04"}, auto=True)
 
     clock.subscribe(scheduler)
-    result = life.run(lambda: migrate(if_running="wait"))
+    result = task_runner.run(lambda: migrate(if_running="wait"))
     assert result["submission_id"] == 2
     assert (shop.rows(), shop.rows("2025-01-04")) == (ROWS, ROWS)
 
 
-def test_a_burst_goes_on_without_a_baseline(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_a_burst_goes_on_without_a_baseline(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """When the history's quota is used up, the start does not wait for it."""
     sim.fail("submissions", "status", status=429, headers={"Retry-After": "50"})
     sim.fail("start", "drop", "after")
     before = sim.clock.now()
-    assert life.run(migrate)["status"] == "SUCCEEDED"
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
     assert (len(sim.runs(JOB)), shop.rows()) == (1, ROWS)
     assert sim.clock.now() - before < 50 + 60
 
@@ -230,7 +239,7 @@ def test_a_burst_goes_on_without_a_baseline(sim: CdmSimulator, shop: Shop, life:
 
 
 def kill_after(
-    life: Any, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, call: str
+    task_runner: TaskRunner, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Run an attempt that dies as soon as it has sent a request of some kind."""
     from airflow_provider_cdm.client.session import CdmSession
@@ -249,8 +258,8 @@ def kill_after(
     with monkeypatch.context() as patch:
         patch.setattr(CdmSession, "_exchange", deadly)
         with pytest.raises(Killed):
-            life.run(make)
-    life.ti.try_number += 1
+            task_runner.run(make)
+    task_runner.retry()
 
 
 @pytest.mark.parametrize(
@@ -265,105 +274,107 @@ def test_a_killed_attempt_is_taken_up(
     mode: str,
     sim: CdmSimulator,
     shop: Shop,
-    life: Any,
+    task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The retry of a worker that died after any of its calls follows the same run."""
-    life.ti.max_tries = 1
-    kill_after(life, lambda: migrate(**MODES[mode]), monkeypatch, call)
-    assert life.run(lambda: migrate(**MODES[mode]))["status"] == "SUCCEEDED"
+    task_runner.ti.max_tries = 1
+    kill_after(task_runner, lambda: migrate(**MODES[mode]), monkeypatch, call)
+    assert task_runner.run(lambda: migrate(**MODES[mode]))["status"] == "SUCCEEDED"
     assert (len(sim.runs(JOB)), shop.rows(), starts(sim)) == (1, ROWS, 1)
 
 
-def test_a_retry_after_success_is_done(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_a_retry_after_success_is_done(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """A worker that died between the end of the run and its report does not run it again.
 
     Below Airflow 3.3 the journal is deleted by then: a documented limit.
     """
-    life.ti.max_tries = 1
-    first = life.run(migrate)
-    if not life.store.content:
+    task_runner.ti.max_tries = 1
+    first = task_runner.run(migrate)
+    if not task_runner.store.content:
         pytest.skip("no task state store in this Airflow")
-    life.ti.try_number += 1
-    assert life.run(migrate) == first
+    task_runner.retry()
+    assert task_runner.run(migrate) == first
     assert len(sim.runs(JOB)) == 1
 
 
-def test_a_retry_after_failure_starts_anew(sim: CdmSimulator, life: Any) -> None:
+def test_a_retry_after_failure_starts_anew(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A run that ended badly is not followed again; also when it is not the one just seen."""
     sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=30)
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmSubmissionFailed):
-        life.run(migrate)
-    life.ti.try_number += 1
+        task_runner.run(migrate)
+    task_runner.retry()
     sim.fail("start", "drop", "before")
-    assert life.run(migrate)["submission_id"] == 2
+    assert task_runner.run(migrate)["submission_id"] == 2
 
 
-def clear(life: Any, retries: int = 0) -> None:
-    """Clear the task as Airflow does: a new attempt with more tries allowed."""
-    life.ti.max_tries = life.ti.try_number + retries
-    life.ti.try_number += 1
-
-
-def test_a_cleared_task_starts_anew(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_a_cleared_task_starts_anew(sim: CdmSimulator, shop: Shop, task_runner: TaskRunner) -> None:
     """Clearing a finished task is a wish for another run."""
-    life.run(migrate)
-    clear(life)
-    assert life.run(migrate)["submission_id"] == 2
+    task_runner.run(migrate)
+    task_runner.clear()
+    assert task_runner.run(migrate)["submission_id"] == 2
     assert shop.rows() == 2 * ROWS
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_a_cleared_task_attaches_to_its_active_run(
-    mode: dict[str, Any], sim: CdmSimulator, shop: Shop, life: Any
+    mode: dict[str, Any], sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
 ) -> None:
     """When the wait was given up but the run goes on, a cleared task follows it to its end."""
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: migrate(**mode, wait_timeout=5, poll_interval=5))
-    clear(life)
-    assert life.run(lambda: migrate(**mode))["submission_id"] == 1
+        task_runner.run(lambda: migrate(**mode, wait_timeout=5, poll_interval=5))
+    task_runner.clear()
+    assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 1
     assert (len(sim.runs(JOB)), shop.rows()) == (1, ROWS)
 
 
-def test_a_remapped_task_inherits_nothing(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_a_remapped_task_inherits_nothing(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """The journal belongs to a map index; with other arguments it tells of another migration."""
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: migrate(wait_timeout=1, poll_interval=1))
-    life.ti.try_number += 1
-    life.advance(60)
-    result = life.run(lambda: migrate(variables={"dt": "2025-01-03"}))
+        task_runner.run(lambda: migrate(wait_timeout=1, poll_interval=1))
+    task_runner.retry()
+    task_runner.advance(60)
+    result = task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
     assert result["submission_id"] == 2
     assert (shop.rows(), shop.rows("2025-01-03")) == (ROWS, ROWS)
 
 
-def test_an_outage_keeps_the_journal_open(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_an_outage_keeps_the_journal_open(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """After ``CdmUnavailable`` the retry follows the run that went on meanwhile."""
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     sim.fail("status", "status", status=503, times=200)
     with pytest.raises(errors.CdmUnavailable):
-        life.run(migrate)
+        task_runner.run(migrate)
     sim.faults.clear()
-    life.ti.try_number += 1
-    assert life.run(migrate)["submission_id"] == 1
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
     assert (len(sim.runs(JOB)), shop.rows()) == (1, ROWS)
 
 
-def test_a_run_stopped_by_a_clear_is_started_anew(sim: CdmSimulator, shop: Shop, life: Any) -> None:
+def test_a_run_stopped_by_a_clear_is_started_anew(
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner
+) -> None:
     """Clearing a running task kills it, which stops its run; the next attempt starts another."""
     task = migrate(wait_timeout=5, poll_interval=5)
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: task)
+        task_runner.run(lambda: task)
     task.on_kill()
-    life.ti.try_number += 1
-    assert life.run(migrate)["submission_id"] == 2
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 2
     assert [run.status for run in sim.runs(JOB)] == ["STOPPED", "SUCCEEDED"]
     assert shop.rows() == ROWS
 
 
 def test_a_journal_that_cannot_be_written_stops_the_task(
-    sim: CdmSimulator, shop: Shop, life: Any, monkeypatch: pytest.MonkeyPatch
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is started that could not be remembered."""
 
@@ -372,26 +383,28 @@ def test_a_journal_that_cannot_be_written_stops_the_task(
 
     monkeypatch.setattr("airflow_provider_cdm.tasks.journal.TaskStore.write", broken)
     with pytest.raises(errors.CdmJournalError, match="nothing is started"):
-        life.run(migrate)
+        task_runner.run(migrate)
     assert (starts(sim), sim.runs(JOB)) == (0, [])
 
 
-def spoil_the_journal(life: Any, supervisor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_the_journal(
+    task_runner: TaskRunner, supervisor: FakeSupervisor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Make the journal unreadable, where this Airflow keeps it, as it may happen there."""
 
     def broken(*_: Any) -> None:
         raise OSError("the API server answers 500")
 
-    if life.store.content:
-        monkeypatch.setattr(life.store, "get", broken)
+    if task_runner.store.content:
+        monkeypatch.setattr(task_runner.store, "get", broken)
     elif supervisor is not None:
-        supervisor.broken = OSError("the API server answers 500")
+        supervisor.read_error = OSError("the API server answers 500")
     else:
         from airflow.models.variable import Variable
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            rows = session.query(Variable).filter(Variable.key.contains(life.ti.run_id))
+            rows = session.query(Variable).filter(Variable.key.contains(task_runner.ti.run_id))
             # What is encrypted with another key is read like this.
             assert rows.update({"val": None}, synchronize_session=False) == 1
 
@@ -399,53 +412,58 @@ def spoil_the_journal(life: Any, supervisor: Any, monkeypatch: pytest.MonkeyPatc
 def test_a_journal_that_cannot_be_read_stops_the_task(
     sim: CdmSimulator,
     shop: Shop,
-    life: Any,
-    supervisor: Any,
+    task_runner: TaskRunner,
+    supervisor: FakeSupervisor | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A journal that cannot be read is not taken for one that is empty."""
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     sim.fail("status", "status", status=503, times=200)
     with pytest.raises(errors.CdmUnavailable):
-        life.run(migrate)
+        task_runner.run(migrate)
     sim.faults.clear()
-    spoil_the_journal(life, supervisor, monkeypatch)
-    life.ti.try_number += 1
+    spoil_the_journal(task_runner, supervisor, monkeypatch)
+    task_runner.retry()
     with pytest.raises(errors.CdmJournalError, match="cannot be read, so nothing is started"):
-        life.run(migrate)
+        task_runner.run(migrate)
     assert (starts(sim), len(sim.runs(JOB))) == (1, 1)
 
 
 @pytest.mark.parametrize("wish", ["leave", "stop"])
 def test_giving_up_for_good(
-    wish: str, sim: CdmSimulator, shop: Shop, life: Any, clock: ManualClock, caplog: Any
+    wish: str,
+    sim: CdmSimulator,
+    shop: Shop,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    caplog: Any,
 ) -> None:
     """When no attempt is left, an active run is stopped or left, as told, and the log says so."""
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up=wish))
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up=wish))
     clock.advance(100)
     assert sim.runs(JOB)[-1].status == {"leave": "SUCCEEDED", "stop": "STOPPED"}[wish]
 
 
 def test_with_attempts_left_nothing_is_stopped(
-    sim: CdmSimulator, shop: Shop, life: Any, clock: ManualClock
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """``on_giving_up`` waits for the last attempt."""
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up="stop"))
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up="stop"))
     clock.advance(100)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
 
 
 def test_start_only_retries_take_the_run_up(
-    sim: CdmSimulator, shop: Shop, life: Any, monkeypatch: pytest.MonkeyPatch
+    sim: CdmSimulator, shop: Shop, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start-only task whose first attempt died after the start does not start again."""
-    life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
         broken.setattr(CdmRunLink, "store", lambda *_: 1 // 0)
-        life.run(lambda: migrate(wait_for_completion=False))
-    life.ti.try_number += 1
-    result = life.run(lambda: migrate(wait_for_completion=False))
+        task_runner.run(lambda: migrate(wait_for_completion=False))
+    task_runner.retry()
+    result = task_runner.run(lambda: migrate(wait_for_completion=False))
     assert (result["submission_id"], len(sim.runs(JOB))) == (1, 1)

@@ -13,6 +13,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 START: dict[str, dict[str, Any]] = {
@@ -29,11 +30,11 @@ SENSOR: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def pushed(
-    sim: CdmSimulator, task_life: Any, monkeypatch: pytest.MonkeyPatch
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[str, bool]]:
     """The addresses that a task leaves, and whether the run was active then."""
     found: list[tuple[str, bool]] = []
-    keep = task_life.ti.xcom_push
+    keep = task_runner.ti.xcom_push
 
     def push(key: str, value: Any) -> None:
         keep(key, value)
@@ -41,7 +42,7 @@ def pushed(
             job = value.split("/jobs/")[1].split("/")[0]
             found.append((value, sim.runs(job)[-1].active))
 
-    monkeypatch.setattr(task_life.ti, "xcom_push", push)
+    monkeypatch.setattr(task_runner.ti, "xcom_push", push)
     return found
 
 
@@ -63,14 +64,14 @@ def test_after_a_start(
     mode: dict[str, Any],
     outcome: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     clock: ManualClock,
     pushed: list[tuple[str, bool]],
 ) -> None:
     """It leads to the run while it is active, and once it has failed as well."""
     sim.add_job(JOB, outcome=outcome, seconds=60)
     try:
-        task_life.run(lambda: start(**mode))
+        task_runner.run(lambda: start(**mode))
     except errors.CdmSubmissionFailed:
         assert outcome == "FAILED"
     clock.advance(60)
@@ -87,7 +88,7 @@ def test_of_a_sensor(
     known: bool,
     mode: dict[str, Any],
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     clock: ManualClock,
     pushed: list[tuple[str, bool]],
 ) -> None:
@@ -100,7 +101,7 @@ def test_of_a_sensor(
     wanted: dict[str, Any] = {"started_after": since}
     if known:
         wanted = {"submission_id": second.submission_id}
-    task_life.run(
+    task_runner.run(
         lambda: CdmSubmissionSensor(
             task_id="t", job_name=JOB, poke_interval=10, timeout=600, **wanted, **mode
         )
@@ -111,13 +112,13 @@ def test_of_a_sensor(
 
 
 def test_of_a_sensor_that_gives_up(
-    sim: CdmSimulator, task_life: Any, pushed: list[tuple[str, bool]]
+    sim: CdmSimulator, task_runner: TaskRunner, pushed: list[tuple[str, bool]]
 ) -> None:
     """Who comes to look why nothing ended can click, too."""
     sim.add_job(JOB, seconds=6000)
     number = sim.start(JOB).submission_id
     with pytest.raises(AirflowSensorTimeout):
-        task_life.run(
+        task_runner.run(
             lambda: CdmSubmissionSensor(
                 task_id="t", job_name=JOB, submission_id=number, poke_interval=10, timeout=60,
                 deferrable=True,
@@ -128,7 +129,7 @@ def test_of_a_sensor_that_gives_up(
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker", "deferred"])
 def test_of_a_job_of_its_own(
-    deferrable: bool, sim: CdmSimulator, task_life: Any, pushed: list[tuple[str, bool]]
+    deferrable: bool, sim: CdmSimulator, task_runner: TaskRunner, pushed: list[tuple[str, bool]]
 ) -> None:
     """It leads to the run although the job that ran is deleted afterwards."""
     connectors = {"from-connector-name": "a", "to-connector-name": "b"}
@@ -137,7 +138,7 @@ def test_of_a_job_of_its_own(
     definition = {"name": JOB, **connectors, **links, **configs}
     for name in ("x", "y"):
         sim.add_link(name)
-    task_life.run(
+    task_runner.run(
         lambda: CdmRunJobOperator(task_id="t", definition=definition, deferrable=deferrable)
     )
     assert JOB not in "".join(sim.jobs())
@@ -158,7 +159,7 @@ def test_console_url(
     given: str | None,
     wanted: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The connection says where it leads; names are quoted, unknown placeholders stay."""
@@ -166,6 +167,6 @@ def test_console_url(
     sim.add_job(name)
     extra = {**sim.connection_extra, "console_url": given}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps({**sim.connection, "extra": extra}))
-    task_life.run(lambda: start(job_name=name, **START["start only"]))
+    task_runner.run(lambda: start(job_name=name, **START["start only"]))
     facts = {each: extra[each] for each in ("region", "project_id", "cluster_id")}
-    assert task_life.ti.xcoms["cdm_run_link"] == wanted.format(**facts)
+    assert task_runner.ti.xcoms["cdm_run_link"] == wanted.format(**facts)

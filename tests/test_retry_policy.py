@@ -20,6 +20,7 @@ from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 RUN = Submission("c", JOB, "FAILED", 7)
@@ -58,6 +59,7 @@ from airflow import DAG
 from airflow_provider_cdm.operators import *
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.sensors import *
+from tests.support.task_harness import TaskRunner
 
 with DAG("{dag_id}", schedule=None) as dag:
     common = dict(
@@ -187,10 +189,10 @@ def test_a_mapped_task_has_a_policy(sim: CdmSimulator, attempts: Callable[[str],
 
 
 @pytest.mark.skipif(HAS_RETRY_POLICY, reason="Airflow asks the policy itself")
-def test_the_error_keeps_its_class(sim: CdmSimulator, task_life: Any) -> None:
+def test_the_error_keeps_its_class(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """Where Airflow knows no policies the error is of two classes, and crosses processes as one."""
     with pytest.raises(errors.CdmNotFound, match="Could not") as failure:
-        task_life.run(lambda: CdmStartJobOperator(task_id="t", job_name="absent"))
+        task_runner.run(lambda: CdmStartJobOperator(task_id="t", job_name="absent"))
     assert isinstance(failure.value, AirflowFailException)
     travelled = pickle.loads(pickle.dumps(failure.value))
     assert type(travelled) is errors.CdmNotFound

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmApplyLinkOperator, CdmDeleteLinkOperator
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 LINK = "warehouse"
 
@@ -33,12 +34,12 @@ def sent(sim: CdmSimulator) -> list[str]:
     return [r.route for r in sim.requests if r.route not in ("token", "show_link")]
 
 
-def test_apply(sim: CdmSimulator, task_life: Any) -> None:
+def test_apply(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A link is created, left alone, and updated; the result names what was changed."""
 
     def apply(**arguments: Any) -> Any:
         given = {"definition": definition(), **arguments}
-        return task_life.run(lambda: CdmApplyLinkOperator(task_id="t", **given))
+        return task_runner.run(lambda: CdmApplyLinkOperator(task_id="t", **given))
 
     done = {"cluster_id": sim.cluster_id, "link_name": LINK, "differences": []}
     assert apply() == {**done, "action": "created"}
@@ -50,10 +51,10 @@ def test_apply(sim: CdmSimulator, task_life: Any) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_lost_answer(when: Any, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_lost_answer(when: Any, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A create whose answer is lost comes to one link all the same."""
     sim.fail("create_link", "drop", when)
-    made = task_life.run(lambda: CdmApplyLinkOperator(task_id="t", definition=definition()))
+    made = task_runner.run(lambda: CdmApplyLinkOperator(task_id="t", definition=definition()))
     assert made["action"] == {"before": "created", "after": "unchanged"}[when]
 
 
@@ -65,21 +66,21 @@ def test_a_secret_in_the_dag_file_is_refused() -> None:
     assert "{{ conn." in str(refusal.value)
 
 
-def test_delete(sim: CdmSimulator, task_life: Any) -> None:
+def test_delete(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A link is deleted; one that is gone is a success."""
     sim.add_link(LINK)
     for action in ("deleted", "absent"):
-        made = task_life.run(lambda: CdmDeleteLinkOperator(task_id="t", link_name=LINK))
+        made = task_runner.run(lambda: CdmDeleteLinkOperator(task_id="t", link_name=LINK))
         assert made == {"cluster_id": sim.cluster_id, "link_name": LINK, "action": action}
 
 
-def test_delete_of_a_link_in_use(sim: CdmSimulator, task_life: Any) -> None:
+def test_delete_of_a_link_in_use(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A link that jobs use stays, and the error says so."""
     sim.add_link(LINK)
     end = {"link": LINK, "table": "a"}
     sim.add_job("orders", from_=end, to=end)
     with pytest.raises(errors.CdmInUse, match="jobs refer to it"):
-        task_life.run(lambda: CdmDeleteLinkOperator(task_id="t", link_name=LINK))
+        task_runner.run(lambda: CdmDeleteLinkOperator(task_id="t", link_name=LINK))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.tasks.journal import TaskStore
 from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
+from tests.support.task_harness import TaskRunner
 
 DAY = "2025-01-02"
 ROWS = 25
@@ -95,23 +96,12 @@ def names(sim: CdmSimulator) -> list[str]:
     return list(dict.fromkeys(made))
 
 
-def retried(life: Any) -> None:
-    """The next attempt of the same task begins."""
-    life.ti.try_number += 1
-
-
-def cleared(life: Any) -> None:
-    """The task is cleared, as Airflow does it."""
-    life.ti.max_tries = life.ti.try_number
-    life.ti.try_number += 1
-
-
 @each_mode
 def test_a_run_of_its_own(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
 ) -> None:
     """The job is made, started once with the variables, waited for and deleted."""
-    result = task_life.run(lambda: migrate(**mode))
+    result = task_runner.run(lambda: migrate(**mode))
     assert (result["status"], result["counters"]["ROWS_WRITTEN"]) == ("SUCCEEDED", ROWS)
     assert sent(sim) == ["create_job", "start", "delete_job"]
     assert (rows(), sim.jobs()) == (ROWS, [])
@@ -119,34 +109,34 @@ def test_a_run_of_its_own(
     assert result["job_name"].startswith("orders_")
 
 
-def test_side_by_side(sim: CdmSimulator, task_life: Any, rows: Any) -> None:
+def test_side_by_side(sim: CdmSimulator, task_runner: TaskRunner, rows: Any) -> None:
     """Tasks of two dates run at the same time, where one job would run one after the other."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
-        task_life.run(lambda: migrate(wait_timeout=5, poll_interval=5))
-    other = type(task_life)(advance=task_life.advance)
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5))
+    other = task_runner.another_task()
     other.run(lambda: migrate(variables={"dt": "2025-01-03"}))
-    retried(task_life)
-    task_life.run(migrate)
+    task_runner.retry()
+    task_runner.run(migrate)
     first, second = (sim.runs(name)[0] for name in names(sim))
     assert second.created < first.updated
     assert (rows(), rows("2025-01-03"), sim.jobs()) == (ROWS, ROWS, [])
 
 
 def test_the_definition_may_hold_the_date_itself(
-    sim: CdmSimulator, task_life: Any, rows: Any
+    sim: CdmSimulator, task_runner: TaskRunner, rows: Any
 ) -> None:
     """No variables are needed where a job serves one date only."""
-    task_life.run(lambda: migrate(definition=definition("day = '2025-01-04'"), variables=None))
+    task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), variables=None))
     assert (rows("2025-01-04"), rows()) == (ROWS, 0)
 
 
-def test_names_differ_by_map_index_and_fit(sim: CdmSimulator, task_life: Any) -> None:
+def test_names_differ_by_map_index_and_fit(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """Each mapped instance has a job of its own; long names are cut to what CDM takes."""
     long = definition(name="ü" * 240)
     for index in (-1, 0, 1):
-        task_life.ti.map_index = index
-        task_life.run(lambda: migrate(definition=long))
+        task_runner.ti.map_index = index
+        task_runner.run(lambda: migrate(definition=long))
     found = names(sim)
     assert len(found) == 3
     assert {len(name) for name in found} == {240}
@@ -189,79 +179,81 @@ class Axe:
 def test_a_crash_at_any_step(
     mode: dict[str, Any],
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     rows: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever an attempt dies, the next one leaves no job behind and no row twice."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with monkeypatch.context() as patch:
         axe = Axe(patch, at=0)
-        task_life.run(lambda: migrate(**mode))
+        task_runner.run(lambda: migrate(**mode))
     assert axe.steps > 20
     for at in range(1, axe.steps + 1):
         sim.reset()
-        life = type(task_life)(advance=task_life.advance)
-        life.ti.max_tries = 1
+        task_runner = task_runner.another_task()
+        task_runner.ti.max_tries = 1
         before = rows()
         with monkeypatch.context() as patch:
             Axe(patch, at)
             # The triggerer outlives a broken wait, and reports it.
             with pytest.raises((Killed, errors.CdmError)):
-                life.run(lambda: migrate(**mode))
-        retried(life)
-        if at == axe.steps and not life.store.content:
+                task_runner.run(lambda: migrate(**mode))
+        task_runner.retry()
+        if at == axe.steps and not task_runner.store.content:
             continue  # below Airflow 3.3 the journal is deleted by then: a documented limit
-        assert life.run(lambda: migrate(**mode))["status"] == "SUCCEEDED", at
+        assert task_runner.run(lambda: migrate(**mode))["status"] == "SUCCEEDED", at
         assert (rows() - before, sim.jobs()) == (ROWS, []), at
         assert sent(sim).count("start") == 1, at
 
 
-def test_a_retry_after_success_makes_nothing(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_retry_after_success_makes_nothing(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """An attempt that died right before its report is taken for what it was.
 
     Below Airflow 3.3 the journal is deleted by then: a documented limit.
     """
-    task_life.ti.max_tries = 1
-    first = task_life.run(migrate)
-    if not task_life.store.content:
+    task_runner.ti.max_tries = 1
+    first = task_runner.run(migrate)
+    if not task_runner.store.content:
         pytest.skip("no task state store in this Airflow")
-    retried(task_life)
-    assert task_life.run(migrate) == first
+    task_runner.retry()
+    assert task_runner.run(migrate) == first
     assert sent(sim).count("create_job") == 1
 
 
 # Kills
 
 
-def waiting(life: Any, **arguments: Any) -> CdmRunJobOperator:
+def waiting(task_runner: TaskRunner, **arguments: Any) -> CdmRunJobOperator:
     """Run an attempt until it waits, and return its operator."""
     task = migrate(wait_timeout=5, poll_interval=5, **arguments)
     with pytest.raises(errors.CdmWaitTimeout):
-        life.run(lambda: task)
+        task_runner.run(lambda: task)
     return task
 
 
-@pytest.mark.parametrize("follow", [retried, cleared])
+@pytest.mark.parametrize(
+    "next_attempt", [TaskRunner.retry, TaskRunner.clear], ids=["retry", "clear"]
+)
 def test_a_kill_takes_run_and_job_away(
-    follow: Callable[[Any], None], sim: CdmSimulator, task_life: Any, rows: Any
+    next_attempt: Callable[[Any], None], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
 ) -> None:
     """A killed task stops its run and deletes its job; the next attempt makes and runs it anew."""
-    task_life.ti.max_tries = 1
-    waiting(task_life).on_kill()
+    task_runner.ti.max_tries = 1
+    waiting(task_runner).on_kill()
     (name,) = names(sim)
     assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [])
-    follow(task_life)
-    assert task_life.run(migrate)["submission_id"] == 2
+    next_attempt(task_runner)
+    assert task_runner.run(migrate)["submission_id"] == 2
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
 @pytest.mark.parametrize("poll_interval", [0.1, 2])
 def test_a_killed_process_that_lives_on(
-    poll_interval: float, sim: CdmSimulator, task_life: Any, rows: Any, clock: ManualClock
+    poll_interval: float, sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
 ) -> None:
     """Airflow may leave a process alone after its kill; what that sees does not stop the retry."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     task = migrate(poll_interval=poll_interval)
     began = clock.now()
     killed: list[CdmRunJobOperator] = []
@@ -273,39 +265,39 @@ def test_a_killed_process_that_lives_on(
 
     clock.subscribe(kill)
     with pytest.raises(errors.CdmSubmissionFailed):
-        task_life.run(lambda: task)
-    retried(task_life)
-    assert task_life.run(migrate)["submission_id"] == 2
+        task_runner.run(lambda: task)
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 2
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
 def test_a_kill_that_comes_too_late(
-    sim: CdmSimulator, task_life: Any, rows: Any, clock: ManualClock
+    sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
 ) -> None:
     """A run that ends well before it can be stopped is no reason to move the rows again."""
-    task_life.ti.max_tries = 1
-    task = waiting(task_life)
+    task_runner.ti.max_tries = 1
+    task = waiting(task_runner)
     clock.advance(60)
     task.on_kill()
     assert len(sim.jobs()) == 1
-    retried(task_life)
-    assert task_life.run(migrate)["submission_id"] == 1
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_kill_that_is_not_to_stop(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_kill_that_is_not_to_stop(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """``cancel_on_kill=False`` leaves run and job to the next attempt."""
-    waiting(task_life, cancel_on_kill=False).on_kill()
+    waiting(task_runner, cancel_on_kill=False).on_kill()
     assert sent(sim) == ["create_job", "start"]
 
 
 @each_mode
 def test_a_job_that_a_kill_deletes_under_the_next_attempt(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any, clock: ManualClock
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
 ) -> None:
     """A cleared task may attach to the run that its killed predecessor is just taking away."""
-    predecessor = waiting(task_life)
-    cleared(task_life)
+    predecessor = waiting(task_runner)
+    task_runner.clear()
     began = clock.now()
     killed: list[CdmRunJobOperator] = []
 
@@ -315,7 +307,7 @@ def test_a_job_that_a_kill_deletes_under_the_next_attempt(
             predecessor.on_kill()
 
     clock.subscribe(kill)
-    assert task_life.run(lambda: migrate(poll_interval=2, **mode))["submission_id"] == 2
+    assert task_runner.run(lambda: migrate(poll_interval=2, **mode))["submission_id"] == 2
     assert (len(killed), rows(), sim.jobs()) == (1, ROWS, [])
 
 
@@ -327,7 +319,7 @@ def test_a_kill_in_the_triggerer(
     state: str | None,
     left: list[str],
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A user who ends the deferred task takes run and job away; what happens to triggerers not."""
@@ -336,7 +328,7 @@ def test_a_kill_in_the_triggerer(
         return state
 
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
-    waiting(task_life)
+    waiting(task_runner)
     (name,) = names(sim)
     trigger = CdmOwnedJobTrigger(
         job_name=name, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
@@ -346,47 +338,39 @@ def test_a_kill_in_the_triggerer(
     assert sim.runs(name)[0].status == ("RUNNING" if left else "STOPPED")
 
 
-def test_the_deferred_wait_is_its_own_trigger(
-    sim: CdmSimulator, task_life: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_deferred_wait_is_its_own_trigger(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """The operator defers to the trigger that takes the job away on a kill."""
-    seen: list[str] = []
-    gather = type(task_life)._trigger
-
-    def noticed(self: Any, trigger: Any) -> Any:
-        seen.append(trigger.serialize()[0])
-        return gather(self, trigger)
-
-    monkeypatch.setattr(type(task_life), "_trigger", noticed)
-    task_life.run(lambda: migrate(**MODES["deferred"]))
-    assert seen == ["airflow_provider_cdm.triggers.CdmOwnedJobTrigger"]
+    task_runner.run(lambda: migrate(**MODES["deferred"]))
+    assert task_runner.trigger_paths == ["airflow_provider_cdm.triggers.CdmOwnedJobTrigger"]
 
 
 # Ends of other kinds
 
 
 @each_mode
-def test_a_failed_run(mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any) -> None:
+def test_a_failed_run(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+) -> None:
     """CDM's reason is in the error and the job is gone; the retry makes and runs it anew."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     wrong = definition(target="nothing")
     with pytest.raises(errors.CdmSubmissionFailed, match="nothing"):
-        task_life.run(lambda: migrate(definition=wrong, **mode))
+        task_runner.run(lambda: migrate(definition=wrong, **mode))
     assert sim.jobs() == []
-    retried(task_life)
-    assert task_life.run(lambda: migrate(**mode))["submission_id"] == 2
+    task_runner.retry()
+    assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 2
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_failed_job_may_be_kept(sim: CdmSimulator, task_life: Any, rows: Any) -> None:
+def test_a_failed_job_may_be_kept(sim: CdmSimulator, task_runner: TaskRunner, rows: Any) -> None:
     """``keep_job_on_failure`` leaves the job to look at; the next attempt uses and deletes it."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     wrong = definition(target="nothing")
     with pytest.raises(errors.CdmSubmissionFailed):
-        task_life.run(lambda: migrate(definition=wrong, keep_job_on_failure=True))
+        task_runner.run(lambda: migrate(definition=wrong, keep_job_on_failure=True))
     assert sim.jobs() == names(sim)
-    retried(task_life)
-    task_life.run(lambda: migrate(keep_job_on_failure=True))
+    task_runner.retry()
+    task_runner.run(lambda: migrate(keep_job_on_failure=True))
     assert [route for route in sent(sim) if route != "create_job"] == [
         *("start", "update_job", "start", "delete_job"),
     ]
@@ -395,37 +379,39 @@ def test_a_failed_job_may_be_kept(sim: CdmSimulator, task_life: Any, rows: Any) 
 
 @each_mode
 def test_a_wait_that_is_given_up(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
 ) -> None:
-    """The job stays while its run goes on; a cleared task follows that run and deletes the job."""
+    """The job stays while its run goes on; a cleared task next_attempts that run and deletes the job."""
     with pytest.raises(errors.CdmWaitTimeout):
-        task_life.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
     assert len(sim.jobs()) == 1
-    cleared(task_life)
-    assert task_life.run(lambda: migrate(**mode))["submission_id"] == 1
+    task_runner.clear()
+    assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 1
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
 @each_mode
-def test_giving_up_for_good(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
+def test_giving_up_for_good(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
     """With ``on_giving_up="stop"`` the last attempt leaves neither run nor job."""
     arguments = {"wait_timeout": 5, "poll_interval": 5, "on_giving_up": "stop", **mode}
     with pytest.raises(errors.CdmWaitTimeout):
-        task_life.run(lambda: migrate(**arguments))
+        task_runner.run(lambda: migrate(**arguments))
     assert sim.runs(names(sim)[0])[0].status == "STOPPED"
     assert sim.jobs() == []
 
 
 @each_mode
 def test_a_definition_that_changes_between_attempts(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, rows: Any
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
 ) -> None:
     """The run of the old one is not taken for the new one's: it is waited for, then comes ours."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
-        task_life.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
-    retried(task_life)
-    result = task_life.run(lambda: migrate(definition=definition("day = '2025-01-04'"), **mode))
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
+    task_runner.retry()
+    result = task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
     assert [route for route in sent(sim) if route != "create_job"] == [
         *("start", "update_job", "start", "delete_job"),
@@ -435,10 +421,10 @@ def test_a_definition_that_changes_between_attempts(
 
 @each_mode
 def test_a_job_deleted_by_somebody_else(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """How its run ended is not known, so no retry runs it again; a person's clear does."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     jobs = sim._world.clusters[sim.cluster_id].jobs
     began = clock.now()
     deleted: list[Any] = []
@@ -450,44 +436,46 @@ def test_a_job_deleted_by_somebody_else(
     clock.subscribe(delete)
     for _ in range(3):
         with pytest.raises(errors.CdmOutcomeUnknown):
-            task_life.run(lambda: migrate(**mode))
-        retried(task_life)
+            task_runner.run(lambda: migrate(**mode))
+        task_runner.retry()
     assert (len(deleted), sent(sim)) == (1, ["create_job", "start"])
-    cleared(task_life)
-    assert task_life.run(lambda: migrate(**mode))["submission_id"] == 2
+    task_runner.clear()
+    assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 2
     assert sim.jobs() == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("route", ["create_job", "start", "delete_job"])
-def test_a_lost_answer(route: str, when: Any, sim: CdmSimulator, task_life: Any, rows: Any) -> None:
+def test_a_lost_answer(
+    route: str, when: Any, sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+) -> None:
     """Whichever answer is lost, on its way there or back: one run, no job left."""
     sim.fail(route, "drop", when)
-    assert task_life.run(migrate)["submission_id"] == 1
+    assert task_runner.run(migrate)["submission_id"] == 1
     assert (rows(), sim.jobs()) == (ROWS, [])
 
 
 def test_a_job_that_cannot_be_deleted(
-    sim: CdmSimulator, task_life: Any, rows: Any, caplog: pytest.LogCaptureFixture
+    sim: CdmSimulator, task_runner: TaskRunner, rows: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The migration has succeeded all the same; the log names what stays behind."""
     sim.fail("delete_job", "status", status=503, times=None)
     began = sim.clock.now()
-    assert task_life.run(migrate)["status"] == "SUCCEEDED"
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
     assert (rows(), sim.jobs()) == (ROWS, names(sim))
     assert sim.clock.now() - began > 300
 
 
-def test_a_deletion_waits_for_its_quota(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_deletion_waits_for_its_quota(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """When many tasks end at once, their jobs are deleted as the quota allows."""
     sim.fail("delete_job", "status", status=429, times=12)
-    task_life.run(migrate)
+    task_runner.run(migrate)
     assert sim.jobs() == []
 
 
-def test_a_burst_needs_no_look(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_burst_needs_no_look(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """Looking has a small quota, so a first attempt does without until it waits."""
-    task_life.run(migrate)
+    task_runner.run(migrate)
     assert "show_job" not in [request.route for request in sim.requests]
 
 
@@ -499,11 +487,11 @@ def test_a_burst_needs_no_look(sim: CdmSimulator, task_life: Any) -> None:
     ],
 )
 def test_a_job_that_acts_by_itself(
-    block: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+    block: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """A job that CDM starts or deletes itself cannot be run once and judged; nothing is sent."""
     with pytest.raises(errors.CdmConfigError, match=words):
-        task_life.run(lambda: migrate(definition=definition(driver=block)))
+        task_runner.run(lambda: migrate(definition=definition(driver=block)))
     assert sim.requests == []
 
 

@@ -21,6 +21,7 @@ from airflow_provider_cdm.operators import (
 )
 from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 BLOCK = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": "b"}]}]}
 JOB = {
@@ -111,11 +112,11 @@ def cases(table: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize(("operator", "arguments", "words"), cases(BEFOREHAND))
 def test_wrong_by_itself(
-    operator: Any, arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+    operator: Any, arguments: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """Wrong arguments are one clear error when the DAG is parsed or the task begins."""
     with pytest.raises(errors.CdmConfigError) as refusal:
-        task_life.run(lambda: operator(task_id="t", **arguments))
+        task_runner.run(lambda: operator(task_id="t", **arguments))
     assert words in str(refusal.value)
     assert sim.requests == []
 
@@ -127,8 +128,8 @@ def test_wrong_by_cdm(
     cls: type[errors.CdmError],
     words: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
 ) -> None:
     """What CDM refuses is a typed error: what was tried, what came back, what to do."""
     with pytest.raises(cls, match=words):
-        task_life.run(lambda: operator(task_id="t", **arguments))
+        task_runner.run(lambda: operator(task_id="t", **arguments))

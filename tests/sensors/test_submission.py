@@ -11,6 +11,7 @@ from airflow_provider_cdm._compat import AirflowSensorTimeout, AirflowSkipExcept
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 MODES: dict[str, dict[str, Any]] = {
@@ -34,20 +35,20 @@ def instant(clock: ManualClock, seconds: float = 0) -> datetime:
 @all_modes
 @pytest.mark.parametrize("given", ["number", "text"])
 def test_by_submission_id(
-    given: str, mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+    given: str, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """A run can be named by job and number; a template renders the number as text."""
     sim.add_job(JOB, seconds=60)
     number = sim.start(JOB).submission_id
     wanted = number if given == "number" else str(number)
-    result = task_life.run(lambda: sensor(job_name=JOB, submission_id=wanted, **mode))
+    result = task_runner.run(lambda: sensor(job_name=JOB, submission_id=wanted, **mode))
     assert (result["submission_id"], result["status"]) == (number, "SUCCEEDED")
 
 
 @all_modes
 @pytest.mark.parametrize("form", ["datetime", "naive", "iso", "ms", "ms as text"])
 def test_by_started_after(
-    form: str, mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+    form: str, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """The first run since an instant is meant, not one before it and not a later one."""
     sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED", "FAILED"], seconds=10)
@@ -65,13 +66,13 @@ def test_by_started_after(
         "ms": milliseconds,
         "ms as text": str(milliseconds),
     }[form]
-    result = task_life.run(lambda: sensor(job_name=JOB, started_after=wanted, **mode))
+    result = task_runner.run(lambda: sensor(job_name=JOB, started_after=wanted, **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
 
 
 @all_modes
 def test_waits_for_a_run_to_come(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """Until a run since the instant exists, the sensor waits, and then follows it."""
     sim.add_job(JOB, seconds=10)
@@ -84,13 +85,13 @@ def test_waits_for_a_run_to_come(
             sim.start(JOB)
 
     clock.subscribe(start_later)
-    result = task_life.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
+    result = task_runner.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
     assert result["submission_id"] == 2
 
 
 @all_modes
 def test_an_unclear_history_is_an_error(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """CDM lists ten runs; when all of them are later than the instant, the first is not known."""
     sim.add_job(JOB)
@@ -99,25 +100,27 @@ def test_an_unclear_history_is_an_error(
         sim.start(JOB)
         clock.advance(60)
     with pytest.raises(errors.CdmOutcomeUnknown, match="which one was the first"):
-        task_life.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
+        task_runner.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
 
 
 @all_modes
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_soft_fail_is_the_same_everywhere(
-    soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+    soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """A failed run skips the task with ``soft_fail``, and fails it without, in each mode."""
     sim.add_job(JOB, outcome="FAILED", seconds=60)
     number = sim.start(JOB).submission_id
     expected = AirflowSkipException if soft else errors.CdmSubmissionFailed
     with pytest.raises(expected):
-        task_life.run(lambda: sensor(job_name=JOB, submission_id=number, soft_fail=soft, **mode))
+        task_runner.run(lambda: sensor(job_name=JOB, submission_id=number, soft_fail=soft, **mode))
 
 
 @pytest.mark.parametrize("mode", [MODES["poke"], MODES["deferred"]], ids=["poke", "deferred"])
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_timeout(soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
+def test_timeout(
+    soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
     """After ``timeout`` seconds the sensor times out as every sensor does.
 
     The reschedule mode reads its beginning from the metadata database and is Airflow's own code.
@@ -126,20 +129,20 @@ def test_timeout(soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_life:
     number = sim.start(JOB).submission_id
     expected = AirflowSkipException if soft else AirflowSensorTimeout
     with pytest.raises(expected):
-        task_life.run(
+        task_runner.run(
             lambda: sensor(job_name=JOB, submission_id=number, soft_fail=soft, timeout=100, **mode)
         )
 
 
-def test_a_poke_costs_one_call_and_remembers(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_poke_costs_one_call_and_remembers(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """In reschedule mode each poke is a process of its own, and still asks only once."""
     sim.add_job(JOB, seconds=100)
     sim.start(JOB)
-    task_life.run(lambda: sensor(job_name=JOB, started_after=0, **MODES["reschedule"]))
+    task_runner.run(lambda: sensor(job_name=JOB, started_after=0, **MODES["reschedule"]))
     asked = [request.route for request in sim.requests if request.route != "token"]
     assert asked.count("submissions") == 1
-    assert asked.count("status") == task_life.reschedules + 1
-    assert task_life.store.content == {}
+    assert asked.count("status") == task_runner.reschedules + 1
+    assert task_runner.store.content == {}
 
 
 @pytest.mark.parametrize(
@@ -158,11 +161,11 @@ def test_a_poke_costs_one_call_and_remembers(sim: CdmSimulator, task_life: Any) 
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
-    arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+    arguments: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """Wrong arguments are one clear error; CDM and IAM hear nothing."""
     with pytest.raises(errors.CdmConfigError) as refusal:
-        task_life.run(lambda: sensor(**arguments))
+        task_runner.run(lambda: sensor(**arguments))
     assert words in str(refusal.value)
     assert sim.requests == []
 

@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import Asset
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.tasks import assets
-from tests.conftest import AIRFLOW_HOME, tell_of_assets
-from tests.support import asset_dag as play
+from tests.support import asset_dag
+from tests.support.airflow_home import AIRFLOW_HOME, register_assets
 from tests.support.example_stage import RESULT, Database
 
 COUNTERS = {"ROWS_READ": 9, "ROWS_WRITTEN": 7}
@@ -38,7 +38,7 @@ def events(airflow_database: None) -> list[Event]:
     """The events of one run of the DAG."""
     dag_file = AIRFLOW_HOME / "dags" / "asset_dag.py"
     dag_file.parent.mkdir(exist_ok=True)
-    dag_file.write_text(Path(play.__file__).read_text())
+    dag_file.write_text(Path(asset_dag.__file__).read_text())
     with CdmSimulator({"seconds": 0.2}) as sim, pytest.MonkeyPatch.context() as patch:
         for name in ("worker", "worker_2", "deferred", "missed", "started", "mapped"):
             sim.add_job(name, counters=COUNTERS)
@@ -49,13 +49,13 @@ def events(airflow_database: None) -> list[Event]:
         sim.add_job("whole", type="BATCH_JOB", tables=tables)
         patch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
         dag = runpy.run_path(str(dag_file))["dag"]
-        tell_of_assets(dag)
+        register_assets(dag)
         dag.test()
     query = (
         f"SELECT source_task_id, source_map_index, uri, {ASSET}_event.extra FROM {ASSET}_event"
         f" JOIN {ASSET} ON {ASSET}.id = {ASSET}_id WHERE source_dag_id = ? ORDER BY 1, 2"
     )
-    found = Database(AIRFLOW_HOME / "airflow.db").run(query, play.DAG_ID)
+    found = Database(AIRFLOW_HOME / "airflow.db").run(query, asset_dag.DAG_ID)
     return [Event(task, index, uri, json.loads(extra)) for task, index, uri, extra in found]
 
 
@@ -69,7 +69,7 @@ def of(events: list[Event], task: str) -> Event:
 def test_what_an_event_tells(task: str, events: list[Event]) -> None:
     """The event of an outlet carries the result of the run, in every mode."""
     event = of(events, task)
-    assert event.asset == play.PREFIX + task
+    assert event.asset == asset_dag.PREFIX + task
     assert set(event.extra) == RESULT
     assert event.extra["status"] == "SUCCEEDED"
     assert event.extra["counters"].items() >= COUNTERS.items()
@@ -112,7 +112,7 @@ def test_a_whole_database(events: list[Event]) -> None:
 def test_an_alias(events: list[Event]) -> None:
     """Which asset an alias stands for is said by the DAG, which is handed the result."""
     event = of(events, "alias")
-    assert event.asset == f"{play.PREFIX}alias_of_worker_2"
+    assert event.asset == f"{asset_dag.PREFIX}alias_of_worker_2"
     assert event.extra == {"rows": COUNTERS["ROWS_WRITTEN"]}
 
 

@@ -16,6 +16,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 TRACE = "\n".join(f"at com.huawei.cdm.Writer.line({n})" for n in range(40))
@@ -75,49 +76,51 @@ def ready(sim: CdmSimulator, way: str, **job: Any) -> Callable[..., Any]:
 
 
 @each_way
-def test_a_threshold_that_is_missed(way: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_threshold_that_is_missed(way: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A success with too few rows fails the task, in every mode, and says what was demanded."""
     make = ready(sim, way, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 7, "ROWS_WRITTEN_SKIPPED": 2})
     with pytest.raises(errors.CdmThresholdMissed, match="7 rows written, min_rows_written is 8"):
-        task_life.run(lambda: make(min_rows_written=8))
+        task_runner.run(lambda: make(min_rows_written=8))
 
 
 @each_way
-def test_thresholds_that_are_met(way: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_thresholds_that_are_met(way: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A success with the rows that were demanded is one, also by numbers out of a template."""
     make = ready(sim, way, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 9, "ROWS_WRITTEN_SKIPPED": 0})
-    result = task_life.run(
+    result = task_runner.run(
         lambda: make(min_rows_written="9", max_rows_skipped="0", rows_written_equal_read=True)
     )
     assert result["status"] == "SUCCEEDED"
 
 
 @each_way
-def test_a_threshold_that_is_nonsense(way: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_threshold_that_is_nonsense(way: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """What a template made of a threshold is checked before anything is started or waited for."""
     make = ready(sim, way)
     before = len(sim.requests)
     with pytest.raises(errors.CdmConfigError, match="min_rows_written must be a whole number"):
-        task_life.run(lambda: make(min_rows_written="None"))
+        task_runner.run(lambda: make(min_rows_written="None"))
     assert len(sim.requests) == before
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_no_attempt_doubles_the_rows(deferrable: bool, sim: CdmSimulator, task_life: Any) -> None:
+def test_no_attempt_doubles_the_rows(
+    deferrable: bool, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
     """A missed threshold is final: an attempt that comes all the same fails without a new run.
 
     Below Airflow 3.3 no attempt comes: the error says so to Airflow, and the journal is gone.
     """
     sim.add_job(JOB, counters={"ROWS_WRITTEN": 1})
-    task_life.ti.max_tries = 3
+    task_runner.ti.max_tries = 3
     with pytest.raises(errors.CdmThresholdMissed) as missed:
-        task_life.run(lambda: start(deferrable)(min_rows_written=2))
+        task_runner.run(lambda: start(deferrable)(min_rows_written=2))
     if not HAS_RETRY_POLICY:
         assert isinstance(missed.value, AirflowFailException)
         return
-    task_life.ti.try_number += 1
+    task_runner.retry()
     with pytest.raises(errors.CdmThresholdMissed):
-        task_life.run(lambda: start(deferrable)(min_rows_written=2))
+        task_runner.run(lambda: start(deferrable)(min_rows_written=2))
     assert len(sim.runs(JOB)) == 1
 
 
@@ -129,11 +132,11 @@ def test_thresholds_need_somebody_who_waits() -> None:
         )
 
 
-def test_soft_fail_skips_for_a_threshold(sim: CdmSimulator, task_life: Any) -> None:
+def test_soft_fail_skips_for_a_threshold(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A sensor with soft_fail treats a missed threshold like any unwanted outcome."""
     make = ready(sim, "poke", counters={"ROWS_WRITTEN": 1})
     with pytest.raises(AirflowSkipException, match="min_rows_written is 2"):
-        task_life.run(lambda: make(min_rows_written=2, soft_fail=True))
+        task_runner.run(lambda: make(min_rows_written=2, soft_fail=True))
 
 
 def _config(side: str) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def _says_everything(text: str) -> None:
 
 
 @each_way
-def test_notice(way: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_notice(way: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """The error tells job, cluster, run, from where to where, when, rows, reason and link."""
     make = ready(
         sim,
@@ -183,26 +186,26 @@ def test_notice(way: str, sim: CdmSimulator, task_life: Any) -> None:
         error_details=TRACE,
     )
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
-        task_life.run(make)
+        task_runner.run(make)
     assert str(failure.value).startswith(f"run 1 of job '{JOB}' in cluster {sim.cluster_id} ended")
     _says_everything(str(failure.value))
 
 
-def test_notice_of_a_job_that_is_gone(sim: CdmSimulator, task_life: Any) -> None:
+def test_notice_of_a_job_that_is_gone(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A task that deletes its job says all the same from where to where it was to move rows."""
     for link in ("shop", "warehouse"):
         sim.add_link(link, url="sqlite://")
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
-        task_life.run(lambda: CdmRunJobOperator(task_id="t", definition=_wire()))
+        task_runner.run(lambda: CdmRunJobOperator(task_id="t", definition=_wire()))
     assert "from: link 'shop' (generic-jdbc-connector), schemaName 'SALES'" in str(failure.value)
     assert not any(name.startswith(JOB) for name in sim.jobs())
 
 
-def test_notice_without_the_definition(sim: CdmSimulator, task_life: Any) -> None:
+def test_notice_without_the_definition(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """When CDM does not show the job, the reason of the failure is told without it."""
     sim.add_job(JOB, outcome="FAILED", error_summary="Disk full")
     sim.fail("show_job", "status", status=403, times=None)
     with pytest.raises(errors.CdmSubmissionFailed, match="ended FAILED: Disk full") as failure:
-        task_life.run(WAYS["worker"])
+        task_runner.run(WAYS["worker"])
     assert "from:" not in str(failure.value)
     assert "look at it: http://" in str(failure.value)

@@ -14,6 +14,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 WORKER: dict[str, Any] = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
@@ -50,7 +51,7 @@ VERDICTS: dict[str, tuple[list[str], Any]] = {
 }
 
 
-def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
+def wait(sim: CdmSimulator, task_runner: TaskRunner, path: str) -> Any:
     """Go one way of waiting to its end: the result, or the error."""
     run = None
     if path.startswith("sensor"):
@@ -61,18 +62,18 @@ def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
             "submission_id": started.submission_id,
         }
     try:
-        return task_life.run(lambda: PATHS[path](run))
+        return task_runner.run(lambda: PATHS[path](run))
     except errors.CdmError as error:
         return error
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("row", VERDICTS)
-def test_status_by_path(row: str, path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_status_by_path(row: str, path: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """Every way of waiting judges what CDM shows in the same way."""
     statuses, expected = VERDICTS[row]
     sim.add_job(JOB, statuses=statuses)
-    outcome = wait(sim, task_life, path)
+    outcome = wait(sim, task_runner, path)
     if expected == SUCCESS:
         assert not isinstance(outcome, Exception), outcome
         assert outcome["status"] == "SUCCEEDED"
@@ -83,44 +84,48 @@ def test_status_by_path(row: str, path: str, sim: CdmSimulator, task_life: Any) 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_empty_list_is_no_success(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_an_empty_list_is_no_success(path: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A status answer without submissions never ends a wait well."""
     sim.add_job(JOB, statuses=["RUNNING"])
     sim.fail("status", "body", times=None, body='{"submissions": []}')
-    assert type(wait(sim, task_life, path)) is UNKNOWABLE
+    assert type(wait(sim, task_runner, path)) is UNKNOWABLE
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_deleted_job_is_no_success(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_deleted_job_is_no_success(path: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """When the job disappears, the outcome cannot be known, and the task says so."""
     sim.add_job(JOB, statuses=["RUNNING"])
     gone = '{"errCode": "Cdm.0054", "externalMessage": "Job[orders] doesn\'t exist."}'
     sim.fail("status", "status", times=None, skip=1, status=400, body=gone)
-    outcome = wait(sim, task_life, path)
+    outcome = wait(sim, task_runner, path)
     assert type(outcome) is UNKNOWABLE
     assert "no longer exists" in str(outcome)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_outage_is_borne_and_then_reported(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_an_outage_is_borne_and_then_reported(
+    path: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
     """CDM may be away for minutes; after ten the wait ends as unavailable, not as failed."""
     sim.add_job(JOB, statuses=["RUNNING"])
     sim.fail("status", "status", times=None, status=503)
-    outcome = wait(sim, task_life, path)
+    outcome = wait(sim, task_runner, path)
     assert type(outcome) is errors.CdmUnavailable
     assert "left alone" in str(outcome)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_short_outage_is_forgotten(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_short_outage_is_forgotten(path: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A wait goes on after some minutes without an answer."""
     sim.add_job(JOB, statuses=["RUNNING", "RUNNING", "SUCCEEDED"])
     sim.fail("status", "status", times=22, status=503)
-    assert wait(sim, task_life, path)["status"] == "SUCCEEDED"
+    assert wait(sim, task_runner, path)["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path.startswith("sensor")])
-def test_an_earlier_success_decides_nothing(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_an_earlier_success_decides_nothing(
+    path: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
     """While the status still shows the run before, the sensor waits for the one it was given."""
     sim.add_job(JOB)
     sim.start(JOB)
@@ -131,13 +136,13 @@ def test_an_earlier_success_decides_nothing(path: str, sim: CdmSimulator, task_l
         ' "creation-date": 1}]}'
     )
     sim.fail("status", "body", times=2, body=stale)
-    assert type(wait(sim, task_life, path)) is FAILED
+    assert type(wait(sim, task_runner, path)) is FAILED
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path.startswith("sensor")])
 @pytest.mark.parametrize(("ours", "theirs"), [("FAILED", "SUCCEEDED"), ("SUCCEEDED", "FAILED")])
 def test_a_later_run_by_somebody_else_decides_nothing(
-    ours: str, theirs: str, path: str, sim: CdmSimulator, task_life: Any
+    ours: str, theirs: str, path: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """When the status shows a later run, the sensor looks its own up in the history."""
     sim.add_job(JOB, outcomes=[ours, theirs])
@@ -146,8 +151,8 @@ def test_a_later_run_by_somebody_else_decides_nothing(
     run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": 1}
     sim.start(JOB)
     if ours == "SUCCEEDED":
-        assert task_life.run(lambda: PATHS[path](run))["submission_id"] == 1
+        assert task_runner.run(lambda: PATHS[path](run))["submission_id"] == 1
     else:
         with pytest.raises(errors.CdmSubmissionFailed) as failure:
-            task_life.run(lambda: PATHS[path](run))
+            task_runner.run(lambda: PATHS[path](run))
         assert failure.value.submission.submission_id == 1

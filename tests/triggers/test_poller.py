@@ -463,12 +463,12 @@ def test_the_log_says_what_the_quota_allows(
     assert len(lines) < 8
 
 
-def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_life: Any) -> None:
+def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_runner: Any) -> None:
     """Airflow 3 does not enforce it while a task is deferred, so the wait ends there."""
     sim.add_job(JOB, seconds=10_000)
     begin = sim.clock.now()
     with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout") as timeout:
-        task_life.run(
+        task_runner.run(
             lambda: CdmStartJobOperator(
                 task_id="t",
                 job_name=JOB,
@@ -486,14 +486,14 @@ def test_the_attempt_ends_at_its_execution_timeout(sim: CdmSimulator, task_life:
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_the_sensor_ends_at_its_execution_timeout(
-    soft: bool, sim: CdmSimulator, task_life: Any
+    soft: bool, sim: CdmSimulator, task_runner: Any
 ) -> None:
     """A deferred sensor says which of its two limits it was."""
     sim.add_job(JOB, seconds=10_000)
     number = sim.start(JOB).submission_id
     expected: type[Exception] = AirflowSkipException if soft else errors.CdmWaitTimeout
     with pytest.raises(expected, match="soft_fail" if soft else "execution_timeout"):
-        task_life.run(
+        task_runner.run(
             lambda: CdmSubmissionSensor(
                 task_id="t",
                 job_name=JOB,
@@ -531,7 +531,7 @@ def test_a_run_that_stalls(
     fails: bool,
     way: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: Any,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -541,7 +541,7 @@ def test_a_run_that_stalls(
         sim.start(JOB)
 
     def run() -> Any:
-        return task_life.run(lambda: WAYS[way](stalled_after=600, fail_when_stalled=fails))
+        return task_runner.run(lambda: WAYS[way](stalled_after=600, fail_when_stalled=fails))
 
     with caplog.at_level(logging.INFO):
         if fails:
