@@ -1,4 +1,4 @@
-"""A job of its own for each task: made, run exactly once with real rows, and taken away."""
+"""``CdmRunJobOperator``: its job is created, run exactly once with real rows, and deleted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 
 @pytest.fixture
 def sim(clock: ManualClock, tmp_path: Path) -> Iterator[CdmSimulator]:
-    """A cluster between two databases, without a job."""
+    """Start a simulator with links to two databases and without a job."""
     databases = {name: tmp_path / f"{name}.db" for name in ("shop", "warehouse")}
     for path in databases.values():
         with sqlite3.connect(path) as database:
@@ -42,19 +42,19 @@ def sim(clock: ManualClock, tmp_path: Path) -> Iterator[CdmSimulator]:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Callable[[str], int]:
-    """Count the rows of a day in the target."""
+def count_rows(tmp_path: Path) -> Callable[[str], int]:
+    """Return a function that counts the rows of a day in the target."""
 
-    def rows(day: str = DAY) -> int:
+    def count_rows(day: str = DAY) -> int:
         with sqlite3.connect(tmp_path / "warehouse.db") as database:
             count = database.execute("SELECT count(*) FROM orders WHERE day = ?", (day,))
             return int(count.fetchone()[0])
 
-    return rows
+    return count_rows
 
 
-def inputs(block: str, **values: Any) -> dict[str, Any]:
-    """A block with one configuration."""
+def config_block(block: str, **values: Any) -> dict[str, Any]:
+    """Return a block of a definition with one configuration."""
     listed = [{"name": f"{block}.{name}", "value": value} for name, value in values.items()]
     return {"configs": [{"name": block, "inputs": listed}]}
 
@@ -65,17 +65,17 @@ def definition(
     name: str = "orders",
     driver: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A job that moves the rows of a day."""
-    made = {
+    """Return the definition of a job that moves the rows of a day."""
+    body = {
         "name": name,
         "from-connector-name": "generic-jdbc-connector",
         "from-link-name": "shop",
-        "from-config-values": inputs("fromJobConfig", tableName="orders", whereClause=where),
+        "from-config-values": config_block("fromJobConfig", tableName="orders", whereClause=where),
         "to-connector-name": "generic-jdbc-connector",
         "to-link-name": "warehouse",
-        "to-config-values": inputs("toJobConfig", tableName=target),
+        "to-config-values": config_block("toJobConfig", tableName=target),
     }
-    return {**made, "driver-config-values": driver} if driver else made
+    return {**body, "driver-config-values": driver} if driver else body
 
 
 def migrate(**arguments: Any) -> CdmRunJobOperator:
@@ -84,33 +84,35 @@ def migrate(**arguments: Any) -> CdmRunJobOperator:
     return CdmRunJobOperator(**{**defaults, **MODES["on the worker"], **arguments})
 
 
-def sent(sim: CdmSimulator) -> list[str]:
-    """What was asked of CDM, without the token and what only looks."""
-    looks = ("token", "show_job", "status", "submissions")
-    return [request.route for request in sim.requests if request.route not in looks]
+def sent_routes(sim: CdmSimulator) -> list[str]:
+    """Return the routes of the calls that CDM received, without logins and calls that only read."""
+    read_routes = ("token", "show_job", "status", "submissions")
+    return [request.route for request in sim.requests if request.route not in read_routes]
 
 
-def names(sim: CdmSimulator) -> list[str]:
-    """The names of all jobs that there ever were, oldest first."""
-    made = [r.json()["jobs"][0]["name"] for r in sim.requests if r.route == "create_job"]
-    return list(dict.fromkeys(made))
+def created_job_names(sim: CdmSimulator) -> list[str]:
+    """Return the names of all jobs ever created, oldest first."""
+    names = [r.json()["jobs"][0]["name"] for r in sim.requests if r.route == "create_job"]
+    return list(dict.fromkeys(names))
 
 
 @each_mode
-def test_a_run_of_its_own(
-    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_job_is_created_run_once_and_deleted(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """The job is made, started once with the variables, waited for and deleted."""
+    """The job is created, started once with the variables, waited for and deleted."""
     result = task_runner.run(lambda: migrate(**mode))
     assert (result["status"], result["counters"]["ROWS_WRITTEN"]) == ("SUCCEEDED", ROWS)
-    assert sent(sim) == ["create_job", "start", "delete_job"]
-    assert (rows(), sim.jobs()) == (ROWS, [])
-    assert names(sim) == [result["job_name"]]
+    assert sent_routes(sim) == ["create_job", "start", "delete_job"]
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
+    assert created_job_names(sim) == [result["job_name"]]
     assert result["job_name"].startswith("orders_")
 
 
-def test_side_by_side(sim: CdmSimulator, task_runner: TaskRunner, rows: Any) -> None:
-    """Tasks of two dates run at the same time, where one job would run one after the other."""
+def test_tasks_of_two_dates_run_at_the_same_time(
+    sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
+) -> None:
+    """Tasks of two dates run at the same time, since each has a job of its own."""
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5))
@@ -118,99 +120,106 @@ def test_side_by_side(sim: CdmSimulator, task_runner: TaskRunner, rows: Any) -> 
     other.run(lambda: migrate(variables={"dt": "2025-01-03"}))
     task_runner.retry()
     task_runner.run(migrate)
-    first, second = (sim.runs(name)[0] for name in names(sim))
+    first, second = (sim.runs(name)[0] for name in created_job_names(sim))
     assert second.created < first.updated
-    assert (rows(), rows("2025-01-03"), sim.jobs()) == (ROWS, ROWS, [])
+    assert (count_rows(), count_rows("2025-01-03"), sim.jobs()) == (ROWS, ROWS, [])
 
 
-def test_the_definition_may_hold_the_date_itself(
-    sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_variables_are_optional(
+    sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """No variables are needed where a job serves one date only."""
+    """A definition that holds the date itself needs no variables."""
     task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), variables=None))
-    assert (rows("2025-01-04"), rows()) == (ROWS, 0)
+    assert (count_rows("2025-01-04"), count_rows()) == (ROWS, 0)
 
 
-def test_names_differ_by_map_index_and_fit(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """Each mapped instance has a job of its own; long names are cut to what CDM takes."""
+def test_job_names_differ_by_map_index_and_fit_the_limit(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Each mapped task instance has a job of its own, and long names are cut to the length that CDM
+    accepts.
+    """
     long = definition(name="ü" * 240)
     for index in (-1, 0, 1):
         task_runner.ti.map_index = index
         task_runner.run(lambda: migrate(definition=long))
-    found = names(sim)
-    assert len(found) == 3
-    assert {len(name) for name in found} == {240}
+    job_names = created_job_names(sim)
+    assert len(job_names) == 3
+    assert {len(name) for name in job_names} == {240}
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Stands for the death of the process."""
 
 
-class Axe:
-    """Kills the process at the n-th of its steps: before or after an exchange, or a note.
+class ProcessKiller:
+    """Kills the process at one of its steps: before or after an exchange or a change of the
+    journal.
 
-    :param at: which step; counting goes on over all attempts.
+    :param step: number of the step at which to kill, counted from 1; 0 to only count the steps.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-        self.steps, self.at = 0, at
-        self._around(monkeypatch, CdmSession, "_exchange")
-        self._around(monkeypatch, TaskStore, "write")
-        self._around(monkeypatch, TaskStore, "delete")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        self.steps, self.kill_at = 0, step
+        self._wrap(monkeypatch, CdmSession, "_exchange")
+        self._wrap(monkeypatch, TaskStore, "write")
+        self._wrap(monkeypatch, TaskStore, "delete")
 
-    def _around(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    def _wrap(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
-        def step(*arguments: Any) -> Any:
-            self._strike()
+        def with_steps(*arguments: Any) -> Any:
+            self._count_step()
             result = original(*arguments)
-            self._strike()
+            self._count_step()
             return result
 
-        monkeypatch.setattr(owner, name, step)
+        monkeypatch.setattr(owner, name, with_steps)
 
-    def _strike(self) -> None:
+    def _count_step(self) -> None:
         self.steps += 1
-        if self.steps == self.at:
+        if self.steps == self.kill_at:
             raise Killed
 
 
 @each_mode
-def test_a_crash_at_any_step(
+def test_retry_after_a_crash_at_any_step_moves_the_rows_once(
     mode: dict[str, Any],
     sim: CdmSimulator,
     task_runner: TaskRunner,
-    rows: Any,
+    count_rows: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever an attempt dies, the next one leaves no job behind and no row twice."""
+    """At whatever step an attempt dies, the retry starts no second run, moves every row once and
+    leaves no job.
+    """
     task_runner.ti.max_tries = 1
     with monkeypatch.context() as patch:
-        axe = Axe(patch, at=0)
+        killer = ProcessKiller(patch, step=0)
         task_runner.run(lambda: migrate(**mode))
-    assert axe.steps > 20
-    for at in range(1, axe.steps + 1):
+    assert killer.steps > 20
+    for step in range(1, killer.steps + 1):
         sim.reset()
         task_runner = task_runner.another_task()
         task_runner.ti.max_tries = 1
-        before = rows()
+        before = count_rows()
         with monkeypatch.context() as patch:
-            Axe(patch, at)
-            # The triggerer outlives a broken wait, and reports it.
+            ProcessKiller(patch, step)
+            # A trigger reports what raised in it, so the process survives.
             with pytest.raises((Killed, errors.CdmError)):
                 task_runner.run(lambda: migrate(**mode))
         task_runner.retry()
-        if at == axe.steps and not task_runner.store.content:
+        if step == killer.steps and not task_runner.store.content:
             continue  # below Airflow 3.3 the journal is deleted by then: a documented limit
-        assert task_runner.run(lambda: migrate(**mode))["status"] == "SUCCEEDED", at
-        assert (rows() - before, sim.jobs()) == (ROWS, []), at
-        assert sent(sim).count("start") == 1, at
+        assert task_runner.run(lambda: migrate(**mode))["status"] == "SUCCEEDED", step
+        assert (count_rows() - before, sim.jobs()) == (ROWS, []), step
+        assert sent_routes(sim).count("start") == 1, step
 
 
-def test_a_retry_after_success_makes_nothing(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """An attempt that died right before its report is taken for what it was.
+def test_retry_after_success_creates_no_job(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """A retry of an attempt that died right before it reported success returns the same result.
 
-    Below Airflow 3.3 the journal is deleted by then: a documented limit.
+    Below Airflow 3.3 the journal is already deleted at that point, which is a documented limit.
     """
     task_runner.ti.max_tries = 1
     first = task_runner.run(migrate)
@@ -218,14 +227,14 @@ def test_a_retry_after_success_makes_nothing(sim: CdmSimulator, task_runner: Tas
         pytest.skip("no task state store in this Airflow")
     task_runner.retry()
     assert task_runner.run(migrate) == first
-    assert sent(sim).count("create_job") == 1
+    assert sent_routes(sim).count("create_job") == 1
 
 
 # Kills
 
 
-def waiting(task_runner: TaskRunner, **arguments: Any) -> CdmRunJobOperator:
-    """Run an attempt until it waits, and return its operator."""
+def run_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> CdmRunJobOperator:
+    """Run an attempt until its wait times out, and return its operator."""
     task = migrate(wait_timeout=5, poll_interval=5, **arguments)
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: task)
@@ -235,31 +244,39 @@ def waiting(task_runner: TaskRunner, **arguments: Any) -> CdmRunJobOperator:
 @pytest.mark.parametrize(
     "next_attempt", [TaskRunner.retry, TaskRunner.clear], ids=["retry", "clear"]
 )
-def test_a_kill_takes_run_and_job_away(
-    next_attempt: Callable[[Any], None], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_on_kill_stops_the_run_and_deletes_the_job(
+    next_attempt: Callable[[Any], None], sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """A killed task stops its run and deletes its job; the next attempt makes and runs it anew."""
+    """A killed task stops its run and deletes its job, and the next attempt creates and runs it
+    again.
+    """
     task_runner.ti.max_tries = 1
-    waiting(task_runner).on_kill()
-    (name,) = names(sim)
+    run_until_wait_timeout(task_runner).on_kill()
+    (name,) = created_job_names(sim)
     assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [])
     next_attempt(task_runner)
     assert task_runner.run(migrate)["submission_id"] == 2
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
 @pytest.mark.parametrize("poll_interval", [0.1, 2])
-def test_a_killed_process_that_lives_on(
-    poll_interval: float, sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
+def test_retry_runs_the_job_again_when_the_killed_process_survives(
+    poll_interval: float,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    count_rows: Any,
+    clock: ManualClock,
 ) -> None:
-    """Airflow may leave a process alone after its kill; what that sees does not stop the retry."""
+    """What a process that survives its kill does afterwards must not prevent the retry from running
+    the job again.
+    """
     task_runner.ti.max_tries = 1
     task = migrate(poll_interval=poll_interval)
-    began = clock.now()
+    started_at = clock.now()
     killed: list[CdmRunJobOperator] = []
 
     def kill() -> None:
-        if not killed and clock.now() > began + 5:
+        if not killed and clock.now() > started_at + 5:
             killed.append(task)
             task.on_kill()
 
@@ -268,169 +285,191 @@ def test_a_killed_process_that_lives_on(
         task_runner.run(lambda: task)
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 2
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_kill_that_comes_too_late(
-    sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
+def test_on_kill_after_the_end_of_the_run_moves_no_rows_again(
+    sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any, clock: ManualClock
 ) -> None:
-    """A run that ends well before it can be stopped is no reason to move the rows again."""
+    """A run that succeeds before it can be stopped is not repeated by the retry."""
     task_runner.ti.max_tries = 1
-    task = waiting(task_runner)
+    task = run_until_wait_timeout(task_runner)
     clock.advance(60)
     task.on_kill()
     assert len(sim.jobs()) == 1
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 1
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_kill_that_is_not_to_stop(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """``cancel_on_kill=False`` leaves run and job to the next attempt."""
-    waiting(task_runner, cancel_on_kill=False).on_kill()
-    assert sent(sim) == ["create_job", "start"]
+def test_on_kill_does_nothing_without_cancel_on_kill(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """With ``cancel_on_kill=False`` a kill neither stops the run nor deletes the job."""
+    run_until_wait_timeout(task_runner, cancel_on_kill=False).on_kill()
+    assert sent_routes(sim) == ["create_job", "start"]
 
 
 @each_mode
-def test_a_job_that_a_kill_deletes_under_the_next_attempt(
-    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any, clock: ManualClock
+def test_attempt_starts_again_when_the_kill_before_it_deletes_its_job(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    count_rows: Any,
+    clock: ManualClock,
 ) -> None:
-    """A cleared task may attach to the run that its killed predecessor is just taking away."""
-    predecessor = waiting(task_runner)
+    """A cleared task that attached to the run of a killed attempt starts again when that kill
+    deletes the job.
+    """
+    predecessor = run_until_wait_timeout(task_runner)
     task_runner.clear()
-    began = clock.now()
+    started_at = clock.now()
     killed: list[CdmRunJobOperator] = []
 
     def kill() -> None:
-        if not killed and clock.now() > began:
+        if not killed and clock.now() > started_at:
             killed.append(predecessor)
             predecessor.on_kill()
 
     clock.subscribe(kill)
     assert task_runner.run(lambda: migrate(poll_interval=2, **mode))["submission_id"] == 2
-    assert (len(killed), rows(), sim.jobs()) == (1, ROWS, [])
+    assert (len(killed), count_rows(), sim.jobs()) == (1, ROWS, [])
 
 
 @pytest.mark.parametrize(
-    ("state", "left"), [("failed", []), (None, []), ("deferred", ["the job"])],
+    ("state", "kept_jobs"), [("failed", []), (None, []), ("deferred", ["the job"])],
     ids=["marked failed", "cleared", "another triggerer has it"],
 )  # fmt: skip
-def test_a_kill_in_the_triggerer(
+def test_trigger_on_kill_stops_run_and_job_unless_the_task_is_still_deferred(
     state: str | None,
-    left: list[str],
+    kept_jobs: list[str],
     sim: CdmSimulator,
     task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A user who ends the deferred task takes run and job away; what happens to triggerers not."""
+    """A user who ends the deferred task stops the run and deletes the job, while a move to another
+    triggerer does not.
+    """
 
-    async def look(_: Any) -> str | None:
+    async def read_task_state(_: Any) -> str | None:
         return state
 
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
-    waiting(task_runner)
-    (name,) = names(sim)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
     trigger = CdmOwnedJobTrigger(
         job_name=name, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
     )
     asyncio.run(trigger.on_kill())
-    assert sim.jobs() == [name] * len(left)
-    assert sim.runs(name)[0].status == ("RUNNING" if left else "STOPPED")
+    assert sim.jobs() == [name] * len(kept_jobs)
+    assert sim.runs(name)[0].status == ("RUNNING" if kept_jobs else "STOPPED")
 
 
-def test_the_deferred_wait_is_its_own_trigger(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """The operator defers to the trigger that takes the job away on a kill."""
+def test_operator_defers_to_the_trigger_that_deletes_the_job(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The operator defers to the trigger that deletes the job on a kill."""
     task_runner.run(lambda: migrate(**MODES["deferred"]))
     assert task_runner.trigger_paths == ["airflow_provider_cdm.triggers.CdmOwnedJobTrigger"]
 
 
-# Ends of other kinds
+# Failures and timeouts
 
 
 @each_mode
-def test_a_failed_run(
-    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_failed_run_deletes_the_job_and_is_retried_with_a_new_one(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """CDM's reason is in the error and the job is gone; the retry makes and runs it anew."""
+    """The error names CDM's reason and the job is deleted; the retry creates and runs it again."""
     task_runner.ti.max_tries = 1
-    wrong = definition(target="nothing")
+    wrong_definition = definition(target="nothing")
     with pytest.raises(errors.CdmSubmissionFailed, match="nothing"):
-        task_runner.run(lambda: migrate(definition=wrong, **mode))
+        task_runner.run(lambda: migrate(definition=wrong_definition, **mode))
     assert sim.jobs() == []
     task_runner.retry()
     assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 2
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_failed_job_may_be_kept(sim: CdmSimulator, task_runner: TaskRunner, rows: Any) -> None:
-    """``keep_job_on_failure`` leaves the job to look at; the next attempt uses and deletes it."""
+def test_keep_job_on_failure_keeps_the_job_until_the_next_attempt(
+    sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
+) -> None:
+    """With ``keep_job_on_failure`` a failed job is kept, and the next attempt updates, runs and
+    deletes it.
+    """
     task_runner.ti.max_tries = 1
-    wrong = definition(target="nothing")
+    wrong_definition = definition(target="nothing")
     with pytest.raises(errors.CdmSubmissionFailed):
-        task_runner.run(lambda: migrate(definition=wrong, keep_job_on_failure=True))
-    assert sim.jobs() == names(sim)
+        task_runner.run(lambda: migrate(definition=wrong_definition, keep_job_on_failure=True))
+    assert sim.jobs() == created_job_names(sim)
     task_runner.retry()
     task_runner.run(lambda: migrate(keep_job_on_failure=True))
-    assert [route for route in sent(sim) if route != "create_job"] == [
+    assert [route for route in sent_routes(sim) if route != "create_job"] == [
         *("start", "update_job", "start", "delete_job"),
     ]
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
 @each_mode
-def test_a_wait_that_is_given_up(
-    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_wait_timeout_keeps_the_job_of_the_active_run(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """The job stays while its run goes on; a cleared task next_attempts that run and deletes the job."""
+    """After a timeout the job of the active run is kept, and a cleared task follows that run and
+    deletes the job.
+    """
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
     assert len(sim.jobs()) == 1
     task_runner.clear()
     assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 1
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
 @each_mode
-def test_giving_up_for_good(
+def test_on_giving_up_stop_removes_run_and_job(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """With ``on_giving_up="stop"`` the last attempt leaves neither run nor job."""
+    """With ``on_giving_up="stop"`` the last attempt stops the run and deletes the job."""
     arguments = {"wait_timeout": 5, "poll_interval": 5, "on_giving_up": "stop", **mode}
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(**arguments))
-    assert sim.runs(names(sim)[0])[0].status == "STOPPED"
+    assert sim.runs(created_job_names(sim)[0])[0].status == "STOPPED"
     assert sim.jobs() == []
 
 
 @each_mode
-def test_a_definition_that_changes_between_attempts(
-    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_changed_definition_gets_a_run_of_its_own(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """The run of the old one is not taken for the new one's: it is waited for, then comes ours."""
+    """A retry with another definition waits for the run of the old definition and then starts its
+    own.
+    """
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
     task_runner.retry()
     result = task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
-    assert [route for route in sent(sim) if route != "create_job"] == [
+    assert [route for route in sent_routes(sim) if route != "create_job"] == [
         *("start", "update_job", "start", "delete_job"),
     ]
-    assert (rows(), rows("2025-01-04"), sim.jobs()) == (ROWS, ROWS, [])
+    assert (count_rows(), count_rows("2025-01-04"), sim.jobs()) == (ROWS, ROWS, [])
 
 
 @each_mode
-def test_a_job_deleted_by_somebody_else(
+def test_job_deleted_by_somebody_else_is_run_again_only_after_a_clear(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
-    """How its run ended is not known, so no retry runs it again; a person's clear does."""
+    """The outcome of a run whose job was deleted is unknown, so no retry repeats it, but a clear
+    does.
+    """
     task_runner.ti.max_tries = 1
     jobs = sim._world.clusters[sim.cluster_id].jobs
-    began = clock.now()
+    started_at = clock.now()
     deleted: list[Any] = []
 
     def delete() -> None:
-        if not deleted and clock.now() > began + 20:
+        if not deleted and clock.now() > started_at + 20:
             deleted.append(jobs.popitem())
 
     clock.subscribe(delete)
@@ -438,7 +477,7 @@ def test_a_job_deleted_by_somebody_else(
         with pytest.raises(errors.CdmOutcomeUnknown):
             task_runner.run(lambda: migrate(**mode))
         task_runner.retry()
-    assert (len(deleted), sent(sim)) == (1, ["create_job", "start"])
+    assert (len(deleted), sent_routes(sim)) == (1, ["create_job", "start"])
     task_runner.clear()
     assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 2
     assert sim.jobs() == []
@@ -446,35 +485,35 @@ def test_a_job_deleted_by_somebody_else(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("route", ["create_job", "start", "delete_job"])
-def test_a_lost_answer(
-    route: str, when: Any, sim: CdmSimulator, task_runner: TaskRunner, rows: Any
+def test_lost_answer_leads_to_one_run_and_no_job(
+    route: str, when: Any, sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any
 ) -> None:
-    """Whichever answer is lost, on its way there or back: one run, no job left."""
+    """Whichever request or answer is lost, the job runs once and is deleted."""
     sim.fail(route, "drop", when)
     assert task_runner.run(migrate)["submission_id"] == 1
-    assert (rows(), sim.jobs()) == (ROWS, [])
+    assert (count_rows(), sim.jobs()) == (ROWS, [])
 
 
-def test_a_job_that_cannot_be_deleted(
-    sim: CdmSimulator, task_runner: TaskRunner, rows: Any, caplog: pytest.LogCaptureFixture
+def test_task_succeeds_when_the_job_cannot_be_deleted(
+    sim: CdmSimulator, task_runner: TaskRunner, count_rows: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The migration has succeeded all the same; the log names what stays behind."""
+    """A migration that succeeded is a success even if its job cannot be deleted for minutes."""
     sim.fail("delete_job", "status", status=503, times=None)
-    began = sim.clock.now()
+    started_at = sim.clock.now()
     assert task_runner.run(migrate)["status"] == "SUCCEEDED"
-    assert (rows(), sim.jobs()) == (ROWS, names(sim))
-    assert sim.clock.now() - began > 300
+    assert (count_rows(), sim.jobs()) == (ROWS, created_job_names(sim))
+    assert sim.clock.now() - started_at > 300
 
 
-def test_a_deletion_waits_for_its_quota(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """When many tasks end at once, their jobs are deleted as the quota allows."""
+def test_deletion_waits_for_the_quota(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """The deletion of a job is repeated until its quota allows it."""
     sim.fail("delete_job", "status", status=429, times=12)
     task_runner.run(migrate)
     assert sim.jobs() == []
 
 
-def test_a_burst_needs_no_look(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """Looking has a small quota, so a first attempt does without until it waits."""
+def test_first_attempt_does_not_read_the_job(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """A first attempt does not read the job definition, since such reads have a small quota."""
     task_runner.run(migrate)
     assert "show_job" not in [request.route for request in sim.requests]
 
@@ -482,21 +521,25 @@ def test_a_burst_needs_no_look(sim: CdmSimulator, task_runner: TaskRunner) -> No
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        (inputs("schedulerConfig", isSchedulerJob="true"), "isSchedulerJob=true"),
-        (inputs("schedulerConfig", disposableType="DELETE_AFTER_SUCCEED"), "disposableType"),
+        (config_block("schedulerConfig", isSchedulerJob="true"), "isSchedulerJob=true"),
+        (config_block("schedulerConfig", disposableType="DELETE_AFTER_SUCCEED"), "disposableType"),
     ],
 )
-def test_a_job_that_acts_by_itself(
+def test_definition_with_a_schedule_or_self_deletion_is_refused(
     block: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """A job that CDM starts or deletes itself cannot be run once and judged; nothing is sent."""
+    """A job that CDM itself starts or deletes cannot be run exactly once, so it is refused before
+    anything is sent.
+    """
     with pytest.raises(errors.CdmConfigError, match=words):
         task_runner.run(lambda: migrate(definition=definition(driver=block)))
     assert sim.requests == []
 
 
-def test_arguments_of_the_start_operator_hold() -> None:
-    """What is said for all tasks of a DAG, and by mapping, reaches the operator."""
+def test_arguments_of_the_start_operator_apply() -> None:
+    """Arguments of ``CdmStartJobOperator`` are accepted from default arguments and by mapping,
+    except ``job_name``.
+    """
     task = migrate(default_args={"poll_interval": 7, "on_giving_up": "stop"})
     assert (task.poll_interval, task.on_giving_up) == (7, "stop")
     mapped = CdmRunJobOperator.partial(task_id="t", definition=definition()).expand(
