@@ -175,19 +175,19 @@ def test_stop_of_a_cluster_in_use_on_request(
 @each_mode
 @pytest.mark.parametrize("make_operator", [start_operator, stop_operator])
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [("800", "frozen"), ("300", "is failed"), ("303", "no free address")],
 )
 def test_frozen_or_failed_cluster_fails_the_task_at_once(
     status: str,
-    words: str,
+    message: str,
     make_operator: Any,
     mode: dict[str, Any],
     sim: CdmSimulator,
     task_runner: TaskRunner,
 ) -> None:
     """A frozen or failed cluster fails the task at once with a clear error."""
-    with pytest.raises(errors.CdmClusterUnusable, match=words):
+    with pytest.raises(errors.CdmClusterUnusable, match=message):
         task_runner.run(lambda: make_operator(**mode))
     assert sent_actions(sim) == []
 

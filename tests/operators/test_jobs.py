@@ -65,7 +65,7 @@ def where_clause(sim: CdmSimulator) -> str:
     """Return the where clause of the definition that CDM last received."""
     body = [r.json() for r in sim.requests if r.route in ("create_job", "update_job")][-1]
     block = body["jobs"][0]["from-config-values"]["configs"][0]["inputs"]
-    return str({each["name"]: each["value"] for each in block}["fromJobConfig.whereClause"])
+    return str({entry["name"]: entry["value"] for entry in block}["fromJobConfig.whereClause"])
 
 
 def expected_result(sim: CdmSimulator, action: str, *differences: str) -> dict[str, Any]:

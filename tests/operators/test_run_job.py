@@ -519,19 +519,19 @@ def test_first_attempt_does_not_read_the_job(sim: CdmSimulator, task_runner: Tas
 
 
 @pytest.mark.parametrize(
-    ("block", "words"),
+    ("block", "message"),
     [
         (config_block("schedulerConfig", isSchedulerJob="true"), "isSchedulerJob=true"),
         (config_block("schedulerConfig", disposableType="DELETE_AFTER_SUCCEED"), "disposableType"),
     ],
 )
 def test_definition_with_a_schedule_or_self_deletion_is_refused(
-    block: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
+    block: dict[str, Any], message: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """A job that CDM itself starts or deletes cannot be run exactly once, so it is refused before
     anything is sent.
     """
-    with pytest.raises(errors.CdmConfigError, match=words):
+    with pytest.raises(errors.CdmConfigError, match=message):
         task_runner.run(lambda: migrate(definition=definition(driver=block)))
     assert sim.requests == []
 

@@ -184,7 +184,7 @@ def test_if_running_attach_follows_the_active_run(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"job_name": ""}, "job_name is empty"),
         ({"job_name": "   "}, "job_name is empty"),
@@ -199,12 +199,12 @@ def test_if_running_attach_follows_the_active_run(
     ],
 )
 def test_invalid_arguments_are_refused_before_anything_is_sent(
-    arguments: dict[str, Any], words: str, sim: CdmSimulator, task_runner: TaskRunner
+    arguments: dict[str, Any], message: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """Invalid arguments raise one clear error before any request to CDM or IAM."""
     with pytest.raises(errors.CdmConfigError) as raised:
         task_runner.run(lambda: make_operator(**arguments))
-    assert words in str(raised.value)
+    assert message in str(raised.value)
     assert sim.requests == []
 
 
