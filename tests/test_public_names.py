@@ -65,9 +65,9 @@ TRIGGER_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def all_packages() -> list[str]:
-    """Return the names of the package and of all packages below it."""
-    below = pkgutil.walk_packages(airflow_provider_cdm.__path__, f"{PACKAGE}.")
-    return [PACKAGE, *(module.name for module in below if module.ispkg)]
+    """Return the names of all packages below the root of this package."""
+    modules = pkgutil.walk_packages(airflow_provider_cdm.__path__, f"{PACKAGE}.")
+    return [module.name for module in modules if module.ispkg]
 
 
 @pytest.mark.parametrize("module", PUBLIC_NAMES)
