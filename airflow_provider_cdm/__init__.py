@@ -12,7 +12,7 @@ def get_provider_info() -> dict[str, Any]:
 
     :returns: a dictionary in the form of Airflow's ``provider_info.schema.json``.
     """
-    from airflow_provider_cdm.connection import CONN_TYPE, form_metadata
+    from airflow_provider_cdm.connection.fields import CONN_TYPE, form_metadata
 
     integration = "Huawei Cloud CDM"
     package = "airflow_provider_cdm"

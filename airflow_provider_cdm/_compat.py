@@ -83,7 +83,7 @@ _MASKERS = (
 
 
 def mask_secret(secret: str) -> None:
-    """Tell Airflow's log masker a secret that it cannot know, such as a token got at run time."""
+    """Have Airflow mask a secret in logs that it cannot know, such as a token."""
     for module in _MASKERS:
         with suppress(ImportError, AttributeError):
             import_module(module).mask_secret(secret)
@@ -91,7 +91,7 @@ def mask_secret(secret: str) -> None:
 
 
 async def amask_secret(secret: str) -> None:
-    """The same on an event loop, without blocking it."""
+    """Mask a secret in logs, without blocking the event loop."""
     from asgiref.sync import sync_to_async
 
     try:
@@ -103,7 +103,7 @@ async def amask_secret(secret: str) -> None:
 
 
 def token_cipher() -> Any:
-    """Return what encrypts with Airflow's Fernet key; ``None`` where there is no such key."""
+    """Return what encrypts with Airflow's Fernet key; ``None`` if no key is set."""
     from airflow.models.crypto import get_fernet
 
     fernet = get_fernet()
@@ -111,7 +111,7 @@ def token_cipher() -> Any:
 
 
 async def aget_connection(conn_id: str) -> Connection:
-    """Look a connection up without blocking the event loop (or deadlocking it, before 3.3.2)."""
+    """Read a connection without blocking the event loop (or deadlocking it, before 3.3.2)."""
     from airflow.providers.common.compat.connection import get_async_connection
 
     connection: Any = await get_async_connection(conn_id)
@@ -119,7 +119,7 @@ async def aget_connection(conn_id: str) -> Connection:
 
 
 class Store(Protocol):
-    """Text by key, kept somewhere that outlives the task's process."""
+    """Text by key, in a place that outlives the process of the task."""
 
     def get(self, key: str) -> Any:
         """Return the text, or ``None``."""
@@ -128,7 +128,7 @@ class Store(Protocol):
         """Write or replace the text."""
 
     def delete(self, key: str) -> None:
-        """Forget it, if it is there."""
+        """Delete the text, if there is one."""
 
 
 def task_state_store(context: Context) -> Store | None:
@@ -141,10 +141,10 @@ class VariableStore:
     """Airflow Variables as a store, for the versions that have no task state store."""
 
     def get(self, key: str) -> Any:
-        """Return the text, or ``None`` if there is surely none.
+        """Return the text, or ``None`` only if the variable does not exist.
 
-        ``Variable.get`` takes most failures for a missing variable: a database that is away, an
-        encryption key that does not fit, an API server that answers 500. A journal cannot.
+        ``Variable.get`` treats most failures as a missing variable: an unreachable database, a
+        wrong encryption key, an API server that answers 500. A journal must not.
         """
         try:
             from airflow.sdk.execution_time.comms import GetVariable
@@ -157,7 +157,7 @@ class VariableStore:
         Variable.set(key, value)
 
     def delete(self, key: str) -> None:
-        """Forget it, if it is there."""
+        """Delete the text, if there is one."""
         Variable.delete(key)
 
 
@@ -201,13 +201,13 @@ else:
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
 
-#: Seconds before ``execution_timeout`` by which a deferred wait must be over: Airflow 2 ends it at
-#: that instant by itself, and has less to say; Airflow 3 never does.
+#: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
+#: task at that instant with a less helpful error; Airflow 3 never does.
 DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
 
 
 async def aget_task_state(ti: Any) -> str | None:
-    """Return the state of a task instance now, seen from a trigger; ``None`` after a clear."""
+    """Return the present state of a trigger's task instance; ``None`` after a clear."""
     from asgiref.sync import sync_to_async
 
     try:
@@ -239,7 +239,7 @@ def _task_state_in_database(ti: Any) -> str | None:
 
 
 def is_asset(outlet: Any) -> bool:
-    """Whether an outlet is an asset or a reference to one; a dataset, in Airflow 2."""
+    """Return whether an outlet is an asset (in Airflow 2, a dataset) or a reference to one."""
     from airflow.providers.common.compat.sdk import Asset
 
     try:
@@ -250,14 +250,14 @@ def is_asset(outlet: Any) -> bool:
 
 
 def lineage_is_active() -> bool:
-    """Whether the OpenLineage provider is installed, has somewhere to send to, and is not disabled;
-    only then has Airflow loaded its listener.
+    """Return whether the OpenLineage provider is installed, configured and not disabled; only then
+    has Airflow loaded its listener.
     """
     return "airflow.providers.openlineage.plugins.listener" in sys.modules
 
 
 def operator_lineage(**parts: Any) -> Any:
-    """Make what a task tells the OpenLineage provider, which has to be installed."""
+    """Return an ``OperatorLineage``; the OpenLineage provider has to be installed."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(**parts)

@@ -1,9 +1,8 @@
-"""CdmHook: an Airflow connection made into calls on CDM."""
+"""The hook: calls to CDM with an Airflow connection."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
@@ -18,18 +17,14 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import newest_first
-from airflow_provider_cdm.connection import (
-    CONN_TYPE,
-    EXTRA_FIELDS,
-    LABELS,
-    PLACEHOLDERS,
-    settings_from,
-)
+from airflow_provider_cdm.connection.fields import CONN_TYPE, EXTRA_FIELDS, LABELS, PLACEHOLDERS
+from airflow_provider_cdm.connection.reader import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,8 +36,8 @@ __all__ = ["CdmHook"]
 
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
-#: Seconds for which one look-up of a connection does for all triggers. Airflow masks its secrets
-#: anew each time, and for every message of that kind its triggerer goes through all that it runs.
+#: Seconds for which all triggers share one look-up of a connection. Airflow masks the secrets again
+#: at each look-up, and for every such message its triggerer goes through all of its triggers.
 _SHARED_SECONDS = 5.0
 USER_AGENT = f"airflow-provider-cdm/{__version__}"
 
@@ -57,12 +52,12 @@ _lookups: dict[str, _Lookup] = {}
 
 
 class CdmHook(BaseHook):
-    """Talks to one CDM project as the user of an Airflow connection.
+    """Calls CDM in one project as the user of an Airflow connection.
 
-    Usable from ``@task`` functions. Nothing is looked up or connected before the first call.
+    Usable from ``@task`` functions. The connection is read at the first call, not before.
 
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
-    :param cluster_id: cluster of calls that name none; by default the connection's.
+    :param cluster_id: cluster for calls that name none; by default the connection's.
     :param project_id: project of the cluster; by default the connection's.
     """
 
@@ -71,7 +66,7 @@ class CdmHook(BaseHook):
     conn_type = CONN_TYPE
     hook_name = "Huawei Cloud CDM"
 
-    #: Arguments of every session beside its settings; a test puts clock and sleep here.
+    #: Arguments of every session besides its settings; tests set the clock and the sleep here.
     session_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -88,16 +83,16 @@ class CdmHook(BaseHook):
         self._session: CdmSession | None = None
 
     def get_conn(self) -> CdmSession:
-        """Return the session of this hook, made of the connection at the first call.
+        """Return the session of this hook, created from the connection at the first call.
 
-        :raises CdmConfigError: names all missing and wrong fields of the connection at once.
+        :raises CdmConfigError: when the connection cannot be used; names all wrong fields at once.
         """
         if self._session is None:
             self._session = self._open(self._settings(), mask_secret)
         return self._session
 
     async def aget_conn(self) -> CdmSession:
-        """The same on an event loop, without blocking it."""
+        """Return the same session, without blocking the event loop."""
         if self._session is None:
             loop = asyncio.get_running_loop()
 
@@ -105,12 +100,12 @@ class CdmHook(BaseHook):
                 # Masking talks to the supervisor, which a flow must not wait for.
                 asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
 
-            self._session = self._open(await _looked_up(self.cdm_conn_id), mask)
+            self._session = self._open(await _read_settings(self.cdm_conn_id), mask)
         return self._session
 
     def _settings(self) -> Settings:
         settings = settings_from(self.get_connection(self.cdm_conn_id))
-        if password := _hidden_password(settings):
+        if password := _proxy_password(settings):
             mask_secret(password)
         return settings
 
@@ -156,15 +151,15 @@ class CdmHook(BaseHook):
         variables: Mapping[str, Any] | None = None,
         cluster_id: str | None = None,
     ) -> Submission:
-        """Start a job and return the run that this made, as CDM first described it.
+        """Start a job and return its run, as CDM first described it.
 
-        When the answer is lost, the history of the job tells whether it was started. Nothing is
-        remembered for a retry of the task, though: only the operator keeps a journal.
+        When the answer is lost, the history of the job shows whether it was started. A retry of the
+        task starts the job again, though: only the operator keeps a journal.
 
         :param variables: values for ``${name}`` in the job's parameters, for this run only.
         :raises CdmAlreadyRunning: when the job has an active run.
-        :raises CdmStartUncertain: when it cannot be told whether the job was started.
-        :raises CdmError: for anything else that went wrong; then nothing was started.
+        :raises CdmStartUncertain: when it is not known whether the job was started.
+        :raises CdmError: for any other failure; then nothing was started.
         """
         name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
@@ -208,11 +203,12 @@ class CdmHook(BaseHook):
         return session.run(session.api.stop(cluster, arguments.job_name(job_name)))
 
     def test_connection(self) -> tuple[bool, str]:
-        """Say whether the connection works, for the Test button: within 15 seconds, and never by
-        raising.
+        """Test the connection, for the Test button: takes 15 seconds at most, and never raises.
 
-        Goes through endpoints, credentials, project, cluster, and permission to read jobs; a
-        failure says which step it was.
+        Checks endpoints, credentials, project, cluster, and permission to read jobs; a failure
+        names the step that failed.
+
+        :returns: whether the connection works, and what was found.
         """
         from airflow_provider_cdm.client.connection_test import ConnectionTest
 
@@ -221,31 +217,26 @@ class CdmHook(BaseHook):
         except Exception as error:
             return False, f"Failed at: fields of the connection. {error}"
         check = ConnectionTest(session.api)
-        outcome: list[tuple[bool, str]] = []
 
         def work() -> None:
-            try:
+            with session:
                 session.run(check.run())
-            except Exception as error:
-                outcome.append((False, check.failure(error)))
-            else:
-                outcome.append((True, check.success()))
-            finally:
-                session.close()
 
-        # A thread of its own: looking a name up, or a server that dribbles, has no time-out.
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        worker.join(_TEST_SECONDS)
-        slow = errors.CdmUnavailable(
-            f"It was not over within {_TEST_SECONDS:.0f} s. Check the endpoints and the proxy, and"
-            " that the network lets this machine reach them."
-        )
-        return outcome[0] if outcome else (False, check.failure(slow))
+        try:
+            run_bounded(work, _TEST_SECONDS)
+        except NotFinishedError:
+            slow = errors.CdmUnavailable(
+                f"The test did not finish within {_TEST_SECONDS:.0f} s. Check the endpoints and the"
+                " proxy, and that the network lets this machine reach them."
+            )
+            return False, check.failure(slow)
+        except Exception as error:
+            return False, check.failure(error)
+        return True, check.success()
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The extra fields of the form in Airflow 2; Airflow 3 reads provider info instead."""
+        """Return the extra fields of the form in Airflow 2; Airflow 3 reads provider info."""
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from wtforms import PasswordField, StringField
 
@@ -264,7 +255,7 @@ class CdmHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Labels and placeholders of the form in Airflow 2."""
+        """Return labels and placeholders of the form in Airflow 2."""
         return {
             "hidden_fields": [],
             "relabeling": dict(LABELS),
@@ -272,22 +263,22 @@ class CdmHook(BaseHook):
         }
 
 
-def _hidden_password(settings: Settings) -> str | None:
-    """A secret that Airflow does not find by itself: it looks at fields, not inside of a URL."""
+def _proxy_password(settings: Settings) -> str | None:
+    """Return the password in the proxy's URL, which Airflow does not mask: it looks at fields."""
     return urlsplit(settings.proxy).password if settings.proxy else None
 
 
-async def _looked_up(conn_id: str) -> Settings:
-    """Read a connection; triggers that begin at about the same time share it."""
+async def _read_settings(conn_id: str) -> Settings:
+    """Read a connection; triggers that start at about the same time share one look-up."""
     loop = asyncio.get_running_loop()
     recent = _lookups.get(conn_id)
     if recent is None or recent.loop is not loop or loop.time() > recent.began + _SHARED_SECONDS:
         recent = _lookups[conn_id] = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
     try:
-        # The cancellation of one trigger is none of the others' business.
+        # The cancellation of one trigger must not cancel the look-up of the others.
         return await asyncio.shield(recent.task)
     except Exception:
-        # Whoever comes next may find that it has been mended.
+        # The next trigger tries again: the connection may have been fixed.
         if _lookups.get(conn_id) is recent:
             del _lookups[conn_id]
         raise
@@ -295,6 +286,6 @@ async def _looked_up(conn_id: str) -> Settings:
 
 async def _look_up(conn_id: str) -> Settings:
     settings = settings_from(await aget_connection(conn_id))
-    if password := _hidden_password(settings):
+    if password := _proxy_password(settings):
         await amask_secret(password)
     return settings

@@ -1,4 +1,4 @@
-"""The button "CDM run" on a task: to its run in the CDM console, or where ``console_url`` says."""
+"""The button "CDM run" of a task: opens its run in the CDM console, or at ``console_url``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DEFAULT_CONSOLE_URL = "https://console.huaweicloud.com/cdm/?region={region}"
 
 
 class CdmRunLink(BaseOperatorLink):
-    """Leads to the run that a task started or waits for; reads no connection when shown."""
+    """Opens the run that a task started or waits for; showing the button reads no connection."""
 
     name = "CDM run"
 
     @property
     def xcom_key(self) -> str:
-        """XCom under which the finished address is kept."""
+        """Key of the XCom that holds the address."""
         return "cdm_run_link"
 
     def get_link(
@@ -34,12 +34,12 @@ class CdmRunLink(BaseOperatorLink):
         *,
         ti_key: TaskInstanceKey,
     ) -> str:
-        """Return the address that the task stored, or nothing before it did."""
+        """Return the address that the task stored; empty before that."""
         return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
 
     @classmethod
     def store(cls, context: Context, settings: Settings, run: Submission) -> str:
-        """Keep the address of a run as soon as it is known, so that the button works at once.
+        """Store the address of a run, so that the button works as soon as the run is known.
 
         :returns: the address.
         """
@@ -49,7 +49,7 @@ class CdmRunLink(BaseOperatorLink):
 
 
 def run_address(settings: Settings, run: Submission) -> str:
-    """Fill the placeholders of the connection's console URL; unknown ones stay as they are."""
+    """Return the connection's console URL with its placeholders filled; unknown ones are kept."""
     values: dict[str, Any] = {
         "region": settings.region,
         "project_id": settings.project_id,

@@ -15,19 +15,19 @@ __all__ = ["CdmRetryPolicy"]
 
 
 class CdmRetryPolicy(RetryPolicy):
-    """Decides by the error whether a task of this package is tried again.
+    """Decides from the error whether a task of this package is retried.
 
-    What no retry can mend fails the task at once, whatever ``retries`` says: wrong credentials or a
-    missing permission, a job, link or cluster that does not exist, wrong input, rows that miss a
-    threshold. When the server said how long to wait, the retry comes after that time. Anything else
-    is retried as the task says.
+    Errors that no retry can fix fail the task at once, whatever ``retries`` says: wrong credentials
+    or a missing permission, a job, link or cluster that does not exist, wrong input, a missed
+    threshold. When the server named a time to wait (``Retry-After``), the retry follows after that
+    time. Other errors are retried as the task's arguments say.
 
-    All operators and sensors of this package have one unless they are given another
-    ``retry_policy``. Below Airflow 3.3, which has no such policies, they act on it themselves, but
-    for the time of the retry, which Airflow decides there.
+    All operators and sensors of this package use this policy unless they are given another
+    ``retry_policy``. Airflow below 3.3 has no retry policies: there the tasks fail at once by
+    themselves, and Airflow decides when a retry follows.
 
-    :param retry_failed_runs: whether a run that CDM reports as failed is tried again; each retry is
-        a run of its own.
+    :param retry_failed_runs: whether a task whose run failed in CDM is retried; each retry starts a
+        new run.
     """
 
     def __init__(self, *, retry_failed_runs: bool = True) -> None:
@@ -40,10 +40,10 @@ class CdmRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Decide; called by Airflow 3.3 and later."""
+        """Return the decision; called by Airflow 3.3 and later."""
         name = type(exception).__name__
         if self.is_final(exception):
-            return RetryDecision.fail(f"{name}: no retry can mend this")
+            return RetryDecision.fail(f"{name}: no retry can fix this")
         delay = getattr(exception, "retry_after", None) if isinstance(exception, CdmError) else None
         if delay:
             return RetryDecision.retry(
@@ -52,17 +52,17 @@ class CdmRetryPolicy(RetryPolicy):
         return RetryDecision.default()
 
     def is_final(self, exception: BaseException) -> bool:
-        """Whether no retry is to follow."""
+        """Return whether no retry may follow."""
         if isinstance(exception, CdmSubmissionFailed):
             unknown = isinstance(exception, CdmOutcomeUnknown)
             return not self.retry_failed_runs and not unknown
         return isinstance(exception, CdmError) and exception.final
 
     def serialize(self) -> dict[str, Any]:
-        """Describe this policy as plain JSON."""
+        """Return this policy as plain JSON."""
         return {"retry_failed_runs": self.retry_failed_runs}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> CdmRetryPolicy:
-        """Make the policy that :meth:`serialize` described."""
+        """Return the policy that :meth:`serialize` returned as JSON."""
         return cls(**data)

@@ -42,7 +42,7 @@ class Stage:
         """Let time pass."""
         self.clock.advance(seconds)
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """The same on an event loop."""
         self.sleep(seconds)
         await asyncio.sleep(0)
@@ -109,7 +109,7 @@ def _mode(name: str, makers: list[Callable[[Any], Any]], *, cached: bool) -> dic
         CdmHook.session_options = {
             "clock": clock.now,
             "sleep": stage.sleep,
-            "asleep": stage.asleep,
+            "async_sleep": stage.async_sleep,
             "rng": lambda: 0.5,
         }
         # Airflow's sensor in mode poke sleeps by itself.

@@ -19,10 +19,10 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.simulator.backend.backend import World
+from airflow_provider_cdm.simulator.backend.backend import Backend
 from airflow_provider_cdm.simulator.clock import ManualClock
 from airflow_provider_cdm.simulator.config.config import load
-from airflow_provider_cdm.simulator.messages import Call
+from airflow_provider_cdm.simulator.messages import Request as SimulatorRequest
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 
 
@@ -124,13 +124,15 @@ class RecordingSession(CdmSession):
 class PlayedSession(RecordingSession):
     """A session that has the simulator's router for a network."""
 
-    def __init__(self, world: World, settings: Settings, traffic: Traffic, **options: Any) -> None:
+    def __init__(
+        self, backend: Backend, settings: Settings, traffic: Traffic, **options: Any
+    ) -> None:
         super().__init__(settings, traffic, **options)
-        self._world = world
+        self._backend = backend
 
     def _perform(self, request: Request) -> Response:
         address = urlsplit(request.url)
-        call = Call(
+        received = SimulatorRequest(
             method=request.method,
             path=address.path,
             query=dict(parse_qsl(address.query, keep_blank_values=True)),
@@ -138,7 +140,7 @@ class PlayedSession(RecordingSession):
             headers={name.lower(): value for name, value in request.headers.items()},
             body=request.body or b"",
         )
-        answer = ROUTER.handle(self._world, call, ROUTER.find(call))
+        answer = ROUTER.handle(self._backend, received, ROUTER.find(received))
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status, headers, answer.body)
 
@@ -155,14 +157,14 @@ class Played:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        self.world = World(load(self.config), self.clock, ROUTER.names())
-        self.world.agenda.start()
+        self.backend = Backend(load(self.config), self.clock, ROUTER.names())
+        self.backend.event_queue.start()
         self._random = random.Random(self.seed)
 
     def session(self, settings: Settings, traffic: Traffic, policy: RetryPolicy) -> CdmSession:
         """Make a session."""
         return PlayedSession(
-            self.world,
+            self.backend,
             settings,
             traffic,
             policy=policy,
@@ -174,12 +176,12 @@ class Played:
 
     def settings(self, user: int = 0, limit: int | None = None) -> Settings:
         """The settings of one of its users."""
-        one = self.world.config.users[user]
+        one = self.backend.config.users[user]
         return Settings(
             cdm_endpoint="http://cdm",
             iam_endpoint=f"http://iam-{id(self)}",
-            credentials=PasswordCredentials(one.name, one.password, self.world.config.domain),
-            project_id=self.world.config.projects[0].id,
+            credentials=PasswordCredentials(one.name, one.password, self.backend.config.domain),
+            project_id=self.backend.config.projects[0].id,
             requests_per_minute=limit,
         )
 

@@ -157,7 +157,7 @@ def play(scenario: Scenario, side: str) -> dict[str, Any]:
     played, seen = Played(scenario.config()), Seen()
     runs = []
     for cluster, job, seconds in scenario.jobs:
-        run = played.world.clusters[cluster].start(job, {}, "somebody").run
+        run = played.backend.clusters[cluster].start(job, {}, "somebody").run
         ref = RunRef(cluster, job, run.submission_id, round(run.created * 1000))
         runs.append((ref, run.created + seconds))
     settings = played.settings(list(SIDES).index(side), scenario.limit)

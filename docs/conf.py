@@ -1,4 +1,4 @@
-"""How the documentation is built: ``scripts/docs``."""
+"""Sphinx configuration of the documentation."""
 
 from airflow_provider_cdm import __version__
 
@@ -8,7 +8,7 @@ copyright = f"2026, {author}"  # noqa: A001 - Sphinx wants this name
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-suppress_warnings = ["myst.header"]  # a page that includes a part of another one
+suppress_warnings = ["myst.header"]  # guarantees.md includes a part of design.md
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "snippets"]
@@ -21,8 +21,8 @@ autodoc_inherit_docstrings = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!airflow_provider_cdm\.).*"),
-    # What signatures name and no user needs.
-    (r"py:.*", r"airflow_provider_cdm\.client\.(?!errors).*"),
+    # Internal types that appear in signatures and are not documented.
+    (r"py:.*", r"airflow_provider_cdm\.client\..*"),
     (r"py:.*", r"airflow_provider_cdm\.simulator\..*"),
 ]
 

@@ -1,7 +1,7 @@
-"""Migrate each day of orders, and let the DAGs that are scheduled on them know how many came.
+"""Move one day of orders every day, and emit an asset event with the number of rows.
 
-Needs the connection ``cdm_default``, and in its cluster the job ``orders_daily``. One of those DAGs
-is in ``example_cdm_asset_report.py``.
+Needs the connection ``cdm_default`` and the job ``orders_daily`` in its cluster. The DAG in
+``example_cdm_asset_report.py`` is scheduled on this asset.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 # [START howto_outlet]
-# Airflow 2 calls an Asset a Dataset; this way of importing it works on both.
+# Airflow 2 calls an Asset a Dataset. This import works in both versions.
 from airflow.providers.common.compat.sdk import DAG, Asset
 from airflow.timetables.interval import CronDataIntervalTimetable
 
@@ -26,7 +26,7 @@ with DAG(
         task_id="move_orders",
         job_name="orders_daily",
         variables={"dt": "{{ ds }}"},
-        # The event of an outlet tells what the run has moved, so the task must wait for it.
+        # The asset event contains the row counts of the run, so the task must wait for its end.
         wait_for_completion=True,
         if_running="wait",
         outlets=[Asset("cdm://warehouse/orders")],

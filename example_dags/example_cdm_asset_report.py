@@ -1,4 +1,4 @@
-"""Runs whenever orders have arrived, and reads how many; see ``example_cdm_asset_driven.py``."""
+"""Count the orders whenever new ones have arrived; see ``example_cdm_asset_driven.py``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ with DAG(
     @task
     def count_orders(**context: Any) -> dict[str, int]:
         """Return how many orders have arrived since the last run of this DAG."""
-        # Airflow 2 has its own name for them.
+        # Airflow 2 uses the second name.
         triggering = context.get("triggering_asset_events") or context["triggering_dataset_events"]
-        events = [event for of_one_asset in triggering.values() for event in of_one_asset]
+        events = [event for asset_events in triggering.values() for event in asset_events]
         return {"orders": sum(event.extra["counters"]["ROWS_WRITTEN"] for event in events)}
 
     count_orders()

@@ -1,4 +1,7 @@
-"""Have a cluster run only while there is something to migrate."""
+"""Start a cluster before a migration and stop it afterwards.
+
+Needs the connection ``cdm_default`` and the job ``orders_daily`` in its cluster.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,7 @@ with DAG(
         variables={"dt": "{{ ds }}"},
         wait_for_completion=True,
     )
-    # Runs also when the migration has failed; and leaves the cluster alone while somebody else's
-    # job runs on it.
+    # Also runs if the migration fails. It does not stop the cluster while another job runs on it.
     stop = CdmStopClusterOperator(task_id="stop_cluster").as_teardown(setups=start)
     start >> move >> stop
     # [END howto_cluster]

@@ -1,6 +1,7 @@
-"""Keep links and jobs in files beside the DAG, and bring CDM up to date before each run.
+"""Keep the definitions of a link and a job in files, and apply them before each run.
 
-Needs the connection ``archive`` with the user and password of a database, beside ``cdm_default``.
+Needs the connection ``cdm_default``, and the connection ``archive`` with the user and password of a
+database.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ with DAG(
     # [START howto_apply]
     link = CdmApplyLinkOperator(
         task_id="apply_link",
-        # Holds {{ conn.archive.password }}, which is masked and never stored with the task.
+        # Contains {{ conn.archive.password }}, which is masked and not stored with the task.
         definition="definitions/archive_link.yaml",
     )
     job = CdmApplyJobOperator(
         task_id="apply_job",
-        # As CDM's console exports it.
+        # In the format that the CDM console exports.
         definition="definitions/orders_to_archive.json",
     )
     move = CdmStartJobOperator(

@@ -1,6 +1,6 @@
-"""Move a list of tables, a few at a time: one mapped task, and a job of its own for each table.
+"""Move a list of tables, a few at a time, with one mapped task that creates a job for each table.
 
-Needs the connection ``cdm_default`` and in its cluster the links ``shop`` and ``warehouse``.
+Needs the connection ``cdm_default`` and the links ``shop`` and ``warehouse`` in its cluster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_cdm.operators import CdmRunJobOperator
 
-# Or the output of a task that reads the list from somewhere.
+# This could also be the output of a task that reads the list.
 TABLES = ["orders", "customers", "products"]
 
 with DAG(

@@ -1,7 +1,7 @@
-"""Move many days at once: each task has a job of its own, made for it and deleted after it.
+"""Move several days in parallel: each task creates a job, runs it and deletes it.
 
-Needs the connection ``cdm_default`` and in its cluster the links ``shop`` and ``warehouse``, but no
-job. A backfill of a month runs as many days at a time as Airflow is told to.
+Needs the connection ``cdm_default`` and the links ``shop`` and ``warehouse`` in its cluster, but no
+job. In a backfill, ``max_active_runs`` limits the number of days that run at the same time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with DAG(
     # [START howto_run_job]
     CdmRunJobOperator(
         task_id="move_orders",
-        # A file beside this one; "{{ ds }}" in it is the day that is over.
+        # A file next to this one. It contains "{{ ds }}", the day that has just ended.
         definition="definitions/orders_of_a_day.yaml",
     )
     # [END howto_run_job]

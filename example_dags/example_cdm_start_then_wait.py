@@ -1,4 +1,8 @@
-"""Start CDM jobs in one task and wait for them in another, in three ways."""
+"""Start CDM jobs in one task and wait for them in another, in three ways.
+
+Needs the connection ``cdm_default`` and, in its cluster, the jobs ``orders_daily`` and
+``customers_daily``, and a job ``stock_nightly`` that CDM's scheduler starts.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ with DAG(
     start_orders = CdmStartJobOperator(
         task_id="start_orders", job_name="orders_daily", variables={"dt": "{{ ds }}"}
     )
-    # Waits for this very run, whatever else the job does meanwhile. Between two looks it leaves the
-    # worker to others.
+    # Waits for exactly this run, even if the job is started again. The sensor releases its worker
+    # slot between two pokes.
     wait_for_orders = CdmSubmissionSensor(
         task_id="wait_for_orders",
         submission=start_orders.output,
@@ -36,7 +40,7 @@ with DAG(
     start_customers = CdmStartJobOperator(
         task_id="start_customers", job_name="customers_daily", variables={"dt": "{{ ds }}"}
     )
-    # The same in the triggerer, which waits for thousands of runs in one process.
+    # The same in the triggerer, where one process can wait for thousands of runs.
     wait_for_customers = CdmSubmissionSensor(
         task_id="wait_for_customers",
         submission=start_customers.output,
@@ -47,7 +51,7 @@ with DAG(
     # [END howto_sensor_deferrable]
 
     # [START howto_sensor_started_after]
-    # A job that CDM's own scheduler starts each night: take its first run after the day was over.
+    # CDM's own scheduler starts this job each night. Wait for the first run after the day ended.
     wait_for_stock = CdmSubmissionSensor(
         task_id="wait_for_stock",
         job_name="stock_nightly",

@@ -1,7 +1,7 @@
-"""Wait in one DAG for the run that another DAG has started.
+"""Wait for a run that another DAG has started.
 
-``example_cdm_daily_migration`` starts ``orders_daily`` when a day is over. This DAG has the same
-schedule, and reports when the orders of that day are there.
+``example_cdm_daily_migration`` starts ``orders_daily`` when a day has ended. This DAG has the same
+schedule, waits for that run, and then reports the number of orders.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ with DAG(
     tags=["cdm", "example"],
 ) as dag:
     # [START howto_wait_elsewhere]
-    # The first run since the day was over, whoever started it; an earlier day's is never taken.
+    # Waits for the first run since the day ended, whoever started it. Runs of earlier days do not
+    # count.
     wait_for_orders = CdmSubmissionSensor(
         task_id="wait_for_orders",
         job_name="orders_daily",
@@ -34,7 +35,7 @@ with DAG(
 
     @task
     def report(result: Any) -> str:
-        """Say how much has arrived."""
+        """Return how many orders have arrived."""
         return f"{result['counters']['ROWS_WRITTEN']} orders"
 
     report(wait_for_orders.output)

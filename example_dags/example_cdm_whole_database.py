@@ -1,6 +1,6 @@
-"""Move a whole database each night, table by table, and read which tables there were.
+"""Move a whole database each night, and return the result of each table.
 
-Needs the connection ``cdm_default`` and in its cluster the job ``shop_nightly``, of CDM's type
+Needs the connection ``cdm_default`` and, in its cluster, the job ``shop_nightly`` of CDM's type
 "entire DB migration".
 """
 
@@ -28,7 +28,7 @@ with DAG(
         job_name="shop_nightly",
         wait_for_completion=True,
         deferrable=True,
-        # Counted over all tables.
+        # The sum over all tables.
         min_rows_written=1,
     )
     # [END howto_whole_database]

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.support.connection import Conn

@@ -12,7 +12,8 @@ import pytest
 from airflow_provider_cdm import get_provider_info
 from airflow_provider_cdm.client.errors import CdmConfigError
 from airflow_provider_cdm.client.settings import Agency, KeyCredentials, Settings
-from airflow_provider_cdm.connection import EXTRA_FIELDS, settings_from
+from airflow_provider_cdm.connection.fields import EXTRA_FIELDS
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.hooks import CdmHook
 
 EXTRA = {"region": "eu-west-101", "domain_name": "acme"}

@@ -1,4 +1,4 @@
-"""The Test button: what it says when all is well, and which step it names when not."""
+"""The Test button: what it reports for a working connection, and which step it names otherwise."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from airflow_provider_cdm import hooks
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.support.credentials import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, CONNECTIONS
 
-Test = Callable[[dict[str, Any]], tuple[bool, str]]
+RunTest = Callable[[dict[str, Any]], tuple[bool, str]]
 
 
 @pytest.fixture
 def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
-    """A simulator where every kind of credentials is good."""
+    """Return a simulator that accepts every kind of credentials."""
     with CdmSimulator(ACCOUNT, clock=clock) as simulator:
         for cluster in simulator.config.clusters:
             simulator.add_job("orders", cluster.id)
@@ -27,29 +27,29 @@ def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
 
 
 @pytest.fixture
-def press(cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Test:
-    """Press the Test button on a connection."""
+def run_test(cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> RunTest:
+    """Return a function that tests a connection as the Test button does."""
 
-    def press(connection: dict[str, Any]) -> tuple[bool, str]:
+    def run_test(connection: dict[str, Any]) -> tuple[bool, str]:
         monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps(connection))
         return CdmHook("tested").test_connection()
 
-    return press
+    return run_test
 
 
 def changed(connection: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The connection with other fields, in its extra where they belong."""
-    own = {name: value for name, value in changes.items() if name in connection}
-    more = {name: value for name, value in changes.items() if name not in connection}
-    return {**connection, **own, "extra": {**connection["extra"], **more}}
+    """Return the connection with some fields changed, in its extra where they belong."""
+    fields = {name: value for name, value in changes.items() if name in connection}
+    extra = {name: value for name, value in changes.items() if name not in connection}
+    return {**connection, **fields, "extra": {**connection["extra"], **extra}}
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_good(kind: str, sim: CdmSimulator, press: Test) -> None:
-    """User, project, cluster with its state, and how many jobs can be seen."""
-    connection = KINDS[kind](sim)
-    good, text = press(connection)
-    assert good, text
+@pytest.mark.parametrize("kind", list(CONNECTIONS))
+def test_working_connection(kind: str, sim: CdmSimulator, run_test: RunTest) -> None:
+    """The message names user, project, cluster with its state, and the number of visible jobs."""
+    connection = CONNECTIONS[kind](sim)
+    works, text = run_test(connection)
+    assert works, text
     delegated = "agency" in kind
     cluster = sim.config.clusters[delegated]
     project_id = "f" * 32 if delegated else sim.project_id
@@ -64,10 +64,10 @@ def test_good(kind: str, sim: CdmSimulator, press: Test) -> None:
 SECRET_FIELDS = ("secret_key", "security_token")
 
 
-def test_without_a_cluster(sim: CdmSimulator, press: Test) -> None:
-    """A connection without a cluster id works, and the clusters are listed to choose from."""
-    good, text = press(changed(KINDS["password"](sim), cluster_id=None))
-    assert good
+def test_without_a_cluster(sim: CdmSimulator, run_test: RunTest) -> None:
+    """A connection without a cluster id works, and the message lists the clusters."""
+    works, text = run_test(changed(CONNECTIONS["password"](sim), cluster_id=None))
+    assert works
     assert "no Cluster ID is filled in" in text
     assert f"'own' ({sim.cluster_id}): normal" in text
     assert "2 jobs" in text
@@ -88,96 +88,98 @@ def test_without_a_cluster(sim: CdmSimulator, press: Test) -> None:
         ("password", {"access_key": "AK"}, "fields", "not both"),
     ],
 )
-def test_bad(
-    kind: str, changes: dict[str, Any], step: str, advice: str, sim: CdmSimulator, press: Test
+def test_failing_connection(
+    kind: str, changes: dict[str, Any], step: str, advice: str, sim: CdmSimulator, run_test: RunTest
 ) -> None:
-    """The step that failed is named, with what came back and what to do."""
-    good, text = press(changed(KINDS[kind](sim), **changes))
-    assert not good
+    """The message names the step that failed, the reason, and advice."""
+    works, text = run_test(changed(CONNECTIONS[kind](sim), **changes))
+    assert not works
     assert f"Failed at: {step}" in text
     assert advice in text
 
 
 @pytest.mark.parametrize(
-    ("route", "step", "fine"),
+    ("route", "step", "passed"),
     [
         ("show_cluster", "cluster, or permission for it", "IAM accepts user 'airflow'"),
-        ("list_jobs", "permission to read jobs, or permission for it", "'own'"),
+        ("list_jobs", "list of jobs, or permission for it", "'own'"),
     ],
 )
 def test_missing_permission(
-    route: str, step: str, fine: str, sim: CdmSimulator, press: Test
+    route: str, step: str, passed: str, sim: CdmSimulator, run_test: RunTest
 ) -> None:
-    """A permission that the user lacks is told from wrong credentials."""
+    """A missing permission is distinguished from wrong credentials."""
     sim.fail(route, "status", status=403, body={"error_code": "APIGW.0302", "error_msg": "no"})
-    good, text = press(KINDS["password"](sim))
-    assert not good
+    works, text = run_test(CONNECTIONS["password"](sim))
+    assert not works
     assert f"Failed at: {step}" in text
-    assert fine in text.split("Fine so far: ")[1]
+    assert passed in text.split("Passed before: ")[1]
 
 
-def test_stopped_cluster(sim: CdmSimulator, press: Test, clock: ManualClock) -> None:
-    """A cluster that is stopped makes no bad connection, and is told."""
+def test_stopped_cluster(sim: CdmSimulator, run_test: RunTest, clock: ManualClock) -> None:
+    """A connection to a stopped cluster works, and the message says that it is stopped."""
     body = {"id": sim.cluster_id, "name": "own", "status": "900"}
     sim.fail("show_cluster", "body", body=body)
-    good, text = press(KINDS["password"](sim))
-    assert good
-    assert ": stopped; jobs can run only on a cluster that is normal" in text
+    works, text = run_test(CONNECTIONS["password"](sim))
+    assert works
+    assert ": stopped; jobs can run only on a cluster in state normal" in text
 
 
 @pytest.mark.parametrize("route", ["token", "show_cluster"])
 def test_server_that_hangs(
-    route: str, sim: CdmSimulator, press: Test, monkeypatch: pytest.MonkeyPatch
+    route: str, sim: CdmSimulator, run_test: RunTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that never answers does not hold up the button, and the step is named."""
+    """The test of a server that never responds ends in time, and the step is named."""
     monkeypatch.setattr(hooks, "_TEST_SECONDS", 0.5)
     sim.fail(route, "hang")
-    good, text = press(KINDS["password"](sim))
-    assert not good
-    asked = "IAM" if route == "token" else "CDM"
-    assert f"Failed at: {asked} endpoint" in text
+    works, text = run_test(CONNECTIONS["password"](sim))
+    assert not works
+    service = "IAM" if route == "token" else "CDM"
+    assert f"Failed at: {service} endpoint" in text
 
 
 def test_unknown_connection() -> None:
-    """A connection that does not exist is a sentence, too."""
-    good, text = CdmHook("no_such_connection").test_connection()
-    assert not good
+    """A connection that does not exist is a message as well, not an error."""
+    works, text = CdmHook("no_such_connection").test_connection()
+    assert not works
     assert "no_such_connection" in text
 
 
-def test_one_attempt(sim: CdmSimulator, press: Test) -> None:
-    """A button is pressed again by its user, so nothing is repeated."""
+def test_one_attempt(sim: CdmSimulator, run_test: RunTest) -> None:
+    """The test repeats no calls."""
     sim.fail("show_cluster", "status", status=503, times=None)
-    assert not press(KINDS["password"](sim))[0]
-    assert len([one for one in sim.requests if one.route == "show_cluster"]) == 1
+    assert not run_test(CONNECTIONS["password"](sim))[0]
+    assert len([request for request in sim.requests if request.route == "show_cluster"]) == 1
 
 
 def by_server(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
-    """As the API server does it, and the web server of Airflow 2."""
+    """Test a connection as the API server does, and the web server of Airflow 2."""
     from airflow.models.connection import Connection
 
-    made = Connection(conn_id="x1", **{**connection, "extra": json.dumps(connection["extra"])})
-    monkeypatch.setenv("AIRFLOW_CONN_X1", made.get_uri())
-    outcome: tuple[bool, str] = made.test_connection()  # type: ignore[no-untyped-call]
+    airflow_connection = Connection(
+        conn_id="x1", **{**connection, "extra": json.dumps(connection["extra"])}
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_X1", airflow_connection.get_uri())
+    outcome: tuple[bool, str] = airflow_connection.test_connection()  # type: ignore[no-untyped-call]
     return outcome
 
 
 def by_worker(connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
-    """As a worker of Airflow 3.3 does it for the server."""
+    """Test a connection as a worker of Airflow 3.3 does for the server."""
     definitions = pytest.importorskip("airflow.sdk.definitions.connection")
-    made = definitions.Connection(
+    airflow_connection = definitions.Connection(
         conn_id="x2", **{**connection, "extra": json.dumps(connection["extra"])}
     )
-    if not hasattr(made, "test_connection"):
+    if not hasattr(airflow_connection, "test_connection"):
         pytest.skip("this Airflow tests connections on its server only")
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
-    monkeypatch.setenv("AIRFLOW_CONN_X2", made.get_uri())
-    outcome: tuple[bool, str] = made.test_connection()
+    monkeypatch.setenv("AIRFLOW_CONN_X2", airflow_connection.get_uri())
+    outcome: tuple[bool, str] = airflow_connection.test_connection()
     return outcome
 
 
 @pytest.mark.parametrize("variant", [by_server, by_worker])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "other" not in kind])
+@pytest.mark.parametrize("kind", [kind for kind in CONNECTIONS if "other" not in kind])
 def test_as_airflow_calls_it(
     variant: Callable[..., tuple[bool, str]],
     kind: str,
@@ -185,9 +187,9 @@ def test_as_airflow_calls_it(
     cdm_default: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every kind survives the way through Airflow's own connection, its URI and the hook."""
-    good, text = variant(KINDS[kind](sim), monkeypatch)
-    assert good, text
-    bad, text = variant(changed(KINDS[kind](sim), cluster_id="nothing"), monkeypatch)
-    assert not bad
+    """Every kind works with Airflow's own connection, its URI and the hook."""
+    works, text = variant(CONNECTIONS[kind](sim), monkeypatch)
+    assert works, text
+    works, text = variant(changed(CONNECTIONS[kind](sim), cluster_id="nothing"), monkeypatch)
+    assert not works
     assert "Failed at: cluster" in text

@@ -1,4 +1,4 @@
-"""What the documentation shows works as it is shown."""
+"""Tests of the documentation: examples, snippets and links work as shown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client.errors import CdmSubmissionFailed
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
+from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -25,7 +25,7 @@ CONNECTIONS = sorted((DOCS / "snippets" / "connections").glob("*.json"))
 
 
 def settings(text: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the provider makes of a connection in the environment."""
+    """Return the settings that the provider reads from a connection in the environment."""
     from airflow_provider_cdm._compat import BaseHook
 
     monkeypatch.setenv("AIRFLOW_CONN_SHOWN", text.strip())
@@ -34,22 +34,22 @@ def settings(text: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.mark.parametrize("path", CONNECTIONS, ids=lambda path: path.stem)
 def test_connections(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each connection that is shown is complete, and its URI means the same as its JSON."""
+    """Each connection that is shown is complete, and its URI is equivalent to its JSON."""
     by_json = settings(path.read_text(), monkeypatch)
     assert by_json == settings(path.with_suffix(".uri").read_text(), monkeypatch)
     assert by_json.region == json.loads(path.read_text())["extra"]["region"]
 
 
 def test_test_module() -> None:
-    """The test module that is shown for users' own tests passes."""
+    """The test module that is shown as a template for users' tests passes."""
     module = DOCS / "snippets" / "test_with_simulator.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
 
 
-def test_notice() -> None:
-    """The error that is shown is what the package makes of such a run."""
+def test_failure_report() -> None:
+    """The error message that is shown is the one that the package generates for such a run."""
     run = Submission(
         cluster_id="4a5e1b9a-2f0e-4a11-9f0b-6f2f1a3c7d21",
         job_name="orders_daily",
@@ -64,7 +64,7 @@ def test_notice() -> None:
         update_rows=0,
         delete_rows=0,
     )
-    route = {
+    definition = {
         f"{side}-{key}": value
         for side, link, schema in (("from", "shop", "SALES"), ("to", "warehouse", "DWH"))
         for key, value in {
@@ -83,51 +83,53 @@ def test_notice() -> None:
             },
         }.items()
     }
-    address = DEFAULT_CONSOLE_URL.format(region="eu-west-101")
+    console_url = DEFAULT_CONSOLE_URL.format(region="eu-west-101")
     with pytest.raises(CdmSubmissionFailed) as failure:
-        ensure_succeeded(run, route, address)
-    assert str(failure.value) == (DOCS / "snippets" / "notice.txt").read_text().rstrip()
+        ensure_succeeded(run, definition, console_url)
+    assert str(failure.value) == (DOCS / "snippets" / "failure_report.txt").read_text().rstrip()
 
 
-def test_dag_of_the_page_on_failures(airflow_database: None) -> None:
-    """Whoever copies out of the page on failures gets tasks that Airflow accepts."""
-    shown = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
-    assert not shown["move_orders"].retry_policy.retry_failed_runs
-    assert shown["move_customers"].max_rows_skipped == 0
+def test_retries_snippet(airflow_database: None) -> None:
+    """Airflow accepts the tasks that are shown on the page about failed migrations."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
+    assert not snippet["move_orders"].retry_policy.retry_failed_runs
+    assert snippet["move_customers"].max_rows_skipped == 0
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
 def test_links(page: str) -> None:
-    """What pages outside of the documentation link to is there."""
+    """The targets of links in the pages outside of ``docs/`` exist."""
     root = DOCS.parent
     for target in re.findall(r"\]\(([^)#]+)", (root / page).read_text()):
         assert target.startswith("https://") or (root / target).exists(), target
 
 
 def test_hook_in_task(sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock) -> None:
-    """What is shown of the hook in a task returns what it says."""
+    """The tasks that are shown as examples of the hook return the right values."""
     sim.add_job("orders_daily", counters={"ROWS_WRITTEN": 5}, seconds=60)
     for _ in range(2):
         sim.start("orders_daily")
         clock.advance(100)
-    shown = runpy.run_path(str(DOCS / "snippets" / "hook_in_task.py"))
-    assert shown["last_run"].function("orders_daily")["status"] == "SUCCEEDED"
-    assert shown["rows_of_a_week"].function("orders_daily") == 10
+    snippet = runpy.run_path(str(DOCS / "snippets" / "hook_in_task.py"))
+    assert snippet["last_run"].function("orders_daily")["status"] == "SUCCEEDED"
+    assert snippet["rows_of_a_week"].function("orders_daily") == 10
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_code_is_included(page: Path) -> None:
-    """Pages hold no code of their own that nobody runs: it comes out of files that tests run."""
-    written = re.findall(r"^```(\w+)\s*$", page.read_text(), re.MULTILINE)
-    assert set(written) <= {"sh", "text"}
+    """Pages contain no Python, JSON or YAML; they include it from files that tests use."""
+    languages = re.findall(r"^```(\w+)\s*$", page.read_text(), re.MULTILINE)
+    assert set(languages) <= {"sh", "text"}
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_included_parts_exist(page: Path) -> None:
-    """What a page includes is there, with the marks that it names."""
+    """The files that a page includes exist and contain the markers that it names."""
     for target, options in re.findall(
         r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)", page.read_text(), re.MULTILINE
     ):
         text = (DOCS / target).read_text()
-        for mark in re.findall(r'^:(?:start-after|end-before): "?(.*?)"?$', options, re.MULTILINE):
-            assert mark in text
+        for marker in re.findall(
+            r'^:(?:start-after|end-before): "?(.*?)"?$', options, re.MULTILINE
+        ):
+            assert marker in text

@@ -1,4 +1,4 @@
-"""The example DAGs, run by Airflow itself in real time against the simulator: real rows move."""
+"""Tests of the example DAGs: Airflow runs them in real time and they move real rows."""
 
 from __future__ import annotations
 
@@ -23,49 +23,50 @@ import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
-from airflow_provider_cdm.client.errors import CdmSubmissionFailed
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
+from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+from airflow_provider_cdm.triggers import CdmSubmissionTrigger
 from tests.support import example_stage as examples
 from tests.support.airflow_home import register_assets
 from tests.support.example_stage import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(os.environ["AIRFLOW_HOME"])
-#: Airflow 2.11 cannot delete a run outside of its web server, so no logical date comes twice.
+#: Days that no test has used yet. Airflow 2.11 can only delete DAG runs in its web server, so each
+#: logical date can be used only once.
 UNUSED_DAYS = (date(2026, 3, 1) + timedelta(days=3 * n) for n in itertools.count())
 
 
 @pytest.fixture
 def demo(tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
-    """The demo's simulator, quicker, and with little data."""
+    """Return the demo with a faster simulator and little data."""
     shutil.copytree(EXAMPLES, HOME / "dags", dirs_exist_ok=True)
     first = next(UNUSED_DAYS)
     days = [first + timedelta(days=n) for n in range(3)]
-    with Demo.opened(tmp_path, days, seconds=0.3) as demo:
+    with Demo.start(tmp_path, days, seconds=0.3) as demo:
         monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", demo.sim.connection_json)
         yield demo
 
 
 @pytest.fixture
 def deferrals(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Gets an entry for every wait that goes to the triggerer."""
-    found: list[Any] = []
+    """Return a list to which every trigger is added when it starts to run."""
+    triggers: list[Any] = []
     original = CdmSubmissionTrigger.run
 
-    def noticed(self: CdmSubmissionTrigger) -> Any:
-        found.append(self)
+    def record_and_run(self: CdmSubmissionTrigger) -> Any:
+        triggers.append(self)
         return original(self)
 
-    monkeypatch.setattr(CdmSubmissionTrigger, "run", noticed)
-    return found
+    monkeypatch.setattr(CdmSubmissionTrigger, "run", record_and_run)
+    return triggers
 
 
 def load(name: str, **settings: Any) -> Any:
-    """Load an example DAG, and make its tasks impatient.
+    """Load an example DAG, and shorten the intervals of its tasks.
 
-    :param settings: attributes for those tasks that have them.
+    :param settings: attributes to set on the tasks that have them
     """
     dag = runpy.run_path(str(HOME / "dags" / f"{name}.py"))["dag"]
     quick = {"poll_interval": 0.1, "poke_interval": 0.1, "retry_delay": timedelta(seconds=0.1)}
@@ -77,22 +78,22 @@ def load(name: str, **settings: Any) -> Any:
 
 
 def run(dag: Any, day: date) -> Any:
-    """Let Airflow run a DAG for one logical date."""
-    at = datetime.combine(day, time(), UTC)
+    """Run a DAG with Airflow for one logical date, and return the DAG run."""
+    logical_date = datetime.combine(day, time(), UTC)
     if airflow.__version__.startswith("2."):
-        return dag.test(execution_date=at)
-    return dag.test(logical_date=at)
+        return dag.test(execution_date=logical_date)
+    return dag.test(logical_date=logical_date)
 
 
 def result(dag_run: Any, task_id: str) -> Any:
-    """Read what a task returned from Airflow's database."""
+    """Return the result of a task, from Airflow's database."""
     return dag_run.get_task_instance(task_id).xcom_pull(task_id)
 
 
 def check(facts: Iterable[Fact]) -> None:
-    """Everything is as it should be."""
+    """Assert that all actual values are as expected."""
     for fact in facts:
-        assert fact.seen == fact.expected, fact.what
+        assert fact.actual == fact.expected, fact.description
 
 
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker", "deferrable"])
@@ -100,8 +101,8 @@ MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker
 
 @MODES
 def test_daily_migration(deferrable: bool, demo: Demo, deferrals: list[Any]) -> None:
-    """Each run moves the rows of its own logical date, and returns what CDM counted."""
-    demo.sim.add_job("orders_daily", seconds=1.5)  # not over before the task thinks of deferring
+    """Each DAG run moves the rows of its logical date and returns CDM's counters."""
+    demo.sim.add_job("orders_daily", seconds=1.5)  # long enough that the task defers
     returned = {}
     for day in demo.days[:2]:
         done = run(load("example_cdm_daily_migration", deferrable=deferrable), day)
@@ -114,9 +115,9 @@ def test_daily_migration(deferrable: bool, demo: Demo, deferrals: list[Any]) -> 
 
 @MODES
 def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
-    """When the target refuses a row the task fails with CDM's reason, and nothing is moved."""
+    """If the target rejects a row, the task fails with CDM's reason and no row is moved."""
     day = demo.days[0]
-    demo.spoil(day)
+    demo.break_order(day)
     reasons: list[Any] = []
     dag = load(
         "example_cdm_daily_migration",
@@ -126,7 +127,7 @@ def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
     )
     assert run(dag, day).state == "failed"
     (reason,) = reasons
-    if reason is not None:  # Airflow 3.1 does not tell callbacks of dag.test()
+    if reason is not None:  # dag.test() of Airflow 3.1 does not pass it to callbacks
         assert isinstance(reason, CdmSubmissionFailed)
         assert "CHECK constraint failed: amount > 0" in str(reason)
         assert reason.submission.status == "FAILED"
@@ -134,29 +135,29 @@ def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
 
 
 @MODES
-def test_a_retry_after_mending(deferrable: bool, demo: Demo) -> None:
-    """When the cause is mended between two attempts, the second one moves the day, once."""
+def test_a_retry_after_repair(deferrable: bool, demo: Demo) -> None:
+    """If the cause is fixed between two attempts, the second one moves the rows, once."""
     if deferrable and version("apache-airflow").startswith("3.0."):
-        pytest.skip("dag.test() of Airflow 3.0 hands the old event to the next attempt")
+        pytest.skip("dag.test() of Airflow 3.0 passes the old event to the next attempt")
     day = demo.days[0]
-    demo.spoil(day)
+    demo.break_order(day)
     moved: list[Any] = []
 
-    def mend(context: Any) -> None:
+    def repair(context: Any) -> None:
         moved.append(demo.warehouse.orders())
-        demo.mend()
+        demo.repair_order()
 
-    dag = load("example_cdm_daily_migration", deferrable=deferrable, on_retry_callback=[mend])
+    dag = load("example_cdm_daily_migration", deferrable=deferrable, on_retry_callback=[repair])
     done = run(dag, day)
     assert done.state == "success"
     assert moved == [[]]
     assert demo.warehouse.orders() == demo.shop.orders(day)
-    assert [each.status for each in demo.sim.runs("orders_daily")] == ["FAILED", "SUCCEEDED"]
+    assert [run.status for run in demo.sim.runs("orders_daily")] == ["FAILED", "SUCCEEDED"]
     assert result(done, "move_orders")["submission_id"] == 2
 
 
 def test_start_then_wait(demo: Demo) -> None:
-    """The sensors wait for the runs that the start tasks made, and for CDM's own."""
+    """The sensors wait for the runs of the start tasks, and for a run of CDM's scheduler."""
     demo.sim.start("stock_nightly", auto=True)
     done = run(load("example_cdm_start_then_wait"), demo.days[0])
     assert done.state == "success"
@@ -167,7 +168,7 @@ def test_start_then_wait(demo: Demo) -> None:
 
 
 def test_every_mode_returns_the_same(demo: Demo) -> None:
-    """Whoever waits, and in whichever way, returns the same but for the run's own figures."""
+    """The result has the same keys and values in every mode, except for the run's own figures."""
     daily, two_tasks = "example_cdm_daily_migration", "example_cdm_start_then_wait"
     ways: list[tuple[str, str, dict[str, Any]]] = [
         (daily, "move_orders", {"deferrable": False}),
@@ -195,7 +196,7 @@ def test_every_mode_returns_the_same(demo: Demo) -> None:
 
 @MODES
 def test_side_by_side(deferrable: bool, demo: Demo) -> None:
-    """Each day has a job of its own, made of the file with its date, and gone afterwards."""
+    """Each day has its own job, created from the file with its date and deleted afterwards."""
     before = demo.sim.jobs()
     dag = load("example_cdm_side_by_side", deferrable=deferrable)
     done = {day: run(dag, day) for day in demo.days[:2]}
@@ -208,30 +209,32 @@ def test_side_by_side(deferrable: bool, demo: Demo) -> None:
 
 @MODES
 def test_whole_database(deferrable: bool, demo: Demo) -> None:
-    """Every table is moved, and the result tells of each."""
+    """All tables are moved, and the result lists each of them."""
     demo.add_tables()
     dag = load("example_cdm_whole_database", deferrable=deferrable, retries=0)
     done = run(dag, demo.days[0])
     assert done.state == "success"
     assert demo.warehouse.orders() == demo.shop.orders()
     moved = result(done, "move_shop")
-    assert {one["table"]: one["counters"]["ROWS_WRITTEN"] for one in moved["tables"]["list"]} == {
+    assert {
+        entry["table"]: entry["counters"]["ROWS_WRITTEN"] for entry in moved["tables"]["list"]
+    } == {
         **examples.TABLES,
         "orders": len(demo.shop.orders()),
     }
-    demo.spoil(demo.days[1])
+    demo.break_order(demo.days[1])
     assert run(dag, demo.days[1]).state == "failed"
     assert demo.sim.runs("shop_nightly")[-1].status == "SUCCEEDED"
 
 
 @MODES
 def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
-    """The cluster is started, used and stopped again, also when the migration has failed."""
+    """The cluster is started, used and stopped again, also if the migration fails."""
     dag = load("example_cdm_cluster_for_a_while", deferrable=deferrable, retries=0)
     done = run(dag, demo.days[0])
     assert done.state == "success"
     check(examples.cluster_for_a_while(demo, demo.days[0], result(done, "start_cluster")))
-    demo.spoil(demo.days[1])
+    demo.break_order(demo.days[1])
     done = run(dag, demo.days[1])
     assert done.state == "failed"
     assert result(done, "start_cluster")["state"] == "normal"
@@ -243,20 +246,20 @@ def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
 
 @MODES
 def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
-    """Each table is moved by a job of its own, anew each time, and no job is left."""
+    """Each table is moved by its own job in each DAG run, and no job remains."""
     demo.add_tables()
     dag = load("example_cdm_list_of_tables")
     dag.get_task("move_table").partial_kwargs.update(deferrable=deferrable, poll_interval=0.1)
     for day in demo.days[:2]:
         assert run(dag, day).state == "success"
         check(examples.list_of_tables(demo))
-    made = [each for each in demo.sim.requests if each.route == "create_job"]
-    assert len(made) == 2 * (1 + len(examples.TABLES))
+    creations = [each for each in demo.sim.requests if each.route == "create_job"]
+    assert len(creations) == 2 * (1 + len(examples.TABLES))
 
 
 def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
-    """One DAG waits for the run that another has started for the same day, and for no earlier."""
-    demo.sim.add_job("orders_daily", seconds=5)  # not over before the other DAG has begun
+    """A DAG waits for the run that another DAG started for the same day, not for an earlier one."""
+    demo.sim.add_job("orders_daily", seconds=5)  # still active when the other DAG starts
     starting = load("example_cdm_daily_migration", wait_for_completion=False, deferrable=False)
     started = run(starting, demo.days[0])
     done = run(load("example_cdm_wait_elsewhere"), demo.days[0])
@@ -275,9 +278,9 @@ PASSWORD = "Pa55word-of-the-archive"
 def test_jobs_as_code(
     source: str, demo: Demo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Link and job are made of their files, then left alone; the password shows nowhere.
+    """The link and job are created once and not changed later; the password appears nowhere.
 
-    Airflow itself masks passwords of connections, but not a variable of a harmless name.
+    Airflow masks passwords of connections, but not a variable whose name does not look secret.
     """
     connection = {"conn_type": "generic", "login": "cdm", "password": PASSWORD}
     monkeypatch.setenv("AIRFLOW_CONN_ARCHIVE", json.dumps(connection))
@@ -290,35 +293,35 @@ def test_jobs_as_code(
         assert done.state == "success"
         actions[day] = [result(done, task)["action"] for task in ("apply_link", "apply_job")]
     check(examples.jobs_as_code(demo, actions))
-    (made,) = [request for request in demo.sim.requests if request.route == "create_link"]
-    assert PASSWORD in made.body.decode()
+    (create_request,) = [request for request in demo.sim.requests if request.route == "create_link"]
+    assert PASSWORD in create_request.body.decode()
     rendered = rendered_fields(done, "apply_link")
     assert rendered["definition"]["name"] == "archive"
     assert '"***"' in json.dumps(rendered)
-    shown = "".join(capfd.readouterr())
+    output = "".join(capfd.readouterr())
     if version("apache-airflow").startswith("3.0."):
-        # Its dag.test(), and no real task, logs what it shall mask.
-        shown = re.sub(r"MaskSecret\(.*", "", shown)
-    assert PASSWORD not in shown
-    # By another process: to open and close a SQLite file here would take the locks of others here.
-    kept = subprocess.run(["cat", *everything_kept()], capture_output=True, check=True).stdout
-    assert b"SQLite format 3" in kept
-    assert PASSWORD.encode() not in kept
+        # Its dag.test() logs the values to mask. Real tasks do not.
+        output = re.sub(r"MaskSecret\(.*", "", output)
+    assert PASSWORD not in output
+    # Read in another process: closing a SQLite file releases all locks that this process has on it.
+    stored = subprocess.run(["cat", *stored_files()], capture_output=True, check=True).stdout
+    assert b"SQLite format 3" in stored
+    assert PASSWORD.encode() not in stored
 
 
 def rendered_fields(dag_run: Any, task_id: str) -> Any:
-    """Read the rendered templates of a task from Airflow's database."""
+    """Return the rendered templates of a task, from Airflow's database."""
     task_instance = dag_run.get_task_instance(task_id)
     return RenderedTaskInstanceFields.get_templated_fields(task_instance)
 
 
-def everything_kept() -> list[Path]:
-    """The files of Airflow's database and logs."""
+def stored_files() -> list[Path]:
+    """Return the files of Airflow's database and logs."""
     return [*HOME.glob("airflow.db*"), *(path for path in HOME.glob("logs/**/*") if path.is_file())]
 
 
 def dag_bag(folder: Path) -> Any:
-    """Parse a folder in the way of Airflow's DAG processor."""
+    """Parse a folder as Airflow's DAG processor does."""
     try:
         module = importlib.import_module("airflow.dag_processing.dagbag")
     except ImportError:
@@ -327,41 +330,41 @@ def dag_bag(folder: Path) -> Any:
 
 
 def test_examples_parse(airflow_database: None) -> None:
-    """Airflow finds all DAGs and has nothing to complain about."""
+    """Airflow finds all example DAGs and reports no import errors."""
     bag = dag_bag(EXAMPLES)
     assert bag.import_errors == {}
     assert set(bag.dag_ids) == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 def readme(pattern: str) -> str:
-    """Return the one place in the README that a pattern describes."""
-    (found,) = re.findall(pattern, (ROOT / "README.md").read_text(), re.DOTALL)
-    return str(found)
+    """Return the only match of a pattern in the README."""
+    (match,) = re.findall(pattern, (ROOT / "README.md").read_text(), re.DOTALL)
+    return str(match)
 
 
 def test_the_dag_of_the_readme_parses(tmp_path: Path, airflow_database: None) -> None:
-    """Whoever copies the DAG out of the README gets one that Airflow accepts."""
+    """Airflow accepts the DAG that the README shows."""
     (tmp_path / "readme.py").write_text(readme(r"```python\n(.*?)```"))
     bag = dag_bag(tmp_path)
     assert (bag.import_errors, len(bag.dag_ids)) == ({}, 1)
 
 
 def test_the_connection_of_the_readme_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever copies the connection out of the README has left no field out."""
+    """The connection that the README shows is complete."""
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", readme(r"AIRFLOW_CONN_CDM_DEFAULT='(.*?)'\n"))
     settings = settings_from(CdmHook.get_connection("cdm_default"))
     assert settings.cdm_endpoint == f"https://cdm.{settings.region}.myhuaweicloud.com"
 
 
-def of_airflow(two: str, three: str) -> str:
-    """A name that Airflow 3 has changed."""
+def by_version(two: str, three: str) -> str:
+    """Return the first name on Airflow 2 and the second one on Airflow 3."""
     return two if airflow.__version__.startswith("2.") else three
 
 
 @pytest.fixture
 def triggering(demo: Demo) -> Iterator[None]:
-    """The scheduler's part: a new DAG run has consumed all events of assets there are."""
-    kind = of_airflow("dataset", "asset")
+    """Do what the scheduler does: assign all asset events to each new DAG run."""
+    kind = by_version("dataset", "asset")
     query = f"INSERT INTO dagrun_{kind}_event SELECT :run, id FROM {kind}_event"
 
     def consume(mapper: Any, connection: Any, dag_run: Any) -> None:
@@ -374,8 +377,8 @@ def triggering(demo: Demo) -> Iterator[None]:
 
 @MODES
 def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureRequest) -> None:
-    """A DAG that is scheduled on the target reads how many rows all the runs have brought."""
-    Database(HOME / "airflow.db").run(f"DELETE FROM {of_airflow('dataset', 'asset')}_event")
+    """A DAG that is scheduled on the asset reads the row counts of all runs."""
+    Database(HOME / "airflow.db").run(f"DELETE FROM {by_version('dataset', 'asset')}_event")
     for day in demo.days[:2]:
         dag = load("example_cdm_asset_driven", deferrable=deferrable)
         register_assets(dag)

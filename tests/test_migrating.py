@@ -1,4 +1,4 @@
-"""The page for those who come from apache-airflow-providers-huawei: a DAG before and after."""
+"""Tests of the page on upgrading from apache-airflow-providers-huawei: its DAG before and after."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.credentials import ACCOUNT, KEYS, REGION
 
 DAGS = Path(os.environ["AIRFLOW_HOME"]) / "dags"
-SHOWN = Path(__file__).parents[1] / "docs" / "snippets" / "migrating"
+SNIPPETS = Path(__file__).parents[1] / "docs" / "snippets" / "migrating"
 AIRFLOW_2 = airflow.__version__.startswith("2.")
-#: Where the other provider is, if it is here: not among the packages, for Airflow would load it.
+#: Folder of the other provider, if it is installed. It is not in site-packages, because Airflow
+#: would load it.
 PEER = os.environ.get("CDM_PEER", "")
 BEFORE = pytest.param(
     "before",
     marks=pytest.mark.skipif(
-        not PEER or not AIRFLOW_2, reason="the other provider's sensor is not here, or not usable"
+        not PEER or not AIRFLOW_2,
+        reason="the other provider's sensor is not installed or does not work",
     ),
 )
 DAYS = (datetime(2026, 6, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
 ROWS = 12
-#: Runs the DAG of a file for one logical date, as a process without this package's tests.
+#: Script that runs the DAG of a file for one logical date, in a separate process.
 RUN = """
 import runpy, sys
 from datetime import datetime
 dag = runpy.run_path(sys.argv[1])["dag"]
 for task in dag.tasks:
     task.poke_interval = 0.3
-done = dag.test(execution_date=datetime.fromisoformat(sys.argv[2]))
-print("state:", done.state)
+dag_run = dag.test(execution_date=datetime.fromisoformat(sys.argv[2]))
+print("state:", dag_run.state)
 """
 
 
@@ -50,7 +52,7 @@ print("state:", done.state)
 def sim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, airflow_database: None
 ) -> Iterator[CdmSimulator]:
-    """A job between two databases, and the connection that was made for the other provider."""
+    """Return a simulator with a job, and set the connection in the other provider's format."""
     for name in ("shop", "warehouse"):
         with sqlite3.connect(tmp_path / f"{name}.db") as database:
             database.execute("CREATE TABLE orders (id INTEGER, day TEXT)")
@@ -79,34 +81,34 @@ def sim(
 
 @pytest.fixture
 def state_of(tmp_path: Path, sim: CdmSimulator) -> Callable[[str, datetime], str]:
-    """Let Airflow run the DAG that is shown, for one day; returns the state of that run."""
+    """Return a function that runs one of the DAGs for a day and returns the DAG run's state."""
 
     def before(path: Path, day: datetime) -> str:
         script = tmp_path / "run.py"
         script.write_text(RUN)
-        found = [PEER, os.environ.get("PYTHONPATH")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
-        done = subprocess.run(
+        folders = [PEER, os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+        process = subprocess.run(
             [sys.executable, str(script), str(path), str(day)],
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        told = [line for line in done.stdout.splitlines() if line.startswith("state: ")]
-        assert told, done.stdout + done.stderr
-        return told[0].rpartition(".")[2].removeprefix("state: ").lower()
+        states = [line for line in process.stdout.splitlines() if line.startswith("state: ")]
+        assert states, process.stdout + process.stderr
+        return states[0].rpartition(".")[2].removeprefix("state: ").lower()
 
     def after(path: Path, day: datetime) -> str:
         dag = runpy.run_path(str(path))["dag"]
         for task in dag.tasks:
             task.poll_interval = 0.1
-        when: dict[str, Any] = {("execution_date" if AIRFLOW_2 else "logical_date"): day}
-        return str(dag.test(**when).state)
+        date_argument: dict[str, Any] = {("execution_date" if AIRFLOW_2 else "logical_date"): day}
+        return str(dag.test(**date_argument).state)
 
     def run(which: str, day: datetime) -> str:
         DAGS.mkdir(exist_ok=True)
-        path = Path(shutil.copy(SHOWN / f"{which}.py", DAGS / f"migrating_{which}.py"))
+        path = Path(shutil.copy(SNIPPETS / f"{which}.py", DAGS / f"migrating_{which}.py"))
         return (before if which == "before" else after)(path, day)
 
     return run
@@ -116,7 +118,7 @@ def state_of(tmp_path: Path, sim: CdmSimulator) -> Callable[[str, datetime], str
 def test_rows_of_the_day(
     which: str, state_of: Callable[[str, datetime], str], tmp_path: Path
 ) -> None:
-    """Both DAGs move the rows of their logical date with the same connection and job."""
+    """Both DAGs move the rows of their logical date, with the same connection and job."""
     day = next(DAYS)
     with sqlite3.connect(tmp_path / "shop.db") as database:
         rows = [(n, f"{day + timedelta(days=n % 2):%Y-%m-%d}") for n in range(2 * ROWS)]
@@ -132,6 +134,6 @@ def test_rows_of_the_day(
 def test_a_run_that_somebody_stopped(
     which: str, state: str, sim: CdmSimulator, state_of: Callable[[str, datetime], str]
 ) -> None:
-    """What the page says first: a stopped run was green there, and is not here."""
+    """If somebody stops the run, the other provider's DAG succeeds and this one's fails."""
     sim.add_job("orders_daily", statuses=["RUNNING", "STOPPED"])
     assert state_of(which, next(DAYS)) == state

@@ -1,7 +1,48 @@
-"""The CDM and IAM client: everything that is true without Airflow.
+"""The CDM client: everything about CDM and IAM that does not depend on Airflow.
 
-Modules form layers and import only what lies below; ``tests/test_architecture.py`` has the order.
+Rooms and modules, from the top floor to the bottom; each floor imports only from floors below it
+(``pyproject.toml`` has the contract):
 
-Control flow is written once, as generators that yield what they wait for (``messages`` says how),
-and driven from a thread or from an event loop by ``session``.
+===== ==================== =======================================================================
+Floor Name                 Purpose
+===== ==================== =======================================================================
+9     ``polling``          all waits of a cluster, within the rate limit
+9     ``clusters``         start and stop clusters, and wait until they have
+8     ``jobs``             what is done with one job and its run
+7     ``session``          performs flows, on a thread or on an event loop
+7     ``connection_test``  the steps behind the Test button
+7     ``whole_database``   the tables of a whole-database job
+6     ``api``              the calls of CDM and the values that they return; it decides nothing
+5     ``auth``             who a request is from: tokens, access keys, lock-out guard
+4     ``http``             one HTTP exchange: transport, errors, retries
+3     ``arguments``        checks of what users pass
+3     ``bounded``          blocking work with a time limit
+2     ``errors``           the errors of this package
+1     ``sansio``           flows and the steps that they yield
+1     ``submission``       runs, the meaning of their status, and their identity
+1     ``settings``         endpoints, credentials, timeouts
+1     ``text``             texts of a server: sanitized and redacted
+===== ==================== =======================================================================
+
+Control flow is written once, as generators that yield each request and pause (``sansio``), and is
+performed on a thread or on an event loop by ``session``.
 """
+
+__all__ = [
+    "api",
+    "arguments",
+    "auth",
+    "bounded",
+    "clusters",
+    "connection_test",
+    "errors",
+    "http",
+    "jobs",
+    "polling",
+    "sansio",
+    "session",
+    "settings",
+    "submission",
+    "text",
+    "whole_database",
+]

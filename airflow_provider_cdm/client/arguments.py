@@ -1,4 +1,4 @@
-"""Checks of what users pass in, made before anything is sent."""
+"""Checks of arguments that users pass, before anything is sent."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from typing import Any
 
 from airflow_provider_cdm.client.errors import CdmConfigError
 
-#: Longest job name that CDM accepts, in characters (model of a job in the official SDK).
+#: Longest job name that CDM accepts, in characters (from the official SDK's model of a job).
 JOB_NAME_LIMIT = 240
 
 
 def job_name(value: Any) -> str:
-    """Return a usable job name; its characters are CDM's business.
+    """Return a job name after a check; which characters are allowed is left to CDM.
 
-    :raises CdmConfigError: when it is not text, empty, or too long.
+    :raises CdmConfigError: when the name is not text, empty, or too long.
     """
     return text("job_name", value, limit=JOB_NAME_LIMIT)
 
 
 def cluster_id(*values: Any) -> str:
-    """Return the first cluster id that is given: the argument's, else the connection's.
+    """Return the first of several cluster ids that is set.
 
-    :raises CdmConfigError: when none is given, or one is not text.
+    :param values: cluster ids in order of precedence, such as the argument's and the connection's.
+    :raises CdmConfigError: when none is set, or the first one set is not text.
     """
     for value in values:
         if value is not None and value != "":
             return text("cluster_id", value, limit=JOB_NAME_LIMIT)
     raise CdmConfigError(
-        "No cluster is named: pass cluster_id, or fill in Cluster ID in the connection. The id is"
-        " shown in the CDM console under Cluster Management."
+        "No cluster is given. Pass cluster_id, or fill in Cluster ID in the connection. The CDM"
+        " console shows the id under Cluster Management."
     )
 
 
 def variables(value: Any) -> dict[str, str]:
-    """Return variables of a run as CDM wants them: text by name.
+    """Return the variables of a run as CDM expects them: a text for each name.
 
-    Numbers, dates and booleans become text by ``str``.
+    Numbers, dates and booleans are converted with ``str``.
 
-    :raises CdmConfigError: names everything that is wrong with them, at once.
+    :raises CdmConfigError: when variables cannot be sent; the message lists all problems.
     """
     if value is None:
         return {}
@@ -55,15 +56,16 @@ def variables(value: Any) -> dict[str, str]:
         if problem
     ]
     if problems:
-        raise CdmConfigError("variables cannot be sent to CDM: " + "; ".join(problems) + ".")
+        raise CdmConfigError("The variables cannot be sent to CDM: " + "; ".join(problems) + ".")
     return {name: str(content) for name, content in value.items()}
 
 
 def non_negative_int(argument: str, value: Any) -> int | None:
-    """Return a whole number from 0 on, which a template may have made text; ``None`` for none.
+    """Return an integer that is not negative, which a template may have rendered as text.
 
-    :param argument: how the user calls it.
-    :raises CdmConfigError: when it is anything else.
+    :param argument: name of the argument, for the message.
+    :param value: value of the argument; ``None`` or an empty text gives ``None``.
+    :raises CdmConfigError: when the value is anything else.
     """
     if value is None or value == "":
         return None
@@ -72,14 +74,15 @@ def non_negative_int(argument: str, value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(value, bool) or number < 0 or number != float(value):
-        raise CdmConfigError(f"{argument} must be a whole number from 0 on, not {value!r}.")
+        raise CdmConfigError(f"{argument} must be an integer of at least 0, not {value!r}.")
     return number
 
 
 def positive_seconds(**values: float | None) -> None:
-    """Check durations that are known when the DAG is parsed; ``None`` means that there is none.
+    """Check durations in seconds that are known when the DAG is parsed.
 
-    :raises CdmConfigError: names the first that is not above 0.
+    :param values: durations by the names of their arguments; ``None`` is allowed.
+    :raises CdmConfigError: when a duration is not above 0.
     """
     for argument, value in values.items():
         if value is not None and not value > 0:
@@ -101,13 +104,13 @@ def _name_problem(name: Any) -> str | None:
     if not isinstance(name, str):
         return f"the name {name!r} is {type(name).__name__}, not text"
     if not name or name != name.strip() or any(c in "${}" or not c.isprintable() for c in name):
-        return f"the name {name!r} cannot stand between ${{ and }}"
+        return f"the name {name!r} cannot be used between ${{ and }}"
     return None
 
 
 def _value_problem(name: Any, content: Any) -> str | None:
     if content is None:
-        return f"{name!r} is None (an expression that yields nothing?)"
+        return f"{name!r} is None (does an expression return nothing?)"
     # Only the type is shown: values may be confidential.
     if not isinstance(content, str | int | float | Decimal | date | datetime):
         return f"{name!r} is {type(content).__name__}, not text, number or date"
@@ -115,24 +118,27 @@ def _value_problem(name: Any, content: Any) -> str | None:
 
 
 def text(argument: str, value: Any, *, limit: int) -> str:
-    """Return a text that is not empty.
+    """Return a text after a check.
 
-    :param argument: how the user calls it.
-    :param limit: how long it may be, in characters.
-    :raises CdmConfigError: when it is not text, empty, or too long.
+    :param argument: name of the argument, for the message.
+    :param value: value of the argument.
+    :param limit: longest text allowed, in characters.
+    :raises CdmConfigError: when the value is not text, empty, or too long.
     """
     if not isinstance(value, str):
         raise CdmConfigError(f"{argument} must be text, not {type(value).__name__}.")
     if not value.strip():
-        raise CdmConfigError(f"{argument} is empty. If it is a template, it rendered to nothing.")
+        raise CdmConfigError(
+            f"{argument} is empty. If it is a template, it was rendered to an empty text."
+        )
     if len(value) > limit:
         raise CdmConfigError(
-            f"{argument} has {len(value)} characters, CDM allows {limit}: {value[:40]!r}..."
+            f"{argument} has {len(value)} characters; CDM allows {limit}: {value[:40]!r}..."
         )
     try:
         value.encode()
     except UnicodeEncodeError:
         raise CdmConfigError(
-            f"{argument} holds half a character and cannot be sent: {value!r}"
+            f"{argument} contains a lone surrogate (half a character) and cannot be sent: {value!r}"
         ) from None
     return value

@@ -37,7 +37,7 @@ def poll(api: CdmApi, cluster_id: str) -> Flow[Cluster]:
         except errors.CdmError:
             raise error from None
         names = ", ".join(f"{one.cluster_id} ({one.name})" for one in known) or "none"
-        error.tell_more(f" Clusters of this project: {names}.")
+        error.add_detail(f" Clusters of this project: {names}.")
         raise
 
 

@@ -1,32 +1,32 @@
-"""Every error this package raises.
+"""The errors that this package raises.
 
 ::
 
     CdmError
     ├── CdmConfigError        the connection or an argument is wrong; nothing was sent
-    ├── CdmAuthError          IAM or CDM refused the credentials, or permission is missing
+    ├── CdmAuthError          IAM or CDM refused the credentials, or a permission is missing
     ├── CdmRefused            the request itself is wrong; repeating it cannot help
     │   ├── CdmNotFound       no such job, link, cluster, or API at this endpoint
     │   ├── CdmAlreadyExists  a job or link of that name exists
     │   ├── CdmAlreadyRunning the job has an active run
     │   ├── CdmNotRunning     the job has no active run
     │   ├── CdmInUse          a job that runs, or a link that jobs use, cannot be changed now
-    │   └── CdmClusterUnusable the cluster is frozen or has failed; only a person can help
-    ├── CdmThrottled          too many calls; may be repeated later
-    ├── CdmUnavailable        no answer, or a failure on the server's side; may be repeated
-    ├── CdmBadResponse        an answer that is not what the API documents
+    │   └── CdmClusterUnusable the cluster is frozen or has failed; only a person can fix it
+    ├── CdmThrottled          the rate limit is reached; the call can be repeated later
+    ├── CdmUnavailable        no response, or a failure of the server; the call can be repeated
+    ├── CdmBadResponse        a response that is not what the API documents
     ├── CdmJournalError       the journal of starts cannot be read or written
     ├── CdmStartUncertain     a start whose effect could not be established
-    ├── CdmWaitTimeout        the time given for waiting is over; the run goes on
-    │   └── CdmStalled        nothing has moved for long; the run goes on
-    ├── CdmSubmissionFailed   the run ended, and not well
-    │   └── CdmOutcomeUnknown how the run ended can no longer be learnt
-    └── CdmThresholdMissed    the run ended well, but moved other numbers of rows than it has to
+    ├── CdmWaitTimeout        the time limit for waiting was reached; the run continues
+    │   └── CdmStalled        the run has made no progress for a long time; it continues
+    ├── CdmSubmissionFailed   the run ended without success
+    │   └── CdmOutcomeUnknown how the run ended can no longer be found out
+    └── CdmThresholdMissed    the run succeeded, but did not move the required numbers of rows
 
-Three questions are answered on the error itself, not by lists of codes in callers:
-``retryable`` (can the same call succeed later?), ``effect_unknown`` (may the call have had its
-effect although it failed? decisive for a start, which must not be sent twice), and ``final`` (is a
-later attempt of the task bound to fail as well, until a person has mended something?).
+Every error answers three questions, so that callers need no lists of codes: ``retryable`` (can the
+same call succeed later?), ``effect_unknown`` (may the call have had its effect although it failed?
+This decides about a start, which must not be sent twice), and ``final`` (will later attempts of the
+task fail as well, until a person has fixed the cause?).
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ from airflow_provider_cdm.client.text import sanitize
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.submission import Submission
 
-#: The longest text of an error, in characters; a server's share in it may be of any length.
+#: Longest message of an error, in characters; the text that a server adds may be of any length.
 MESSAGE_LIMIT = 12_000
 
 
 class CdmError(Exception):
-    """Base of all errors of this package; picklable with all its attributes.
+    """Base class of all errors of this package. Errors are picklable with all attributes.
 
-    :param message: what was tried, what came back, and what to do about it.
-    :param http_status: HTTP status of the answer, if there was one.
-    :param code: code of CDM (``Cdm.0054``), the API gateway (``APIGW.0301``) or IAM (``IAM.0061``).
-    :param request_id: id under which Huawei Cloud support finds the call.
-    :param retry_after: seconds the server asked us to wait.
-    :param retryable: whether the same call can succeed later; by default the class decides.
+    :param message: what was tried, why it failed, and what the user can do.
+    :param http_status: HTTP status of the response, if there was one.
+    :param code: error code of CDM (``Cdm.0054``), the API gateway (``APIGW.0301``) or IAM
+        (``IAM.0061``).
+    :param request_id: id by which Huawei Cloud support finds the call.
+    :param retry_after: seconds that the server asked to wait.
+    :param retryable: whether the same call can succeed later; by default decided by the class.
     :param effect_unknown: whether the call may have had its effect although it failed.
     """
 
     default_retryable: ClassVar[bool] = False
-    #: Whether no later attempt of the task can succeed either, until a person has mended something.
+    #: Whether later attempts of the task will fail as well, until a person has fixed the cause.
     final: ClassVar[bool] = False
 
     def __init__(
@@ -79,16 +80,16 @@ class CdmError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.effect_unknown = effect_unknown
 
-    def tell_more(self, text: str) -> None:
-        """Append what was found out since to the message."""
+    def add_detail(self, text: str) -> None:
+        """Append something that was found out later to the message."""
         self.message = sanitize(self.message + text, MESSAGE_LIMIT)
         self.args = (self.message,)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (type(self), self.args, dict(self.__dict__))
+        return _restore, (type(self), self.args, dict(self.__dict__))
 
 
-def _revive(cls: type[CdmError], args: tuple[Any, ...], state: dict[str, Any]) -> CdmError:
+def _restore(cls: type[CdmError], args: tuple[Any, ...], state: dict[str, Any]) -> CdmError:
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -96,7 +97,7 @@ def _revive(cls: type[CdmError], args: tuple[Any, ...], state: dict[str, Any]) -
 
 
 class CdmConfigError(CdmError, ValueError):
-    """The connection or an argument cannot work; raised before anything is sent."""
+    """The connection or an argument is wrong. Raised before anything is sent."""
 
     final = True
 
@@ -108,7 +109,7 @@ class CdmAuthError(CdmError):
 
 
 class CdmRefused(CdmError):
-    """CDM understood the request and refused it for good."""
+    """CDM understood the request and refused it; repeating it cannot help."""
 
     final = True
 
@@ -118,20 +119,20 @@ class CdmNotFound(CdmRefused):
 
     @property
     def reported_by_cdm(self) -> bool:
-        """Whether CDM itself says so; the gateway says "not found" of a wrong address as well,
-        which tells nothing about the job or link.
+        """Whether the error is from CDM. The gateway reports "not found" for a wrong address as
+        well, which says nothing about the job or link.
         """
         return self.code is not None and self.code.startswith("Cdm.")
 
 
 class CdmAlreadyExists(CdmRefused):
-    """A job or link of that name exists already, perhaps another user's."""
+    """A job or link of that name exists already; it may belong to another user."""
 
 
 class CdmAlreadyRunning(CdmRefused):
-    """The job has an active run, and CDM runs a job only once at a time.
+    """The job has an active run, and CDM allows one run of a job at a time.
 
-    ``submission`` is that run, where it was seen.
+    ``submission`` is that run, if it was read.
     """
 
     default_retryable = True
@@ -140,7 +141,7 @@ class CdmAlreadyRunning(CdmRefused):
 
 
 class CdmNotRunning(CdmRefused):
-    """There is no active run to stop."""
+    """The job has no active run that could be stopped."""
 
     final = False
 
@@ -148,48 +149,49 @@ class CdmNotRunning(CdmRefused):
 class CdmInUse(CdmRefused):
     """The job has an active run, or jobs use the link, so it cannot be changed or deleted now.
 
-    A later attempt of the task may find it free.
+    A later attempt of the task may succeed.
     """
 
     final = False
 
 
 class CdmClusterUnusable(CdmRefused):
-    """The cluster is frozen, or has failed; no waiting and no call brings it back."""
+    """The cluster is frozen or has failed. Neither waiting nor a call of the API changes that."""
 
 
 class CdmThrottled(CdmError):
-    """A quota is used up (HTTP 429); the call had no effect."""
+    """A rate limit is reached (HTTP 429). The call had no effect."""
 
     default_retryable = True
 
 
 class CdmUnavailable(CdmError):
-    """The service could not be reached, or failed on its own side."""
+    """The service could not be reached, or it failed."""
 
     default_retryable = True
 
 
 class CdmBadResponse(CdmError):
-    """An answer that the API does not document: a proxy's page, broken JSON, missing fields."""
+    """A response that the API does not document: a page of a proxy, broken JSON, missing fields."""
 
 
 class CdmJournalError(CdmError):
-    """What was started cannot be remembered, so nothing is started."""
+    """The journal of starts cannot be read or written, so nothing is started."""
 
     default_retryable = True
 
 
 class CdmStartUncertain(CdmError):
-    """A start was sent, and whether it took effect could not be established."""
+    """A start was sent, and whether it had its effect could not be established."""
 
     default_retryable = True
 
 
 class CdmWaitTimeout(CdmError):
-    """The time given for waiting is over. The run itself was left alone.
+    """The time limit for waiting was reached. The run was not stopped.
 
-    :param submission: the run as last seen, if it was seen.
+    :param message: see :class:`CdmError`.
+    :param submission: the run as last read, if it was read.
     """
 
     default_retryable = True
@@ -200,13 +202,14 @@ class CdmWaitTimeout(CdmError):
 
 
 class CdmStalled(CdmWaitTimeout):
-    """The run is active, but nothing has moved for long. The run itself was left alone."""
+    """The run is active, but has made no progress for a long time. It was not stopped."""
 
 
 class CdmSubmissionFailed(CdmError):
-    """The run ended, and not well.
+    """The run ended without success.
 
-    :param submission: the run as last seen, with ``error_summary`` and ``error_details``.
+    :param message: see :class:`CdmError`.
+    :param submission: the run as last read, with ``error_summary`` and ``error_details``.
     """
 
     default_retryable = True
@@ -217,14 +220,15 @@ class CdmSubmissionFailed(CdmError):
 
 
 class CdmOutcomeUnknown(CdmSubmissionFailed):
-    """How the run ended can no longer be learnt, so it does not count as a success."""
+    """How the run ended can no longer be found out, so it does not count as a success."""
 
 
 class CdmThresholdMissed(CdmError):
-    """The run ended well, but the numbers of its rows are not what the task demands.
+    """The run succeeded, but its numbers of rows are not what the task requires.
 
-    The rows are in the target, so no attempt runs the job again by itself.
+    The rows are in the target, so the task is not retried automatically.
 
+    :param message: see :class:`CdmError`.
     :param submission: the run.
     """
 
@@ -236,7 +240,7 @@ class CdmThresholdMissed(CdmError):
 
 
 def to_payload(error: CdmError) -> dict[str, Any]:
-    """An error as plain JSON, to cross from the triggerer to a worker (without its submission)."""
+    """Return an error as plain JSON, without its submission, for a trigger's event."""
     return {
         "type": type(error).__name__,
         "message": error.message,
@@ -249,14 +253,15 @@ def to_payload(error: CdmError) -> dict[str, Any]:
 
 
 def from_payload(payload: Any, submission: Submission | None = None) -> CdmError:
-    """Read what :func:`to_payload` made; whatever it is, the result is an error.
+    """Return the error that :func:`to_payload` was called on, or an error if it cannot be read.
 
+    :param payload: result of :func:`to_payload`, or anything else.
     :param submission: run that the error is about.
     """
     if not isinstance(payload, dict) or not isinstance(payload.get("message"), str):
-        return CdmBadResponse(f"The trigger reported an error that cannot be read: {payload!r}")
-    named = globals().get(str(payload.get("type")))
-    cls = named if isinstance(named, type) and issubclass(named, CdmError) else CdmError
+        return CdmBadResponse(f"The event of the trigger cannot be read as an error: {payload!r}")
+    value = globals().get(str(payload.get("type")))
+    cls = value if isinstance(value, type) and issubclass(value, CdmError) else CdmError
     message = payload["message"]
     error: CdmError
     if issubclass(cls, CdmSubmissionFailed | CdmThresholdMissed):

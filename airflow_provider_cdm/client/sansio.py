@@ -1,10 +1,14 @@
-"""What flows yield and receive: one HTTP exchange or one pause at a time.
+"""Flows, and the steps that they yield: control flow without input or output ("sans I/O").
 
-A *flow* is a generator that contains a piece of control flow (authorise, retry, wait) and does no
-input or output of its own. It yields a :class:`Request` and is sent a :class:`Response`, or has a
-:class:`TransportError` thrown into it; it yields a :class:`Sleep` or a :class:`Save` and is sent
-``None``, or an :class:`Offload` and is sent its result. Because of that the same flow runs on a
-worker's thread, on the triggerer's event loop, and in a test with neither sockets nor clocks.
+A *flow* is a generator that contains control flow (authorize, retry, wait) and performs no input or
+output. A driver (``session``) performs each step that the flow yields, and sends the result back:
+
+* a :class:`Request`: a :class:`Response`, or a :class:`TransportError` is raised in the flow
+* a :class:`Sleep` or a :class:`Save`: ``None``
+* an :class:`Offload`: what its function returns
+
+So the same flow runs on a worker's thread, on the triggerer's event loop, and in a test without
+sockets and clocks.
 """
 
 from __future__ import annotations
@@ -18,15 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, complete and authorised.
+    """One HTTP request.
 
-    Headers and body carry credentials, so neither appears in the ``repr``.
+    Headers and body may contain credentials, so neither appears in the ``repr``.
 
     :param method: HTTP method in capitals.
-    :param url: absolute URL, percent-encoded; it goes on the wire exactly as it stands here.
-    :param headers: all headers that matter to the server.
-    :param body: bytes to send, or ``None`` for no body.
-    :param secrets: what of it must not be shown, whatever the server does with it.
+    :param url: absolute URL, percent-encoded; it is sent exactly as given.
+    :param headers: headers of the request; the transport adds its own.
+    :param body: bytes to send; ``None`` for no body.
+    :param secrets: secrets in the request, which must not be shown even if a server repeats them.
     """
 
     method: str
@@ -38,12 +42,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer, read to its end.
+    """One complete HTTP response.
 
     :param status: HTTP status code.
-    :param headers: header names in lower case.
-    :param body: decoded of its transfer and content encoding.
-    :param secrets: of the request; the answer may repeat them.
+    :param headers: headers, with names in lower case.
+    :param body: body without transfer and content encoding.
+    :param secrets: secrets of the request, which the response may repeat.
     """
 
     status: int
@@ -54,9 +58,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """A pause.
+    """Pause the flow.
 
-    :param seconds: how long; never negative.
+    :param seconds: length of the pause; never negative.
     """
 
     seconds: float
@@ -64,9 +68,9 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write this down before anything else happens; the driver answers when it is safe.
+    """Store a record before the flow continues.
 
-    :param record: plain JSON to keep in place of what was kept before, ``None`` to forget it.
+    :param record: plain JSON that replaces the stored record; ``None`` deletes it.
     """
 
     record: Mapping[str, Any] | None
@@ -74,18 +78,18 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Offload:
-    """A piece of work that may block, such as reading a file; done beside the event loop.
+    """Call a function that may block, such as one that reads a file, outside the event loop.
 
-    :param work: called once, without arguments; what it raises ends the flow.
+    :param work: function without arguments; an error that it raises ends the flow.
     """
 
     work: Callable[[], Any]
 
 
 class TransportError(Exception):
-    """No usable HTTP answer arrived.
+    """No usable HTTP response arrived.
 
-    :param reason: what went wrong, without credentials.
+    :param reason: description of the failure, without credentials.
     :param sent: whether the request may have reached the server. ``False`` only when that is
         certain (connection refused, name not found, certificate not trusted).
     """
@@ -96,10 +100,10 @@ class TransportError(Exception):
         self.sent = sent
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _transport_error, (self.reason, self.sent)
+        return _restore_transport_error, (self.reason, self.sent)
 
 
-def _transport_error(reason: str, sent: bool) -> TransportError:
+def _restore_transport_error(reason: str, sent: bool) -> TransportError:
     return TransportError(reason, sent=sent)
 
 
@@ -107,19 +111,19 @@ Step: TypeAlias = Request | Sleep | Save | Offload
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
-def ask(request: Request) -> Flow[Response]:
-    """Perform one exchange.
+def send_request(request: Request) -> Flow[Response]:
+    """Send a request and return the response.
 
-    :raises TransportError: when the driver could not get an answer.
+    :raises TransportError: when no usable response arrives.
     """
     response = yield request
     if not isinstance(response, Response):
-        raise RuntimeError("A driver must answer a Request with a Response")
+        raise RuntimeError("A driver must send a Response for a Request")
     return response
 
 
 def save(record: Mapping[str, Any] | None) -> Flow[None]:
-    """Have a record kept, or forgotten.
+    """Store a record, or delete the stored one if ``record`` is ``None``.
 
     :raises CdmJournalError: when that is not possible.
     """
@@ -127,11 +131,11 @@ def save(record: Mapping[str, Any] | None) -> Flow[None]:
 
 
 def offload(work: Callable[[], T]) -> Flow[T]:
-    """Do something that may block where that disturbs nobody, and return what it returns."""
+    """Call a function that may block, outside the event loop, and return its result."""
     return cast("T", (yield Offload(work)))
 
 
 def pause(seconds: float) -> Flow[None]:
-    """Wait for some seconds; zero and below do not pause at all."""
+    """Pause for some seconds; do nothing if they are not above 0."""
     if seconds > 0:
         yield Sleep(seconds)

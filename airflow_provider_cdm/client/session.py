@@ -1,8 +1,8 @@
-"""Where flows meet the network: one HTTP exchange, and two drivers around it.
+"""The session: performs flows, on the calling thread or on an event loop.
 
-``run`` performs a flow on the calling thread. ``arun`` performs the same flow on an event loop: the
-same exchange in a private, bounded thread pool, and pauses with ``asyncio.sleep``. A thread carries
-one exchange with a time-out, never a wait.
+:meth:`CdmSession.run` performs a flow on the calling thread. :meth:`CdmSession.arun` performs the
+same flow on an event loop: exchanges in a bounded thread pool of this module, pauses with
+``asyncio.sleep``. A thread of that pool is used for one exchange with a timeout, never for a pause.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import requests
 
 T = TypeVar("T")
-#: Keeps what a flow wants remembered, or forgets it.
-Keep: TypeAlias = Callable[[Mapping[str, Any] | None], None]
+#: Function that stores a record for a flow; ``None`` deletes the stored one.
+SaveRecord: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 
-#: Threads of the whole process that carry exchanges for event loops.
+#: Number of threads in this process that perform exchanges for event loops.
 POOL_SIZE = 16
 
 _pool_lock = threading.Lock()
@@ -47,17 +47,17 @@ _pool: concurrent.futures.ThreadPoolExecutor | None = None
 
 
 class CdmSession:
-    """Performs flows against one CDM endpoint as one user. Usable from many threads at once.
+    """Performs flows against one CDM endpoint as one user. Several threads may share a session.
 
-    :param settings: where, and as whom.
-    :param policy: how failed calls are repeated.
-    :param clock: epoch seconds.
-    :param sleep: pauses the calling thread for some seconds.
-    :param asleep: the same on an event loop.
-    :param rng: returns a number in [0, 1).
-    :param user_agent: sent with every request.
-    :param on_token: told every new token, so that it can be masked in logs.
-    :param cipher: encrypts what goes to the token cache of the settings.
+    :param settings: endpoints and credentials.
+    :param policy: rules for repeating failed calls; by default five attempts.
+    :param clock: function that returns epoch seconds.
+    :param sleep: function that pauses the calling thread for some seconds.
+    :param async_sleep: coroutine function that pauses for some seconds on an event loop.
+    :param rng: function that returns a number in [0, 1).
+    :param user_agent: value of the ``User-Agent`` header of every request.
+    :param on_token: function that is called with every new token, so that logs can mask it.
+    :param cipher: encryption for the token cache of the settings; without it, the cache is off.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CdmSession:
         policy: RetryPolicy | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        asleep: Callable[[float], Any] = asyncio.sleep,
+        async_sleep: Callable[[float], Any] = asyncio.sleep,
         rng: Callable[[], float] = random.random,
         user_agent: str = "airflow-provider-cdm",
         on_token: Callable[[str], None] | None = None,
@@ -79,7 +79,7 @@ class CdmSession:
         self.api = CdmApi(settings, auth, exchanger)
         self.clock = clock
         self._sleep = sleep
-        self._asleep = asleep
+        self._async_sleep = async_sleep
         self._user_agent = user_agent
         self._cipher = cipher
         self._local = threading.local()
@@ -95,16 +95,16 @@ class CdmSession:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; the session may be used again and opens new ones."""
+        """Close all connections. The session remains usable and opens new ones when needed."""
         while self._opened:
             self._opened.pop().close()
 
-    def hurried(self, seconds: float) -> CdmSession:
-        """A session of the same user for calls that may fail, but must not take long.
+    def with_time_limit(self, seconds: float) -> CdmSession:
+        """Return a session of the same user for calls that may fail, but must not take long.
 
-        No call is repeated, and new tokens are told to nobody.
+        It repeats no calls, and new tokens are not passed to ``on_token``.
 
-        :param seconds: that a connection, and a silence of the server, may last at most.
+        :param seconds: upper bound of the connect timeout and of the read timeout.
         """
         settings = replace(
             self.settings,
@@ -120,63 +120,65 @@ class CdmSession:
             cipher=self._cipher,
         )
 
-    def run(self, flow: Flow[T], save: Keep | None = None) -> T:
-        """Perform a flow on this thread.
+    def run(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
+        """Perform a flow on this thread and return its result.
 
-        :param save: keeps a record, for flows that ask for it; it raises when it cannot.
-        :raises CdmError: what the flow comes to.
+        :param flow: flow that has not been started.
+        :param save: function that stores the records of the flow; it raises when it cannot.
+        :raises CdmError: when the flow fails.
         """
         try:
             step = next(flow)
             while True:
-                answer = None
+                result = None
                 try:
                     if isinstance(step, Sleep):
                         self._sleep(step.seconds)
                     else:
-                        answer = self._work(step, save)()
+                        result = self._work(step, save)()
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
-                    step = flow.send(answer)
+                    step = flow.send(result)
         except StopIteration as end:
             return cast("T", end.value)
         finally:
             flow.close()
 
-    async def arun(self, flow: Flow[T], save: Keep | None = None) -> T:
-        """Perform a flow on the running event loop without blocking it.
+    async def arun(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
+        """Perform a flow on the running event loop, without blocking it, and return its result.
 
-        Cancelling it leaves at most one exchange to finish unseen in its thread.
+        After a cancellation, at most one exchange continues in its thread; its result is discarded.
 
-        :param save: keeps a record, for flows that ask for it; called in a thread.
-        :raises CdmError: what the flow comes to.
+        :param flow: flow that has not been started.
+        :param save: function that stores the records of the flow; called in a thread.
+        :raises CdmError: when the flow fails.
         """
         loop = asyncio.get_running_loop()
         try:
             step = next(flow)
             while True:
-                answer = None
+                result = None
                 try:
                     if isinstance(step, Sleep):
-                        await self._asleep(step.seconds)
+                        await self._async_sleep(step.seconds)
                     else:
-                        answer = await loop.run_in_executor(_threads(), self._work(step, save))
+                        result = await loop.run_in_executor(_thread_pool(), self._work(step, save))
                 except TransportError as failure:
                     step = flow.throw(failure)
                 else:
-                    step = flow.send(answer)
+                    step = flow.send(result)
         except StopIteration as end:
             return cast("T", end.value)
         finally:
             flow.close()
 
-    def _work(self, step: Request | Save | Offload, save: Keep | None) -> Callable[[], Any]:
-        """What a step asks for, to be called on a thread that may wait for it."""
+    def _work(self, step: Request | Save | Offload, save: SaveRecord | None) -> Callable[[], Any]:
+        """Return the blocking function that performs a step."""
         if isinstance(step, Request):
             return partial(self._exchange, step)
         if isinstance(step, Save):
-            return partial(_keeper(save), step.record)
+            return partial(_required(save), step.record)
         return step.work
 
     def _exchange(self, request: Request) -> Response:
@@ -185,23 +187,23 @@ class CdmSession:
         return transport.exchange(self._http(), request, self.settings, self._user_agent)
 
     def _http(self) -> requests.Session:
-        """This thread's connections; requests does not promise that threads may share them."""
-        from airflow_provider_cdm.client.http.transport import open_http
+        """Return this thread's connections, since a ``requests`` session is not thread-safe."""
+        from airflow_provider_cdm.client.http.transport import open_http_session
 
         http: requests.Session | None = getattr(self._local, "http", None)
         if http is None or http not in self._opened:
-            http = self._local.http = open_http()
+            http = self._local.http = open_http_session()
             self._opened.append(http)
         return http
 
 
-def _keeper(save: Keep | None) -> Keep:
+def _required(save: SaveRecord | None) -> SaveRecord:
     if save is None:
-        raise RuntimeError("This flow wants something remembered, and nothing keeps it")
+        raise RuntimeError("This flow saves records; pass the argument save")
     return save
 
 
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
+def _thread_pool() -> concurrent.futures.ThreadPoolExecutor:
     global _pool
     with _pool_lock:
         if _pool is None:

@@ -1,4 +1,4 @@
-"""What a session must know: endpoints, credentials, time-outs. Checked before it gets here."""
+"""Settings of a session: endpoints, credentials and timeouts, already checked and complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class PasswordCredentials:
-    """An IAM user with a password; the domain is the account's name."""
+    """An IAM user with a password.
+
+    :param domain: name of the account that the user belongs to.
+    """
 
     user: str
     password: str = field(repr=False)
@@ -17,7 +20,12 @@ class PasswordCredentials:
 
 @dataclass(frozen=True, slots=True)
 class KeyCredentials:
-    """An access key with its secret; temporary ones come with a security token."""
+    """An access key (AK/SK), which signs requests.
+
+    :param access_key: public id of the key.
+    :param secret_key: secret that signs; it is never sent.
+    :param security_token: token that accompanies a temporary access key.
+    """
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -29,9 +37,10 @@ Credentials: TypeAlias = PasswordCredentials | KeyCredentials
 
 @dataclass(frozen=True, slots=True)
 class Agency:
-    """A delegation by another account, under which its project is used.
+    """An agency: another account's permission for our account to use its projects.
 
-    :param domain: name of the account that delegates.
+    :param name: name of the agency.
+    :param domain: name of the account that granted it (the delegating account).
     """
 
     name: str
@@ -40,20 +49,23 @@ class Agency:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a session must know, checked and complete.
+    """Settings of one session.
 
-    :param cdm_endpoint: scheme, host, port and path prefix, without a slash at the end.
-    :param iam_endpoint: the same for IAM.
-    :param agency: act in the delegating account; its projects are meant by the next two then.
-    :param project_id: project in the path of every call; ``None`` to have it looked up by name.
-    :param project_name: name of the project while its id is not known.
-    :param cluster_id: cluster of calls that name none.
-    :param verify: whether to check certificates, or the path of a CA bundle.
-    :param proxy: URL of a client proxy.
+    :param cdm_endpoint: URL of CDM: scheme, host, port and path prefix, without a final slash.
+    :param iam_endpoint: URL of IAM, in the same form.
+    :param credentials: password or access key of the user.
+    :param agency: agency to use; project id and name are those of the delegating account then.
+    :param region: region of the project, such as ``eu-west-101``.
+    :param project_id: id of the project, which is part of the path of every call; ``None`` to look
+        it up by name.
+    :param project_name: name of the project, needed while the id is not known.
+    :param cluster_id: cluster for calls that do not name one.
+    :param verify: whether to verify certificates, or the path of a CA bundle.
+    :param proxy: URL of the HTTP proxy.
     :param connect_timeout: seconds to establish a connection.
-    :param read_timeout: seconds without a byte from the server.
-    :param console_url: where people look at a run; may hold placeholders.
-    :param requests_per_minute: calls of one kind that this user may make in a minute.
+    :param read_timeout: seconds to wait for the next byte of a response.
+    :param console_url: address of a run in a web console; may contain placeholders.
+    :param requests_per_minute: rate limit: calls of one kind that this user may make in a minute.
     :param token_cache: folder in which the processes of this machine share tokens.
     """
 
@@ -74,5 +86,5 @@ class Settings:
     token_cache: str | None = None
 
     def for_project(self, project_id: str | None) -> Settings:
-        """The same settings for another project; ``None`` keeps the project."""
+        """Return these settings with another project id; ``None`` keeps the project."""
         return replace(self, project_id=project_id) if project_id else self

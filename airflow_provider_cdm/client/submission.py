@@ -1,4 +1,4 @@
-"""Values of the CDM world: submissions, what their status means, and which one is meant."""
+"""Submissions (runs of a job), the meaning of their status, and the identity of a run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from enum import Enum
 from typing import Any
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
-#: The longest text that is kept of a run, such as its error-details, in characters.
+#: Longest text of a run that is kept, such as its ``error-details``, in characters.
 DETAILS_LIMIT = 8_000
-#: The longest status, which is one word, in characters.
+#: Longest status that is kept, in characters; documented ones are one word.
 STATUS_LIMIT = 100
 
 
 class Verdict(Enum):
-    """What a submission status means for somebody who waits for it."""
+    """Meaning of a submission's status for a task that waits for the run."""
 
     ACTIVE = "active"
     SUCCESS = "success"
     FAILURE = "failure"
-    #: Not known, or not documented: wait on, but not for ever.
-    UNKNOWN = "doubtful"
-    #: The job has no run at all.
-    NO_RUN = "absent"
+    #: The status is ``UNKNOWN`` or not documented: keep waiting, but only for a limited time.
+    UNKNOWN = "unknown"
+    #: The job has never been run.
+    NO_RUN = "no run"
 
 
 _VERDICTS = {
@@ -39,36 +39,43 @@ _VERDICTS = {
 
 
 def verdict_of(status: str) -> Verdict:
-    """Say what a status means: the one table that every way of waiting uses.
+    """Return the meaning of a status, for everything that waits for a run.
 
-    ``UNKNOWN`` and whatever is not listed is doubtful, never a success.
+    ``UNKNOWN`` and every undocumented status give ``Verdict.UNKNOWN``, never a success.
     """
     return _VERDICTS.get(status, Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One run of a CDM job, as the start, status and submissions routes describe it.
+    """One run of a CDM job, as the start, status and history calls describe it.
 
-    Everything but the status may be missing on the wire, so everything else may be ``None``.
+    CDM may omit everything but the status, so everything else may be ``None``.
 
-    :param cluster_id: cluster that was asked (not part of the wire format).
-    :param job_name: name of the job that was asked for.
-    :param status: as CDM spells it, such as ``RUNNING``.
+    :param cluster_id: id of the cluster, from the call (not part of CDM's answer).
+    :param job_name: name of the job, from the call.
+    :param status: status in CDM's spelling, such as ``RUNNING``.
     :param submission_id: number of the run in its cluster; later runs have higher numbers.
     :param creation_date: when the run was created, epoch milliseconds.
-    :param execute_date: when it began to execute, epoch milliseconds.
-    :param last_update_date: when it last changed, epoch milliseconds.
-    :param progress: as sent; its scale differs between versions, so it is for log lines only.
-    :param is_execute_auto: whether CDM's own scheduler started it.
+    :param creation_user: user who started the run.
+    :param execute_date: when the run began to execute, epoch milliseconds.
+    :param last_update_date: when the run last changed, epoch milliseconds.
+    :param last_update_user: user who last changed the run.
+    :param progress: progress as CDM sends it; its scale differs between versions, so it is only
+        for log lines.
+    :param is_execute_auto: whether CDM's scheduler started the run.
     :param external_id: Hadoop-style id of the execution.
-    :param counters: rows, bytes and files by CDM's names; ``-1`` where one does not apply.
-    :param error_summary: CDM's reason of a failure, one line.
-    :param error_details: CDM's stack trace of a failure.
-    :param job_type: type of its job, such as ``BATCH_JOB``, where it was learnt (not part of the
-        wire format).
-    :param tables: what became of its tables, if its job moves a whole database: see
-        :meth:`~airflow_provider_cdm.client.whole_database.tables.Report.to_dict` (not part of the wire format).
+    :param counters: numbers of rows, bytes and files by CDM's names; ``-1`` for one that does not
+        apply.
+    :param error_summary: reason of a failure, one line.
+    :param error_details: stack trace of a failure.
+    :param write_rows: number of rows written.
+    :param update_rows: number of rows updated.
+    :param delete_rows: number of rows deleted.
+    :param job_type: type of the job, such as ``BATCH_JOB``, if it was read (not part of CDM's
+        answer).
+    :param tables: results of the tables of a whole-database job (not part of CDM's answer): see
+        :meth:`~airflow_provider_cdm.client.whole_database.tables.Report.to_dict`.
     """
 
     cluster_id: str
@@ -94,7 +101,7 @@ class Submission:
 
     @property
     def verdict(self) -> Verdict:
-        """What the status means; a success of which a table lacks is none, whatever CDM says."""
+        """Meaning of the status; a success counts as a failure if a table did not succeed."""
         verdict, tables = verdict_of(self.status), self.tables
         if verdict is Verdict.SUCCESS and tables and tables["succeeded"] < tables["total"]:
             return Verdict.FAILURE
@@ -102,28 +109,28 @@ class Submission:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over, well or badly."""
+        """Whether the run has ended, with success or failure."""
         return self.verdict in (Verdict.SUCCESS, Verdict.FAILURE)
 
     @property
     def failed(self) -> bool:
-        """Whether the run is over, and not well."""
+        """Whether the run has ended with a failure."""
         return self.verdict is Verdict.FAILURE
 
     @property
     def duration_seconds(self) -> float | None:
-        """Seconds from creation to the last change, once the run is over."""
+        """Seconds from creation to the last change; ``None`` until the run has ended."""
         begin = self.creation_date if self.creation_date is not None else self.execute_date
         if not self.ended or begin is None or self.last_update_date is None:
             return None
         return max(0, self.last_update_date - begin) / 1000
 
     def to_dict(self) -> dict[str, Any]:
-        """The small JSON object that operators and sensors return, the same in every mode.
+        """Return the small JSON object that operators and sensors return, the same in every mode.
 
-        ``cluster_id, job_name, submission_id, creation_date, status``; once the run is over also
-        ``progress, counters, execute_date, last_update_date, duration_seconds``, and ``tables`` if
-        its job moves a whole database.
+        It holds ``cluster_id, job_name, submission_id, creation_date, status``; after the run has
+        ended also ``progress, counters, execute_date, last_update_date, duration_seconds``; and
+        ``tables`` for a whole-database job.
         """
         result: dict[str, Any] = {
             "cluster_id": self.cluster_id,
@@ -145,7 +152,7 @@ class Submission:
         return result
 
     def to_payload(self) -> dict[str, Any]:
-        """All that is known, as plain JSON, to cross from the triggerer to a worker."""
+        """Return all fields as plain JSON, for a trigger's event."""
         payload = {name: getattr(self, name) for name in self.__dataclass_fields__}
         payload["counters"] = dict(self.counters)
         if self.error_details:
@@ -154,9 +161,9 @@ class Submission:
 
     @classmethod
     def from_payload(cls, payload: Any) -> Submission:
-        """Read what :meth:`to_payload` made.
+        """Return the submission that :meth:`to_payload` was called on.
 
-        :raises ValueError: when it is not such an object.
+        :raises ValueError: when the payload is not such an object.
         """
         if not isinstance(payload, Mapping) or not all(
             isinstance(payload.get(name), str) for name in ("cluster_id", "job_name", "status")
@@ -167,11 +174,11 @@ class Submission:
 
     @classmethod
     def from_wire(cls, data: Any, cluster_id: str, job_name: str) -> Submission:
-        """Read one element of ``submissions``; unknown keys are ignored.
+        """Read one element of ``submissions`` in CDM's answer; unknown keys are ignored.
 
-        Dates come as numbers or as quoted numbers, and the last user under two spellings.
+        Dates may be numbers or quoted numbers, and the key of the last user has two spellings.
 
-        :raises ValueError: when it is not an object with a status.
+        :raises ValueError: when the element is not an object with a status.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"a submission is {type(data).__name__}, not an object")
@@ -204,9 +211,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """Which run is meant: an identity that survives retries, deferrals and other people's runs.
+    """Identity of a run, which stays valid across retries, deferrals and other runs of the job.
 
-    Runs are told apart by ``submission_id`` where both sides have one, else by ``creation_date``.
+    Runs are distinguished by ``submission_id`` if both have one, else by ``creation_date``.
+
+    :param cluster_id: id of the cluster.
+    :param job_name: name of the job.
+    :param submission_id: number of the run in its cluster.
+    :param creation_date: when the run was created, epoch milliseconds.
     """
 
     cluster_id: str
@@ -216,7 +228,7 @@ class RunRef:
 
     @classmethod
     def of(cls, submission: Submission) -> RunRef:
-        """The identity of a run that was seen."""
+        """Return the identity of a run."""
         return cls(
             submission.cluster_id,
             submission.job_name,
@@ -226,15 +238,15 @@ class RunRef:
 
     @property
     def known(self) -> bool:
-        """Whether there is anything to tell this run from others by."""
+        """Whether this holds anything that distinguishes the run from other runs of its job."""
         return self.submission_id is not None or self.creation_date is not None
 
     def is_run(self, submission: Submission) -> bool:
-        """Whether this submission is the run that is meant."""
+        """Return whether a submission is this run."""
         return self._compare(submission) == 0
 
     def is_before(self, submission: Submission) -> bool:
-        """Whether this submission came after the run that is meant."""
+        """Return whether this run was created before a submission."""
         return self._compare(submission) == -1
 
     def _compare(self, submission: Submission) -> int | None:
@@ -252,12 +264,12 @@ class RunRef:
 
 
 def newest_first(submissions: Iterable[Submission]) -> list[Submission]:
-    """Order runs by their number, or by creation date where numbers are absent."""
+    """Sort runs by their number, or by creation date if they have no number."""
     return sorted(
         submissions,
-        key=lambda s: (
-            s.submission_id if s.submission_id is not None else -1,
-            s.creation_date if s.creation_date is not None else -1,
+        key=lambda run: (
+            run.submission_id if run.submission_id is not None else -1,
+            run.creation_date if run.creation_date is not None else -1,
         ),
         reverse=True,
     )
@@ -278,7 +290,7 @@ def _read_float(value: Any) -> float | None:
 
 
 def read_int(value: Any) -> int | None:
-    """Read a whole number off the wire, where it may also come in quotes or with a fraction."""
+    """Return an integer from CDM's answer, which may be quoted or have a fraction."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     number = _read_float(value)
@@ -299,5 +311,5 @@ def _read_counters(value: Any) -> dict[str, int]:
     group = value.get(COUNTERS_GROUP, value)
     if not isinstance(group, Mapping):
         return {}
-    counted = ((str(name), read_int(count)) for name, count in group.items())
-    return {name: count for name, count in counted if count is not None}
+    counts = ((str(name), read_int(count)) for name, count in group.items())
+    return {name: count for name, count in counts if count is not None}

@@ -1,8 +1,8 @@
-"""Text from a server: cleaned, so that it can be stored, and redacted, so that it can be shown.
+"""Text and JSON from a server: sanitized, so that they can be stored, and redacted for people.
 
-A lone half of a character (a surrogate) cannot be written to a log, a NUL cannot be stored by
-PostgreSQL, and a number beyond 64 bits cannot be sent to Airflow's supervisor. All of them are
-legal JSON, so they end here.
+A lone surrogate (half a character) cannot be written to a log, PostgreSQL cannot store a NUL, and
+Airflow's supervisor does not accept a number beyond 64 bits. All of them are valid JSON, so they
+are replaced here, before anything else reads them.
 """
 
 from __future__ import annotations
@@ -14,82 +14,80 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-#: Numbers at or above this are none that CDM means.
-_LIMIT = 1e18
+#: Numbers from here on are read as ``None``; no field of CDM has such values.
+_NUMBER_LIMIT = 1e18
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-# In JSON these come as escapes; the others are matched so that none is read from its middle.
+# The same as escape sequences in JSON. Valid sequences are matched as well, so that none is read
+# from its middle.
 _ESCAPES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|(?P<wrong>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
+    r"|(?P<unsafe>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
 )
 
 REDACTED = "***"
-#: Shortest piece of a secret that is recognised, in characters.
-_PIECE = 12
+#: Length of the pieces by which a secret is recognized, in characters.
+_PIECE_LENGTH = 12
 
 
 def sanitize(text: str, limit: int) -> str:
-    """Text without half characters and control characters but for tabs and line breaks.
+    """Return a text with surrogates and control characters replaced, except tabs and line breaks.
 
-    :param limit: how long it may be, in characters; the rest is cut off.
+    :param limit: longest result, in characters; the rest is cut off.
     """
     return _UNSAFE.sub("\ufffd", text[:limit])
 
 
 def read_json(body: bytes) -> Any:
-    """Read JSON. What is wrong with a text is replaced; numbers that cannot be meant are ``None``.
+    """Read JSON, with texts sanitized and numbers from 10^18 on, NaN and Infinity as ``None``.
 
-    :raises ValueError: when it is not JSON.
+    :raises ValueError: when the body is not JSON.
     """
     try:
-        # As JSON has it: UTF-8, by some marked as such.
+        # JSON is UTF-8; some servers put a byte order mark in front.
         text = body.decode("utf-8-sig")
         return json.loads(
             _ESCAPES.sub(_sanitize_escape, text) if "\\" in text else text,
-            parse_int=_whole,
-            parse_float=_number,
-            parse_constant=_nothing,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=lambda _: None,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def _sanitize_escape(escape: re.Match[str]) -> str:
-    if not escape["wrong"]:
+    if not escape["unsafe"]:
         return escape[0]
-    # Tabs and line breaks are fine.
+    # Tabs and line breaks are kept.
     return escape[0] if escape[0].lower() in ("\\u0009", "\\u000a", "\\u000d") else "\\ufffd"
 
 
-def _whole(digits: str) -> int | None:
-    # Not all digits at once: Python refuses to read some thousands of them.
-    return int(digits) if len(digits) <= 19 and abs(int(digits)) < _LIMIT else None
+def _parse_int(digits: str) -> int | None:
+    # The length comes first, since Python refuses to convert thousands of digits.
+    return int(digits) if len(digits) <= 19 and abs(int(digits)) < _NUMBER_LIMIT else None
 
 
-def _number(digits: str) -> float | None:
+def _parse_float(digits: str) -> float | None:
     number = float(digits)
-    return number if abs(number) < _LIMIT else None
-
-
-def _nothing(_: str) -> None:
-    return None
+    return number if abs(number) < _NUMBER_LIMIT else None
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without secrets, nor pieces of them, in any usual spelling.
+    """Return a text with secrets, and pieces of them, replaced by ``***``.
 
-    A server may repeat what it was sent: escaped, in part, or cut where its own limit was.
+    A server may repeat what it was sent: escaped in some way, in part, or truncated.
+
+    :param secrets: texts that must not be shown.
     """
     pieces = {piece for secret in secrets for piece in _pieces(secret)}
     if not pieces:
         return text
-    lengths = {len(piece) for piece in pieces}
-    secret = bytearray(len(text))
-    for length in lengths:
-        for at in range(len(text) - length + 1):
-            if text[at : at + length] in pieces:
-                secret[at : at + length] = b"\1" * length
-    return "".join(_shown(text, secret))
+    is_secret = bytearray(len(text))
+    for length in {len(piece) for piece in pieces}:
+        for start in range(len(text) - length + 1):
+            if text[start : start + length] in pieces:
+                is_secret[start : start + length] = b"\1" * length
+    return "".join(_redacted(text, is_secret))
 
 
 def _pieces(secret: str) -> Iterator[str]:
@@ -103,17 +101,17 @@ def _pieces(secret: str) -> Iterator[str]:
         quote(secret),
         quote(secret, safe=""),
     )
-    for spelling in {each for each in spellings if each}:
-        length = min(_PIECE, len(spelling))
-        for at in range(len(spelling) - length + 1):
-            yield spelling[at : at + length]
+    for spelling in filter(None, set(spellings)):
+        length = min(_PIECE_LENGTH, len(spelling))
+        for start in range(len(spelling) - length + 1):
+            yield spelling[start : start + length]
 
 
-def _shown(text: str, secret: bytearray) -> Iterator[str]:
-    before = 0
-    for character, hidden in zip(text, secret, strict=True):
+def _redacted(text: str, is_secret: bytearray) -> Iterator[str]:
+    previous = 0
+    for character, hidden in zip(text, is_secret, strict=True):
         if not hidden:
             yield character
-        elif not before:
+        elif not previous:
             yield REDACTED
-        before = hidden
+        previous = hidden

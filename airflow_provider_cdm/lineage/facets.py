@@ -6,7 +6,6 @@ Imported only by that listener, so only where ``apache-airflow-providers-openlin
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from openlineage.client.facet_v2 import (
 
 from airflow_provider_cdm._compat import operator_lineage
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.submission import Verdict, verdict_of
 from airflow_provider_cdm.lineage import naming
 
@@ -103,7 +103,7 @@ def describe(
         return operator_lineage()
     endpoints = JobEndpoints(definition)
     if run.ended:
-        _bounded(lambda: _ask(endpoints, open_session(), run))
+        _read_endpoints(endpoints, open_session, run)
     try:
         sources, targets = (endpoints.datasets(side, run, variables) for side in _SIDES)
         return operator_lineage(
@@ -116,29 +116,24 @@ def describe(
         return operator_lineage()
 
 
-def _ask(endpoints: JobEndpoints, session: CdmSession, run: Submission) -> None:
-    with session.hurried(_EXCHANGE) as hurried:
-        hurried.run(endpoints.look_up(hurried, run))
+def _read_endpoints(
+    endpoints: JobEndpoints, open_session: Callable[[], CdmSession], run: Submission
+) -> None:
+    """Read what is missing for a limited time; lineage then uses what was read by then."""
 
+    def work() -> None:
+        with open_session().with_time_limit(_EXCHANGE) as session:
+            session.run(endpoints.look_up(session, run))
 
-def _bounded(work: Callable[[], None]) -> None:
-    """Do something for as long as there is patience; what it has found by then has to do."""
-    trouble: list[Exception] = []
-
-    def guarded() -> None:
-        try:
-            work()
-        except Exception as error:
-            trouble.append(error)
-
-    # A thread: looking a name up, or a server that dribbles, has no time-out.
-    worker = threading.Thread(target=guarded, daemon=True)
-    worker.start()
-    worker.join(TIMEOUT)
-    if worker.is_alive():
-        trouble.append(TimeoutError(f"CDM did not answer within {TIMEOUT:g} s"))
-    for error in trouble:
-        log.warning("OpenLineage is not told all that the run read and wrote: %s", error)
+    try:
+        run_bounded(work, TIMEOUT)
+    except NotFinishedError:
+        problem: object = f"CDM did not answer within {TIMEOUT:g} s"
+    except Exception as error:
+        problem = error
+    else:
+        return
+    log.warning("OpenLineage is not told all that the run read and wrote: %s", problem)
 
 
 def _external_query(run: Submission) -> Any:

@@ -20,11 +20,11 @@ StopMode = Literal["graceful", "immediate"]
 
 
 class _Step(NamedTuple):
-    """What comes next.
+    """What an operator has done to a cluster, and what it does next.
 
-    :param action: what has been done to the cluster just now, if anything.
-    :param states: what to wait for; none to stop here.
-    :param last: whether the cluster is as wanted then.
+    :param action: what was done to the cluster, if anything.
+    :param states: states to wait for; empty to end the task.
+    :param last: whether the cluster then is in the target state.
     """
 
     action: str | None = None
@@ -33,13 +33,13 @@ class _Step(NamedTuple):
 
 
 class _ClusterStateOperator(DeferrableCdmTask):
-    """Brings a cluster to a state: looks at it, acts where that is right, waits, and looks again.
+    """Brings a cluster to a state: reads its state, acts if needed, waits, and reads again.
 
-    Every attempt begins with a look, so a retry takes up what an earlier one has begun.
+    Every attempt begins by reading the state, so a retry goes on with what an earlier one began.
     """
 
     ui_color = "#f4e3e3"
-    _wanted: ClassVar[str]
+    _target: ClassVar[str]
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class _ClusterStateOperator(DeferrableCdmTask):
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
-        """Bring the cluster to the state, and wait until it is there."""
+        """Bring the cluster to the target state, and wait until it is there."""
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
-        seen = session.run(clusters.poll(session.api, cluster_id))
-        return self._go_on(session, seen, deadline)
+        cluster = session.run(clusters.poll(session.api, cluster_id))
+        return self._proceed(session, cluster, deadline)
 
     @fail_without_retry
     def execute_complete(
@@ -72,31 +72,31 @@ class _ClusterStateOperator(DeferrableCdmTask):
         action: str | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
-        seen = unwrap(event)
-        return self._go_on(self.hook.get_conn(), seen, deadline, action)
+        cluster = unwrap(event)
+        return self._proceed(self.hook.get_conn(), cluster, deadline, action)
 
-    def _go_on(
+    def _proceed(
         self,
         session: CdmSession,
-        seen: Cluster,
+        cluster: Cluster,
         deadline: float | None,
         action: str | None = None,
     ) -> dict[str, Any]:
         while True:
-            self.log.info("The %s is %s", seen, seen.state)
-            if seen.state == self._wanted:
+            self.log.info("The %s is %s", cluster, cluster.state)
+            if cluster.state == self._target:
                 break
-            step = self._step(session, seen.ensure_usable())
+            step = self._step(session, cluster.ensure_usable())
             action = step.action or action
             if not step.states or (step.last and not self.wait_for_completion):
                 break
-            seen = self._wait(session, seen.cluster_id, step.states, deadline, action)
+            cluster = self._wait(session, cluster.cluster_id, step.states, deadline, action)
         if action is None:
-            self.log.info("Nothing was to be done")
+            self.log.info("Nothing to do")
         return {
-            "cluster_id": seen.cluster_id,
-            "name": seen.name,
-            "state": seen.state,
+            "cluster_id": cluster.cluster_id,
+            "name": cluster.name,
+            "state": cluster.state,
             "action": action or "none",
         }
 
@@ -129,16 +129,16 @@ class _ClusterStateOperator(DeferrableCdmTask):
         )
         return session.run(wait)
 
-    def _step(self, session: CdmSession, seen: Cluster) -> _Step:
-        """Do what brings the cluster nearer to the wanted state, which it is not in."""
+    def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
+        """Do what brings the cluster, which is in another state, nearer to the target state."""
         raise NotImplementedError
 
 
 class CdmStartClusterOperator(_ClusterStateOperator):
-    """Starts a stopped CDM cluster; one that runs already is a success.
+    """Starts a stopped CDM cluster; succeeds if it is running already.
 
-    Made for the setup of migrations: ``start.as_setup() >> migrate >> stop.as_teardown(...)``. A
-    cluster that is just stopping is started as soon as it has stopped. Fails with
+    Meant for the setup of migrations: ``start.as_setup() >> migrate >> stop.as_teardown(...)``. A
+    cluster that is stopping is started as soon as it has stopped. Fails with
     :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable` when it is frozen or has failed.
 
     Returns ``cluster_id, name, state`` and ``action`` (``started`` or ``none``).
@@ -146,52 +146,52 @@ class CdmStartClusterOperator(_ClusterStateOperator):
     :param cluster_id: the cluster; by default the connection's (templated).
     :param wait_for_completion: wait until jobs can run on it.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two looks at the cluster.
+    :param poll_interval: seconds between two polls of the cluster's state.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    _wanted = NORMAL
+    _target = NORMAL
 
-    def _step(self, session: CdmSession, seen: Cluster) -> _Step:
-        if seen.state == STOPPED:
-            call = resources.start_cluster(seen.cluster_id)
-            session.run(clusters.send(session.api, call, seen))
-            self.log.info("CDM was asked to start the %s", seen)
+    def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
+        if cluster.state == STOPPED:
+            call = resources.start_cluster(cluster.cluster_id)
+            session.run(clusters.send(session.api, call, cluster))
+            self.log.info("Asked CDM to start the %s", cluster)
             return _Step("started", (NORMAL,))
-        if seen.state in ("starting", "restarting", "creating"):
+        if cluster.state in ("starting", "restarting", "creating"):
             return _Step(states=(NORMAL,))
-        # Stopping, or something that is not documented.
+        # Stopping, or a state that is not documented.
         return _Step(states=(STOPPED, NORMAL), last=False)
 
 
 class CdmStopClusterOperator(_ClusterStateOperator):
-    """Stops a running CDM cluster; one that is stopped already is a success.
+    """Stops a running CDM cluster; succeeds if it is stopped already.
 
-    Made for the teardown of migrations. By default it stops nothing that somebody uses: with an
-    active run of any job on it, the cluster is left running, the log says whose jobs those are, and
-    the task succeeds. Fails with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable`
+    Meant for the teardown of migrations. By default it stops no cluster that is in use: while a run
+    of any job is active, the cluster is left running, the log names those jobs, and the task
+    succeeds. Fails with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable`
     when the cluster is frozen or has failed.
 
     Returns ``cluster_id, name, state`` and ``action`` (``stopped``, ``left running`` or ``none``).
 
     :param cluster_id: the cluster; by default the connection's (templated).
-    :param only_if_idle: leave a cluster running on which a run of any job is active.
-    :param stop_mode: ``graceful``: the cluster takes no new runs, and those on it go on for
-        ``delay``; ``immediate``: they fail.
-    :param delay: seconds for which runs may go on; by default until they are over.
+    :param only_if_idle: leave the cluster running while a run of any job is active on it.
+    :param stop_mode: ``graceful``: the cluster accepts no new runs, and active ones go on for
+        ``delay``; ``immediate``: active runs fail.
+    :param delay: seconds for which active runs may go on; by default until they have ended.
     :param wait_for_completion: wait until it has stopped.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two looks at the cluster.
+    :param poll_interval: seconds between two polls of the cluster's state.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    _wanted = STOPPED
+    _target = STOPPED
 
     def __init__(
         self,
@@ -205,34 +205,32 @@ class CdmStopClusterOperator(_ClusterStateOperator):
         self.only_if_idle = only_if_idle
         self.stop_mode = stop_mode
         self.delay = delay
-        if stop_mode not in ("graceful", "immediate"):
-            raise errors.CdmConfigError(
-                f"stop_mode must be 'graceful' or 'immediate', not {stop_mode!r}."
-            )
+        arguments.one_of("stop_mode", stop_mode, ("graceful", "immediate"))
         if delay is not None and (stop_mode != "graceful" or not delay > 0):
             raise errors.CdmConfigError(
                 f"delay must be above 0 s and needs stop_mode='graceful'; it is {delay!r} with"
                 f" {stop_mode!r}."
             )
 
-    def _step(self, session: CdmSession, seen: Cluster) -> _Step:
-        if seen.state == NORMAL:
-            return self._stop(session, seen)
-        if seen.state == "stopping":
+    def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
+        if cluster.state == NORMAL:
+            return self._stop(session, cluster)
+        if cluster.state == "stopping":
             return _Step(states=(STOPPED,))
-        # On its way to normal, or something that is not documented.
+        # On its way to normal, or a state that is not documented.
         return _Step(states=(STOPPED, NORMAL), last=False)
 
-    def _stop(self, session: CdmSession, seen: Cluster) -> _Step:
+    def _stop(self, session: CdmSession, cluster: Cluster) -> _Step:
         if self.only_if_idle:
-            busy = session.run(clusters.busy_jobs(session.api, seen.cluster_id))
+            busy = session.run(clusters.busy_jobs(session.api, cluster.cluster_id))
             if busy:
                 self.log.warning(
-                    "The %s is left running, since these jobs run on it: %s", seen, ", ".join(busy)
+                    "The %s is left running, because these jobs are running on it: %s",
+                    *(cluster, ", ".join(busy)),
                 )
                 return _Step("left running")
         graceful = self.stop_mode == "graceful"
-        call = resources.stop_cluster(seen.cluster_id, graceful=graceful, delay=self.delay)
-        session.run(clusters.send(session.api, call, seen))
-        self.log.info("CDM was asked to stop the %s", seen)
+        call = resources.stop_cluster(cluster.cluster_id, graceful=graceful, delay=self.delay)
+        session.run(clusters.send(session.api, call, cluster))
+        self.log.info("Asked CDM to stop the %s", cluster)
         return _Step("stopped", (STOPPED,))

@@ -33,16 +33,16 @@ class _JobDefinitionOperator(DefinitionOperator):
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
-        """Check the definition, send it, and say what was done."""
+        """Check the definition and send it."""
         return self._send(parsing.job(self._definition_with_secrets(), self.job_name or None))
 
 
 class CdmCreateJobOperator(_JobDefinitionOperator):
-    """Creates a CDM job, without starting it.
+    """Creates a CDM job without starting it.
 
-    A job that exists already just as it is defined is a success, since it may be the work of an
-    earlier attempt; one that differs is an error that says how. Where the job may exist and shall
-    be brought up to date, use :class:`CdmApplyJobOperator`.
+    If a job with exactly this definition exists already, the task succeeds, since an earlier
+    attempt may have created it. If one exists that differs, the task fails and says what differs.
+    To update an existing job, use :class:`CdmApplyJobOperator`.
 
     Returns ``cluster_id, job_name, action`` (``created`` or ``unchanged``) and ``differences``.
 
@@ -59,7 +59,7 @@ class CdmCreateJobOperator(_JobDefinitionOperator):
 
 
 class CdmUpdateJobOperator(_JobDefinitionOperator):
-    """Replaces the definition of a CDM job that exists.
+    """Replaces the definition of an existing CDM job.
 
     Fails with :class:`~airflow_provider_cdm.exceptions.CdmNotFound` when there is no such job,
     and with :class:`~airflow_provider_cdm.exceptions.CdmInUse` when CDM refuses because it runs.
@@ -79,14 +79,14 @@ class CdmUpdateJobOperator(_JobDefinitionOperator):
 
 
 class CdmApplyJobOperator(_JobDefinitionOperator):
-    """Makes a CDM job what its definition says: creates it, updates it, or does nothing.
+    """Makes a CDM job match its definition: creates it, updates it, or does nothing.
 
-    Only what the definition names is compared. To take a value away (a where clause, say), name the
-    input with an empty value; leaving it out leaves it as it is, since CDM fills in defaults that
-    look the same. Secret inputs never count as a difference: CDM does not show them.
+    Only what the definition names is compared. To remove a value (a where clause, say), name the
+    input with an empty value; an input that is left out keeps its value, since CDM fills in
+    defaults that look the same. Secret inputs never count as a difference: CDM does not show them.
 
     Returns ``cluster_id, job_name, action`` (``created``, ``updated`` or ``unchanged``) and
-    ``differences``, the names of what an update has changed.
+    ``differences``, the names of what an update changed.
 
     :param definition: the whole job, as for :class:`CdmCreateJobOperator` (templated).
     :param job_name: name of the job, if the definition names none (templated).
@@ -100,7 +100,7 @@ class CdmApplyJobOperator(_JobDefinitionOperator):
 
 
 class CdmDeleteJobOperator(CdmOperator):
-    """Deletes a CDM job; one that is gone already is a success.
+    """Deletes a CDM job; succeeds if there is none.
 
     Fails with :class:`~airflow_provider_cdm.exceptions.CdmInUse` while the job runs:
     :class:`CdmStopJobOperator` stops it first.
@@ -126,16 +126,16 @@ class CdmDeleteJobOperator(CdmOperator):
 
 
 class CdmStopJobOperator(CdmOperator):
-    """Stops the active run of a CDM job, whoever started it; a job that does not run is a success.
+    """Stops the active run of a CDM job, whoever started it; succeeds if there is none.
 
-    CDM answers before the run has ended, so the operator waits for that, a matter of seconds.
+    CDM answers before the run has ended, so the operator waits for the end, a matter of seconds.
 
     Returns ``cluster_id, job_name, action`` (``stopped`` or ``not running``) and ``submission``,
     the run as last seen, as :class:`~airflow_provider_cdm.operators.CdmStartJobOperator` has it.
 
     :param job_name: name of the job (templated).
     :param wait_for_completion: wait until the run has ended.
-    :param poll_interval: seconds between two looks at the run.
+    :param poll_interval: seconds between two polls of the run's status.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`.
     :param cluster_id: cluster of the job; by default the connection's (templated).
@@ -169,7 +169,9 @@ class CdmStopJobOperator(CdmOperator):
         result = {"cluster_id": cluster_id, "job_name": name}
         run = session.run(stop.stop_active_run(session.api, cluster_id, name))
         if run is None:
-            self.log.info("Job %r in cluster %s does not run; nothing to stop", name, cluster_id)
+            self.log.info(
+                "Job %r in cluster %s has no active run; nothing to stop", name, cluster_id
+            )
             return {**result, "action": "not running", "submission": None}
         self.log.info("CDM was asked to stop %s", RunRef.of(run))
         if self.wait_for_completion and RunRef.of(run).known:

@@ -1,4 +1,4 @@
-"""Operators for CDM links: where a cluster's jobs read and write."""
+"""Operators that create, change and delete CDM links."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class CdmApplyLinkOperator(DefinitionOperator):
-    """Makes a CDM link what its definition says: creates it, updates it, or does nothing.
+    """Makes a CDM link match its definition: creates it, updates it, or does nothing.
 
-    CDM tries a link before it takes it; when it cannot connect, the task fails with CDM's reason.
+    CDM tests a link before it saves it; if it cannot connect, the task fails with CDM's reason.
 
-    Passwords and keys come from a connection of Airflow, in the definition's own place for them::
+    Passwords and keys come from an Airflow connection, by a template in the definition::
 
         {"name": "linkConfig.password", "value": "{{ conn.warehouse.password }}"}
 
@@ -57,7 +57,7 @@ class CdmApplyLinkOperator(DefinitionOperator):
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
-        """Check the definition, compare it to what CDM has, and send it where they differ."""
+        """Check the definition, compare it with the link in CDM, and send it if they differ."""
         return self._send(parsing.link(self._definition_with_secrets(), self.link_name or None))
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
@@ -65,7 +65,7 @@ class CdmApplyLinkOperator(DefinitionOperator):
 
 
 class CdmDeleteLinkOperator(CdmOperator):
-    """Deletes a CDM link; one that is gone already is a success.
+    """Deletes a CDM link; succeeds if there is none.
 
     Fails with :class:`~airflow_provider_cdm.exceptions.CdmInUse` while jobs refer to it.
 

@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 
 
 class CdmRunJobOperator(DefinitionField, JobRunOperator):
-    """Makes a CDM job of a definition, runs it exactly once, waits for it, and deletes the job.
+    """Creates a CDM job from a definition, runs it exactly once, waits, and deletes the job.
 
     The job has a name of its own: that of the definition and a digest of DAG, task, run and map
-    index. So tasks of several dates run side by side, where one job could run only once at a time,
-    and all attempts of a task mean the same job. What a killed or crashed attempt leaves behind is
-    taken up or taken away by the next one. Where several deployments of Airflow share a cluster,
-    give their definitions different names.
+    index. So tasks of several dates can run at the same time, although CDM runs a job only once at
+    a time, and all attempts of a task use the same job. What a killed or crashed attempt leaves
+    behind is used or cleaned up by the next attempt. If several Airflow deployments share a
+    cluster, give their definitions different names.
 
-    The job is deleted when its run is over and the outcome is written down, also after a failure
-    (CDM's reason is in the error) and, as far as time allows, after a kill. It stays while its run
-    is not over, as after ``wait_timeout``: the next attempt, or a cleared task, goes on with it.
+    The job is deleted when its run has ended and the outcome is noted, also after a failure (CDM's
+    reason is in the error), and after a kill as far as time allows. It stays while its run is
+    active, for example after ``wait_timeout``: the next attempt, or a cleared task, goes on with
+    it.
 
-    Waits, is retried and is cleared as :class:`~airflow_provider_cdm.operators.CdmStartJobOperator`
-    with ``wait_for_completion`` does, and returns the same object. A definition that differs from
-    the last attempt's is a new migration: a run of the old one is waited for first.
+    Waiting, retries and clearing work as with
+    :class:`~airflow_provider_cdm.operators.CdmStartJobOperator` and ``wait_for_completion``; the
+    result is the same object. A definition that differs from that of the last attempt is a new
+    migration: an active run of the old one is waited for first.
 
     :param definition: the job as CDM's create call takes it and its console exports it: a mapping,
-        or the path of a JSON or YAML file (templated). It may hold templates such as ``{{ ds }}``
-        itself, and must not make CDM schedule or delete the job.
+        or the path of a JSON or YAML file (templated). It may hold templates such as ``{{ ds }}``,
+        and must not make CDM schedule or delete the job.
     :param variables: values for ``${name}`` in the definition (templated).
-    :param keep_job_on_failure: leave the job in CDM when its run failed, to look at it there; the
+    :param keep_job_on_failure: leave the job in CDM when its run failed, to inspect it there; the
         next attempt uses it again, and deletes it when it succeeds.
     :param cluster_id: cluster for the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).

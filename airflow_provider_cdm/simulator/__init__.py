@@ -1,9 +1,9 @@
-"""An offline stand-in for Huawei Cloud CDM and IAM, spoken to over HTTP on the loopback interface.
+"""An offline simulator of Huawei Cloud CDM and IAM, which serves HTTP on the loopback interface.
 
-``with CdmSimulator() as sim:`` serves ``sim.url``. Jobs between two databases really move rows, all
-other jobs run as scripted. Nothing here is shared with the package's client: the two agree on the
-wire or not at all. What the public documents leave open is a switch, see
-:class:`airflow_provider_cdm.simulator.config.config.Behaviour`.
+``with CdmSimulator() as sim:`` serves ``sim.url``. Jobs between two databases really move rows; all
+other jobs run as scripted. The simulator shares no code with the package's client, so that tests
+find differences in how the two understand the API. Behavior that the public documentation leaves
+open is a switch, see :class:`airflow_provider_cdm.simulator.config.behaviour.Behaviour`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ("CdmSimulator", "Fault", "ManualClock")
 
-_HOMES = {"CdmSimulator": "simulator", "Fault": "config.faults", "ManualClock": "clock"}
+_MODULES = {"CdmSimulator": "simulator", "Fault": "config.faults", "ManualClock": "clock"}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that importing the package needs no web server."""
-    if name not in _HOMES:
+    """Import a public name on first use, so that importing the package needs no web server."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     try:
-        module = import_module(f"{__name__}.{_HOMES[name]}")
+        module = import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("airflow_provider_cdm"):
             raise

@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_cdm.simulator``: the simulator as a process of its own."""
+"""The command line of the simulator: ``python -m airflow_provider_cdm.simulator``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEFAULT_PORT = 8642
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until interrupted.
+    """Run the simulator until it is interrupted.
 
-    :param arguments: of the command line, default those of the process.
-    :return: exit status: 0 after Ctrl-C or SIGTERM, 2 when it cannot start.
+    :param arguments: arguments of the command line; default those of the process.
+    :returns: exit status: 0 after Ctrl-C or SIGTERM, 2 if the simulator cannot start.
     """
     options = _parser().parse_args(arguments)
     stop = threading.Event()
@@ -54,19 +54,21 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_cdm.simulator",
-        description="An offline stand-in for Huawei Cloud CDM and IAM.",
+        description="An offline simulator of Huawei Cloud CDM and IAM.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML: users, clusters, links, jobs")
     parser.add_argument("--host", default="127.0.0.1", help="default %(default)s")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 for any free one"
+        "--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 for any free port"
     )
     parser.add_argument(
         "--allow-any-host",
         action="store_true",
-        help="permit a host other machines can reach; nothing is guarded",
+        help="allow a host that other machines can reach; the simulator is not protected",
     )
-    parser.add_argument("--quotas", choices=("off", "documented"), help="overrides the file")
+    parser.add_argument(
+        "--quotas", choices=("off", "documented"), help="overrides the configuration file"
+    )
     return parser
 
 

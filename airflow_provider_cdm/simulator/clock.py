@@ -1,4 +1,4 @@
-"""Time, as something the simulator is given rather than something it looks up."""
+"""Clocks that are passed to the simulator, so that tests can control the time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """Anything that tells the time in seconds since 1970."""
+    """Any object that returns the time in seconds since 1970."""
 
     def now(self) -> float:
-        """Return the present instant, in seconds since 1970 (UTC)."""
+        """Return the current time in seconds since 1970 (UTC)."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of this machine."""
 
     def now(self) -> float:
-        """Return the present instant, in seconds since 1970 (UTC)."""
+        """Return the current time in seconds since 1970 (UTC)."""
         return time.time()
 
 
 class ManualClock:
-    """A clock that moves only when told to; for tests without sleeps.
+    """A clock that only moves when :meth:`advance` is called, for tests that do not sleep.
 
-    :param start: the first instant, in seconds since 1970; default 2025-01-02T03:04:05Z.
+    :param start: initial time in seconds since 1970; default 2025-01-02T03:04:05Z.
     """
 
     def __init__(self, start: float = 1_735_787_045.0) -> None:
@@ -38,18 +38,18 @@ class ManualClock:
         self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
-        """Return the present instant, in seconds since 1970 (UTC)."""
+        """Return the current time in seconds since 1970 (UTC)."""
         with self._lock:
             return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move forward and return when everything that fell due has happened.
+        """Move the clock forward, and return when every event that became due has been run.
 
-        :param seconds: how far; time does not run backwards.
-        :raises ValueError: when ``seconds`` is negative.
+        :param seconds: number of seconds, zero or more.
+        :raises ValueError: if ``seconds`` is negative.
         """
         if seconds < 0:
-            raise ValueError("a clock does not run backwards")
+            raise ValueError("a clock cannot be moved backwards")
         with self._lock:
             self._now += seconds
             listeners = list(self._listeners)
@@ -57,9 +57,9 @@ class ManualClock:
             listener()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after every advance, in the thread that advances.
+        """Call ``listener`` after every advance, in the thread that advances the clock.
 
-        :param listener: takes nothing and settles what is due.
+        :param listener: function without parameters that runs the due events.
         """
         with self._lock:
             self._listeners.append(listener)
@@ -67,7 +67,7 @@ class ManualClock:
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """Stop calling ``listener``.
 
-        :param listener: the one given to :meth:`subscribe`.
+        :param listener: function that was passed to :meth:`subscribe`.
         """
         with self._lock:
             self._listeners.remove(listener)

@@ -1,4 +1,4 @@
-"""Failures; those of a request know how they look on the wire."""
+"""Errors, including those that are returned to the client as an error response."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class MissingExtraError(ImportError):
 
 
 class WireError(Exception):
-    """A request that is answered with an error.
+    """An error that the client receives as the response to its request.
 
     :param status: HTTP status.
-    :param code: the service's error code, ``""`` where its body has none.
-    :param message: what the body says.
-    :param headers: additional headers of the answer.
+    :param code: error code of the service, ``""`` where its body has none.
+    :param message: error message in the body.
+    :param headers: additional headers of the response.
     """
 
-    #: Set when the error is answered; the gateway repeats it in its body.
+    #: Id of the request, set when the response is built; the gateway repeats it in its body.
     request_id = ""
 
     def __init__(
@@ -40,22 +40,23 @@ class WireError(Exception):
         self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object of the answer."""
+        """Return the JSON object of the response."""
         raise NotImplementedError
 
 
 class CdmError(WireError):
-    """A refusal by CDM itself: ``errCode`` and ``externalMessage``."""
+    """An error of CDM itself: ``errCode`` and ``externalMessage``."""
 
     def body(self) -> dict[str, Any]:
-        """Return the two keys that job and link routes answer with."""
+        """Return the two keys that job and link routes use."""
         return {"errCode": self.code, "externalMessage": self.message}
 
 
 class CdmWriteError(CdmError):
-    """A refusal to create or update: the same twice, under four keys.
+    """An error of a create or update call: code and message, each under two keys.
 
-    :param err_code: ``errCode`` where it differs from ``code``, as in the update page's sample.
+    :param err_code: value of ``errCode`` where it differs from ``code``, as in the sample of the
+        update page.
     """
 
     def __init__(self, status: int, code: str, message: str, err_code: str | None = None) -> None:
@@ -73,9 +74,9 @@ class CdmWriteError(CdmError):
 
 
 class LinkTestError(WireError):
-    """A link whose connection test failed; status 500, but no fault of the server.
+    """A failed connection test of a link; the status is 500 although the server is healthy.
 
-    :param message: why the database could not be reached.
+    :param message: reason why the database could not be reached.
     """
 
     def __init__(self, message: str) -> None:
@@ -88,15 +89,15 @@ class LinkTestError(WireError):
 
 
 class GatewayError(WireError):
-    """A refusal by the API gateway in front of CDM."""
+    """An error of the API gateway in front of CDM."""
 
     def body(self) -> dict[str, Any]:
-        """Return the gateway's three keys."""
+        """Return the three keys of the gateway."""
         return {"error_msg": self.message, "error_code": self.code, "request_id": self.request_id}
 
 
 class IamError(WireError):
-    """A refusal by IAM: in the Keystone form, or in that of its v3.0 API when it has a code."""
+    """An error of IAM, in the Keystone form, or in the form of its v3.0 API if it has a code."""
 
     _TITLES: ClassVar = {
         400: "Bad Request",
@@ -106,15 +107,15 @@ class IamError(WireError):
     }
 
     def body(self) -> dict[str, Any]:
-        """Return the Keystone error, or ``error_code`` and ``error_msg`` when there is a code."""
+        """Return the Keystone error, or ``error_code`` and ``error_msg`` if there is a code."""
         if self.code:
             return {"error_msg": self.message, "error_code": self.code}
         title = self._TITLES.get(self.status, "Error")
         return {"error": {"code": self.status, "message": self.message, "title": title}}
 
 
-def unauthorised(reason: str) -> GatewayError:
-    """Return the gateway's answer to bad credentials.
+def unauthorized(reason: str) -> GatewayError:
+    """Return the gateway's error for invalid credentials.
 
     :param reason: one of the documented sub-messages, such as ``decrypt token fail``.
     """

@@ -1,29 +1,41 @@
-"""A request on its way to a handler, and the answer on its way back."""
+"""The values that travel between the web server, the routes and the gateway."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_cdm.simulator.errors import CdmError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from airflow_provider_cdm.simulator.gateway.api_gateway import Identity
+@dataclass(frozen=True)
+class Identity:
+    """The sender of a request: a user, or an agency acting for its account.
+
+    :param user: name of the user, or ``account/agency``.
+    :param domain: name of the account.
+    :param projects: ids of the projects that the credentials give access to.
+    """
+
+    user: str
+    domain: str
+    projects: frozenset[str]
 
 
 @dataclass
-class Call:
-    """One request.
+class Request:
+    """One HTTP request.
 
-    :param path: as sent, still percent-encoded: a ``%2F`` in a job's name is no separator.
-    :param query: decoded parameters; of a repeated one the last value.
-    :param raw_query: the query as sent.
-    :param headers: by lower-case name.
-    :param params: what the route's pattern took out of the path, decoded.
-    :param identity: who sent it, once that is established.
+    :param path: path as it was sent, still percent-encoded: a ``%2F`` in the name of a job does
+        not separate two parts.
+    :param query: decoded query parameters; the last value of a repeated parameter.
+    :param raw_query: query string as it was sent.
+    :param headers: headers by lower-case name.
+    :param route: short name of the route, set by the router.
+    :param params: decoded values of the placeholders in the route's pattern.
+    :param identity: sender of the request, once the gateway has checked the credentials.
     """
 
     method: str
@@ -38,18 +50,18 @@ class Call:
 
     @property
     def user(self) -> str:
-        """Name of the caller, as creation and update keys show it."""
+        """Name of the sender, as the keys for creation and update show it."""
         return self.identity.user if self.identity else "anonymous"
 
     @property
     def job(self) -> str | None:
-        """The job it is about, if any."""
+        """Name of the job that the request is about, if any."""
         return self.params.get("job_name") or self.query.get("jname")
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an absent or empty body is an empty object.
 
-        :raises CdmError: when it is something else; code and status are ASSUMED.
+        :raises CdmError: if the body is not a JSON object; code and status are ASSUMED.
         """
         if not self.body.strip():
             return {}
@@ -65,22 +77,22 @@ class Call:
 
 
 @dataclass
-class Answer:
-    """What a handler returns."""
+class Response:
+    """The HTTP response that a handler returns."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def json_answer(
+def json_response(
     value: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """Return an answer with a JSON body.
+) -> Response:
+    """Return a response with a JSON body.
 
-    :param value: anything JSON can spell.
+    :param value: any value that JSON can represent.
     :param status: HTTP status.
     :param headers: additional headers.
     """
     body = json.dumps(value, ensure_ascii=False).encode()
-    return Answer(status, body, {"Content-Type": "application/json", **(headers or {})})
+    return Response(status, body, {"Content-Type": "application/json", **(headers or {})})

@@ -1,6 +1,6 @@
-"""Fixtures for your own tests.
+"""Pytest fixtures for tests of your own DAGs.
 
-Use: ``pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]``
+Usage: ``pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]``
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def cdm_simulator_config() -> Mapping[str, Any] | str | Path | None:
-    """Configure :func:`cdm_simulator`; override it with a mapping or a path to YAML."""
+    """Return the configuration of :func:`cdm_simulator`; override it with a mapping or a path."""
     return None
 
 
@@ -26,13 +26,13 @@ def cdm_simulator_config() -> Mapping[str, Any] | str | Path | None:
 def cdm_simulator(
     cdm_simulator_config: Mapping[str, Any] | str | Path | None,
 ) -> Iterator[CdmSimulator]:
-    """Run a fresh simulator for one test."""
+    """Run a new simulator for each test."""
     with CdmSimulator(cdm_simulator_config) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def cdm_connection(cdm_simulator: CdmSimulator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the Airflow connection ``cdm_default`` lead to the simulator; return its id."""
+    """Point the Airflow connection ``cdm_default`` to the simulator, and return its id."""
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", cdm_simulator.connection_json)
     return "cdm_default"

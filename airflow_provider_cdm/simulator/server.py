@@ -1,4 +1,4 @@
-"""The web server: uvicorn in a thread, able to misbehave at the level of the connection."""
+"""The web server: uvicorn in a thread, with access to the connections for faults."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-#: How long running handlers may take to finish when the server stops, in seconds.
-GRACE = 2.0
+#: Maximum time for running handlers to finish when the server stops, in seconds.
+GRACE_PERIOD = 2.0
 
 
 class Server:
-    """Serves an application from a thread of its own until stopped.
+    """Serves an application in a thread of its own.
 
-    :param app: what to serve.
-    :param host: address to bind.
-    :param port: port to bind, 0 for any free one.
-    :param allow_any_host: permit an address that other machines can reach.
-    :param on_stop: called in the server's event loop before connections are closed.
-    :raises ValueError: for an address other machines could reach, unless permitted.
+    :param app: application to serve.
+    :param host: address to listen on.
+    :param port: port to listen on, 0 for any free port.
+    :param allow_any_host: whether addresses that other machines can reach are allowed.
+    :param on_stop: function to call in the server's event loop before connections are closed.
+    :raises ValueError: if other machines can reach ``host``, unless this is allowed.
     """
 
     def __init__(
@@ -44,22 +44,23 @@ class Server:
     ) -> None:
         if not allow_any_host and not _is_loopback(host):
             raise ValueError(
-                f"{host} is not a loopback address. The simulator guards nothing: whoever reaches "
-                "it can read and change everything, and through its links the databases as well. "
-                "If that is meant, pass allow_any_host=True (--allow-any-host)."
+                f"{host} is not a loopback address. The simulator is not protected: anyone who can "
+                "reach it can read and change its state and, through its links, the databases. "
+                "To listen on this address nevertheless, pass allow_any_host=True "
+                "(--allow-any-host)."
             )
         self._app, self.host, self.port, self._on_stop = app, host, port, on_stop
 
     @property
     def url(self) -> str:
-        """Where it is reached, without a slash at the end; the port is known once it listens."""
+        """URL of the server without a trailing slash; the port is known once the server listens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     def start(self) -> None:
-        """Start serving; connections are accepted when this returns.
+        """Start the server, and return when it accepts connections.
 
-        :raises OSError: when the port is taken.
+        :raises OSError: if the port is in use.
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=512)
@@ -80,42 +81,42 @@ class Server:
 
         def run() -> None:
             try:
-                asyncio.run(self._server.live(listener))
+                asyncio.run(self._server.serve_until_stopped(listener))
             finally:
-                self._server.ready.set()  # whoever starts it must not wait for a dead thread
+                self._server.ready.set()  # otherwise start() would wait for a thread that has ended
 
         self._thread = threading.Thread(target=run, name="cdm-simulator", daemon=True)
         self._thread.start()
         self._server.ready.wait()
 
     def stop(self) -> None:
-        """Stop serving; every connection is closed when this returns."""
+        """Stop the server, and return when all connections are closed."""
         self._server.request_stop()
         self._thread.join()
 
     def run_in_loop(self, function: Callable[[], None]) -> None:
-        """Call a function in the server's event loop, soon.
+        """Call a function in the server's event loop.
 
-        :param function: takes nothing and does not block.
+        :param function: function without parameters that does not block.
         """
         self._server.call_soon(function)
 
 
 class _Protocol(H11Protocol):
-    """Shows the application the transport under the connection, for faults to break."""
+    """Passes the transport of the connection to the application, which faults close or reset."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # asyncio does this only for sockets that name their protocol, and those of a listener made
-        # by create_server do not; without it every answer waits 40 ms for the client's ACK.
+        # asyncio sets this only for sockets with an explicit protocol, which a listener created by
+        # create_server lacks; without it, each response waits 40 ms for the client's ACK.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, "transport": transport}
         super().connection_made(transport)
 
 
 class _UvicornServer(uvicorn.Server):
-    """Lives from event to event: no polling, no signal handlers, no words in the caller's log.
+    """A uvicorn server without polling, signal handlers and log messages.
 
-    :meth:`uvicorn.Server.serve` would take tenths of a second to stop, and say so.
+    :meth:`uvicorn.Server.serve` needs several tenths of a second to stop, and logs that it does.
     """
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
@@ -127,14 +128,16 @@ class _UvicornServer(uvicorn.Server):
 
     def call_soon(self, function: Callable[[], None]) -> None:
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing left to call
+            with contextlib.suppress(
+                RuntimeError
+            ):  # the loop is closed, and there is nothing to release
                 self._loop.call_soon_threadsafe(function)
 
     def request_stop(self) -> None:
         if self._stopping is not None:
             self.call_soon(self._stopping.set)
 
-    async def live(self, listener: socket.socket) -> None:
+    async def serve_until_stopped(self, listener: socket.socket) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
@@ -146,25 +149,25 @@ class _UvicornServer(uvicorn.Server):
         listener.close()
         self._on_stop()
         if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=GRACE)
+            await asyncio.wait(self.server_state.tasks, timeout=GRACE_PERIOD)
         for connection in list(self.server_state.connections):
             transport: Any = connection.transport
             transport.abort()
-        await asyncio.sleep(0)  # let the transports tell their protocols
+        await asyncio.sleep(0)  # let the transports notify their protocols
 
 
-def drop(transport: asyncio.Transport) -> None:
-    """Close a connection without an answer: the client sees the end of the stream.
+def close_connection(transport: asyncio.Transport) -> None:
+    """Close a connection without a response; the client sees the end of the stream.
 
-    :param transport: the connection.
+    :param transport: transport of the connection.
     """
     transport.close()
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """Break a connection so that the client gets a TCP reset.
+def reset_connection(transport: asyncio.Transport) -> None:
+    """Close a connection so that the client receives a TCP reset.
 
-    :param transport: the connection.
+    :param transport: transport of the connection.
     """
     # A linger time of zero makes the kernel send RST instead of FIN.
     transport.get_extra_info("socket").setsockopt(

@@ -1,4 +1,4 @@
-"""The simulator as a context manager: what tests and demos hold in their hands."""
+"""The simulator as a context manager, for tests and demos."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from airflow_provider_cdm.simulator.app import App
-from airflow_provider_cdm.simulator.backend.backend import World
+from airflow_provider_cdm.simulator.backend.backend import Backend
 from airflow_provider_cdm.simulator.clock import Clock, SystemClock
 from airflow_provider_cdm.simulator.config.config import LinkConfig, SimulatorConfig, load
-from airflow_provider_cdm.simulator.config.faults import Fault, FaultBook, Kind, When
+from airflow_provider_cdm.simulator.config.faults import Fault, FaultScript, Kind, When
 from airflow_provider_cdm.simulator.config.reader import read
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import Server
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.request_log import RecordedRequest
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
+    from airflow_provider_cdm.simulator.backend.run import Run
 
 
 class CdmSimulator:
-    """CDM and IAM on the loopback interface, from ``with`` to the end of its block.
+    """Serves CDM and IAM on the loopback interface for the duration of a ``with`` block.
 
-    Everything here may be called from any thread while the server is running.
+    All methods and properties can be used from any thread while the server is running.
 
-    :param config: what there is: a mapping, a path to YAML, or ``None`` for one user, one project
-        and one cluster without jobs.
+    :param config: mapping, path of a YAML file, or ``None`` for one user, one project and one
+        cluster without jobs.
     :param host: address to listen on.
-    :param port: port to listen on, 0 for any free one.
-    :param clock: tells the simulator the time; default the machine's.
-    :param allow_any_host: permit an address that other machines can reach.
-    :raises ConfigError: when the configuration is wrong; it lists everything.
-    :raises ValueError: when ``host`` is not a loopback address, unless permitted.
+    :param port: port to listen on, 0 for any free port.
+    :param clock: source of the time; default the clock of this machine.
+    :param allow_any_host: whether addresses that other machines can reach are allowed.
+    :raises ConfigError: if the configuration is not valid; it lists all problems.
+    :raises ValueError: if ``host`` is not a loopback address, unless this is allowed.
     """
 
     def __init__(
@@ -53,16 +54,16 @@ class CdmSimulator:
     ) -> None:
         self.config = load(config)
         self.clock: Clock = clock or SystemClock()
-        self._world = World(self.config, self.clock, ROUTER.names())
-        self._app = App(self._world)
+        self._backend = Backend(self.config, self.clock, ROUTER.names())
+        self._app = App(self._backend)
         self._server = Server(
             self._app, host, port, allow_any_host=allow_any_host, on_stop=self._app.release
         )
-        self._world.on_reset = lambda: self._server.run_in_loop(self._app.release)
+        self._backend.on_reset = lambda: self._server.run_in_loop(self._app.release)
 
     def __enter__(self) -> Self:
         self._server.start()
-        self._world.agenda.start()
+        self._backend.event_queue.start()
         return self
 
     def __exit__(
@@ -72,13 +73,13 @@ class CdmSimulator:
         trace: TracebackType | None,
     ) -> None:
         self._server.stop()
-        self._world.agenda.stop()
+        self._backend.event_queue.stop()
 
-    # Where and who
+    # Addresses and credentials
 
     @property
     def url(self) -> str:
-        """The CDM endpoint; in a browser, the page of clusters, jobs and runs."""
+        """The CDM endpoint; a browser shows the page of clusters, jobs and runs here."""
         return self._server.url
 
     @property
@@ -88,32 +89,32 @@ class CdmSimulator:
 
     @property
     def project_id(self) -> str:
-        """Id of the first project."""
+        """Id of the first configured project."""
         return self.config.projects[0].id
 
     @property
     def region(self) -> str:
-        """Name of the first project."""
+        """Region: the name of the first configured project."""
         return self.config.projects[0].name
 
     @property
     def cluster_id(self) -> str:
-        """Id of the first cluster."""
+        """Id of the first configured cluster."""
         return self.config.clusters[0].id
 
     @property
     def user(self) -> str:
-        """Name of the first user."""
+        """Name of the first configured user."""
         return self.config.users[0].name
 
     @property
     def password(self) -> str:
-        """Password of the first user."""
+        """Password of the first configured user."""
         return self.config.users[0].password
 
     @property
     def domain(self) -> str:
-        """Account of the first user."""
+        """Account of the first configured user."""
         return self.config.users[0].domain or self.config.domain
 
     @property
@@ -125,13 +126,13 @@ class CdmSimulator:
             "domain_name": self.domain,
             "iam_endpoint": self.iam_url,
             "cluster_id": self.cluster_id,
-            # Where the button "CDM run" of a task leads.
+            # Target of the link "CDM run" of a task.
             "console_url": f"{self.url}{RUN_PAGE}",
         }
 
     @property
     def connection(self) -> dict[str, Any]:
-        """An Airflow connection to this simulator, as plain data."""
+        """An Airflow connection to this simulator, as a dictionary."""
         return {
             "conn_type": "huaweicloud_cdm",
             "login": self.user,
@@ -149,92 +150,90 @@ class CdmSimulator:
     def connection_uri(self) -> str:
         """:attr:`connection` in Airflow's URI form."""
         user, password, host = (
-            quote(each, safe="") for each in (self.user, self.password, self.url)
+            quote(value, safe="") for value in (self.user, self.password, self.url)
         )
         return f"huaweicloud-cdm://{user}:{password}@{host}/?{urlencode(self.connection_extra)}"
 
-    # What happened
+    # State
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The requests since the start or the last reset, oldest first (of many, the last ones)."""
-        return self._world.log.entries()
+        """The requests since the start or the last reset, the oldest first, at most 20,000."""
+        return self._backend.log.entries()
 
     def runs(self, job_name: str, cluster_id: str | None = None) -> list[Run]:
-        """Return copies of a job's submissions as they are now, newest last.
+        """Return copies of the current submissions of a job, the newest last.
 
-        Looking here is no read in the sense of a job's ``statuses``.
+        This does not count as a read of scripted ``statuses``.
 
-        :param job_name: name of the job, which may be gone.
-        :param cluster_id: default the first cluster.
+        :param job_name: name of the job, which may have been deleted.
+        :param cluster_id: id of the cluster; default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
-            lives = [
-                life for life in self._cluster(cluster_id).lives if life.run.job_name == job_name
-            ]
-            return [_snapshot(life) for life in lives]
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
+            lifecycles = self._cluster(cluster_id).lifecycles
+            return [_copy_run(item) for item in lifecycles if item.run.job_name == job_name]
 
     def jobs(self, cluster_id: str | None = None) -> list[str]:
-        """Return the names of the jobs that a cluster has now, oldest first.
+        """Return the names of the current jobs of a cluster, the oldest first.
 
-        :param cluster_id: default the first cluster.
+        :param cluster_id: id of the cluster; default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             return list(self._cluster(cluster_id).jobs)
 
     def cluster_status(self, cluster_id: str | None = None) -> str:
         """Return the status code of a cluster, such as ``200``.
 
-        :param cluster_id: default the first cluster.
+        :param cluster_id: id of the cluster; default the first cluster.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             return self._cluster(cluster_id).status
 
-    # What shall happen
+    # Control
 
     @property
-    def faults(self) -> FaultBook:
-        """The scripted misbehaviour that is still to come."""
-        return self._world.faults
+    def faults(self) -> FaultScript:
+        """The faults that can still occur."""
+        return self._backend.faults
 
     def fail(self, route: str, kind: Kind, when: When = "before", **settings: Any) -> Fault:
-        """Script a misbehaviour.
+        """Add a fault.
 
         :param route: short route name, such as ``start``; ``*`` for every route.
         :param kind: ``drop``, ``reset``, ``hang``, ``delay``, ``status`` or ``body``.
-        :param when: ``before`` the request has an effect, or ``after``.
-        :param settings: what else :class:`Fault` takes.
-        :raises ConfigError: when there is no such route, or the settings contradict each other.
+        :param when: ``before`` or ``after`` the request has its effect.
+        :param settings: other parameters of :class:`Fault`.
+        :raises ConfigError: if the route does not exist or the settings are not valid.
         """
         fault = read(Fault, {**settings, "route": route, "kind": kind, "when": when}, "fault")
         self.faults.add(fault)
         return fault
 
     def add_job(self, name: str, cluster_id: str | None = None, **settings: Any) -> None:
-        """Add a job, or change these settings of the job of that name.
+        """Add a job, or change some settings of the job with the same name.
 
         :param name: name of the job.
-        :param cluster_id: default the first cluster.
-        :param settings: keys of a job's configuration, with ``from_`` for ``from``.
-        :raises ConfigError: when they are wrong.
+        :param cluster_id: id of the cluster; default the first cluster.
+        :param settings: configuration of the job, with ``from_`` for the key ``from``.
+        :raises ConfigError: if the settings are not valid.
         """
-        with self._world.lock:
+        with self._backend.lock:
             self._cluster(cluster_id).change_job(name, settings)
 
     def add_link(self, name: str, cluster_id: str | None = None, **settings: Any) -> None:
-        """Add a link, or replace the one of that name.
+        """Add a link, or replace the link with the same name.
 
         :param name: name of the link.
-        :param cluster_id: default the first cluster.
-        :param settings: keys of a link's configuration, such as ``url``.
-        :raises ConfigError: when they are wrong.
+        :param cluster_id: id of the cluster; default the first cluster.
+        :param settings: configuration of the link, such as ``url``.
+        :raises ConfigError: if the settings are not valid.
         """
         link = read(LinkConfig, {**settings, "name": name}, f"link {name}")
-        with self._world.lock:
-            self._cluster(cluster_id).put_configured_link(link)
+        with self._backend.lock:
+            self._cluster(cluster_id).links.put_configured(link)
 
     def start(
         self,
@@ -245,47 +244,48 @@ class CdmSimulator:
         auto: bool = False,
         user: str = "somebody-else",
     ) -> Run:
-        """Start a job as somebody else would, not over HTTP; return a copy of the submission.
+        """Start a job without HTTP, as another user would, and return a copy of the submission.
 
         :param job_name: name of the job.
-        :param cluster_id: default the first cluster.
-        :param variables: values for this run.
-        :param auto: CDM's own scheduler starts it.
-        :param user: who starts it.
-        :raises WireError: when CDM would refuse.
+        :param cluster_id: id of the cluster; default the first cluster.
+        :param variables: variables of the run.
+        :param auto: whether CDM's own scheduler starts it.
+        :param user: name of the user who starts it.
+        :raises WireError: if CDM would return an error.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
             cluster = self._cluster(cluster_id)
-            return _snapshot(cluster.start(job_name, variables or {}, user, auto))
+            return _copy_run(cluster.start(job_name, variables or {}, user, auto))
 
     def stop(self, job_name: str, cluster_id: str | None = None) -> Run:
-        """Ask the active run of a job to stop, as somebody else would; return a copy of it.
+        """Stop the active run of a job, as another user would, and return a copy of it.
 
         :param job_name: name of the job.
-        :param cluster_id: default the first cluster.
-        :raises WireError: when CDM would refuse.
+        :param cluster_id: id of the cluster; default the first cluster.
+        :raises WireError: if CDM would return an error.
         """
-        with self._world.lock:
-            self._world.agenda.settle()
-            return _snapshot(self._cluster(cluster_id).stop(job_name))
+        with self._backend.lock:
+            self._backend.event_queue.run_due()
+            return _copy_run(self._cluster(cluster_id).stop(job_name))
 
     def revoke_tokens(self) -> None:
-        """Make every token issued so far unknown, as a password change does."""
-        with self._world.lock:
-            self._world.iam.revoke_tokens()
+        """Invalidate all tokens that were issued so far, as a password change does."""
+        with self._backend.lock:
+            self._backend.iam.revoke_tokens()
 
     def reset(self) -> None:
-        """Begin anew as configured: no requests, runs or tokens; hanging requests are dropped.
+        """Return to the configured state, without requests, runs and tokens.
 
-        Faults are those of the configuration. Rows moved between databases stay moved.
+        The faults are those of the configuration. The connections of hanging requests are closed.
+        Rows that were moved between databases stay moved.
         """
-        self._world.reset()
+        self._backend.reset()
 
     def _cluster(self, cluster_id: str | None) -> Cluster:
-        return self._world.cluster(cluster_id or self.cluster_id)
+        return self._backend.cluster(cluster_id or self.cluster_id)
 
 
-def _snapshot(life: Life) -> Run:
-    life.look()
-    return copy.copy(life.run)
+def _copy_run(lifecycle: RunLifecycle) -> Run:
+    lifecycle.update_progress()
+    return copy.copy(lifecycle.run)

@@ -1,4 +1,4 @@
-"""Asset events: what a run moved, told to the DAGs that are scheduled on its outlets."""
+"""Asset events: the result of a run, for the DAGs that are scheduled on the task's outlets."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ log = logging.getLogger(__name__)
 
 
 def report(context: Context, outlets: Sequence[Any], run: Submission) -> None:
-    """Give the event of each asset among the outlets the result of the run as its ``extra``.
+    """Add the result of a run to the ``extra`` of the event of each asset among the outlets.
 
-    What a DAG has put there already stays, but for keys of the same name. An alias is left alone:
-    which asset it stands for is for the DAG to say. Never raises, for the rows are in the target.
+    Keys that a DAG has set are kept unless they have the same name. Asset aliases are skipped: the
+    DAG says which asset they stand for. Never raises, because the rows are in the target.
 
-    :param context: of the task, as Airflow passes it.
-    :param outlets: of the task; what is no asset (dataset, in Airflow 2) is passed over.
-    :param run: of a run that is not over yet, the event tells that, and no rows.
+    :param context: context of the running task.
+    :param outlets: outlets of the task; those that are no assets (in Airflow 2, datasets) are
+        skipped.
+    :param run: the run; while it is active the event has its status and no rows.
     """
     assets = [outlet for outlet in outlets if is_asset(outlet)]
     if assets and not run.ended:
         log.warning(
-            "The event of %s comes before the rows: this task does not wait for its run. Set"
-            " wait_for_completion=True, or give the outlets to the CdmSubmissionSensor.",
+            "The event of %s is created before the rows are written, as this task does not wait"
+            " for its run. Set wait_for_completion=True, or move the outlets to the"
+            " CdmSubmissionSensor.",
             ", ".join(map(str, assets)),
         )
     for asset in assets:
         try:
-            context["outlet_events"][asset].extra.update(extra_of(run))
+            context["outlet_events"][asset].extra.update(event_extra(run))
         except Exception as error:
-            log.warning("The event of %s goes without the result of the run: %s", asset, error)
+            log.warning("The event of %s has no result of the run: %s", asset, error)
 
 
-def extra_of(run: Submission) -> dict[str, Any]:
-    """What an event tells of a run: its result, without the list of tables, which can be long."""
+def event_extra(run: Submission) -> dict[str, Any]:
+    """Return the result of a run without the list of its tables, which can be long."""
     extra = run.to_dict()
     if (tables := extra.get("tables")) is not None:
         extra["tables"] = {

@@ -1,7 +1,7 @@
 """What a task instance remembers between its processes and attempts.
 
-Airflow 3.3 and later keep it in the task state store. Below, it is an Airflow Variable, named after
-DAG, task, run and map index, and deleted as soon as it is of no more use.
+Airflow 3.3 and later keep it in the task state store. Below, it is kept in an Airflow Variable that
+is named after DAG, task, run and map index, and deleted as soon as it is no longer needed.
 """
 
 from __future__ import annotations
@@ -28,74 +28,82 @@ class TaskStore:
     """One small JSON object that belongs to one task instance.
 
     :param context: context of the running task.
-    :param subject: what the object is about; each subject is kept apart.
+    :param subject: what the object is about; each subject has an object of its own.
     """
 
     def __init__(self, context: Context, subject: str) -> None:
         store = task_state_store(context)
         self._store: Store = VariableStore() if store is None else store
-        #: Whether Airflow itself removes what is kept here when the DAG run is deleted.
-        self.lasting = store is not None
+        #: Whether Airflow removes the object when the DAG run is deleted.
+        self.is_managed = store is not None
         self._key = f"cdm_{subject}" if store is not None else _variable_name(context, subject)
 
     def read(self) -> dict[str, Any] | None:
-        """Return what was written last, or ``None``."""
+        """Return the object that was written last, or ``None``."""
         text = self._store.get(self._key)
-        found = json.loads(text) if isinstance(text, str) else None
-        return found if isinstance(found, dict) else None
+        content = json.loads(text) if isinstance(text, str) else None
+        return content if isinstance(content, dict) else None
 
     def write(self, content: dict[str, Any]) -> None:
-        """Replace what was written before."""
+        """Replace the object."""
         self._store.set(self._key, json.dumps(content))
 
     def delete(self) -> None:
-        """Forget it; nothing happens if there is nothing."""
+        """Delete the object, if there is one."""
         self._store.delete(self._key)
 
 
 class Journal:
-    """The journal of one task instance's start: which run is its own.
+    """The journal of a task instance: which start it sent, and which run is its own.
 
-    A *generation* is all attempts between two clears. Airflow raises ``max_tries`` whenever a
-    finished task is cleared, and only then, so that number tells a retry from a clear.
+    A *generation* is all attempts between two clears. Airflow raises ``max_tries`` when a finished
+    task is cleared, so that number distinguishes a retry from a clear.
 
     :param context: context of the running task.
     """
 
     def __init__(self, context: Context) -> None:
         ti = context["ti"]
-        self._notebook = TaskStore(context, "start")
+        self._store = TaskStore(context, "start")
         self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
         self.generation = str(ti.max_tries)
         self.last_attempt = ti.try_number > ti.max_tries
 
     def read(self) -> dict[str, Any] | None:
-        """Return the record of this or an earlier attempt.
+        """Return the record of this or an earlier attempt as plain JSON, or ``None``.
 
-        :raises CdmJournalError: when that is not possible, so that nothing is started blindly.
+        :raises CdmJournalError: when it cannot be read, so that nothing is started blindly.
         """
         try:
-            return self._notebook.read()
+            return self._store.read()
         except Exception as error:
             raise self._unusable("read", error) from error
 
-    def save(self, record: Mapping[str, Any] | None) -> None:
-        """Keep a record, or forget it.
+    def record(self) -> StartRecord | None:
+        """Return the record of this or an earlier attempt, or ``None``.
 
+        :raises CdmJournalError: when it cannot be read.
+        """
+        payload = self.read()
+        return StartRecord.from_payload(payload) if payload else None
+
+    def save(self, record: Mapping[str, Any] | None) -> None:
+        """Replace the record.
+
+        :param record: plain JSON; ``None`` deletes it.
         :raises CdmJournalError: when that is not possible.
         """
         try:
             if record is None:
-                self._notebook.delete()
+                self._store.delete()
             else:
-                self._notebook.write(dict(record))
+                self._store.write(dict(record))
         except Exception as error:
             raise self._unusable("written", error) from error
 
     def note(self, run: Submission) -> None:
-        """Note that our run is over, well or badly: the next start is a new one.
-
-        A retry after a success takes that success for its own.
+        """Note that the run of this task has ended: a retry takes a success as its own result, and
+        starts the job again after a failure.
         """
         record = self.record()
         if record is not None:
@@ -103,41 +111,33 @@ class Journal:
             self.save(ended.to_payload())
 
     def conclude(self, run: Submission, *, final: bool) -> None:
-        """Note that our run is over, and that nothing is left to be done about it.
+        """Note that the run has ended and that nothing remains to be done about it.
 
-        Where the journal is a Variable, it is deleted instead as soon as no attempt needs it.
+        A journal in a Variable is deleted instead, as soon as no attempt needs it.
 
-        :param final: whether no attempt follows, though some may be left.
+        :param final: whether no attempt follows, even if some are left.
         """
-        if not self._notebook.lasting and (self.last_attempt or final):
+        if not self._store.is_managed and (self.last_attempt or final):
             self.save(None)
         else:
             self.note(run)
 
     def leave(self) -> None:
-        """Note that nobody of this task waits for the run any more, which may go on."""
-        if not self._notebook.lasting:
+        """Note that this task has stopped waiting for its run, which may still be active."""
+        if not self._store.is_managed:
             self.save(None)
 
     def run(self) -> Mapping[str, Any] | None:
-        """Return the key of our run as far as it is known and not over."""
+        """Return the key of the run of this task, if it is known and may still be active."""
         record = self.record()
         return record.run if record is not None and record.result is None else None
 
-    def record(self) -> StartRecord | None:
-        """Return the record of this or an earlier attempt, ``None`` if there is none.
-
-        :raises CdmJournalError: when it cannot be read.
-        """
-        payload = self.read()
-        return StartRecord.from_payload(payload) if payload else None
-
     def _unusable(self, verb: str, error: Exception) -> CdmJournalError:
+        place = "task state store" if self._store.is_managed else "Variables"
         return CdmJournalError(
             f"The journal of {self._name} cannot be {verb}, so nothing is started:"
-            f" {type(error).__name__}: {error}. It is kept in Airflow's"
-            f" {'task state store' if self._notebook.lasting else 'Variables'}; see that the"
-            " worker reaches it."
+            f" {type(error).__name__}: {error}. It is kept in Airflow's {place}; check that the"
+            " worker can reach that."
         )
 
 

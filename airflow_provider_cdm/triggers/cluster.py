@@ -1,4 +1,4 @@
-"""The triggerer's side of waiting for a cluster, and the event that crosses back to a worker."""
+"""The trigger that waits for a state of a cluster, and the event that it sends back."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class CdmClusterTrigger(CdmTrigger):
-    """Waits until a cluster is in one of some states, and reports it once.
+    """Waits until a cluster is in one of some states, and yields one event.
 
-    All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
-    loses nothing. What it waits for cannot be called off, so a kill stops nothing.
+    All arguments are plain JSON and the deadline is an instant, so a restart of the triggerer loses
+    nothing. A start or stop of a cluster cannot be canceled, so a kill of the task stops nothing.
 
     :param cluster_id: the cluster.
-    :param states: names such as ``normal`` and ``stopped``.
-    :param poll_interval: seconds between two looks.
+    :param states: names of states, such as ``normal`` and ``stopped``.
+    :param poll_interval: seconds between two polls.
     :param deadline: when to give up, epoch seconds.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
@@ -57,7 +57,7 @@ class CdmClusterTrigger(CdmTrigger):
         self.states = list(states)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield exactly one event, for :func:`unwrap`."""
+        """Yield exactly one event; :func:`unwrap` reads it."""
         session: CdmSession | None = None
         event: dict[str, Any]
         try:
@@ -67,7 +67,7 @@ class CdmClusterTrigger(CdmTrigger):
         except errors.CdmError as error:
             event = {"error": errors.to_payload(error)}
         except Exception as error:
-            log.exception("The wait for cluster %s broke", self.cluster_id)
+            log.exception("The wait for cluster %s failed", self.cluster_id)
             event = {
                 "error": errors.to_payload(errors.CdmError(f"{type(error).__name__}: {error}"))
             }
@@ -77,7 +77,7 @@ class CdmClusterTrigger(CdmTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # as above
 
     def _wait(self, session: CdmSession) -> Flow[Cluster]:
-        # The task looked right before it deferred, and Airflow needs a moment to settle a deferral.
+        # The task read the state just before it deferred, and a deferral takes a moment.
         left = self.poll_interval if self.deadline is None else self.deadline - session.clock()
         yield from pause(max(0.0, min(self.poll_interval, left)))
         watch = ClusterWaiter(self.cluster_id, self.states)
@@ -92,17 +92,17 @@ class CdmClusterTrigger(CdmTrigger):
 
 
 def unwrap(event: Any) -> Cluster:
-    """Return the cluster that an event of :class:`CdmClusterTrigger` reports.
+    """Return the cluster from an event of :class:`CdmClusterTrigger`.
 
     :raises CdmBadResponse: when the event is missing or malformed.
-    :raises CdmError: the error that it reports.
+    :raises CdmError: the error that the event holds.
     """
     found = event.get("cluster") if isinstance(event, dict) else None
     if isinstance(event, dict) and event.get("error"):
         raise errors.from_payload(event["error"])
     if not isinstance(found, dict):
         raise errors.CdmBadResponse(
-            f"The trigger came back without a usable event ({event!r}), so nothing is known about"
-            " the cluster. Look at the triggerer's log; a retry of this task looks again."
+            f"The trigger ended without a usable event ({event!r}), so the state of the cluster is"
+            " unknown. See the log of the triggerer; a retry of this task reads the state again."
         )
     return Cluster.from_payload(found)

@@ -1,4 +1,4 @@
-"""The triggerer's side of waiting for a run whose job belongs to the task alone."""
+"""The trigger that waits for a run whose job belongs to one task instance."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Seconds within which a run that was stopped must have ended for its job to be deleted.
-_DISCARD_SECONDS = 20.0
+_DELETE_SECONDS = 20.0
 
 
 class CdmOwnedJobTrigger(CdmSubmissionTrigger):
-    """Waits for one run of a job that belongs to the task, and takes both away on a kill.
+    """Waits for one run of a job that belongs to the task; a kill stops it and deletes the job.
 
     Takes the arguments of :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger`.
     """
@@ -27,7 +27,7 @@ class CdmOwnedJobTrigger(CdmSubmissionTrigger):
     async def _stop(self, run: RunRef) -> None:
         await super()._stop(run)
         session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-        deadline = session.clock() + _DISCARD_SECONDS
+        deadline = session.clock() + _DELETE_SECONDS
         try:
             await session.arun(stop.delete_after_stop(session.api, run, deadline=deadline))
         finally:

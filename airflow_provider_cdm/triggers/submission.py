@@ -1,4 +1,4 @@
-"""The triggerer's side of waiting for a run, and the event that crosses back to a worker."""
+"""The trigger that waits for a run, and the event that it sends back to a worker."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _KILL_SECONDS = 25.0
 
 @dataclass(frozen=True, slots=True)
 class SubmissionEvent:
-    """How a wait in the triggerer ended: with a run that is over, or with an error.
+    """How a wait in the triggerer ended: with a run that has ended, or with an error.
 
     :param submission: the run as last seen.
-    :param error: why the wait ended without the end of the run.
+    :param error: why the wait ended before the run did.
     """
 
     submission: Submission | None = None
     error: errors.CdmError | None = None
 
     def to_payload(self) -> dict[str, Any]:
-        """The event as plain JSON."""
+        """Return the event as plain JSON."""
         return {
             "submission": self.submission and self.submission.to_payload(),
             "error": self.error and errors.to_payload(self.error),
@@ -51,35 +51,36 @@ class SubmissionEvent:
 
     @classmethod
     def unwrap(cls, payload: Any) -> Submission:
-        """Return the ended run that a payload reports.
+        """Return the ended run from the payload of an event.
 
         :raises CdmBadResponse: when the event is missing or malformed.
-        :raises CdmError: the error that it reports.
+        :raises CdmError: the error that the event holds.
         """
         if not isinstance(payload, dict) or not (payload.get("submission") or payload.get("error")):
             raise errors.CdmBadResponse(
-                f"The trigger came back without a usable event ({payload!r}), so nothing is known"
-                " about the run. Look at the triggerer's log; a retry of this task looks again."
+                f"The trigger ended without a usable event ({payload!r}), so the outcome of the run"
+                " is unknown. See the log of the triggerer; a retry of this task reads the status"
+                " again."
             )
         found = payload.get("submission")
         try:
             submission = Submission.from_payload(found) if found else None
         except (ValueError, TypeError) as problem:
-            raise errors.CdmBadResponse(f"The trigger reported {problem}") from None
+            raise errors.CdmBadResponse(f"The event of the trigger is {problem}") from None
         if payload.get("error"):
             raise errors.from_payload(payload["error"], submission)
         if submission is None or not submission.ended:
             raise errors.CdmBadResponse(
-                f"The trigger came back although the run is not over: {payload!r}"
+                f"The trigger ended although the run is still active: {payload!r}"
             )
         return submission
 
 
 class CdmSubmissionTrigger(CdmTrigger):
-    """Waits for one run of a CDM job, and reports it once, when it is over.
+    """Waits for one run of a CDM job, and yields one event when the run has ended.
 
-    All arguments are plain JSON, and the deadline is an instant, so that a restart of the triggerer
-    loses nothing. Without ``submission_id`` and ``creation_date`` it first looks for the run that
+    All arguments are plain JSON and the deadline is an instant, so a restart of the triggerer loses
+    nothing. Without ``submission_id`` and ``creation_date`` it first finds the run that
     ``started_after`` describes.
 
     :param job_name: name of the job.
@@ -87,13 +88,13 @@ class CdmSubmissionTrigger(CdmTrigger):
     :param submission_id: number of the run.
     :param creation_date: when the run was created, epoch milliseconds.
     :param started_after: take the first run created at or after this instant, epoch milliseconds.
-    :param poll_interval: seconds between two looks, as far as CDM's quota allows.
+    :param poll_interval: seconds between two polls, as far as CDM's rate limits allow.
     :param deadline: when to give up, epoch seconds.
-    :param limit: the task's argument that set the deadline, for the error.
-    :param stalled_after: seconds without any movement after which to warn; ``None`` for never.
-    :param fail_when_stalled: end the wait then.
-    :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that the
-        task has started itself.
+    :param limit: name of the argument that set the deadline, for the error.
+    :param stalled_after: seconds without a change after which to warn; ``None`` for never.
+    :param fail_when_stalled: end the wait then, with an error.
+    :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that this
+        task started.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -157,19 +158,21 @@ class CdmSubmissionTrigger(CdmTrigger):
                 await _to_the_end(self._stop_if_task_was_ended())
             raise
         except Exception as error:
-            log.exception("The wait for job %r in cluster %s broke", self.job_name, self.cluster_id)
+            log.exception(
+                "The wait for job %r in cluster %s failed", self.job_name, self.cluster_id
+            )
             event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
 
     async def on_kill(self) -> None:
         """Stop the run after a user ended the deferred task.
 
-        Airflow 3.3 and later call this, and also when another triggerer has taken the trigger over.
+        Airflow 3.3 and later call this, also when another triggerer has taken over the trigger.
         """
         await _to_the_end(self._stop_if_task_was_ended())
 
     async def _stop_if_task_was_ended(self) -> None:
-        """Only the task's state tells a user's act from what happens to triggerers."""
+        """Stop the run if a user ended the task, which only the state of the task shows."""
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         if not run.known:
             return
@@ -181,21 +184,19 @@ class CdmSubmissionTrigger(CdmTrigger):
         except Exception as error:
             log.warning(
                 "Cancelled; the state of the task cannot be read, so %s is left running: %s",
-                run,
-                error,
+                *(run, error),
             )
             return
         if state == "deferred":
-            log.info("Cancelled, but the task still waits: nothing is stopped")
+            log.info("Cancelled, but the task is still deferred, so nothing is stopped")
             return
-        log.info("The task is %s now", state or "cleared")
+        log.info("The task is now %s", state or "cleared")
         try:
             await self._stop(run)
         except Exception as error:
             log.warning(
                 "The task was ended, but %s could not be stopped; stop it in the CDM console. %s",
-                run,
-                error,
+                *(run, error),
             )
 
     async def _stop(self, run: RunRef) -> None:
@@ -203,14 +204,14 @@ class CdmSubmissionTrigger(CdmTrigger):
         if watcher is not None:
             session = watcher.session
         else:
-            # A kill may come while the connection is still being looked up.
+            # A kill may arrive while the connection is still being read.
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
         try:
             sent = await session.arun(session.api.stop_run(run))
         finally:
             if watcher is None or watcher.closed:
                 session.close()
-        result = "CDM was asked to stop it" if sent else "it is not active, nothing to stop"
+        result = "asked CDM to stop it" if sent else "not active, nothing to stop"
         log.info("The task was ended; %s: %s", run, result)
 
     async def _wait(self, watcher: ClusterPoller) -> SubmissionEvent:
@@ -229,7 +230,7 @@ class CdmSubmissionTrigger(CdmTrigger):
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Finish a piece of work although the triggerer cancels it again and again, within a limit."""
+    """Finish some work within a time limit, although the triggerer cancels it repeatedly."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     give_up_at = loop.time() + _KILL_SECONDS
@@ -240,7 +241,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     if not task.done():
         task.cancel()
         log.error(
-            "The stop of the run was not answered within %.0f s; look in the CDM console whether it"
-            " goes on",
+            "CDM did not confirm within %.0f s that it stops the run. Check the run in the CDM"
+            " console",
             _KILL_SECONDS,
         )

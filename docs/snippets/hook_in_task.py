@@ -1,4 +1,4 @@
-"""The hook in a task of one's own."""
+"""Use the hook in ``@task`` functions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ with DAG("hook_in_task", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=U
     # [START hook]
     @task
     def last_run(job_name: str) -> dict:
-        """Return the latest run of a job, whoever started it."""
+        """Return the latest run of a job, whether Airflow started it or not."""
         return CdmHook().get_job_status(job_name).to_dict()
 
     @task
     def rows_of_a_week(job_name: str) -> int:
-        """Count what the job's latest runs have written."""
+        """Return the number of rows that the latest seven runs of a job wrote."""
         runs = CdmHook().list_submissions(job_name)[:7]
         return sum(run.counters.get("ROWS_WRITTEN", 0) for run in runs)
 

@@ -1,4 +1,4 @@
-"""Retries that depend on what went wrong."""
+"""Configure which errors are retried, and set thresholds for row counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG("retries", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) 
         wait_for_completion=True,
         retries=3,
         retry_delay=timedelta(minutes=5),
-        # An outage is worth a retry, a migration that CDM reports as failed is not.
+        # Retry after an outage, but not after a run that CDM reports as failed.
         retry_policy=CdmRetryPolicy(retry_failed_runs=False),
     )
     # [END retries]

@@ -1,4 +1,4 @@
-"""A DAG tested against the simulator, without an account and without a network."""
+"""Test against the simulator, without a cloud account and without network access."""
 
 from airflow_provider_cdm.hooks import CdmHook
 
@@ -6,7 +6,7 @@ pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]
 
 
 def test_orders_are_moved(cdm_simulator, cdm_connection):
-    """The job is started for the day that is asked for."""
+    """The job is started with the given date."""
     cdm_simulator.add_job("orders_daily", seconds=0.2)
     run = CdmHook(cdm_connection).start_job("orders_daily", {"dt": "2026-03-02"})
     assert run.submission_id == 1

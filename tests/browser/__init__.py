@@ -1,1 +1,1 @@
-"""The simulator's page in a real browser; run by scripts/browser."""
+"""Tests of the simulator's page in a real browser; scripts/browser runs them."""

@@ -1,4 +1,4 @@
-"""Opens pages in headless Chromium, and watches what they ask for and complain about."""
+"""Fixtures that open pages in headless Chromium and record their requests and errors."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import pytest
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 if not os.environ.get("CDM_BROWSER"):
-    # It takes a browser.
+    # These tests need a browser.
     collect_ignore_glob = ["*"]
 
 
 @dataclass
 class Visitor:
-    """A browser's context: what it has opened, asked for, and complained about."""
+    """A browser context, with the URLs that it requested and the errors that it reported."""
 
     context: Any
-    asked: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def open(self, address: str) -> Any:
-        """Open a page."""
+        """Open a page and record its requests and errors."""
         page = self.context.new_page()
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("request", lambda request: self.requested.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
         page.on(
             "console",
-            lambda line: self.complaints.append(line.text) if line.type == "error" else None,
+            lambda line: self.errors.append(line.text) if line.type == "error" else None,
         )
         page.goto(address)
         return page
@@ -40,7 +40,7 @@ class Visitor:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium, the one that ``CHROMIUM`` names."""
+    """Chromium, whose executable is in the variable ``CHROMIUM``."""
     from playwright.sync_api import (  # type: ignore[import-not-found]  # only in its own venv
         sync_playwright,
     )
@@ -55,24 +55,26 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
-    """A simulator with a job that moves a whole database, and a cluster that has nothing."""
+    """A simulator with a whole-database job, and a second cluster without jobs."""
     tables = [
         {"name": "orders", "counters": {"ROWS_WRITTEN": 5}},
         {"name": "customers", "outcome": "FAILED", "error_summary": "Disk full"},
     ]
-    whole = {"name": "shop_nightly", "type": "BATCH_JOB", "seconds": 60, "tables": tables}
-    config = {"clusters": [{"name": "demo", "jobs": [whole]}, {"name": "spare", "id": "spare"}]}
+    job = {"name": "shop_nightly", "type": "BATCH_JOB", "seconds": 60, "tables": tables}
+    config = {"clusters": [{"name": "demo", "jobs": [job]}, {"name": "spare", "id": "spare"}]}
     with CdmSimulator(config, clock=clock) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def visitor(browser: Any, sim: CdmSimulator) -> Iterator[Visitor]:
-    """Whatever is visited: nothing is loaded from elsewhere, and nothing goes wrong."""
+    """Fail a test if a page loads anything from other servers or reports an error."""
     context = browser.new_context()
     context.set_default_timeout(30_000)
-    found = Visitor(context)
-    yield found
+    visitor = Visitor(context)
+    yield visitor
     context.close()
-    assert {url for url in found.asked if not url.startswith((f"{sim.url}/", "data:"))} == set()
-    assert found.complaints == []
+    assert {
+        url for url in visitor.requested if not url.startswith((f"{sim.url}/", "data:"))
+    } == set()
+    assert visitor.errors == []

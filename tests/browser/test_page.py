@@ -1,4 +1,4 @@
-"""The simulator's page, as a person with a browser sees it."""
+"""The simulator's page in a browser."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from playwright.sync_api import expect  # type: ignore[import-not-found]  # only
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.browser.conftest import Visitor
 
-# Patience with a busy machine, in milliseconds.
+# Timeout in milliseconds, long enough for a busy machine.
 expect.set_options(timeout=30_000)
 JOB = "orders_daily"
 
 
 def row(page: Any, *texts: str) -> Any:
-    """The row of a table that has all of these texts."""
-    found = page.get_by_role("row")
+    """Return the row of a table that contains all of these texts."""
+    rows = page.get_by_role("row")
     for text in texts:
-        found = found.filter(has_text=text)
-    return found
+        rows = rows.filter(has_text=text)
+    return rows
 
 
-def test_a_run_from_its_start_to_its_end(
-    sim: CdmSimulator, clock: ManualClock, visitor: Visitor
-) -> None:
-    """What happens is shown without loading the page anew: progress, counters and status."""
+def test_page_follows_a_run(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
+    """The open page shows progress, counters and status of a run without a reload."""
     sim.add_job(JOB, seconds=100, counters={"ROWS_READ": 70, "ROWS_WRITTEN": 69})
     page = visitor.open(sim.url)
     expect(page.get_by_role("heading", name="Cluster demo")).to_be_visible()
@@ -36,11 +34,11 @@ def test_a_run_from_its_start_to_its_end(
     expect(row(page, JOB, "RUNNING", "50%", "dt=2026-03-01")).to_be_visible()
     clock.advance(51)
     expect(row(page, JOB, "SUCCEEDED", "100%", "70", "69")).to_be_visible()
-    assert [url for url in visitor.asked if url == f"{sim.url}/"][1:]
+    assert [url for url in visitor.requested if url == f"{sim.url}/"][1:]
 
 
-def test_why_a_run_failed(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
-    """The reason is beside the status, and a click leads to all of it."""
+def test_failed_run(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
+    """The error summary is next to the status, and a click opens the details."""
     sim.add_job(JOB, outcome="FAILED", error_summary="no space", error_details="at Writer.java:1")
     sim.start(JOB)
     clock.advance(60)
@@ -51,10 +49,8 @@ def test_why_a_run_failed(sim: CdmSimulator, clock: ManualClock, visitor: Visito
     expect(page.get_by_text("at Writer.java:1")).to_be_visible()
 
 
-def test_the_button_leads_to_the_run(
-    sim: CdmSimulator, clock: ManualClock, visitor: Visitor
-) -> None:
-    """The connection's console URL shows the very run, and keeps up with it."""
+def test_console_url(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
+    """The connection's console URL opens the page of the run, which is kept up to date."""
     sim.add_job(JOB, seconds=100)
     for _ in range(2):
         clock.advance(200)
@@ -71,8 +67,8 @@ def test_the_button_leads_to_the_run(
     expect(row(page, JOB, "SUCCEEDED")).to_have_count(3)
 
 
-def test_a_whole_database(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
-    """How many tables are where is said beside the job, and each is on the page of the run."""
+def test_whole_database_job(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
+    """The job shows the number of tables by status, and the page of the run shows each table."""
     page = visitor.open(sim.url)
     sim.start("shop_nightly")
     clock.advance(120)
@@ -83,7 +79,7 @@ def test_a_whole_database(sim: CdmSimulator, clock: ManualClock, visitor: Visito
 
 
 def test_requests(sim: CdmSimulator, visitor: Visitor) -> None:
-    """What comes in is listed as it comes, the newest first."""
+    """New requests are listed when they arrive, the newest first."""
     sim.add_job(JOB)
     page = visitor.open(sim.url)
     expect(page.get_by_text("none yet").last).to_be_visible()
@@ -91,21 +87,21 @@ def test_requests(sim: CdmSimulator, visitor: Visitor) -> None:
     expect(row(page, f"/cdm/job/{JOB}/status", "401")).to_be_visible()
 
 
-def test_nothing_of_a_job_is_code(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
-    """Names, reasons and variables are shown as they are, whatever they hold."""
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    sim.add_job(JOB, outcome="FAILED", error_summary=evil, error_details=f"</pre>{evil}")
-    sim.start(JOB, variables={"dt": evil})
+def test_values_are_not_executed(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
+    """Names, error texts and variables are shown as text, even if they contain HTML."""
+    html = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    sim.add_job(JOB, outcome="FAILED", error_summary=html, error_details=f"</pre>{html}")
+    sim.start(JOB, variables={"dt": html})
     clock.advance(60)
     page = visitor.open(sim.url)
-    expect(row(page, JOB, "FAILED", evil, f"dt={evil}")).to_be_visible()
+    expect(row(page, JOB, "FAILED", html, f"dt={html}")).to_be_visible()
     page.get_by_role("link", name="1", exact=True).click()
-    expect(page.locator("pre")).to_contain_text(evil)
+    expect(page.locator("pre")).to_contain_text(html)
     assert page.locator("img").count() == 0
 
 
 def test_many_runs(sim: CdmSimulator, clock: ManualClock, visitor: Visitor) -> None:
-    """Of a thousand runs the newest comes first."""
+    """Of a thousand runs, the newest is listed first."""
     sim.add_job(JOB, seconds=1)
     for _ in range(1000):
         sim.start(JOB)

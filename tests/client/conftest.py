@@ -1,4 +1,4 @@
-"""What the tests of the client share: the simulator's configuration, both drivers, the wire."""
+"""Fixtures of the tests of the client: the simulator, both drivers, a fake CDM without sockets."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    """What the simulator is configured with; a test that parametrises ``config`` replaces it."""
+    """Return the configuration of the simulator; a test replaces it by parametrizing ``config``."""
     return {}
 
 
 @pytest.fixture
 def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
-    """A fresh simulator that runs on the test's clock."""
+    """Return a new simulator with the clock of the test."""
     with CdmSimulator(config, clock=clock) as simulator:
         yield simulator
 
 
 @pytest.fixture(params=["thread", "event loop"])
 def drive(request: pytest.FixtureRequest) -> Callable[[CdmSession, Any], Any]:
-    """Perform a flow: once on the calling thread, once on an event loop."""
+    """Return a function that performs a flow: once on the calling thread, once on an event loop."""
     if request.param == "thread":
         return lambda session, flow: session.run(flow)
     return lambda session, flow: asyncio.run(session.arun(flow))
@@ -46,7 +46,10 @@ def drive(request: pytest.FixtureRequest) -> Callable[[CdmSession, Any], Any]:
 
 @pytest.fixture
 def sent(sim: CdmSimulator) -> Callable[..., list[Any]]:
-    """What arrived at the simulator on some routes (all but the token's, if none is named)."""
+    """Return a function that returns the simulator's requests on some routes.
+
+    Without routes, it returns all requests but those for a token.
+    """
 
     def sent(*routes: str) -> list[Any]:
         return [
@@ -60,7 +63,7 @@ def sent(sim: CdmSimulator) -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Be on a machine whose time zone is not UTC."""
+    """Set a time zone that is not UTC."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Asia/Shanghai")
         time.tzset()
@@ -74,15 +77,16 @@ OURS = RunRef("c", "orders", submission_id=5, creation_date=int(BEGIN * 1000))
 
 
 @dataclass
-class PlayedCdm:
-    """CDM, played by hand: without sockets, and pauses move the clock.
+class FakeCdm:
+    """A fake CDM without sockets; pauses of a flow advance its clock.
 
-    What is shown is a list of submissions, or an answer, or an error of the transport.
+    A response is a list of submissions, a :class:`Response`, or an error of the transport.
 
-    :param shown: what the status calls show, one after the other; the last one stays.
-    :param histories: the same for the history.
-    :param looks: when a status call came, in seconds since the begin.
-    :param dice: what stands for a random number.
+    :param shown: responses to status calls, in order; the last one is repeated.
+    :param histories: responses to history calls, in the same form.
+    :param now: time in epoch seconds.
+    :param looks: times of the status calls, in seconds since ``BEGIN``.
+    :param dice: number that is used for every random number.
     """
 
     shown: list[Any]
@@ -95,12 +99,12 @@ class PlayedCdm:
         factory.forget_everything()
         self.shown, self.histories = list(self.shown), list(self.histories)
         exchanger = Exchanger(RetryPolicy(attempts=1), lambda: self.now, lambda: self.dice)
-        place = "https://cdm.example"
-        setup = Settings(place, place, PasswordCredentials("u", "p", "d"), project_id="p")
-        self.api = CdmApi(setup, TokenAuth(setup, exchanger), exchanger)
+        endpoint = "https://cdm.example"
+        settings = Settings(endpoint, endpoint, PasswordCredentials("u", "p", "d"), project_id="p")
+        self.api = CdmApi(settings, TokenAuth(settings, exchanger), exchanger)
 
     def play(self, flow: Any) -> Any:
-        """Perform a flow to its end."""
+        """Perform a flow and return its result."""
         try:
             step = next(flow)
             while True:
@@ -108,33 +112,33 @@ class PlayedCdm:
                     self.now += step.seconds
                     step = flow.send(None)
                     continue
-                answer = self.answer(step)
-                throws = isinstance(answer, TransportError)
-                step = flow.throw(answer) if throws else flow.send(answer)
+                response = self.respond(step)
+                failed = isinstance(response, TransportError)
+                step = flow.throw(response) if failed else flow.send(response)
         except StopIteration as end:
             return end.value
 
-    def answer(self, request: Request) -> Response | TransportError:
-        """Answer one request."""
+    def respond(self, request: Request) -> Response | TransportError:
+        """Return the next response to a request."""
         if request.url.endswith("/tokens?nocatalog=true"):
             return Response(201, {"x-subject-token": "MII"}, json.dumps(TOKEN).encode())
         script = self.histories
         if "/submissions?" not in request.url:
             script = self.shown
             self.looks.append(self.now - BEGIN)
-            assert len(self.looks) < 5_000, "this never ends"
+            assert len(self.looks) < 5_000, "the flow does not end"
         shown = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(shown, Response | TransportError):
             return shown
         return Response(200, {}, json.dumps({"submissions": shown}).encode())
 
     def follow(self, run: RunRef = OURS, *, deadline: float | None = None, **more: Any) -> Any:
-        """Follow a run with a look every ten seconds."""
+        """Follow a run with a status call every ten seconds."""
         until = None if deadline is None else BEGIN + deadline
         return self.play(Follower(run, **more).follow(self.api, poll_interval=10, deadline=until))
 
 
 @pytest.fixture(scope="session")
-def play_cdm() -> type[PlayedCdm]:
-    """Make a CDM that is played by hand."""
-    return PlayedCdm
+def play_cdm() -> type[FakeCdm]:
+    """Return the class of the fake CDM."""
+    return FakeCdm

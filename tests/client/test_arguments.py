@@ -1,4 +1,4 @@
-"""What users pass in is checked before anything is sent, and all that is wrong is said at once."""
+"""Checks of arguments: before anything is sent, and with all problems in one message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_cdm.client.errors import CdmConfigError
 
 @pytest.mark.parametrize("name", ["orders", "订单 日报", "a/b.c", "..", "x" * 240, " padded "])
 def test_job_names(name: str) -> None:
-    """What a job's name is made of is CDM's business."""
+    """The characters of a job name are not checked."""
     assert arguments.job_name(name) == name
 
 
@@ -27,13 +27,13 @@ def test_job_names(name: str) -> None:
         (None, "must be text, not NoneType"),
         (7, "must be text, not int"),
         ("", "is empty"),
-        (" \n", "is empty. If it is a template, it rendered to nothing"),
-        ("x" * 241, "has 241 characters, CDM allows 240"),
-        ("half \ud800", "holds half a character"),
+        (" \n", "is empty. If it is a template, it was rendered to an empty text"),
+        ("x" * 241, "has 241 characters; CDM allows 240"),
+        ("half \ud800", "contains a lone surrogate"),
     ],
 )
 def test_wrong_job_names(name: Any, problem: str) -> None:
-    """What cannot be a name is refused, and the argument is named."""
+    """An invalid name is an error that names the argument."""
     with pytest.raises(CdmConfigError, match=f"job_name {problem}"):
         arguments.job_name(name)
 
@@ -41,7 +41,7 @@ def test_wrong_job_names(name: Any, problem: str) -> None:
 @given(st.text(st.characters(), max_size=250))
 @settings(derandomize=True, max_examples=100)
 def test_checked_names_can_be_sent(name: str) -> None:
-    """A name that passes can be put in a path, and one that does not is a mistake of the user."""
+    """A name that passes the check can be sent, and only invalid names do not pass."""
     try:
         checked = arguments.job_name(name)
     except CdmConfigError:
@@ -55,27 +55,27 @@ def test_checked_names_can_be_sent(name: str) -> None:
     [(["a", "b"], "a"), ([None, "b"], "b"), (["", "b"], "b"), ([None, None, "c"], "c")],
 )
 def test_cluster_id(values: list[Any], expected: str) -> None:
-    """The first cluster that is given counts."""
+    """The first cluster id that is set is used."""
     assert arguments.cluster_id(*values) == expected
 
 
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ([], "No cluster is named"),
+        ([], "No cluster is given"),
         ([None, ""], "fill in Cluster ID in the connection"),
         ([7, "b"], "cluster_id must be text, not int"),
         (["  ", "b"], "cluster_id is empty"),
     ],
 )
 def test_wrong_cluster_ids(values: list[Any], problem: str) -> None:
-    """Without a cluster, both places for it are named."""
+    """If no cluster is given, the error names both places to set it."""
     with pytest.raises(CdmConfigError, match=problem):
         arguments.cluster_id(*values)
 
 
 def test_variables() -> None:
-    """Values become text; nothing given is nothing sent."""
+    """Values are converted to text, and no variables give an empty mapping."""
     given = {
         "text": "a'b",
         "empty": "",
@@ -101,13 +101,13 @@ def test_variables() -> None:
 
 @pytest.mark.parametrize("given", ["ds=1", ["ds"], 7])
 def test_variables_are_a_mapping(given: Any) -> None:
-    """Anything but a mapping is refused."""
+    """Variables that are not a mapping are an error."""
     with pytest.raises(CdmConfigError, match=r"must be a mapping .*, not (str|list|int)"):
         arguments.variables(given)
 
 
 def test_wrong_variables() -> None:
-    """All problems are told at once, without the values, which may be confidential."""
+    """The error lists all problems, without the values, which may be confidential."""
     wrong = {"": "1", "a b}": "2", 3: "4", "none": None, "list": ["secret"], "bytes": b"secret"}
     with pytest.raises(CdmConfigError) as caught:
         arguments.variables(wrong)

@@ -1,4 +1,4 @@
-"""Errors as values: they cross processes whole, and none shows a secret."""
+"""Errors: they are sent to other processes with all attributes, and none shows a secret."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MakeSession = Callable[..., CdmSession]
 SUBMISSION = Submission("c", "orders", "FAILED", 7, counters={"ROWS_READ": 1}, error_summary="no")
 
 
-def family(cls: type[errors.CdmError]) -> Iterator[type[errors.CdmError]]:
-    """A class and all below it."""
+def with_subclasses(cls: type[errors.CdmError]) -> Iterator[type[errors.CdmError]]:
+    """Yield a class and all its subclasses."""
     yield cls
-    for below in cls.__subclasses__():
-        yield from family(below)
+    for subclass in cls.__subclasses__():
+        yield from with_subclasses(subclass)
 
 
-CLASSES = sorted(set(family(errors.CdmError)), key=lambda cls: cls.__name__)
+CLASSES = sorted(set(with_subclasses(errors.CdmError)), key=lambda cls: cls.__name__)
 
 
 def make(cls: type[errors.CdmError]) -> errors.CdmError:
-    """An error with something in every attribute."""
+    """Return an error with a value in every attribute."""
     error: errors.CdmError
     if issubclass(
         cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout | errors.CdmThresholdMissed
@@ -50,43 +50,43 @@ def make(cls: type[errors.CdmError]) -> errors.CdmError:
 
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize(
-    "travel",
+    "copy_error",
     [copy.copy, copy.deepcopy]
     + [lambda error, p=p: pickle.loads(pickle.dumps(error, p)) for p in range(6)],
 )
-def test_errors_travel_whole(
-    cls: type[errors.CdmError], travel: Callable[[errors.CdmError], errors.CdmError]
+def test_errors_are_copied_completely(
+    cls: type[errors.CdmError], copy_error: Callable[[errors.CdmError], errors.CdmError]
 ) -> None:
-    """Every error is picklable and keeps class, message and all attributes."""
+    """Every error can be copied and pickled, with class, message and all attributes."""
     error = make(cls)
     error.add_note("seen on the worker")
-    revived = travel(error)
-    assert type(revived) is cls
-    assert (str(revived), revived.args) == (str(error), error.args)
-    assert vars(revived) == vars(error)
-    assert {"retryable", "effect_unknown", "retry_after", "__notes__"} <= vars(revived).keys()
+    restored = copy_error(error)
+    assert type(restored) is cls
+    assert (str(restored), restored.args) == (str(error), error.args)
+    assert vars(restored) == vars(error)
+    assert {"retryable", "effect_unknown", "retry_after", "__notes__"} <= vars(restored).keys()
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_transport_errors_travel_whole(sent: bool) -> None:
-    """So is the error of the transport."""
-    revived = pickle.loads(pickle.dumps(TransportError("refused", sent=sent)))
-    assert (type(revived), revived.reason, revived.sent) == (TransportError, "refused", sent)
+def test_transport_errors_are_pickled_completely(sent: bool) -> None:
+    """An error of the transport can be pickled as well."""
+    restored = pickle.loads(pickle.dumps(TransportError("refused", sent=sent)))
+    assert (type(restored), restored.reason, restored.sent) == (TransportError, "refused", sent)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_errors_cross_as_json(cls: type[errors.CdmError]) -> None:
-    """What the triggerer reports is raised on the worker as the same error."""
+def test_errors_as_json(cls: type[errors.CdmError]) -> None:
+    """An error that a trigger reports is raised on the worker as the same error."""
     error = make(cls)
     payload = json.loads(json.dumps(errors.to_payload(error)))
-    revived = errors.from_payload(payload, SUBMISSION)
-    assert type(revived) is cls
+    restored = errors.from_payload(payload, SUBMISSION)
+    assert type(restored) is cls
     kept = ("message", "http_status", "code", "request_id", "retryable")
-    assert [getattr(revived, n) for n in kept] == [getattr(error, n) for n in kept]
+    assert [getattr(restored, n) for n in kept] == [getattr(error, n) for n in kept]
     if issubclass(
         cls, errors.CdmSubmissionFailed | errors.CdmWaitTimeout | errors.CdmThresholdMissed
     ):
-        assert vars(revived)["submission"] == SUBMISSION
+        assert vars(restored)["submission"] == SUBMISSION
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_errors_cross_as_json(cls: type[errors.CdmError]) -> None:
     ],
 )
 def test_any_payload_is_an_error(payload: Any, cls: type[errors.CdmError]) -> None:
-    """Whatever is reported, the worker raises an error, never a success or a surprise."""
+    """Whatever a trigger reports as an error, the worker raises an error of this package."""
     assert type(errors.from_payload(payload)) is cls
 
 
 PASSWORD, PROXY_PASSWORD = "Pa55/w0rd&of='us'", "proxyPa55"
-TROUBLES: dict[str, Callable[[CdmSimulator], object]] = {
+FAILURES: dict[str, Callable[[CdmSimulator], object]] = {
     "wrong password": lambda sim: None,
     "token not JSON": lambda sim: sim.fail("token", "body", body="<html>", times=None),
     "token cut off": lambda sim: sim.fail("token", "body", "after", body='{"token": {'),
@@ -125,18 +125,18 @@ TROUBLES: dict[str, Callable[[CdmSimulator], object]] = {
 
 
 @pytest.mark.parametrize("config", [{"users": [{"name": "airflow", "password": PASSWORD}]}])
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("failure", FAILURES)
 def test_no_secret_shows(
-    trouble: str,
+    failure: str,
     drive: Drive,
     sim: CdmSimulator,
     make_session: MakeSession,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No error, log line or repr holds the password or the token, whatever went wrong."""
+    """No error, log line or repr contains the password or the token, whatever the failure."""
     caplog.set_level(logging.DEBUG)
-    TROUBLES[trouble](sim)
-    wrong = {"password": f"{PASSWORD}?"} if trouble == "wrong password" else {}
+    FAILURES[failure](sim)
+    wrong = {"password": f"{PASSWORD}?"} if failure == "wrong password" else {}
     session = make_session(**wrong)
     with pytest.raises(errors.CdmError) as caught:
         drive(session, session.api.active_run(sim.cluster_id, "orders"))
@@ -158,7 +158,7 @@ def test_no_secret_shows(
 
 @pytest.mark.parametrize("port", ["1", "bad", "99999999"])
 def test_no_proxy_password_shows(port: str, drive: Drive, make_session: MakeSession) -> None:
-    """A proxy that cannot be reached or understood is named without its password."""
+    """A proxy that is unreachable or invalid is named without its password."""
     session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
     with pytest.raises(errors.CdmUnavailable) as caught:
         drive(session, session.api.auth.authorize())

@@ -1,7 +1,7 @@
-"""Whatever a server answers: a sound value or a typed error, in bounded time.
+"""Whatever a server responds, calls and flows end with a valid result or an error of this package.
 
-Without sockets: what they add is in ``test_fuzz_sockets.py``. ``CDM_FUZZ_CASES`` sets how many
-cases are played (2,000, the same ones each time; with another number, new ones each time).
+These tests use no sockets; ``test_fuzz_sockets.py`` does. ``CDM_FUZZ_CASES`` sets the number of
+cases (by default 2,000, the same ones each time; with another number, new ones each time).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartReco
 from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from tests.support.canned_responses import TOKEN_BODY, Answer, answers
-from tests.support.fake_server import BEGIN, CREATED, SECRETS, WHO, Server, Visit
+from tests.support.canned_responses import TOKEN_BODY, CannedResponse, canned_responses
+from tests.support.fake_server import BEGIN, CREATED, SECRETS, USERS, FakeServer, MakeFlow
 
-# What is visited
+# Calls and flows
 
 _CONFIG = {"configs": [{"name": "n", "inputs": [{"name": "n.table", "value": "t"}]}]}
 _LINK = {"name": "l", "connector-name": "generic-jdbc-connector", "link-config-values": _CONFIG}
 _JOB = {"name": "j", "job_type": "NORMAL_JOB", "from-config-values": _CONFIG}
-#: What operations are called with, by the names of their parameters.
+#: Arguments of operations by the names of their parameters.
 ARGUMENTS: dict[str, list[Any]] = {
     "cluster_id": ["c"],
     "definition": [Definition(JOB, _JOB), Definition(LINK, _LINK)],
@@ -58,23 +58,23 @@ ARGUMENTS: dict[str, list[Any]] = {
 }
 
 
-def _calls() -> Iterator[tuple[str, str, Visit]]:
-    """Every operation that there is, whatever is added."""
-    for found in pkgutil.iter_modules(api.__path__):
-        module = importlib.import_module(f"{api.__name__}.{found.name}")
+def _calls() -> Iterator[tuple[str, str, MakeFlow]]:
+    """Yield every operation of the API."""
+    for info in pkgutil.iter_modules(api.__path__):
+        module = importlib.import_module(f"{api.__name__}.{info.name}")
         for name, make in inspect.getmembers(module, inspect.isfunction):
             returns = str(inspect.signature(make).return_annotation)
             own = make.__module__ == module.__name__ and not name.startswith("_")
             if own and returns.startswith("Call["):
-                yield from _ways_to_call(name, make)
+                yield from _calls_of(name, make)
 
 
-def _ways_to_call(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[str, str, Visit]]:
+def _calls_of(name: str, make: Callable[..., Call[Any]]) -> Iterator[tuple[str, str, MakeFlow]]:
     parameters = inspect.signature(make).parameters
     unknown = {p.name for p in parameters.values() if p.default is p.empty} - ARGUMENTS.keys()
-    assert not unknown, f"say what {name} is to be called with: {unknown}"
-    names = [each for each in parameters if each in ARGUMENTS]
-    for values in itertools.product(*(ARGUMENTS[each] for each in names)):
+    assert not unknown, f"ARGUMENTS has no value for parameters of {name}: {unknown}"
+    names = [parameter for parameter in parameters if parameter in ARGUMENTS]
+    for values in itertools.product(*(ARGUMENTS[parameter] for parameter in names)):
         call = make(**dict(zip(names, values, strict=True)))
         yield call.operation, name, functools.partial(_call, call)
 
@@ -84,27 +84,27 @@ def _call(call: Call[Any], api: CdmApi) -> Flow[Any]:
 
 
 OURS = RunRef("c", "j", submission_id=5, creation_date=CREATED)
-ORDER = StartRequest("p", "c", "j", {"dt": "1"})
+REQUEST = StartRequest("p", "c", "j", {"dt": "1"})
 
 
-def _follow(run: RunRef) -> Visit:
+def _follow(run: RunRef) -> MakeFlow:
     return lambda api: Follower(run, created_from=CREATED).follow(
-        api, poll_interval=60, deadline=BEGIN + 7200, on_status=_read_line
+        api, poll_interval=60, deadline=BEGIN + 7200, on_status=_check_line
     )
 
 
-def _read_line(seen: Submission | None) -> None:
+def _check_line(seen: Submission | None) -> None:
     if seen is not None:
         sound_text(describe(seen, BEGIN), 2_000)
 
 
-FLOWS: dict[str, Visit] = {
+FLOWS: dict[str, MakeFlow] = {
     "find the active run": lambda api: api.active_run("c", "j"),
     "find the first run": lambda api: api.first_run_since("c", "j", CREATED),
     "stop a run": lambda api: api.stop_run(OURS),
     "follow a run": _follow(OURS),
     "discover a run": _follow(RunRef("c", "j")),
-    "start once": lambda api: start_once(api, ORDER, None, StartPolicy()),
+    "start once": lambda api: start_once(api, REQUEST, None, StartPolicy()),
     "apply a job": lambda api: apply.apply(api, "c", Definition(JOB, _JOB)),
     "apply a link": lambda api: apply.apply(api, "c", Definition(LINK, _LINK)),
     "discard a job": lambda api: stop.delete_after_stop(api, OURS, deadline=BEGIN + 60),
@@ -114,7 +114,7 @@ FLOWS: dict[str, Visit] = {
     ),
     "check a connection": lambda api: ConnectionTest(api).run(),
 }
-#: The operation whose answers the flow reads first, if not the status of a job.
+#: The operation whose responses the flow reads first, if not the status call.
 READS = {
     "find the first run": "submissions",
     "discover a run": "submissions",
@@ -125,47 +125,47 @@ READS = {
     "wait for a cluster": "show_cluster",
     "check a connection": "list_clusters",
 }
-#: By name: what is done, and the documented answers to begin with.
+#: By name: the call or flow, and the operation whose documented responses it reads first.
 VISITS = {name: (visit, route) for name, route, visit in _calls()}
 VISITS |= {name: (visit, READS.get(name, "job_status")) for name, visit in FLOWS.items()}
 
-# How many
+# Number of cases
 
 CASES = int(os.environ.get("CDM_FUZZ_CASES", "2000"))
 EACH = settings(
-    max_examples=math.ceil(CASES / (len(VISITS) + len(WHO))),
+    max_examples=math.ceil(CASES / (len(VISITS) + len(USERS))),
     derandomize="CDM_FUZZ_CASES" not in os.environ,
     database=None,
     print_blob=True,
-    # Making a failing case small takes minutes, and the cases are small enough.
+    # Shrinking a failing case takes minutes, and the cases are small.
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
 
 
-def _several(route: str) -> st.SearchStrategy[list[Answer]]:
-    return st.lists(answers(route), min_size=1, max_size=3)
+def _several(route: str) -> st.SearchStrategy[list[CannedResponse]]:
+    return st.lists(canned_responses(route), min_size=1, max_size=3)
 
 
-# What must hold
+# Checks
 
 
 def sound_text(text: str, limit: int) -> None:
-    """Text that can be logged and stored, and is of bounded length."""
+    """Check that a text can be logged and stored, and is not too long."""
     text.encode()
     assert "\x00" not in text
     assert len(text) <= limit
 
 
-def bearable(value: Any) -> None:
-    """A value that every way out of here can carry: JSON, MessagePack, databases, logs."""
+def check_value(value: Any) -> None:
+    """Check that a value can be written to JSON, MessagePack, databases and logs."""
     if is_dataclass(value) and not isinstance(value, type):
-        bearable(asdict(value))
+        check_value(asdict(value))
     elif isinstance(value, dict):
-        bearable([*value, *value.values()])
+        check_value([*value, *value.values()])
     elif isinstance(value, list | tuple):
-        for each in value:
-            bearable(each)
+        for item in value:
+            check_value(item)
     elif isinstance(value, str):
         sound_text(value, 20_000)
     elif isinstance(value, int | float):
@@ -174,10 +174,10 @@ def bearable(value: Any) -> None:
         assert value is None
 
 
-def sound(found: Any) -> None:
-    """What a call or a flow returns."""
-    value = getattr(found, "run", found)
-    bearable(value)
+def sound(result: Any) -> None:
+    """Check the result of a call or flow."""
+    value = getattr(result, "run", result)
+    check_value(value)
     runs = getattr(value, "submissions", value)
     for run in runs if isinstance(runs, list) else [runs]:
         if isinstance(run, Submission):
@@ -185,8 +185,8 @@ def sound(found: Any) -> None:
 
 
 def sound_run(run: Submission) -> None:
-    """A run: it crosses to other processes, and people read about it."""
-    bearable([run.to_dict(), run.to_payload()])
+    """Check that a run can be sent to other processes and described to people."""
+    check_value([run.to_dict(), run.to_payload()])
     payload = json.loads(json.dumps(run.to_payload(), allow_nan=False))
     assert Submission.from_payload(payload) == run
     sound_text(describe(run, BEGIN), 2_000)
@@ -198,51 +198,51 @@ def sound_run(run: Submission) -> None:
 
 
 def sound_error(error: errors.CdmError) -> None:
-    """An error that can cross processes, be logged, and gives nothing away."""
+    """Check that an error can be sent to other processes and logged, and shows no secret."""
     sound_text(str(error), errors.MESSAGE_LIMIT)
     for secret in SECRETS:
         assert secret not in f"{error} {error!r} {error.__dict__}"
-    poll_again = pickle.loads(pickle.dumps(error))
-    assert (type(poll_again), str(poll_again)) == (type(error), str(error))
-    bearable(json.loads(json.dumps(errors.to_payload(error), allow_nan=False)))
+    restored = pickle.loads(pickle.dumps(error))
+    assert (type(restored), str(restored)) == (type(error), str(error))
+    check_value(json.loads(json.dumps(errors.to_payload(error), allow_nan=False)))
     assert error.retry_after is None or 0 <= error.retry_after < math.inf
-    seen = getattr(error, "submission", None)
-    if seen is not None:
-        bearable(seen.to_payload())
+    submission = getattr(error, "submission", None)
+    if submission is not None:
+        check_value(submission.to_payload())
 
 
-def _check(server: Server, visit: Visit, who: Settings) -> None:
+def _check(server: FakeServer, make_flow: MakeFlow, user: Settings) -> None:
     try:
-        found = server.play(visit, who)
+        result = server.run(make_flow, user)
     except errors.CdmError as error:
         sound_error(error)
     else:
-        sound(found)
+        sound(result)
     if server.record is not None:
         StartRecord.from_payload(server.record)
 
 
 @pytest.mark.parametrize("name", sorted(VISITS))
-def test_any_answer_of_cdm(name: str) -> None:
-    """Whatever CDM answers, every operation and flow ends with a sound value or a typed error."""
+def test_any_response_of_cdm(name: str) -> None:
+    """Whatever CDM responds, each call and flow ends with a valid result or an error of ours."""
     visit, route = VISITS[name]
 
     @EACH
-    @given(_several(route), st.sampled_from(sorted(WHO)))
-    def check(drawn: list[Answer], who: str) -> None:
-        _check(Server(drawn, "/v1.1/"), visit, WHO[who])
+    @given(_several(route), st.sampled_from(sorted(USERS)))
+    def check(responses: list[CannedResponse], user: str) -> None:
+        _check(FakeServer(responses, "/v1.1/"), visit, USERS[user])
 
     check()
 
 
-@pytest.mark.parametrize("who", sorted(WHO))
-def test_any_answer_of_iam(who: str) -> None:
-    """Whatever IAM answers, a call ends with a sound value or a typed error, and is well formed."""
+@pytest.mark.parametrize("user", sorted(USERS))
+def test_any_response_of_iam(user: str) -> None:
+    """Whatever IAM responds, a call ends with a valid result or an error of this package."""
 
     @EACH
     @given(_several("iam"))
-    def check(drawn: list[Answer]) -> None:
-        _check(Server(drawn, "/v3/"), FLOWS["find the active run"], WHO[who])
+    def check(responses: list[CannedResponse]) -> None:
+        _check(FakeServer(responses, "/v3/"), FLOWS["find the active run"], USERS[user])
 
     check()
 
@@ -265,7 +265,7 @@ def _token_for_project(number: str) -> Response:
 
 
 @pytest.mark.parametrize(
-    ("who", "route", "answer"),
+    ("user", "url_part", "response"),
     [
         ("password", "/v3/", Response(201, {"x-subject-token": "a\r\n b"}, IAM_BODY)),
         ("password", "/v3/", Response(201, {"x-subject-token": "\xff"}, IAM_BODY)),
@@ -281,15 +281,15 @@ def _token_for_project(number: str) -> Response:
         ("password", "/v1.1/", _run(f'"counters": {{"ROWS_READ": {2**64}}}')),
     ],
 )
-def test_found_by_fuzzing(who: str, route: str, answer: Response) -> None:
-    """What was once let through, or broke with an error that is not ours, or spoilt a log."""
-    _check(Server([answer], route), FLOWS["follow a run"], WHO[who])
+def test_found_by_fuzzing(user: str, url_part: str, response: Response) -> None:
+    """Responses that once were accepted, caused an error of another package, or broke a log."""
+    _check(FakeServer([response], url_part), FLOWS["follow a run"], USERS[user])
 
 
 def test_long_lists_are_cut() -> None:
-    """An error that lists what the server has besides is of bounded length all the same."""
+    """An error that lists all clusters has a limited length."""
     clusters = [{"id": f"c{n}", "name": "w" * 20_000, "status": "200"} for n in range(500)]
-    drawn = [Response(404), Response(200, {}, json.dumps({"clusters": clusters}).encode())]
+    responses = [Response(404), Response(200, {}, json.dumps({"clusters": clusters}).encode())]
     with pytest.raises(errors.CdmNotFound, match="Clusters of this project: c0") as caught:
-        Server(drawn, "/v1.1/").play(FLOWS["wait for a cluster"], WHO["password"])
+        FakeServer(responses, "/v1.1/").run(FLOWS["wait for a cluster"], USERS["password"])
     sound_error(caught.value)

@@ -1,4 +1,4 @@
-"""Reading text and JSON from a server: what is sane is kept, what cannot be borne is replaced."""
+"""Text and JSON from a server: valid values are kept, and unsafe ones are replaced."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.text import read_json, sanitize
 
-_PRINTED = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('\t\n\r\\"/')
-_SANE = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(_PRINTED, max_size=20),
+_SAFE_TEXT = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('\t\n\r\\"/')
+_SAFE_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(_SAFE_TEXT, max_size=20),
     lambda inside: (
         st.lists(inside, max_size=4)
-        | st.dictionaries(st.text(_PRINTED, max_size=5), inside, max_size=4)
+        | st.dictionaries(st.text(_SAFE_TEXT, max_size=5), inside, max_size=4)
     ),
     max_leaves=20,
 )
 PROPERTY = settings(derandomize=True, max_examples=200)
 
 
-@given(_SANE, st.booleans())
+@given(_SAFE_JSON, st.booleans())
 @PROPERTY
-def test_sane_json_is_kept(value: Any, escaped: bool) -> None:
-    """What is sane is read as everybody reads it, escaped or not."""
+def test_safe_json_is_kept(value: Any, escaped: bool) -> None:
+    """Safe values are read unchanged, escaped or not."""
     assert read_json(json.dumps(value, ensure_ascii=escaped).encode()) == value
 
 
 @given(st.text(st.characters(), max_size=30))
 @PROPERTY
-def test_any_text_becomes_legible(text: str) -> None:
-    """Any text that JSON can spell is read as one that can be written down, and no shorter."""
+def test_any_text_is_sanitized(text: str) -> None:
+    """Any text in JSON is read as a text of the same length that can be stored."""
     read = read_json(json.dumps(text).encode())
     read.encode()
     assert read == sanitize(text, 30)
@@ -59,8 +59,8 @@ def test_any_text_becomes_legible(text: str) -> None:
         ("\ufeff{}", {}),
     ],
 )
-def test_what_cannot_be_borne(written: str, read: Any) -> None:
-    """Half characters, control characters and senseless numbers are replaced, and nothing else."""
+def test_unsafe_values_are_replaced(written: str, read: Any) -> None:
+    """Surrogates, control characters and enormous numbers are replaced, and nothing else."""
     assert read_json(written.encode()) == read
 
 
@@ -68,6 +68,6 @@ def test_what_cannot_be_borne(written: str, read: Any) -> None:
     "body", [b"", b"{", b"\xff", b"[" * 100_000, '"ü"'.encode("latin-1"), b'"\x00"', b"[1,]"]
 )
 def test_not_json(body: bytes) -> None:
-    """What is not JSON is one kind of error, however it is wrong."""
+    """Everything that is not JSON is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         read_json(body)

@@ -67,7 +67,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     folder.chmod(0o711)
     try:
         with (
-            Demo.opened(folder, DAYS, seconds=1) as demo,
+            Demo.start(folder, DAYS, seconds=1) as demo,
             CdmSimulator({"quotas": "documented"}) as sim,
         ):
             yard = Yard(sim, _made(folder / "fleets"), FLEETS)

@@ -56,7 +56,7 @@ class Example:
         """Put into the report what came of it."""
         part.equal(f"{self.name}: DAG runs", {"success"}, self.states)
         for fact in facts:
-            part.equal(f"{self.name}: {fact.what}", fact.expected, fact.seen)
+            part.equal(f"{self.name}: {fact.description}", fact.expected, fact.actual)
 
 
 @pytest.mark.usefixtures("kills")

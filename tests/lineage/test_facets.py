@@ -24,7 +24,7 @@ from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import Submission
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.lineage.naming import datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator

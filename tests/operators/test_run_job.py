@@ -464,7 +464,7 @@ def test_job_deleted_by_somebody_else_is_run_again_only_after_a_clear(
     does.
     """
     task_runner.ti.max_tries = 1
-    jobs = sim._world.clusters[sim.cluster_id].jobs
+    jobs = sim._backend.clusters[sim.cluster_id].jobs
     started_at = clock.now()
     deleted: list[Any] = []
 

@@ -52,7 +52,7 @@ INVALID_ARGUMENTS: list[tuple[list[Any], dict[str, Any], str]] = [
     ([*DEFINING, CdmRunJobOperator], {"definition": JOB, "cluster_id": 5}, "cluster_id must be"),
     (DEFINING, {"definition": JOB, "job_name": "b"}, "it is named 'orders', and job_name says 'b'"),
     ([CdmRunJobOperator], {"definition": JOB, "variables": {"a": None}}, "'a' is None"),
-    ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": ""}, "rendered to nothing"),
+    ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": ""}, "rendered to an empty text"),
     ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": "a" * 241}, "241 characters"),
     ([CdmApplyLinkOperator], {"definition": JOB}, "connector-name is missing; link-config-values"),
     ([CdmApplyLinkOperator], {"definition": LINK, "link_name": "b"}, "link_name says 'b'"),

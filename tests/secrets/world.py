@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.credentials import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, CONNECTIONS
 
 #: A user of whose credentials one half is wrong: failures must not lock the account of the others.
 CLUMSY = {
@@ -115,15 +115,15 @@ def simulator() -> CdmSimulator:
 
 def cases(sim: CdmSimulator, folder: Path) -> Iterator[Case]:
     """All connections of the scan."""
-    for name, make in KINDS.items():
+    for name, make in CONNECTIONS.items():
         yield Case(name, make(sim), good=True)
     for name in STORED:
-        yield Case(name, KINDS[name](sim), good=True, stored=True)
-    cached = KINDS["password"](sim)
+        yield Case(name, CONNECTIONS[name](sim), good=True, stored=True)
+    cached = CONNECTIONS["password"](sim)
     cached["extra"]["token_cache"] = str(folder / "airflow" / "token_cache")
     yield Case("password with token cache", cached, good=True)
     for name, (kind, fields, extra) in WRONG.items():
-        made = KINDS[kind](sim)
+        made = CONNECTIONS[kind](sim)
         made["extra"] |= extra
         yield Case(name, made | fields, good=False)
 
@@ -141,7 +141,7 @@ def secrets_of(cases: list[Case]) -> dict[str, str]:
 
 def tokens_of(sim: CdmSimulator) -> dict[str, str]:
     """All tokens that were issued and not revoked, or sent, by what people call them."""
-    issued = {token.value: token.method for token in sim._world.iam.tokens.values()}
+    issued = {token.value: token.method for token in sim._backend.iam.tokens.values()}
     for request in sim.requests:
         if token := request.headers.get("x-auth-token"):
             issued.setdefault(token, f"sent to {request.route}")

@@ -21,7 +21,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    """Override me: what the simulator of a module's tests is configured with."""
+    """Configuration of the simulator; override it in a test module."""
     return {}
 
 
@@ -45,7 +45,7 @@ class Database:
         self.run("CREATE TABLE orders (id INTEGER, day DATE, amount NUMERIC, note TEXT)")
 
     def run(self, sql: str, *rows: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Execute one statement, once or for each of some rows."""
+        """Execute a statement, once or for each of some rows."""
         with closing(sqlite3.connect(self.path)) as connection, connection:
             if rows:
                 return connection.executemany(sql, rows).fetchall()

@@ -35,8 +35,8 @@ clusters:
 """
 
 
-def test_yaml(tmp_path: Path, shop: Database, warehouse: Database) -> None:
-    """A YAML file sets up jobs whose relative databases lie next to it, and they run."""
+def test_yaml_file(tmp_path: Path, shop: Database, warehouse: Database) -> None:
+    """Jobs of a YAML file run, with database paths relative to its folder."""
     path = tmp_path / "cdm.yaml"
     path.write_text(YAML)
     clock = ManualClock()
@@ -51,8 +51,8 @@ def test_yaml(tmp_path: Path, shop: Database, warehouse: Database) -> None:
     assert warehouse.rows() == [(1, "2025-01-01", None, None), (2, "2025-01-01", None, None)]
 
 
-def test_short_form_is_shown_in_full(tmp_path: Path, shop: Database) -> None:
-    """What a job is configured with in short is shown as the documented object."""
+def test_job_object_of_a_configured_job(tmp_path: Path, shop: Database) -> None:
+    """A job configured in the short form is shown as the documented job object."""
     path = tmp_path / "cdm.yaml"
     path.write_text(YAML)
     with CdmSimulator(str(path)) as sim:
@@ -68,8 +68,8 @@ def test_short_form_is_shown_in_full(tmp_path: Path, shop: Database) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    """A wrong configuration is reported in full, with places and the keys that are allowed."""
-    wrong: dict[str, Any] = {
+    """An invalid configuration is reported with all problems, their locations and allowed keys."""
+    config: dict[str, Any] = {
         "domian": "acme",
         "users": [{"password": 1}],
         "behaviour": {"dates_as": "text", "timezone": "Mars/Olympus"},
@@ -86,16 +86,19 @@ def test_all_problems_at_once() -> None:
         ],
     }
     with pytest.raises(ConfigError) as caught:
-        load(wrong)
+        load(config)
     text = "\n".join(caught.value.problems)
     for part in (
-        "domian: unknown key; allowed here: agencies, auth,",
-        "users[0].name: missing",
-        "users[0].password: text (in quotes) wanted, got something else",
-        "behaviour.dates_as: one of number, string wanted, got 'text'",
-        "clusters[0].jobs[0].seconds.running: a number of seconds",
-        "clusters[0].jobs[0].outcomes[0].outcome: one of SUCCEEDED, FAILED, FAILURE_ON_SUBMIT",
-        "clusters[0].jobs[1].from: give either table or sql",
+        "domian: unknown key; allowed keys: agencies, auth,",
+        "users[0].name: required key is missing",
+        "users[0].password: expected text (in quotes), got another type",
+        "behaviour.dates_as: expected one of number, string, got 'text'",
+        "clusters[0].jobs[0].seconds.running: expected a number of seconds, zero or more",
+        (
+            "clusters[0].jobs[0].outcomes[0].outcome: expected one of SUCCEEDED, FAILED, "
+            "FAILURE_ON_SUBMIT, got"
+        ),
+        "clusters[0].jobs[1].from: expected either table or sql",
     ):
         assert part in text
 
@@ -104,13 +107,13 @@ def test_all_problems_at_once() -> None:
     ("config", "problem"),
     [
         ({"behaviour": {"timezone": "Mars/Olympus"}}, "there is no time zone 'Mars/Olympus'"),
-        ({"databases": {"x": "secret"}}, "a database URL is not one that SQLAlchemy can read"),
-        ({"users": []}, "users: at least one is needed"),
-        ({"clusters": [{"name": "a"}, {"name": "a"}]}, "is given 2 times"),
-        ({"clusters": [{"name": "a", "project": "x"}]}, "project 'x' is not among the projects"),
-        ({"clusters": [{"name": "a", "jobs": ["j", "j"]}]}, "jobs: 'j' is given 2 times"),
-        ({"clusters": "demo"}, "clusters: a list wanted"),
-        ({"seconds": True}, "seconds: a mapping wanted"),
+        ({"databases": {"x": "secret"}}, "SQLAlchemy cannot parse a database URL"),
+        ({"users": []}, "users: expected at least one"),
+        ({"clusters": [{"name": "a"}, {"name": "a"}]}, "is defined 2 times"),
+        ({"clusters": [{"name": "a", "project": "x"}]}, "project 'x' is not one of the projects"),
+        ({"clusters": [{"name": "a", "jobs": ["j", "j"]}]}, "jobs: 'j' is defined 2 times"),
+        ({"clusters": "demo"}, "clusters: expected a list"),
+        ({"seconds": True}, "seconds: expected a mapping"),
         (
             {
                 "clusters": [
@@ -126,39 +129,39 @@ def test_all_problems_at_once() -> None:
                     }
                 ]
             },
-            "job j: link 'x' is not among its links",
+            "job j: link 'x' is not one of its links",
         ),
         (
             {"clusters": [{"name": "a", "jobs": [{"name": "j", "to": {"link": "", "table": ""}}]}]},
-            "from and to belong together",
+            "expected both from and to, or neither",
         ),
     ],
 )
-def test_contradictions(config: dict[str, Any], problem: str) -> None:
-    """What no single value shows is a problem too."""
+def test_inconsistent_configuration(config: dict[str, Any], problem: str) -> None:
+    """Inconsistencies between several values are reported."""
     with pytest.raises(ConfigError, match=problem):
         CdmSimulator(config)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file and one that is not YAML are told by name."""
+def test_unreadable_files(tmp_path: Path) -> None:
+    """The error for a missing file, or one that is not YAML, contains its name."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: is not YAML"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml: is not valid YAML"):
         load(str(tmp_path / "bad.yaml"))
 
 
-def test_settings_of_python_calls_are_checked(sim: CdmSimulator) -> None:
-    """Keywords of add_job and add_link are checked as the configuration is."""
+def test_settings_of_python_calls_are_validated(sim: CdmSimulator) -> None:
+    """Arguments of ``add_job`` and ``add_link`` are validated like the configuration."""
     with pytest.raises(ConfigError, match=r"job load\.colour: unknown key"):
         sim.add_job("load", colour="red")
-    with pytest.raises(ConfigError, match="link shop: a database URL"):
+    with pytest.raises(ConfigError, match="link shop: SQLAlchemy cannot parse a database URL"):
         sim.add_link("shop", url="?")
 
 
 def test_ids_are_stable() -> None:
-    """The ids that are made up are the same in every process, and look like the cloud's."""
+    """Generated ids are the same in every process, and have the format of the cloud."""
     first, second = CdmSimulator(), CdmSimulator()
     assert (first.project_id, first.cluster_id) == (second.project_id, second.cluster_id)
     assert len(first.project_id) == 32
@@ -167,14 +170,14 @@ def test_ids_are_stable() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.org", "::"])
 def test_loopback_only(host: str) -> None:
-    """An address that others can reach is refused unless that is said to be meant."""
+    """An address that other machines can reach is rejected unless it is explicitly allowed."""
     with pytest.raises(ValueError, match="allow_any_host=True"):
         CdmSimulator(host=host)
     CdmSimulator(host=host, allow_any_host=True)
 
 
-def test_secrets_are_not_shown(tmp_path: Path) -> None:
-    """Neither passwords nor keys nor database URLs show in the text of a configuration."""
+def test_repr_without_secrets(tmp_path: Path) -> None:
+    """``repr`` of a configuration contains no passwords, secret keys and database URLs."""
     users = [
         {
             "name": "a",

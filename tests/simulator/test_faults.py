@@ -22,8 +22,8 @@ def config() -> dict[str, Any]:
     return {"clusters": [{"name": "demo", "jobs": ["load", "other"]}]}
 
 
-def raw(sim: CdmSimulator, cdm: Cdm) -> bytes:
-    """Start the job through a bare socket and return everything up to the end of the stream."""
+def start_over_socket(sim: CdmSimulator, cdm: Cdm) -> bytes:
+    """Start the job over a plain socket, and return the bytes up to the end of the stream."""
     path = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/job/load/start"
     head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {cdm.login()}\r\n"
     with socket.create_connection(("127.0.0.1", int(sim.url.rsplit(":")[-1]))) as connection:
@@ -34,32 +34,32 @@ def raw(sim: CdmSimulator, cdm: Cdm) -> bytes:
 
 @pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
 def test_drop(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
-    """A drop ends the stream cleanly without a byte, before or after the effect."""
+    """``drop`` closes the connection without a response, before or after the effect."""
     sim.fail("start", "drop", when)
-    assert raw(sim, cdm) == b""
+    assert start_over_socket(sim, cdm) == b""
     assert len(sim.runs("load")) == runs
 
 
 @pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
 def test_reset(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
-    """A reset is seen as one, not as the end of the stream."""
+    """The client sees ``reset`` as a TCP reset, not as the end of the stream."""
     sim.fail("start", "reset", when)
     with pytest.raises(ConnectionResetError):
-        raw(sim, cdm)
+        start_over_socket(sim, cdm)
     assert len(sim.runs("load")) == runs
 
 
-def test_hang_closes_in_the_end(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A hang of some seconds is silent for as long and then closes the connection."""
+def test_hang_with_seconds(sim: CdmSimulator, cdm: Cdm) -> None:
+    """``hang`` with seconds sends nothing for this time and then closes the connection."""
     sim.fail("start", "hang", "after", seconds=0.1)
-    began = time.monotonic()
-    assert raw(sim, cdm) == b""
-    assert time.monotonic() - began >= 0.1
+    started = time.monotonic()
+    assert start_over_socket(sim, cdm) == b""
+    assert time.monotonic() - started >= 0.1
     assert sim.runs("load")[0].active
 
 
-def test_hang_times_out_the_client(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A hang without seconds outlasts the client's patience; the request is on record."""
+def test_hang_until_the_client_times_out(sim: CdmSimulator, cdm: Cdm) -> None:
+    """``hang`` without seconds lasts until the client times out; the request is recorded."""
     sim.fail("status", "hang")
     token = cdm.login()
     with pytest.raises(requests.ReadTimeout):
@@ -67,8 +67,8 @@ def test_hang_times_out_the_client(sim: CdmSimulator, cdm: Cdm) -> None:
     assert (sim.requests[-1].route, sim.requests[-1].status) == ("status", None)
 
 
-def test_many_hangs_block_nobody(config: dict[str, Any]) -> None:
-    """Sixty hanging requests neither delay another one nor the end of the simulator."""
+def test_many_hangs_do_not_block(config: dict[str, Any]) -> None:
+    """Sixty hanging requests delay neither other requests nor the stop of the simulator."""
     with ThreadPoolExecutor(60) as pool, CdmSimulator(config) as sim:
         cdm = Cdm(sim)
         cdm.start("load")
@@ -76,43 +76,43 @@ def test_many_hangs_block_nobody(config: dict[str, Any]) -> None:
         hanging = [pool.submit(cdm.history, "load") for _ in range(60)]
         while sum(request.route == "submissions" for request in sim.requests) < 60:
             time.sleep(0.005)
-        began = time.monotonic()
+        started = time.monotonic()
         assert cdm.status("load")["submission-id"] == 1
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - started < 1
         sim.__exit__(None, None, None)
-        assert time.monotonic() - began < 2
-        assert all(isinstance(each.exception(), requests.ConnectionError) for each in hanging)
+        assert time.monotonic() - started < 2
+        assert all(isinstance(future.exception(), requests.ConnectionError) for future in hanging)
         sim.__enter__()
 
 
 @pytest.mark.parametrize(("when", "early"), [("before", 0), ("after", 1)])
 def test_delay(sim: CdmSimulator, cdm: Cdm, when: Any, early: int) -> None:
-    """A delay answers properly but late; "before", the effect is late as well."""
+    """``delay`` sends the correct response late; with ``before``, the effect is late, too."""
     sim.fail("start", "delay", when, seconds=0.3)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(cdm.start, "load")
+        response = pool.submit(cdm.start, "load")
         while not sim.requests or sim.requests[-1].route != "start":
             time.sleep(0.005)
         time.sleep(0.1)
         assert len(sim.runs("load")) == early
-        assert answer.result()["submission-id"] == 1
+        assert response.result()["submission-id"] == 1
 
 
 @pytest.mark.parametrize(("when", "runs"), [("before", 0), ("after", 1)])
 def test_status(sim: CdmSimulator, cdm: Cdm, when: Any, runs: int) -> None:
-    """A status comes with the given headers and, without a body, with one the gateway has."""
+    """``status`` sends the given headers and, without a body, an error of the gateway."""
     sim.fail("start", "status", when, status=503, headers={"Retry-After": "7"})
-    answer = cdm.on_job("PUT", "load", "/start")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
-    assert answer.json()["error_code"] == "APIGW.0613"
+    response = cdm.on_job("PUT", "load", "/start")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+    assert response.json()["error_code"] == "APIGW.0613"
     assert len(sim.runs("load")) == runs
 
 
-def test_status_of_other_kinds(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A failing IAM speaks as IAM does; a redirect has no body; a body may be given."""
+def test_status_of_iam_redirects_and_bodies(sim: CdmSimulator, cdm: Cdm) -> None:
+    """Faults of IAM have its error format, a redirect has no body, and a body can be set."""
     sim.fail("token", "status", status=401)
-    answer = requests.post(f"{sim.url}/v3/auth/tokens", json={}, timeout=5)
-    assert answer.json()["error"]["code"] == 401
+    response = requests.post(f"{sim.url}/v3/auth/tokens", json={}, timeout=5)
+    assert response.json()["error"]["code"] == 401
     sim.fail("status", "status", status=302, headers={"Location": "/elsewhere"})
     redirect = cdm.on_job("GET", "load", "/status", allow_redirects=False)
     assert (redirect.status_code, redirect.content) == (302, b"")
@@ -122,14 +122,14 @@ def test_status_of_other_kinds(sim: CdmSimulator, cdm: Cdm) -> None:
 
 @pytest.mark.parametrize("body", ["<html>proxy</html>", '{"submissions":[{"job', ""])
 def test_body(sim: CdmSimulator, cdm: Cdm, body: str) -> None:
-    """A body replaces what would have been answered, with status 200."""
+    """``body`` replaces the body of the response, with status 200."""
     sim.fail("start", "body", "after", body=body)
-    answer = cdm.on_job("PUT", "load", "/start")
-    assert (answer.status_code, answer.text, len(sim.runs("load"))) == (200, body, 1)
+    response = cdm.on_job("PUT", "load", "/start")
+    assert (response.status_code, response.text, len(sim.runs("load"))) == (200, body, 1)
 
 
-def test_object_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
-    """An object as body is sent as JSON, bytes as they are; the state can still be shown."""
+def test_objects_and_bytes_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
+    """An object as body is sent as JSON, bytes unchanged; ``/_sim/state`` can show both."""
     sim.fail("status", "body", body={"submissions": []})
     sim.fail("status", "body", body=b"\xff")
     assert requests.get(f"{sim.url}/_sim/state", timeout=5).json()["faults"][1]["kind"] == "body"
@@ -138,26 +138,26 @@ def test_object_as_body(sim: CdmSimulator, cdm: Cdm) -> None:
 
 
 def test_times_skip_and_job(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A fault passes some requests by, hits some, and never those about other jobs."""
+    """A fault skips some requests, hits some, and never those about other jobs."""
     sim.fail("status", "status", status=500, job="load", skip=1, times=2)
-    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(5)]
-    assert seen == [200, 500, 500, 200, 200]
+    statuses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(5)]
+    assert statuses == [200, 500, 500, 200, 200]
     sim.fail("status", "status", status=500, job="load", times=None)
     assert cdm.on_job("GET", "other", "/status").status_code == 200
     assert cdm.on_job("GET", "load", "/status").status_code == 500
 
 
-def test_order(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Faults are used up in the order in which they were added."""
+def test_order_of_faults(sim: CdmSimulator, cdm: Cdm) -> None:
+    """Faults occur in the order in which they were added."""
     cdm.status("load")
     sim.fail("status", "status", status=500)
     sim.faults.add(Fault(route="*", kind="status", status=502))
-    seen = [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)]
-    assert (seen, sim.faults.remaining()) == ([500, 502, 200], [])
+    statuses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)]
+    assert (statuses, sim.faults.remaining()) == ([500, 502, 200], [])
 
 
-def test_refused_request_keeps_the_fault(sim: CdmSimulator, cdm: Cdm) -> None:
-    """An "after" fault waits for a request that had an effect."""
+def test_failed_request_keeps_an_after_fault(sim: CdmSimulator, cdm: Cdm) -> None:
+    """An ``after`` fault hits only a request that had an effect."""
     sim.fail("start", "drop", "after")
     assert cdm.on_job("PUT", "missing", "/start").status_code == 400
     with pytest.raises(requests.ConnectionError):
@@ -165,8 +165,8 @@ def test_refused_request_keeps_the_fault(sim: CdmSimulator, cdm: Cdm) -> None:
 
 
 @pytest.mark.parametrize("kind", ["drop", "status"])
-def test_late_effect(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, kind: Any) -> None:
-    """The effect of a request may come some time after its answer went wrong."""
+def test_effect_delay(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, kind: Any) -> None:
+    """The effect of a request can be later than its faulty response."""
     sim.fail("start", kind, "after", effect_delay=30, status=504)
     if kind == "drop":
         with pytest.raises(requests.ConnectionError):
@@ -181,7 +181,7 @@ def test_late_effect(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, kind: Any)
 
 
 def test_reset_of_the_simulator(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A reset forgets requests, faults, runs, tokens and plans, and drops what hangs."""
+    """A reset removes requests, faults, runs, tokens and events, and ends hanging requests."""
     cdm.start("load")
     sim.fail("start", "drop", effect_delay=5)
     with pytest.raises(requests.ConnectionError):
@@ -212,16 +212,14 @@ def test_reset_of_the_simulator(sim: CdmSimulator, cdm: Cdm, clock: ManualClock)
         lambda sim: sim.fail("start", "drop", tmies=2),
     ],
 )
-def test_wrong_faults_are_refused(
-    sim: CdmSimulator, call: Callable[[CdmSimulator], object]
-) -> None:
-    """A fault that could never do what is meant is refused when it is scripted."""
+def test_invalid_faults(sim: CdmSimulator, call: Callable[[CdmSimulator], object]) -> None:
+    """An invalid fault is rejected when it is added."""
     with pytest.raises(ValueError, match=r"strat|kind|needs|tmies"):
         call(sim)
 
 
-def test_faults_from_the_configuration() -> None:
-    """Faults of the configuration are there from the start and after each reset."""
+def test_faults_of_the_configuration() -> None:
+    """Faults of the configuration exist from the start and after each reset."""
     fault = {"route": "token", "kind": "status", "status": 500}
     with CdmSimulator({"faults": [fault]}) as sim:
         for _ in range(2):
@@ -233,17 +231,17 @@ def test_faults_from_the_configuration() -> None:
         CdmSimulator({"faults": [{"route": "token", "kind": "?"}]})
 
 
-def test_hits_are_counted_across_threads(sim: CdmSimulator, cdm: Cdm) -> None:
-    """However many requests come at once, a fault hits as many as it says."""
+def test_faults_and_concurrent_requests(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A fault hits the given number of requests, even if they are concurrent."""
     cdm.status("load")
     sim.fail("status", "status", status=500, times=5)
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: cdm.on_job("GET", "load", "/status"), range(20)))
-    assert sorted(answer.status_code for answer in answers) == [200] * 15 + [500] * 5
+        responses = list(pool.map(lambda _: cdm.on_job("GET", "load", "/status"), range(20)))
+    assert sorted(response.status_code for response in responses) == [200] * 15 + [500] * 5
 
 
-def test_no_thread_is_left(config: dict[str, Any]) -> None:
-    """After the block no thread of the simulator is running any more."""
+def test_no_thread_remains(config: dict[str, Any]) -> None:
+    """After the ``with`` block, no thread of the simulator is running."""
     with CdmSimulator(config) as sim:
         Cdm(sim).start("load")
-    assert not [each for each in threading.enumerate() if each.name.startswith("cdm-simulator")]
+    assert not [item for item in threading.enumerate() if item.name.startswith("cdm-simulator")]

@@ -11,7 +11,7 @@ import requests
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.simulator.gateway.signatures import sign
-from airflow_provider_cdm.simulator.messages import Call
+from airflow_provider_cdm.simulator.messages import Request
 from tests.support.raw_client import Cdm, error_code, password_login
 
 if TYPE_CHECKING:
@@ -47,21 +47,21 @@ def token(sim: CdmSimulator, body: object, query: str = "", **headers: str) -> r
 
 
 def test_password_token(sim: CdmSimulator, clock: ManualClock) -> None:
-    """A token by password comes in a header; the body tells of user, project and times."""
-    answer = token(sim, password_login(sim))
-    found = answer.json()["token"]
-    assert (answer.status_code, len(answer.headers["x-subject-token"]) > 1000) == (201, True)
-    assert found["expires_at"] == "2025-01-03T03:04:05.000000Z"
-    assert found["project"]["id"] == sim.project_id
-    assert found["user"]["domain"]["name"] == "acme"
-    assert "catalog" in found
+    """A token by password is in a header; the body describes user, project and times."""
+    response = token(sim, password_login(sim))
+    body = response.json()["token"]
+    assert (response.status_code, len(response.headers["x-subject-token"]) > 1000) == (201, True)
+    assert body["expires_at"] == "2025-01-03T03:04:05.000000Z"
+    assert body["project"]["id"] == sim.project_id
+    assert body["user"]["domain"]["name"] == "acme"
+    assert "catalog" in body
     assert "catalog" not in token(sim, password_login(sim), "?nocatalog=1").json()["token"]
-    assert {"X-Request-Id", "X-IAM-Trace-Id"} <= answer.headers.keys()
+    assert {"X-Request-Id", "X-IAM-Trace-Id"} <= response.headers.keys()
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
 def test_scope_by_id_or_name(sim: CdmSimulator, by: str) -> None:
-    """The project of a scope is named by id or by name; a domain scope has no project."""
+    """A scope selects the project by id or name; a domain scope has no project."""
     body = password_login(sim)
     value = sim.project_id if by == "id" else sim.region
     body["auth"]["scope"] = {"project": {by: value}, "domain": {"name": "acme"}}
@@ -81,29 +81,29 @@ def test_scope_by_id_or_name(sim: CdmSimulator, by: str) -> None:
     ],
 )
 def test_malformed_token_request(sim: CdmSimulator, change: object, status: int) -> None:
-    """A request IAM cannot read is a 400 in Keystone's form."""
-    answer = token(sim, change)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, status)
+    """A malformed request is status 400 in Keystone's format."""
+    response = token(sim, change)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, status)
 
 
 def test_unknown_project(sim: CdmSimulator) -> None:
-    """A scope that names no project of the account gives no token."""
+    """A scope with a project of another account is status 404."""
     body = password_login(sim)
     body["auth"]["scope"] = {"project": {"name": "far"}}
     assert token(sim, body).status_code == 404
 
 
 @pytest.mark.parametrize("wrong", [{"password": "x"}, {"name": "x"}, {"domain": {"name": "x"}}])
-def test_wrong_login(sim: CdmSimulator, wrong: dict[str, Any]) -> None:
-    """A wrong password, user or account all look alike."""
-    answer = token(sim, password_login(sim, **wrong))
-    assert answer.status_code == 401
+def test_wrong_credentials(sim: CdmSimulator, wrong: dict[str, Any]) -> None:
+    """Wrong passwords, users and accounts have the same response."""
+    response = token(sim, password_login(sim, **wrong))
+    assert response.status_code == 401
     error = {"code": 401, "message": "The username or password is wrong.", "title": "Unauthorized"}
-    assert answer.json() == {"error": error}
+    assert response.json() == {"error": error}
 
 
 def test_lock_out(sim: CdmSimulator, clock: ManualClock) -> None:
-    """Five wrong passwords within 15 minutes lock the user out for 15, right password or not."""
+    """Five wrong passwords within 15 minutes lock the user out for 15 minutes."""
     for _ in range(5):
         assert token(sim, password_login(sim, password="x")).status_code == 401
     locked = token(sim, password_login(sim))
@@ -114,47 +114,47 @@ def test_lock_out(sim: CdmSimulator, clock: ManualClock) -> None:
     assert token(sim, password_login(sim)).status_code == 201
 
 
-def test_right_password_forgives(sim: CdmSimulator) -> None:
-    """A right password in between starts the count anew."""
+def test_correct_password_resets_the_count(sim: CdmSimulator) -> None:
+    """A correct password resets the count of wrong ones."""
     for _ in range(2):
         for _ in range(4):
             token(sim, password_login(sim, password="x"))
         assert token(sim, password_login(sim)).status_code == 201
 
 
-def test_slow_guesses_do_not_lock(sim: CdmSimulator, clock: ManualClock) -> None:
-    """Wrong passwords further apart than 15 minutes are forgotten."""
+def test_old_failures_do_not_count(sim: CdmSimulator, clock: ManualClock) -> None:
+    """Wrong passwords older than 15 minutes do not count."""
     for _ in range(10):
         token(sim, password_login(sim, password="x"))
         clock.advance(4 * 60)
     assert token(sim, password_login(sim)).status_code == 201
 
 
-def test_expiry(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A token is good until its time is up; then the gateway says since when."""
+def test_token_expiry(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A token is valid until its expiry; then the gateway's message contains that time."""
     assert cdm.on_job("GET", "load").status_code == 200
     clock.advance(86_399)
     assert cdm.on_job("GET", "load").status_code == 200
     clock.advance(1)
-    answer = cdm.on_job("GET", "load")
-    assert (answer.status_code, answer.json()["error_code"]) == (401, "APIGW.0301")
-    assert "token expires, expires_at: 2025-01-03T03:04:05" in answer.json()["error_msg"]
-    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+    response = cdm.on_job("GET", "load")
+    assert (response.status_code, response.json()["error_code"]) == (401, "APIGW.0301")
+    assert "token expires, expires_at: 2025-01-03T03:04:05" in response.json()["error_msg"]
+    assert response.json()["request_id"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
     ("headers", "text"),
     [({"X-Auth-Token": "MIInonsense"}, "decrypt token fail"), ({}, "x-auth-token not found")],
 )
-def test_bad_token(sim: CdmSimulator, headers: dict[str, str], text: str) -> None:
-    """An unknown token and none at all have texts of their own."""
-    answer = requests.get(f"{Cdm(sim).base}/job/load", headers=headers, timeout=5)
-    assert (answer.status_code, error_code(answer)) == (401, "APIGW.0301")
-    assert text in answer.json()["error_msg"]
+def test_invalid_token(sim: CdmSimulator, headers: dict[str, str], text: str) -> None:
+    """An unknown token and a missing token have different messages."""
+    response = requests.get(f"{Cdm(sim).base}/job/load", headers=headers, timeout=5)
+    assert (response.status_code, error_code(response)) == (401, "APIGW.0301")
+    assert text in response.json()["error_msg"]
 
 
 def test_revoked_token(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A revoked token is refused, and a new one is not."""
+    """A revoked token is rejected, and a new one is accepted."""
     cdm.status("load")
     sim.revoke_tokens()
     assert cdm.on_job("GET", "load").status_code == 401
@@ -162,44 +162,44 @@ def test_revoked_token(sim: CdmSimulator, cdm: Cdm) -> None:
 
 
 def test_token_of_another_project(sim: CdmSimulator) -> None:
-    """A token is good for its own project only."""
+    """A token is valid for its own project only."""
     body = password_login(sim)
     body["auth"]["scope"] = {"project": {"name": "eu-west-101_sub"}}
     value = token(sim, body).headers["X-Subject-Token"]
     url = f"{Cdm(sim).base}/job/load"
-    answer = requests.get(url, headers={"X-Auth-Token": value}, timeout=5)
-    assert (answer.status_code, error_code(answer)) == (403, "APIGW.0310")
+    response = requests.get(url, headers={"X-Auth-Token": value}, timeout=5)
+    assert (response.status_code, error_code(response)) == (403, "APIGW.0310")
 
 
-def test_validation_and_projects(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A token can be looked up, and the account's projects listed by name."""
+def test_token_validation_and_projects(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A token can be verified, and the projects of the account listed by name."""
     value = cdm.login()
     headers = {"X-Auth-Token": value, "X-Subject-Token": value}
-    found = requests.get(f"{sim.iam_url}/v3/auth/tokens", headers=headers, timeout=5)
-    assert found.json()["token"]["user"]["name"] == "airflow"
+    verified = requests.get(f"{sim.iam_url}/v3/auth/tokens", headers=headers, timeout=5)
+    assert verified.json()["token"]["user"]["name"] == "airflow"
     headers["X-Subject-Token"] = "MIIx"
     assert (
         requests.get(f"{sim.iam_url}/v3/auth/tokens", headers=headers, timeout=5).status_code == 404
     )
     url = f"{sim.iam_url}/v3/projects"
     named = requests.get(url, params={"name": sim.region}, headers=headers, timeout=5).json()
-    assert [each["id"] for each in named["projects"]] == [sim.project_id]
+    assert [project["id"] for project in named["projects"]] == [sim.project_id]
     assert len(requests.get(url, headers=headers, timeout=5).json()["projects"]) == 2
     assert requests.get(url, timeout=5).status_code == 401
     clock.advance(86_400)
     assert requests.get(url, headers=headers, timeout=5).status_code == 401
 
 
-def test_agency(sim: CdmSimulator, cdm: Cdm) -> None:
-    """An agency's token acts in the other account's project, under the agency's name."""
+def test_agency_token(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A token of an agency gives access to the project of the other account."""
     role = {"domain_name": "partner", "agency_name": "cdm-agency"}
     auth = {"identity": {"methods": ["assume_role"], "assume_role": role}}
     body = {"auth": {**auth, "scope": {"project": {"name": "far"}}}}
-    answer = token(sim, body, **{"X-Auth-Token": cdm.login()})
-    assert answer.json()["token"]["assumed_by"] == {"user": {"name": "airflow"}}
+    response = token(sim, body, **{"X-Auth-Token": cdm.login()})
+    assert response.json()["token"]["assumed_by"] == {"user": {"name": "airflow"}}
     far = sim.config.projects[2].id
     url = f"{sim.url}/v1.1/{far}/clusters/{sim.config.clusters[1].id}/cdm/job/load/start"
-    headers = {"X-Auth-Token": answer.headers["X-Subject-Token"]}
+    headers = {"X-Auth-Token": response.headers["X-Subject-Token"]}
     [run] = requests.put(url, headers=headers, timeout=5).json()["submissions"]
     assert run["creation-user"] == "partner/cdm-agency"
     assert token(sim, body).status_code == 401
@@ -221,7 +221,7 @@ def signed(
     unsigned: str = "",
     **more: str,
 ) -> requests.Response:
-    """Send a request signed independently of the simulator's own code."""
+    """Send a request that is signed without the simulator's own code."""
     date = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
     headers = {"content-type": "application/json", "host": sim.url[7:], "x-sdk-date": date, **more}
     if "security_token" in key:
@@ -252,17 +252,17 @@ def job_path(sim: CdmSimulator, name: str = "load") -> str:
 
 @pytest.mark.parametrize("key", [KEYS, TEMPORARY])
 def test_signed_request(sim: CdmSimulator, clock: ManualClock, key: dict[str, str]) -> None:
-    """A properly signed request needs no token, with permanent as with temporary keys."""
+    """A signed request needs no token, with permanent and with temporary keys."""
     start = f"{job_path(sim)}/start"
-    answer = signed(sim, clock.now(), start, key, body=b'{"variables":{"a":"b"}}')
-    assert answer.status_code == 200, answer.text
+    response = signed(sim, clock.now(), start, key, body=b'{"variables":{"a":"b"}}')
+    assert response.status_code == 200, response.text
     assert sim.runs("load")[0].user == "airflow"
     history = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/submissions?jname=load"
     assert signed(sim, clock.now(), history, key).json()["total"] == 1
 
 
-def test_signed_chinese_name(sim: CdmSimulator, clock: ManualClock) -> None:
-    """A name that needs percent-encoding is signed as the encoded path."""
+def test_signature_of_an_encoded_path(sim: CdmSimulator, clock: ManualClock) -> None:
+    """For a name that needs percent-encoding, the encoded path is signed."""
     sim.add_job("每日 100%")
     assert signed(sim, clock.now(), job_path(sim, "每日 100%"), KEYS).status_code == 200
 
@@ -279,37 +279,37 @@ def test_signed_chinese_name(sim: CdmSimulator, clock: ManualClock) -> None:
         (0, {"key": TEMPORARY, "x-security-token": "old"}, "verify aksk signature fail"),
     ],
 )
-def test_bad_signature(
+def test_invalid_signature(
     sim: CdmSimulator, clock: ManualClock, skew: float, change: dict[str, Any], text: str
 ) -> None:
-    """A wrong secret, a clock more than 15 minutes off and unknown keys are told apart."""
+    """Wrong secrets, clocks off by more than 15 minutes and unknown keys are rejected."""
     change = {"key": KEYS, **change}
-    answer = signed(sim, clock.now() + skew, job_path(sim), **change)
-    assert (answer.status_code, error_code(answer)) == (401, "APIGW.0301")
-    assert text in answer.json()["error_msg"]
+    response = signed(sim, clock.now() + skew, job_path(sim), **change)
+    assert (response.status_code, error_code(response)) == (401, "APIGW.0301")
+    assert text in response.json()["error_msg"]
 
 
 @pytest.mark.parametrize(("digest", "status"), [("UNSIGNED-PAYLOAD", 200), ("0" * 64, 401)])
 def test_declared_digest(sim: CdmSimulator, clock: ManualClock, digest: str, status: int) -> None:
-    """A body may be left out of the signature, but not signed as another one."""
+    """A body can be excluded from the signature, but the digest of another body is rejected."""
     declared = {"x-sdk-content-sha256": digest}
     start = f"{job_path(sim)}/start"
-    answer = signed(sim, clock.now(), start, KEYS, body=b'{"variables":{}}', **declared)
-    assert answer.status_code == status
+    response = signed(sim, clock.now(), start, KEYS, body=b'{"variables":{}}', **declared)
+    assert response.status_code == status
 
 
-def test_tolerated_skew(sim: CdmSimulator, clock: ManualClock) -> None:
-    """A clock up to 15 minutes off is good enough."""
+def test_allowed_clock_skew(sim: CdmSimulator, clock: ManualClock) -> None:
+    """A clock skew of up to 15 minutes is allowed."""
     for skew in (-900, 900):
         assert signed(sim, clock.now() + skew, job_path(sim), KEYS).status_code == 200
 
 
-def test_key_is_locked(sim: CdmSimulator, clock: ManualClock) -> None:
-    """Five bad signatures in a row lock a key for five minutes; a good one in between does not."""
-    forgiven = [("x", 401)] * 4 + [("SK1", 200)]
-    for secret, status in [*forgiven, *forgiven, *[("x", 401)] * 5]:
-        answer = signed(sim, clock.now(), job_path(sim), KEYS, secret=secret)
-        assert answer.status_code == status
+def test_lock_of_an_access_key(sim: CdmSimulator, clock: ManualClock) -> None:
+    """Five invalid signatures in a row lock an access key for five minutes."""
+    not_locked = [("x", 401)] * 4 + [("SK1", 200)]
+    for secret, status in [*not_locked, *not_locked, *[("x", 401)] * 5]:
+        response = signed(sim, clock.now(), job_path(sim), KEYS, secret=secret)
+        assert response.status_code == status
     locked = signed(sim, clock.now(), job_path(sim), KEYS)
     assert "AK access failed to reach the limit,forbidden" in locked.json()["error_msg"]
     assert signed(sim, clock.now(), job_path(sim), TEMPORARY).status_code == 200
@@ -336,10 +336,10 @@ def test_key_is_locked(sim: CdmSimulator, clock: ManualClock) -> None:
         ),
     ],
 )
-def test_vectors_of_the_official_signer(
+def test_signatures_of_the_official_sdk(
     method: str, tail: str, query: str, body: bytes, expected: str
 ) -> None:
-    """The signature of two known requests is the one the official SDK computes."""
+    """The signatures of two known requests are those that the official SDK computes."""
     project = "1551c7f6c808414d8e9f3c514a170f2e"
     cluster = "6ec9a0a4-76be-4262-8697-e7af1fac7920"
     headers = {
@@ -349,5 +349,5 @@ def test_vectors_of_the_official_signer(
         "x-sdk-date": "20250102T030405Z",
     }
     path = f"/v1.1/{project}/clusters/{cluster}/cdm/{tail}"
-    call = Call(method, path, {}, query, headers, body)
+    call = Request(method, path, {}, query, headers, body)
     assert sign(call, sorted(headers), "SKexample00000000000000000000000000000001") == expected

@@ -44,19 +44,22 @@ def create(cdm: Cdm, name: str, **changes: Any) -> Any:
 
 
 def test_create_and_show(cdm: Cdm) -> None:
-    """A created job is shown as it was sent, with its read-only keys; it has not been started."""
-    answer = create(cdm, "copy")
-    assert (answer.status_code, answer.json()) == (200, {"name": "copy", "validation-result": []})
-    found = cdm.on_job("GET", "copy").json()
-    [shown] = found["jobs"]
-    assert found["total"] == 0
+    """A created job is shown as it was sent, with read-only keys, and is not started."""
+    response = create(cdm, "copy")
+    assert (response.status_code, response.json()) == (
+        200,
+        {"name": "copy", "validation-result": []},
+    )
+    body = cdm.on_job("GET", "copy").json()
+    [shown] = body["jobs"]
+    assert body["total"] == 0
     assert job("copy").items() <= shown.items()
     assert (shown["status"], shown["creation-user"], shown["id"]) == ("NEW", "airflow", 1)
     assert cdm.status("copy")["status"] == "NEVER_EXECUTED"
 
 
 def test_created_job_runs(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A job without databases behind its links runs, moves nothing and succeeds."""
+    """A job whose links have no databases runs and succeeds without moving rows."""
     create(cdm, "copy")
     cdm.start("copy")
     clock.advance(1)
@@ -79,21 +82,21 @@ def test_created_job_runs(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> No
         ({"jobs": [job("a", job_type="STRANGE")]}, "Cdm.0055"),
     ],
 )
-def test_create_is_refused(cdm: Cdm, body: object, code: str) -> None:
-    """A job that cannot be is refused with the four keys of the create page."""
+def test_invalid_create(cdm: Cdm, body: object, code: str) -> None:
+    """An invalid job is rejected with the four keys of the create page."""
     create(cdm, "taken")
-    answer = cdm.call("POST", "job", json=body)
-    found = answer.json()
-    assert (answer.status_code, found["code"], found["errCode"]) == (400, code, code)
-    assert found["message"] == found["externalMessage"]
+    response = cdm.call("POST", "job", json=body)
+    error = response.json()
+    assert (response.status_code, error["code"], error["errCode"]) == (400, code, code)
+    assert error["message"] == error["externalMessage"]
 
 
 def test_update(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """An update replaces the object; not of a missing job, nor of one that runs."""
+    """An update replaces the job object; a missing or a running job is an error."""
     create(cdm, "copy")
     changed = {"jobs": [job("copy", **{"from-link-name": "out"})]}
-    answer = cdm.on_job("PUT", "copy", json=changed)
-    assert (answer.status_code, answer.json()) == (200, {"validation-result": [{}, {}, {}]})
+    response = cdm.on_job("PUT", "copy", json=changed)
+    assert (response.status_code, response.json()) == (200, {"validation-result": [{}, {}, {}]})
     assert cdm.on_job("GET", "copy").json()["jobs"][0]["from-link-name"] == "out"
     missing = cdm.on_job("PUT", "gone", json=changed).json()
     assert (missing["code"], missing["errCode"]) == ("Cdm.0095", "Cdm.00095")
@@ -102,13 +105,13 @@ def test_update(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
 
 
 def test_delete(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A deleted job is gone with its history; a running one stays; a missing one is a 500."""
+    """A job is deleted with its history; a running job is kept; a missing job is status 500."""
     create(cdm, "copy")
     cdm.start("copy")
     assert error_code(cdm.on_job("DELETE", "copy")) == "Cdm.0322"
     clock.advance(1)
-    answer = cdm.on_job("DELETE", "copy")
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = cdm.on_job("DELETE", "copy")
+    assert (response.status_code, response.content) == (200, b"")
     again = cdm.on_job("DELETE", "copy")
     assert (again.status_code, error_code(again)) == (500, "Cdm.0100")
     assert "copy" in again.json()["externalMessage"]
@@ -117,23 +120,23 @@ def test_delete(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("config", [{"behaviour": {"default_inputs": True, "check_links": False}}])
-def test_shown_with_defaults(sim: CdmSimulator, cdm: Cdm) -> None:
-    """On request a job is shown with settings that nobody sent; those that were sent stay."""
+def test_default_inputs(sim: CdmSimulator, cdm: Cdm) -> None:
+    """With a switch, a job is shown with default settings next to those that were sent."""
     inputs = [{"name": "throttlingConfig.numExtractors", "value": "4"}]
     driver = {"configs": [{"name": "throttlingConfig", "inputs": inputs}]}
     create(cdm, "copy", **{"driver-config-values": driver})
     [shown] = cdm.on_job("GET", "copy").json()["jobs"]
-    found = {
-        each["name"]: each["value"]
+    values = {
+        item["name"]: item["value"]
         for config in shown["driver-config-values"]["configs"]
-        for each in config["inputs"]
+        for item in config["inputs"]
     }
-    assert found["throttlingConfig.numExtractors"] == "4"
-    assert found["retryJobConfig.retryJobType"] == "NONE"
+    assert values["throttlingConfig.numExtractors"] == "4"
+    assert values["retryJobConfig.retryJobType"] == "NONE"
 
 
-def test_names_of_the_jobs_there_are(sim: CdmSimulator, cdm: Cdm) -> None:
-    """The simulator tells a test which jobs there are, however they came and went."""
+def test_names_of_current_jobs(sim: CdmSimulator, cdm: Cdm) -> None:
+    """``jobs`` returns the names of the current jobs, however they were created."""
     sim.add_job("load")
     create(cdm, "copy")
     assert sim.jobs() == ["load", "copy"]
@@ -151,50 +154,50 @@ def test_names_of_the_jobs_there_are(sim: CdmSimulator, cdm: Cdm) -> None:
     ],
 )
 def test_unknown_job(cdm: Cdm, method: str, action: str, code: str) -> None:
-    """Each route has its code for a job that does not exist, under two keys."""
-    answer = cdm.on_job(method, "gone", action)
-    assert (answer.status_code, answer.json().keys()) == (400, {"errCode", "externalMessage"})
-    assert error_code(answer) == code
+    """Each route has its own error code for a missing job, under two keys."""
+    response = cdm.on_job(method, "gone", action)
+    assert (response.status_code, response.json().keys()) == (400, {"errCode", "externalMessage"})
+    assert error_code(response) == code
 
 
-def test_list(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A list has one type of job, by name if asked, in pages of 10 to 100."""
+def test_listing(sim: CdmSimulator, cdm: Cdm) -> None:
+    """The listing has one type of job, filtered by name, in pages of 10 to 100 jobs."""
     for number in range(25):
         sim.add_job(f"load_{number:02d}")
     sim.add_job("whole", type="BATCH_JOB")
     first = cdm.on_job("GET", "all").json()
     assert (first["total"], first["page_no"], first["page_size"]) == (25, 1, 10)
     last = cdm.on_job("GET", "all", params={"page_no": 2, "page_size": 20}).json()
-    assert [each["name"] for each in last["jobs"]] == [f"load_{n}" for n in range(20, 25)]
+    assert [job["name"] for job in last["jobs"]] == [f"load_{n}" for n in range(20, 25)]
     some = cdm.on_job("GET", "all", params={"filter": "D_1"}).json()
     assert some["total"] == 10
     batch = cdm.on_job("GET", "all", params={"jobType": "BATCH_JOB"}).json()
-    assert [each["name"] for each in batch["jobs"]] == ["whole"]
+    assert [job["name"] for job in batch["jobs"]] == ["whole"]
 
 
 @pytest.mark.parametrize(
     "query",
     [{"page_size": 9}, {"page_size": 101}, {"page_no": 0}, {"page_no": "x"}, {"jobType": "x"}],
 )
-def test_list_is_refused(cdm: Cdm, query: dict[str, Any]) -> None:
-    """Page numbers and types outside their range are errors."""
+def test_invalid_listing(cdm: Cdm, query: dict[str, Any]) -> None:
+    """Page numbers, page sizes and types outside their range are errors."""
     assert cdm.on_job("GET", "all", params=query).status_code == 400
 
 
 def test_history(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A history is newest first, ten to a page, and belongs to one job."""
+    """The history of a job is the newest run first, ten on a page."""
     sim.add_job("load")
     sim.add_job("other")
     sim.start("other")
     for _ in range(12):
         sim.start("load")
         clock.advance(1)
-    found = cdm.history("load")
-    ids = [each["submission-id"] for each in found["submissions"]]
+    history = cdm.history("load")
+    ids = [run["submission-id"] for run in history["submissions"]]
     assert ids == list(range(13, 3, -1))
-    assert (found["total"], found["page_no"], found["page_size"]) == (12, 1, 10)
+    assert (history["total"], history["page_no"], history["page_size"]) == (12, 1, 10)
     rest = cdm.history("load", page_no=2)["submissions"]
-    assert [each["submission-id"] for each in rest] == [3, 2]
+    assert [run["submission-id"] for run in rest] == [3, 2]
     assert error_code(cdm.call("GET", "submissions")) == "Cdm.0009"
     assert error_code(cdm.call("GET", "submissions?jname=gone")) == "Cdm.0054"
 
@@ -203,7 +206,7 @@ def test_history(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     "body", [None, b"", b"{}", b'""', b'{"variables":{}}', b'{"variables":{"a":"b"}}']
 )
 def test_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes | None) -> None:
-    """The start body may be absent, empty, an empty object, or have variables."""
+    """The body of a start call may be absent, empty, an empty object, or contain variables."""
     sim.add_job("load")
     assert cdm.on_job("PUT", "load", "/start", data=body).status_code == 200
     assert sim.runs("load")[0].variables == ({"a": "b"} if body and b"a" in body[13:] else {})
@@ -213,16 +216,16 @@ def test_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes | None) -> None:
     "body",
     [b"{", b"[]", b'{"variables":[]}', b'{"variables":{"a":1}}', b'{"variables":{"a":null}}'],
 )
-def test_wrong_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes) -> None:
-    """Variables are text to text; anything else starts nothing."""
+def test_invalid_start_bodies(sim: CdmSimulator, cdm: Cdm, body: bytes) -> None:
+    """Variables must be an object with text values; otherwise the job is not started."""
     sim.add_job("load")
-    answer = cdm.on_job("PUT", "load", "/start", data=body)
-    assert (answer.status_code, error_code(answer)) == (400, "Cdm.0010")
+    response = cdm.on_job("PUT", "load", "/start", data=body)
+    assert (response.status_code, error_code(response)) == (400, "Cdm.0010")
     assert sim.runs("load") == []
 
 
-def test_disabled(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A disabled job, and a job of a disabled link, are not started."""
+def test_disabled_job_or_link(sim: CdmSimulator, cdm: Cdm) -> None:
+    """A disabled job, and a job with a disabled link, cannot be started."""
     create(cdm, "copy")
     sim.add_job("copy", enabled=False)
     assert error_code(cdm.on_job("PUT", "copy", "/start")) == "Cdm.0059"
@@ -232,8 +235,8 @@ def test_disabled(sim: CdmSimulator, cdm: Cdm) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_survive_the_path(sim: CdmSimulator, cdm: Cdm, name: str) -> None:
-    """A percent-encoded name reaches the job of that name, whatever it is made of."""
+def test_job_names_in_paths(sim: CdmSimulator, cdm: Cdm, name: str) -> None:
+    """A percent-encoded name in the path selects the job, whatever characters it contains."""
     sim.add_job(name)
     path = f"{cdm.base.removeprefix(sim.url)}/job/{quote(name, safe='')}"
     connection = http.client.HTTPConnection(sim.url.removeprefix("http://"))
@@ -254,8 +257,8 @@ def shared() -> Iterator[Cdm]:
 
 @settings(max_examples=50)
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
-def test_any_name_round_trips(shared: Cdm, name: str) -> None:
-    """Any name found in an answer, percent-encoded again, is the job's."""
+def test_any_job_name_in_a_path(shared: Cdm, name: str) -> None:
+    """Any name, percent-encoded in the path, selects the job."""
     shared.sim.add_job(name, statuses=["SUCCEEDED"])
     sim, path = shared.sim, f"/job/{quote(name, safe='')}/status"
     connection = http.client.HTTPConnection(sim.url.removeprefix("http://"))
@@ -263,16 +266,16 @@ def test_any_name_round_trips(shared: Cdm, name: str) -> None:
     connection.request(
         "GET", shared.base.removeprefix(sim.url) + path, headers={"X-Auth-Token": shared._token}
     )
-    found = json.load(connection.getresponse())
+    body = json.load(connection.getresponse())
     connection.close()
-    assert found["submissions"][0]["job-name"] == name
+    assert body["submissions"][0]["job-name"] == name
 
 
-def test_unknown_path_names_what_there_is(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A path nobody serves is the gateway's 404, which tells what would have been served."""
-    answer = cdm.call("GET", "jobs")
-    assert (answer.status_code, error_code(answer)) == (404, "APIGW.0101")
-    assert "submissions" in answer.json()["error_msg"]
+def test_unknown_path(sim: CdmSimulator, cdm: Cdm) -> None:
+    """An unknown path is the gateway's 404, whose message lists the available routes."""
+    response = cdm.call("GET", "jobs")
+    assert (response.status_code, error_code(response)) == (404, "APIGW.0101")
+    assert "submissions" in response.json()["error_msg"]
     assert sim.requests[-1].route == "unknown"
     assert cdm.on_job("POST", "load", "/start").status_code == 404
 
@@ -287,8 +290,8 @@ SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "expected"), SPELLINGS)
-def test_spellings(behaviour: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Switches decide how a submission is spelled."""
+def test_submission_formats(behaviour: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Switches control the format of a submission."""
     with CdmSimulator({"behaviour": behaviour}, clock=ManualClock()) as sim:
         sim.add_job("load")
         assert expected.items() <= Cdm(sim).start("load").items()
@@ -299,7 +302,7 @@ def test_spellings(behaviour: dict[str, Any], expected: dict[str, Any]) -> None:
     [("present", True, True), ("absent-in-start", False, True), ("absent", False, False)],
 )
 def test_submission_id_may_be_absent(switch: str, in_start: bool, in_status: bool) -> None:
-    """By switch, the id is missing from the start answer, or everywhere."""
+    """With a switch, the id is absent from the start response, or from all responses."""
     with CdmSimulator({"behaviour": {"submission_id": switch}}, clock=ManualClock()) as sim:
         sim.add_job("load")
         cdm = Cdm(sim)
@@ -312,17 +315,17 @@ def test_submission_id_may_be_absent(switch: str, in_start: bool, in_status: boo
     ("behaviour", "body"),
     [({"stop_answer": "empty"}, b""), ({"stop_answer": "submissions"}, b'{"submissions": [')],
 )
-def test_generations_of_the_stop_answer(behaviour: dict[str, Any], body: bytes) -> None:
-    """By switch, stop answers as older clusters did: with nothing, or with the submission."""
+def test_generations_of_the_stop_response(behaviour: dict[str, Any], body: bytes) -> None:
+    """With a switch, the stop response is that of an older cluster: empty, or the submission."""
     with CdmSimulator({"behaviour": behaviour}, clock=ManualClock()) as sim:
         sim.add_job("load")
         sim.start("load")
-        answer = Cdm(sim).on_job("PUT", "load", "/stop")
-        assert (answer.status_code, answer.content[: len(body) or 1]) == (200, body)
+        response = Cdm(sim).on_job("PUT", "load", "/stop")
+        assert (response.status_code, response.content[: len(body) or 1]) == (200, body)
 
 
 def test_other_switches() -> None:
-    """Switches decide about stopped runs, HTTP statuses, histories, progress and variables."""
+    """Switches control stopped runs, HTTP statuses, the history, progress and variables."""
     behaviour = {
         "stop_status": "FAILED",
         "not_found_status": 404,
@@ -353,7 +356,7 @@ def test_other_switches() -> None:
 
 
 def test_encoded_values(cdm: Cdm, sim: CdmSimulator) -> None:
-    """By switch, values of a job's configuration are read back percent-encoded."""
+    """With a switch, values of a job's configuration are returned percent-encoded."""
     behaviour = {"encode_values": True, "check_links": False}
     with CdmSimulator({"behaviour": behaviour}) as other:
         create(Cdm(other), "copy")

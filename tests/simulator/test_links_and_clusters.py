@@ -29,11 +29,11 @@ def link(name: str) -> dict[str, Any]:
     ]
     values = {"configs": [{"name": "linkConfig", "inputs": inputs}]}
     connector = "generic-jdbc-connector"
-    one = {"name": name, "connector-name": connector, "link-config-values": values}
-    return {"links": [one]}
+    link = {"name": name, "connector-name": connector, "link-config-values": values}
+    return {"links": [link]}
 
 
-def test_life_of_a_link(cdm: Cdm) -> None:
+def test_create_show_update_and_delete_a_link(cdm: Cdm) -> None:
     """A link is created, shown without its password, updated and deleted."""
     created = cdm.call("POST", "link", json=link("good"))
     assert created.json() == {"name": "good", "validation-result": [{}]}
@@ -50,27 +50,27 @@ def test_life_of_a_link(cdm: Cdm) -> None:
     assert error_code(cdm.call("PUT", "link/good", json=link("good"))) == "Cdm.0316"
 
 
-def test_validation_keeps_nothing(cdm: Cdm) -> None:
-    """A link that is only validated does not exist afterwards."""
+def test_validated_link_is_not_created(cdm: Cdm) -> None:
+    """A link that is only validated is not created."""
     assert cdm.call("POST", "link?validate=true", json=link("good")).status_code == 200
     assert cdm.call("GET", "link/good").status_code == 400
 
 
-def test_failing_connection_test(cdm: Cdm) -> None:
-    """A link whose database cannot be reached is a 500 with a finding, and is not kept."""
-    answer = cdm.call("POST", "link", json=link("bad"))
-    [finding] = answer.json()["validation-result"]
-    assert (answer.status_code, finding["linkConfig"][0]["status"]) == (500, "ERROR")
+def test_failed_connection_test(cdm: Cdm) -> None:
+    """A link to an unreachable database is status 500 with a finding, and is not created."""
+    response = cdm.call("POST", "link", json=link("bad"))
+    [finding] = response.json()["validation-result"]
+    assert (response.status_code, finding["linkConfig"][0]["status"]) == (500, "ERROR")
     assert cdm.call("GET", "link/bad").status_code == 400
 
 
-def test_link_in_use_stays(sim: CdmSimulator, cdm: Cdm) -> None:
+def test_link_in_use_is_not_deleted(sim: CdmSimulator, cdm: Cdm) -> None:
     """A link that a job uses is not deleted."""
     sim.add_link("good", url="sqlite://")
     source, target = {"link": "good", "table": "a"}, {"link": "good", "table": "b"}
     sim.add_job("copy", from_=source, to=target)
-    answer = cdm.call("DELETE", "link/good")
-    assert (answer.status_code, error_code(answer)) == (500, "Cdm.0021")
+    response = cdm.call("DELETE", "link/good")
+    assert (response.status_code, error_code(response)) == (500, "Cdm.0021")
     assert cdm.call("GET", "link/good").status_code == 200
 
 
@@ -79,13 +79,13 @@ def action(cdm: Cdm, **body: Any) -> Any:
 
 
 def status(cdm: Cdm) -> str:
-    answer = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}")
-    assert answer.status_code == 200
-    return str(answer.json()["status"])
+    response = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}")
+    assert response.status_code == 200
+    return str(response.json()["status"])
 
 
-def test_list_and_detail(sim: CdmSimulator, cdm: Cdm) -> None:
-    """A cluster looks alike in the list and by itself; an unknown one is a 404."""
+def test_cluster_listing_and_details(sim: CdmSimulator, cdm: Cdm) -> None:
+    """The listing and the details show the same object; an unknown cluster is status 404."""
     [listed] = cdm.call("GET", f"{cdm.project}/clusters").json()["clusters"]
     detail = cdm.call("GET", f"{cdm.project}/clusters/{sim.cluster_id}").json()
     assert listed == detail
@@ -98,12 +98,12 @@ def test_list_and_detail(sim: CdmSimulator, cdm: Cdm) -> None:
     assert Cdm(sim, "nowhere").on_job("GET", "load").status_code == 400
 
 
-def test_stop_and_start(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """Stopping takes its time and fails running jobs; a stopped cluster refuses until started."""
+def test_stop_and_start_of_a_cluster(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A stop fails running jobs and takes time; jobs cannot be started until the next start."""
     sim.add_job("load", seconds=1000)
     cdm.start("load")
-    answer = action(cdm, stop=STOP)
-    assert len(answer.json()["jobId"][0]) == 32
+    response = action(cdm, stop=STOP)
+    assert len(response.json()["jobId"][0]) == 32
     assert (status(cdm), cdm.status("load")["status"]) == ("910", "FAILED")
     assert cdm.history("load")["total"] == 1
     assert error_code(cdm.on_job("PUT", "load", "/start")) == "Cdm.0201"
@@ -120,8 +120,8 @@ def test_stop_and_start(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None
     assert cdm.start("load")["submission-id"] == 2
 
 
-def test_a_test_may_ask_for_the_status(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """The simulator tells the status of a cluster without a request."""
+def test_cluster_status_in_python(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """``cluster_status`` returns the status of a cluster without a request."""
     assert sim.cluster_status() == "200"
     action(cdm, stop=STOP)
     clock.advance(20)
@@ -129,8 +129,8 @@ def test_a_test_may_ask_for_the_status(sim: CdmSimulator, cdm: Cdm, clock: Manua
 
 
 @pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "status": "303"}]}])
-def test_a_cluster_that_failed(cdm: Cdm) -> None:
-    """A cluster that could not be created says why, as the official SDK reads it."""
+def test_failed_cluster(cdm: Cdm) -> None:
+    """The details of a cluster that could not be created contain the reason."""
     detail = cdm.call("GET", f"{cdm.project}/clusters/{cdm.sim.cluster_id}").json()
     assert detail["status"] == "303"
     assert detail["failedReasons"]["CREATE_FAILED"]["errorMsg"]
@@ -140,7 +140,7 @@ def test_a_cluster_that_failed(cdm: Cdm) -> None:
 def test_graceful_stop(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, delay: int, outcome: str
 ) -> None:
-    """A graceful stop waits for the runs, for as long as it was told to."""
+    """A graceful stop waits for active runs, at most for the given delay."""
     sim.add_job("load", seconds={"booting": 0, "running": 60})
     cdm.start("load")
     action(cdm, stop={"stopMode": "GRACEFULLY", "delayTime": delay})
@@ -150,12 +150,12 @@ def test_graceful_stop(
     assert status(cdm) == "900"
 
 
-def test_restart(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A restart fails running jobs; its answer has a plain string."""
+def test_restart_of_a_cluster(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A restart fails running jobs; its response has a string."""
     sim.add_job("load", seconds=1000)
     cdm.start("load")
-    answer = action(cdm, restart={"restartDelayTime": 5, "restartMode": "IMMEDIATELY"})
-    assert len(answer.json()["jobId"]) == 32
+    response = action(cdm, restart={"restartDelayTime": 5, "restartMode": "IMMEDIATELY"})
+    assert len(response.json()["jobId"]) == 32
     assert (status(cdm), sim.runs("load")[0].status) == ("200", "BOOTING")
     clock.advance(5)
     assert (status(cdm), sim.runs("load")[0].status) == ("500", "FAILED")
@@ -164,14 +164,14 @@ def test_restart(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"start": {}, "stop": {}}, {"stop": {"stopMode": "NOW"}}])
-def test_wrong_actions(cdm: Cdm, body: dict[str, Any]) -> None:
-    """An action that is none, two or misspelled changes nothing."""
+def test_invalid_actions(cdm: Cdm, body: dict[str, Any]) -> None:
+    """A body without an action, with two or with a misspelled mode changes nothing."""
     assert action(cdm, **body).status_code == 400
     assert status(cdm) == "200"
 
 
-def test_actions_have_names_of_their_own(sim: CdmSimulator, cdm: Cdm) -> None:
-    """The three actions share a path, but not a name in the log and for faults."""
+def test_route_names_of_actions(sim: CdmSimulator, cdm: Cdm) -> None:
+    """The three actions share a path, but have different names for the log and for faults."""
     sim.fail("restart_cluster", "status", status=500)
     assert action(cdm, stop=STOP).status_code == 200
     assert sim.requests[-1].route == "stop_cluster"

@@ -37,12 +37,12 @@ NAMES = st.text(st.characters(exclude_characters="${}()", exclude_categories=["C
     ],
 )
 def test_documented_forms(text: str, expected: str) -> None:
-    """Each documented form of a macro gives what Java would."""
+    """Each documented form of a macro returns the same text as in Java."""
     assert fill(text, {}, AT) == expected
 
 
-def test_zone_of_macros() -> None:
-    """A macro shows the wall clock of the zone it is evaluated in."""
+def test_time_zone_of_macros() -> None:
+    """A macro uses the time zone of the given time."""
     assert fill("${dateformat(HH)}", {}, AT.astimezone(ZoneInfo("Europe/Dublin"))) == "16"
 
 
@@ -59,47 +59,47 @@ def test_zone_of_macros() -> None:
         "${timestamp(1)}",
     ],
 )
-def test_what_cannot_be_filled_in(text: str) -> None:
-    """An undefined name, an unknown function and a bad format are errors, not empty texts."""
+def test_invalid_placeholders(text: str) -> None:
+    """Undefined names, unknown functions and invalid formats are errors."""
     with pytest.raises(MacroError):
         fill(text, {"other": "x"}, AT)
 
 
-def test_undefined_name_may_stay() -> None:
-    """When asked to, an undefined name stays; an unknown function is still an error."""
+def test_keep_undefined() -> None:
+    """With ``keep_undefined``, undefined names are kept; unknown functions are still errors."""
     assert fill("a ${b} ${c}", {"c": "d"}, AT, keep_undefined=True) == "a ${b} d"
     with pytest.raises(MacroError):
         fill("${now()}", {}, AT, keep_undefined=True)
 
 
 @given(st.dictionaries(NAMES.map(str.strip).filter(bool), st.text(), min_size=1), st.data())
-def test_values_are_taken_as_they_are(variables: dict[str, str], data: st.DataObject) -> None:
-    """A value is inserted verbatim, even if it looks like a placeholder itself."""
+def test_values_are_not_expanded(variables: dict[str, str], data: st.DataObject) -> None:
+    """A value is inserted unchanged, even if it contains a placeholder."""
     name = data.draw(st.sampled_from(sorted(variables)))
     assert fill(f"<${{{name}}}>", variables, AT) == f"<{variables[name]}>"
 
 
 @given(st.text(st.characters(exclude_characters="$")))
-def test_text_without_placeholders_stays(text: str) -> None:
-    """Nothing but a placeholder is touched."""
+def test_text_without_placeholders(text: str) -> None:
+    """Text without placeholders is returned unchanged."""
     assert fill(text, {}, AT) == text
 
 
 @given(INSTANTS, st.integers(-5000, 5000))
-def test_days_agree_with_python(at: datetime, days: int) -> None:
+def test_shift_by_days(at: datetime, days: int) -> None:
     """Numeric formats and shifts by days agree with the standard library."""
     shown = fill(f"${{dateformat(yyyy-MM-dd HH:mm:ss DDD, {days}, DAY)}}", {}, at)
     assert shown == f"{at + timedelta(days=days):%Y-%m-%d %H:%M:%S %j}"
 
 
 @given(INSTANTS, st.integers(-1000, 1000))
-def test_months_stay_within_their_month(at: datetime, months: int) -> None:
-    """A shift by months moves the month by exactly that many, whatever its length."""
+def test_shift_by_months(at: datetime, months: int) -> None:
+    """A shift by months changes the month by exactly this number, whatever its length."""
     year, month = fill(f"${{dateformat(yyyy MM, {months}, MONTH)}}", {}, at).split()
     assert int(year) * 12 + int(month) - (at.year * 12 + at.month) == months
 
 
 @given(st.text(st.characters(exclude_characters="'", exclude_categories=["Cs"]), min_size=1))
-def test_quoted_text_is_verbatim(text: str) -> None:
-    """Text in quotes is no format, and a doubled quote mark is one quote mark."""
+def test_quoted_text(text: str) -> None:
+    """Quoted text is not a format, and a doubled quotation mark is one quotation mark."""
     assert format_date(f"''yyyy'{text}'", AT) == f"'2024{text}"

@@ -1,4 +1,4 @@
-"""The official SDK as an oracle: it must be able to use the simulator and read its answers."""
+"""The official SDK must be able to use the simulator and to parse its responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Start at the real time: the SDK signs with the machine's clock."""
+    """Start at the current time, since the SDK signs with the clock of the machine."""
     return ManualClock(time.time())
 
 
@@ -54,15 +54,17 @@ def job(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["jdbc2hive", "每日 订单"])
-def test_life_of_a_job(sim: CdmSimulator, client: Any, clock: ManualClock, name: str) -> None:
-    """The SDK creates, lists, starts, follows, stops and deletes a job and reads each answer."""
+def test_all_calls_about_a_job(
+    sim: CdmSimulator, client: Any, clock: ManualClock, name: str
+) -> None:
+    """The SDK creates, lists, starts, polls, stops and deletes a job, and parses each response."""
     ids = {"cluster_id": sim.cluster_id}
     body = sdk.CdmCreateJobJsonReq(jobs=[job(name)])
     assert client.create_job(sdk.CreateJobRequest(body=body, **ids)).name == name
     [listed] = client.show_jobs(sdk.ShowJobsRequest(job_name="all", **ids)).jobs
     assert (listed.name, listed.status, listed.from_link_name) == (name, "NEW", "in")
-    one = client.show_jobs(sdk.ShowJobsRequest(job_name=name, **ids))
-    assert (one.total, one.jobs[0].enabled) == (0, True)
+    single = client.show_jobs(sdk.ShowJobsRequest(job_name=name, **ids))
+    assert (single.total, single.jobs[0].enabled) == (0, True)
 
     request = sdk.StartJobRequest(
         job_name=name, body=sdk.CdmStartJobReq(variables={"dt": "x"}), **ids
@@ -81,7 +83,7 @@ def test_life_of_a_job(sim: CdmSimulator, client: Any, clock: ManualClock, name:
     client.stop_job(sdk.StopJobRequest(job_name=name, **ids))
     clock.advance(1)
     history = client.show_submissions(sdk.ShowSubmissionsRequest(jname=name, **ids))
-    assert [each.status for each in history.submissions] == ["STOPPED", "SUCCEEDED"]
+    assert [run.status for run in history.submissions] == ["STOPPED", "SUCCEEDED"]
     assert (history.total, history.submissions[0].creation_date) == (
         2,
         int(sim.runs(name)[1].created * 1000),
@@ -91,7 +93,7 @@ def test_life_of_a_job(sim: CdmSimulator, client: Any, clock: ManualClock, name:
 
 
 def test_clusters_and_links(sim: CdmSimulator, client: Any, clock: ManualClock) -> None:
-    """The SDK reads clusters and links, and stops and starts a cluster."""
+    """The SDK parses clusters and links, and stops and starts a cluster."""
     [cluster] = client.list_clusters(sdk.ListClustersRequest()).clusters
     assert (cluster.id, cluster.status) == (sim.cluster_id, "200")
     ids = {"cluster_id": sim.cluster_id}

@@ -11,7 +11,7 @@ from tests.support.raw_client import Cdm
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock
 
-NASTY = "<script>alert('x')</script>/&\"'"
+HTML = "<script>alert('x')</script>/&\"'"
 
 
 @pytest.fixture
@@ -38,35 +38,35 @@ def test_overview(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     assert "http" not in text.replace(sim.url, "")
 
 
-def test_page_of_a_run(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """Each run has an address made of cluster, job and id, where its counters are."""
+def test_run_page(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """The page of a run has an address with cluster, job and id, and shows its counters."""
     sim.add_job("a/b 每日", counters={"ROWS_READ": 123456})
     cdm.start("a/b 每日")
     clock.advance(1)
     path = f"/clusters/{sim.cluster_id}/jobs/a%2Fb%20%E6%AF%8F%E6%97%A5/runs/1"
     assert path in get(sim, "/").text
-    answer = get(sim, path)
-    assert (answer.status_code, "ROWS_READ=123456" in answer.text) == (200, True)
+    response = get(sim, path)
+    assert (response.status_code, "ROWS_READ=123456" in response.text) == (200, True)
     assert get(sim, path[:-1] + "2").status_code == 404
     assert get(sim, path.replace(sim.cluster_id, "x")).status_code == 404
 
 
-def test_everything_is_escaped(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """Whatever a name, a variable or an error text contains, it is text on the page."""
-    sim.add_job(NASTY, outcome="FAILED", error_summary=NASTY, error_details=NASTY)
-    sim.start(NASTY, variables={NASTY: NASTY}, user=NASTY)
+def test_page_escapes_values(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """Names, variables and error texts are escaped on the page."""
+    sim.add_job(HTML, outcome="FAILED", error_summary=HTML, error_details=HTML)
+    sim.start(HTML, variables={HTML: HTML}, user=HTML)
     clock.advance(1)
-    cdm.on_job("GET", NASTY, params={NASTY: NASTY})
+    cdm.on_job("GET", HTML, params={HTML: HTML})
     overview = get(sim, "/")
     [address] = [part.split('"')[0] for part in overview.text.split('href="') if "/runs/" in part]
-    for answer in (overview, get(sim, address)):
-        assert answer.status_code == 200
-        assert "<script>alert" not in answer.text
-        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    for response in (overview, get(sim, address)):
+        assert response.status_code == 200
+        assert "<script>alert" not in response.text
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
-def test_secrets_do_not_show(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Tokens and passwords are in the record for tests, but neither printed nor shown."""
+def test_secrets_are_redacted(sim: CdmSimulator, cdm: Cdm) -> None:
+    """Tests can read tokens and passwords of requests, but ``repr`` and the page redact them."""
     cdm.start("load")
     inputs = [{"name": "linkConfig.password", "value": "link-secret"}]
     values = {"configs": [{"name": "linkConfig", "inputs": inputs}]}
@@ -81,8 +81,8 @@ def test_secrets_do_not_show(sim: CdmSimulator, cdm: Cdm) -> None:
     assert sim.password.encode() in sim.requests[0].body
 
 
-def test_log(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """The log has what was asked, by whom, and what was answered; not the page and controls."""
+def test_request_log(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """The log contains requests with sender and status, but none to the page and controls."""
     clock.advance(5)
     cdm.start("load", {"a": "b"})
     cdm.history("load")
@@ -97,7 +97,7 @@ def test_log(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
 
 
 def test_state(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """The state has runs and requests, newest first, as JSON; looking at it consumes nothing."""
+    """The state lists runs and requests, the newest first; reading it has no side effects."""
     sim.add_job("load", statuses=["RUNNING", "SUCCEEDED"])
     sim.start("load", user="first")
     cdm.status("load")
@@ -108,21 +108,29 @@ def test_state(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     [cluster] = state["clusters"]
     runs = [(run["submission_id"], run["status"]) for run in cluster["runs"]]
     assert (runs, cluster["jobs"][0]["runs"]) == ([(2, "BOOTING"), (1, "SUCCEEDED")], 2)
-    assert [each["route"] for each in state["requests"]] == ["start", "status", "status", "token"]
+    assert [request["route"] for request in state["requests"]] == [
+        "start",
+        "status",
+        "status",
+        "token",
+    ]
 
 
 def test_faults_over_http(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Another process can script faults; wrong ones are refused in full, and none is added."""
+    """Another process can add faults; if one of them is not valid, none is added."""
     fault = {"route": "status", "kind": "status", "status": 500}
     assert post(sim, "/_sim/faults", [fault, fault]).status_code == 200
     assert [cdm.on_job("GET", "load", "/status").status_code for _ in range(3)] == [500, 500, 200]
-    answer = post(sim, "/_sim/faults", [fault, {"route": "status"}])
-    assert (answer.status_code, answer.json()["problems"]) == (400, ["faults[1].kind: missing"])
+    response = post(sim, "/_sim/faults", [fault, {"route": "status"}])
+    assert (response.status_code, response.json()["problems"]) == (
+        400,
+        ["faults[1].kind: required key is missing"],
+    )
     assert sim.faults.remaining() == []
 
 
 def test_jobs_over_http(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """Another process can add a job, and mend one."""
+    """Another process can add a job and change it."""
     assert post(sim, "/_sim/jobs/new%2Fone", {"outcome": "FAILED"}).status_code == 200
     for outcome in ("FAILED", "SUCCEEDED"):
         post(sim, f"/_sim/jobs/new%2Fone?cluster_id={sim.cluster_id}", {"outcome": outcome})
@@ -135,7 +143,7 @@ def test_jobs_over_http(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None
 
 
 def test_reset_over_http(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Another process can begin anew."""
+    """Another process can reset the simulator."""
     cdm.start("load")
     assert post(sim, "/_sim/reset").status_code == 200
     assert (sim.requests, sim.runs("load")) == ([], [])

@@ -9,41 +9,41 @@ from tests.support.raw_client import Cdm, error_code, password_login
 
 
 def test_no_quotas_by_default(sim: CdmSimulator, cdm: Cdm) -> None:
-    """Unless asked to, the simulator does not count."""
+    """By default, the simulator does not limit the number of calls."""
     sim.add_job("load")
-    answers = [cdm.on_job("GET", "load", "/status").status_code for _ in range(130)]
-    assert set(answers) == {200}
+    responses = [cdm.on_job("GET", "load", "/status").status_code for _ in range(130)]
+    assert set(responses) == {200}
 
 
 def test_documented_quota(clock: ManualClock) -> None:
-    """After 120 status calls in a minute the gateway throttles, until the minute has passed."""
+    """The gateway throttles after 120 status calls in a minute, until the minute has passed."""
     with CdmSimulator({"quotas": "documented"}, clock=clock) as sim:
         sim.add_job("load")
         cdm = Cdm(sim)
         for _ in range(120):
             cdm.status("load")
-        answer = cdm.on_job("GET", "load", "/status")
-        assert (answer.status_code, error_code(answer)) == (429, "APIGW.0308")
-        assert "limit:120,time:1 minute" in answer.json()["error_msg"]
-        assert "Retry-After" not in answer.headers
+        response = cdm.on_job("GET", "load", "/status")
+        assert (response.status_code, error_code(response)) == (429, "APIGW.0308")
+        assert "limit:120,time:1 minute" in response.json()["error_msg"]
+        assert "Retry-After" not in response.headers
         assert cdm.on_job("PUT", "load", "/start").status_code == 200
         clock.advance(60)
         cdm.status("load")
 
 
-def test_window_slides(clock: ManualClock) -> None:
-    """At no time do more calls than allowed lie within sixty seconds; refused ones do not count."""
+def test_sliding_window(clock: ManualClock) -> None:
+    """Any 60 seconds have at most the allowed number of calls; rejected calls do not count."""
     with CdmSimulator({"quotas": {"status": 2}}, clock=clock) as sim:
         sim.add_job("load")
-        cdm, seen = Cdm(sim), []
+        cdm, statuses = Cdm(sim), []
         for _ in range(6):
-            seen.append(cdm.on_job("GET", "load", "/status").status_code)
+            statuses.append(cdm.on_job("GET", "load", "/status").status_code)
             clock.advance(20)
-    assert seen == [200, 200, 429, 200, 200, 429]
+    assert statuses == [200, 200, 429, 200, 200, 429]
 
 
-def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
-    """Each user has an allowance of their own; single jobs and lists share one."""
+def test_limits_by_user_and_operation(clock: ManualClock) -> None:
+    """Each user has separate limits; calls for single jobs and listings share one limit."""
     users = [{"name": "a", "password": "a"}, {"name": "b", "password": "b"}]
     config = {"users": users, "quotas": {"list_jobs": 1}, "behaviour": {"retry_after": True}}
     with CdmSimulator(config, clock=clock) as sim:
@@ -51,8 +51,8 @@ def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
         cdm = Cdm(sim)
         assert cdm.on_job("GET", "all").status_code == 200
         clock.advance(12.5)
-        answer = cdm.on_job("GET", "load")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "48")
+        response = cdm.on_job("GET", "load")
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "48")
         login = password_login(sim, name="b", password="b")
         url = f"{sim.iam_url}/v3/auth/tokens"
         token = requests.post(url, json=login, timeout=5).headers["X-Subject-Token"]
@@ -60,17 +60,17 @@ def test_users_and_operations_are_counted_apart(clock: ManualClock) -> None:
         assert requests.get(f"{cdm.base}/job/all", headers=headers, timeout=5).status_code == 200
 
 
-def test_iam_throttles_in_its_own_words(clock: ManualClock) -> None:
-    """Too many token requests are refused by IAM, not by the gateway."""
+def test_token_quota(clock: ManualClock) -> None:
+    """IAM, not the gateway, rejects too many token requests."""
     with CdmSimulator({"quotas": {"token": 1}}, clock=clock) as sim:
         url = f"{sim.iam_url}/v3/auth/tokens"
-        answers = [requests.post(url, json=password_login(sim), timeout=5) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [201, 429]
-    assert error_code(answers[1]) == "IAM.0012"
+        responses = [requests.post(url, json=password_login(sim), timeout=5) for _ in range(2)]
+    assert [response.status_code for response in responses] == [201, 429]
+    assert error_code(responses[1]) == "IAM.0012"
 
 
 @pytest.mark.parametrize("quotas", ["some", {"stauts": 1}, {"status": "many"}, {"status": -1}])
-def test_wrong_quotas(quotas: object) -> None:
-    """Quotas that are not understood are refused at once."""
+def test_invalid_quotas(quotas: object) -> None:
+    """Invalid quotas are rejected when the simulator is created."""
     with pytest.raises(ConfigError, match="quotas"):
         CdmSimulator({"quotas": quotas})

@@ -34,14 +34,14 @@ def orders(**source: Any) -> dict[str, Any]:
     }
 
 
-def test_rows_arrive_with_their_counters(
+def test_moved_rows_and_counters(
     sim: CdmSimulator,
     cdm: Cdm,
     clock: ManualClock,
     shop: Database,
     warehouse: Database,
 ) -> None:
-    """Exactly the rows of the condition are inserted, and counted; files and bytes do not apply."""
+    """The rows of the condition are inserted and counted; files and bytes do not apply."""
     sim.add_job("daily", **orders(where=DAY))
     cdm.start("daily", {"dt": "2025-01-01"})
     clock.advance(11)
@@ -51,10 +51,10 @@ def test_rows_arrive_with_their_counters(
     assert (counters["ROWS_READ"], counters["ROWS_WRITTEN"], counters["BYTES_READ"]) == (2, 2, -1)
 
 
-def test_rows_so_far(
+def test_rows_of_a_running_job(
     sim: CdmSimulator, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """While a run goes on its rows are counted up, and the target does not see any yet."""
+    """While a run is active, its number of rows increases, and the target has no rows yet."""
     shop.fill(*((n, "2025-02-01", n, None) for n in range(10)))
     sim.add_job("all", **orders(where="day > '2025-01-31'"))
     sim.start("all")
@@ -64,10 +64,8 @@ def test_rows_so_far(
     assert warehouse.rows() == []
 
 
-def test_double_start_doubles_rows(
-    sim: CdmSimulator, clock: ManualClock, warehouse: Database
-) -> None:
-    """Two runs insert twice: nothing hides a start too many."""
+def test_two_runs_insert_twice(sim: CdmSimulator, clock: ManualClock, warehouse: Database) -> None:
+    """Two runs insert the rows twice, so that tests notice an additional start."""
     sim.add_job("all", **orders())
     for _ in range(2):
         sim.start("all")
@@ -76,10 +74,10 @@ def test_double_start_doubles_rows(
 
 
 @pytest.mark.parametrize("end", ["job", "cluster"])
-def test_stop_leaves_the_target_untouched(
+def test_stopped_run_inserts_nothing(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database, end: str
 ) -> None:
-    """A run that is stopped half-way, or whose cluster is, has inserted nothing."""
+    """A run that is stopped, or whose cluster is stopped, inserts no rows."""
     sim.add_job("all", **orders())
     cdm.start("all")
     clock.advance(6)
@@ -100,10 +98,10 @@ def test_stop_leaves_the_target_untouched(
         ({"table": "missing"}, "missing"),
         ({"sql": "SELECT id, 1 AS extra FROM orders"}, "no column extra"),
         ({"where": DAY}, "variable 'dt' is not defined"),
-        ({"where": "day = '${dateformat(QQ)}'"}, "letter 'Q' is not known"),
+        ({"where": "day = '${dateformat(QQ)}'"}, "letter 'Q' is not supported"),
     ],
 )
-def test_failing_job_says_why(
+def test_errors_of_databases_and_placeholders(
     sim: CdmSimulator,
     cdm: Cdm,
     clock: ManualClock,
@@ -111,7 +109,7 @@ def test_failing_job_says_why(
     source: dict[str, Any],
     summary: str,
 ) -> None:
-    """What the database or a placeholder objects to fails the run, with text and stack trace."""
+    """Errors of databases and placeholders fail the run, with a text and a stack trace."""
     sim.add_job("bad", **orders(**source))
     assert cdm.start("bad")["status"] == "BOOTING"
     clock.advance(11)
@@ -125,7 +123,7 @@ def test_failing_job_says_why(
 def test_insert_is_all_or_nothing(
     sim: CdmSimulator, clock: ManualClock, warehouse: Database
 ) -> None:
-    """A row the target refuses takes the rows before it along."""
+    """If the target rejects a row, no rows are inserted."""
     warehouse.run("CREATE UNIQUE INDEX one_per_day ON orders (day)")
     sim.add_job("all", **orders())
     sim.start("all")
@@ -140,7 +138,7 @@ def test_reset_ends_runs(
     shop: Database,
     warehouse: Database,
 ) -> None:
-    """A run that was going on when the simulator was reset inserts nothing any more."""
+    """A run that was active when the simulator was reset inserts no rows."""
     sim.add_job("all", **orders())
     sim.start("all")
     clock.advance(5)
@@ -149,8 +147,8 @@ def test_reset_ends_runs(
     assert warehouse.rows() == []
 
 
-def test_broken_link_fails_on_submit(sim: CdmSimulator, cdm: Cdm, tmp_path: Path) -> None:
-    """A database that cannot be reached makes the start answer FAILURE_ON_SUBMIT."""
+def test_unreachable_database_fails_on_submit(sim: CdmSimulator, cdm: Cdm, tmp_path: Path) -> None:
+    """If a database cannot be reached, the status of the run is FAILURE_ON_SUBMIT."""
     sim.add_link("shop", url=f"sqlite:///{tmp_path}/no/such/folder.db")
     sim.add_job("all", **orders())
     run = cdm.start("all")
@@ -161,7 +159,7 @@ def test_broken_link_fails_on_submit(sim: CdmSimulator, cdm: Cdm, tmp_path: Path
 def test_query_columns_and_clearing(
     sim: CdmSimulator, clock: ManualClock, warehouse: Database
 ) -> None:
-    """A query's columns go where the job's column list says, into a table cleared before."""
+    """The columns of a query are inserted into the listed columns of a table cleared before."""
     warehouse.fill((99, "old", 0, None))
     job = orders(sql="SELECT 'x :y' AS b, id AS a FROM orders WHERE note LIKE '%:%'")
     job["to"] |= {"columns": ["note", "id"], "before_import": "shouldClearTable"}
@@ -175,7 +173,7 @@ def test_query_columns_and_clearing(
 def test_scripted_statuses_move_rows_at_success(
     sim: CdmSimulator, cdm: Cdm, warehouse: Database
 ) -> None:
-    """With a script of statuses the rows move when a read sees SUCCEEDED."""
+    """With scripted statuses, the rows are moved when a read takes SUCCEEDED."""
     sim.add_job("all", **orders(), statuses=["RUNNING", "SUCCEEDED"])
     cdm.start("all")
     cdm.status("all")
@@ -187,7 +185,7 @@ def test_scripted_statuses_move_rows_at_success(
 def test_other_connectors_move_nothing(
     sim: CdmSimulator, clock: ManualClock, warehouse: Database
 ) -> None:
-    """Only a job from and to the generic JDBC connector moves rows, whatever its links lead to."""
+    """Only jobs from and to the generic JDBC connector move rows."""
     wire = {"from-connector-name": "hive-connector", "from-link-name": "shop"}
     wire |= {"to-connector-name": "generic-jdbc-connector", "to-link-name": "warehouse"}
     sim.add_job("other", wire=wire)
@@ -199,7 +197,7 @@ def test_other_connectors_move_nothing(
 def test_scripted_failure_moves_nothing(
     sim: CdmSimulator, clock: ManualClock, warehouse: Database
 ) -> None:
-    """A job between databases that is scripted to fail leaves the target alone."""
+    """A job between databases that is scripted to fail does not change the target."""
     sim.add_job("all", **orders(), outcome="FAILED")
     sim.start("all")
     clock.advance(11)
@@ -207,10 +205,10 @@ def test_scripted_failure_moves_nothing(
 
 
 @pytest.mark.parametrize("config", [{"behaviour": {"undefined_variable": "literal"}}])
-def test_undefined_variable_may_stay(
+def test_undefined_variable_is_kept(
     sim: CdmSimulator, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """By switch, a name nobody defined stays in the text and simply matches no row."""
+    """With a switch, an undefined variable is kept in the text, and no row matches it."""
     sim.add_link("shop", url=shop.url)
     sim.add_link("warehouse", url=warehouse.url)
     sim.add_job("daily", **orders(where=DAY))
@@ -219,7 +217,7 @@ def test_undefined_variable_may_stay(
     assert (sim.runs("daily")[0].status, warehouse.rows()) == ("SUCCEEDED", [])
 
 
-def test_macros_show_the_start(
+def test_macros_use_the_start_time(
     sim: CdmSimulator, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
     """Date macros are evaluated when the run starts, not when it ends."""
@@ -229,8 +227,8 @@ def test_macros_show_the_start(
     assert warehouse.rows() == shop.rows()[:2]
 
 
-def test_cluster_variables_yield(shop: Database, warehouse: Database) -> None:
-    """Variables of the cluster fill in what the start call leaves out, and no more."""
+def test_variables_of_the_cluster(shop: Database, warehouse: Database) -> None:
+    """Variables of the cluster apply unless the start call sets them."""
     clock = ManualClock()
     links = [{"name": "shop", "url": shop.url}, {"name": "warehouse", "url": warehouse.url}]
     cluster = {"name": "demo", "links": links, "variables": {"dt": "2025-01-02"}}
@@ -242,8 +240,8 @@ def test_cluster_variables_yield(shop: Database, warehouse: Database) -> None:
     assert [row[0] for row in warehouse.rows()] == [1, 2, 3]
 
 
-def test_two_clusters_into_one_file(shop: Database, warehouse: Database) -> None:
-    """Runs of two clusters, started at once, both get their rows into one SQLite file."""
+def test_two_clusters_write_to_one_file(shop: Database, warehouse: Database) -> None:
+    """Simultaneous runs of two clusters both insert their rows into one SQLite file."""
     links = [{"name": "shop", "url": shop.url}, {"name": "warehouse", "url": warehouse.url}]
     clusters = [{"name": name, "links": links} for name in ("one", "two")]
     with CdmSimulator({"clusters": clusters}) as sim:
@@ -255,7 +253,9 @@ def test_two_clusters_into_one_file(shop: Database, warehouse: Database) -> None
             for cluster in sim.config.clusters
         ]
         with closing(sqlite3.connect(warehouse.path)) as other:
-            other.execute("INSERT INTO orders (id) VALUES (0)")  # a third holds the file meanwhile
+            other.execute(
+                "INSERT INTO orders (id) VALUES (0)"
+            )  # another connection locks the file meanwhile
             for thread in started:
                 thread.start()
             time.sleep(0.3)
@@ -263,16 +263,16 @@ def test_two_clusters_into_one_file(shop: Database, warehouse: Database) -> None
         for thread in started:
             thread.join()
         ids = [cluster.id for cluster in sim.config.clusters]
-        while any(sim.runs("all", each)[0].active for each in ids):
+        while any(sim.runs("all", cluster_id)[0].active for cluster_id in ids):
             time.sleep(0.01)
-        assert {sim.runs("all", each)[0].status for each in ids} == {"SUCCEEDED"}
+        assert {sim.runs("all", cluster_id)[0].status for cluster_id in ids} == {"SUCCEEDED"}
     assert len(warehouse.rows()) == 7
 
 
-def test_source_is_free_while_a_run_goes_on(
+def test_source_is_not_locked(
     sim: CdmSimulator, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """Somebody else can write to the source in the middle of a run, which copies what was there."""
+    """The source can be changed during a run, which moves the rows of its start."""
     sim.add_job("all", **orders())
     sim.start("all")
     clock.advance(5)
@@ -281,10 +281,10 @@ def test_source_is_free_while_a_run_goes_on(
     assert warehouse.rows() == shop.rows()[:3]
 
 
-def test_odd_names(
+def test_special_characters_in_names(
     sim: CdmSimulator, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """Tables and columns may be called anything a database permits."""
+    """Names of tables and columns can contain any characters that databases allow."""
     for database in (shop, warehouse):
         database.run(
             'CREATE TABLE "select: 每日" ("a b" TEXT, "x:y" TEXT, "100%" TEXT, "(d)" TEXT)'
@@ -313,7 +313,7 @@ VALUES = st.one_of(
     least=st.integers(0, 9),
 )
 def test_target_equals_source(rows: list[tuple[Any, ...]], least: int) -> None:
-    """Whatever the rows hold, the target gets those that meet the condition, unchanged."""
+    """Rows that meet the condition arrive unchanged, whatever their values are."""
     clock = ManualClock()
     with tempfile.TemporaryDirectory() as folder:
         source, target = (Database(Path(folder, f"{name}.db")) for name in ("a", "b"))

@@ -1,4 +1,4 @@
-"""The DAG of test_assets: outlets on tasks of all kinds, each with an asset of its own."""
+"""The DAG of ``test_assets``: tasks of all kinds, each with its own asset as outlet."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ COUNTRIES = ("at", "be", "nl")
 PREFIX = "cdm://warehouse/"
 
 
-def to(name: str) -> dict[str, Any]:
-    """Arguments of a task that brings rows to an asset."""
+def task_arguments(name: str) -> dict[str, Any]:
+    """Return the arguments of a task whose outlet is the asset of this name."""
     return {"task_id": name, "outlets": [Asset(PREFIX + name)], "deferrable": False}
 
 
 # [START alias]
 def name_the_asset(context: Any, result: dict[str, Any]) -> None:
-    """Say which asset the alias stands for in this run, and what has arrived there."""
+    """Choose the asset that the alias stands for in this run, and attach the row count."""
     asset = Asset(f"{PREFIX}alias_of_{result['job_name']}")
-    # Airflow 2 fails after the task when this holds more than plain values.
+    # Use plain values only. With other values, Airflow 2 fails after the task.
     extra = {"rows": result["counters"]["ROWS_WRITTEN"]}
     context["outlet_events"][AssetAlias("arrived")].add(asset, extra=extra)
 
@@ -33,20 +33,28 @@ def name_the_asset(context: Any, result: dict[str, Any]) -> None:
 
 with DAG(dag_id=DAG_ID, schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
     waits: dict[str, Any] = {"wait_for_completion": True, "poll_interval": 0.1}
-    CdmStartJobOperator(**to("worker"), job_name="worker", **waits)
-    CdmStartJobOperator(**to("deferred") | {"deferrable": True}, job_name="deferred", **waits)
-    CdmStartJobOperator(**to("failing"), job_name="failing", **waits)
-    CdmStartJobOperator(**to("missed"), job_name="missed", min_rows_written=99, **waits)
-    start = CdmStartJobOperator(**to("start_only"), job_name="started")
-    CdmSubmissionSensor(**to("sensor"), submission=start.output, poke_interval=0.1)
+    CdmStartJobOperator(**task_arguments("worker"), job_name="worker", **waits)
+    CdmStartJobOperator(
+        **task_arguments("deferred") | {"deferrable": True}, job_name="deferred", **waits
+    )
+    CdmStartJobOperator(**task_arguments("failing"), job_name="failing", **waits)
+    CdmStartJobOperator(**task_arguments("missed"), job_name="missed", min_rows_written=99, **waits)
+    start = CdmStartJobOperator(**task_arguments("start_only"), job_name="started")
+    CdmSubmissionSensor(**task_arguments("sensor"), submission=start.output, poke_interval=0.1)
     CdmSubmissionSensor(
-        **to("deferred_sensor") | {"deferrable": True}, submission=start.output, poke_interval=0.1
+        **task_arguments("deferred_sensor") | {"deferrable": True},
+        submission=start.output,
+        poke_interval=0.1,
     )
     CdmStartJobOperator.partial(
-        **to("mapped"), job_name="mapped", if_running="wait", max_active_tis_per_dag=1, **waits
+        **task_arguments("mapped"),
+        job_name="mapped",
+        if_running="wait",
+        max_active_tis_per_dag=1,
+        **waits,
     ).expand(variables=[{"country": country} for country in COUNTRIES])
     CdmRunJobOperator(
-        **to("own_job"),
+        **task_arguments("own_job"),
         definition={
             "name": "own",
             "from-connector-name": "hive-connector",
@@ -58,7 +66,7 @@ with DAG(dag_id=DAG_ID, schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UT
         },
         poll_interval=0.1,
     )
-    CdmStartJobOperator(**to("whole"), job_name="whole", **waits)
+    CdmStartJobOperator(**task_arguments("whole"), job_name="whole", **waits)
     CdmStartJobOperator(
         task_id="alias",
         job_name="worker_2",

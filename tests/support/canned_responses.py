@@ -1,6 +1,7 @@
-"""Answers that a server might give: documented ones, the same with something wrong, and nonsense.
+"""Responses that a server might give: documented ones, corrupted ones, and random ones.
 
-``ANSWERS`` draws from all of them: what arrives after HTTP has been read, or that nothing did.
+``SAMPLES`` holds the documented ones. ``canned_responses`` is a Hypothesis strategy that draws from
+all of them, and sometimes a failure of the transport.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.sansio import Response, TransportError
 
-Answer: TypeAlias = Response | TransportError
+CannedResponse: TypeAlias = Response | TransportError
 
 _PROJECT = {"id": "p-of-region", "name": "r-1", "domain_id": "d", "enabled": True}
 TOKEN_BODY = {
@@ -33,7 +34,7 @@ PROJECTS_BODY = {"projects": [_PROJECT], "links": {"next": None, "previous": Non
 
 @dataclass(frozen=True)
 class Sample:
-    """A documented answer."""
+    """A documented response."""
 
     status: int
     body: Any
@@ -67,7 +68,7 @@ _CLUSTER = {
     "instances": [{"id": "i", "status": "200", "flavor": {"id": "f"}}],
 }
 _VALIDATED = {"name": "j", "validation-result": [{"message": "slow", "status": "WARNING"}, {}]}
-#: Documented answers by the names of operations; "errors" are those of all.
+#: Documented responses by the names of operations; "errors" are those of all operations.
 SAMPLES: dict[str, list[Sample]] = {
     "start_job": _samples("start"),
     "job_status": _samples("status"),
@@ -90,106 +91,115 @@ SAMPLES: dict[str, list[Sample]] = {
     "errors": _samples("errors"),
     "iam": [Sample(201, TOKEN_BODY), Sample(200, PROJECTS_BODY)],
 }
-_EVERYTHING = [sample for samples in SAMPLES.values() for sample in samples]
+_ALL_SAMPLES = [sample for samples in SAMPLES.values() for sample in samples]
 
 
-# Wrong bodies
+# Corrupted bodies
 
 
 @dataclass(frozen=True)
-class Raw:
-    """Text that stands in JSON for a value as it is."""
+class RawJson:
+    """Text that is written to JSON unchanged, in place of a value."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Twice:
-    """The values of a key that an object has twice."""
+class DuplicateKey:
+    """Two values of a key that an object contains twice."""
 
     first: Any
     second: Any
 
 
-def write(value: Any) -> str:
-    """Write JSON, and what is almost JSON."""
-    if isinstance(value, Raw):
+def write_json(value: Any) -> str:
+    """Return a value as JSON, or as almost JSON."""
+    if isinstance(value, RawJson):
         return value.text
-    if isinstance(value, Twice):
-        return write(value.second)
+    if isinstance(value, DuplicateKey):
+        return write_json(value.second)
     if isinstance(value, list):
-        return f"[{', '.join(map(write, value))}]"
+        return f"[{', '.join(map(write_json, value))}]"
     if isinstance(value, dict):
         pairs = []
         for name, content in value.items():
-            both = (content.first, content) if isinstance(content, Twice) else (content,)
-            pairs += [f"{json.dumps(name)}: {write(each)}" for each in both]
+            both = (content.first, content) if isinstance(content, DuplicateKey) else (content,)
+            pairs += [f"{json.dumps(name)}: {write_json(item)}" for item in both]
         return f"{{{', '.join(pairs)}}}"
     return json.dumps(value)
 
 
-_JUNK: list[Any] = [
+_JUNK_VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 5, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 10**4000),
-    *(0.5, -0.0, 1e17, 1e308, Raw("1e999"), float("nan"), float("inf"), float("-inf")),
+    *(0.5, -0.0, 1e17, 1e308, RawJson("1e999"), float("nan"), float("inf"), float("-inf")),
     *("", " ", "x", "\x00", "a\x00b", "\ud800", "x\udfffy", "\u202e", "a\nb\r\nc", "\x1b[31m"),
     *("NaN", "-Infinity", "1e400", "0x10", "1_000", "٣", "9" * 5000, "w" * 20_000, "\ud83d" * 3000),
     *([], {}, [[]], [{}], [None], {"": None}, {"error": {"error": {}}}, {"status": "ERROR"}),
     *("RUNNING", "SUCCEEDED", "FAILED", "UNKNOWN", "NEVER_EXECUTED", "2099-01-01T00:00:00Z"),
     *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2099-01-01", "2099-W01-1"),
-    *(Raw("[" * 200 + "]" * 200), Raw("[" * 100_000), Raw("undefined"), Raw("01"), Raw("1" * 9000)),
+    *(
+        RawJson("[" * 200 + "]" * 200),
+        RawJson("[" * 100_000),
+        RawJson("undefined"),
+        RawJson("01"),
+        RawJson("1" * 9000),
+    ),
 ]
-junk = st.sampled_from(_JUNK).map(deepcopy) | st.recursive(
+junk_values = st.sampled_from(_JUNK_VALUES).map(deepcopy) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inside: (
         st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=6), inside, max_size=3)
     ),
     max_leaves=8,
 )
-Spot: TypeAlias = tuple[Any, Any]
+Position: TypeAlias = tuple[Any, Any]
 
 
-def _spots(value: Any) -> Iterator[Spot]:
-    """All places inside a value, as container and key."""
+def _positions(value: Any) -> Iterator[Position]:
+    """Yield all positions inside a value, as container and key."""
     if isinstance(value, list | dict):
         for key in range(len(value)) if isinstance(value, list) else list(value):
             yield value, key
-            yield from _spots(value[key])
+            yield from _positions(value[key])
 
 
-def _wrong(spot: Spot, how: str, other: Any) -> None:
-    """Make one thing wrong in one place."""
-    container, key = spot
+def _corrupt(position: Position, how: str, other: Any) -> None:
+    """Corrupt the value at a position in one way.
+
+    :param other: value that replaces it, if the way needs one.
+    """
+    container, key = position
     value = container[key]
     if how == "drop":
         del container[key]
     elif how == "twice" and isinstance(container, dict):
-        container[key] = Twice(other, value)
+        container[key] = DuplicateKey(other, value)
     elif how == "rename" and isinstance(container, dict):
         container[str(key).upper()] = container.pop(key)
     elif how == "repeat" and isinstance(value, list):
         container[key] = value * 50
     elif how == "text":
-        container[key] = write(value)
+        container[key] = write_json(value)
     elif how == "wrap":
         container[key] = [value]
     else:
         container[key] = other
 
 
-_WAYS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "text", "wrap"]
+_CORRUPTIONS = ["replace"] * 5 + ["drop", "drop", "twice", "rename", "repeat", "text", "wrap"]
 
 
 @st.composite
 def _bodies(draw: st.DrawFn, sample: Any) -> bytes:
-    """The body of a sample with up to three things wrong in it."""
+    """Draw the body of a sample with up to three corruptions."""
     box = [deepcopy(sample)]
     for _ in range(draw(st.integers(0, 3))):
-        spots = list(_spots(box))
-        if not spots:
+        positions = list(_positions(box))
+        if not positions:
             break
-        spot = spots[draw(st.integers(0, len(spots) - 1))]
-        _wrong(spot, draw(st.sampled_from(_WAYS)), draw(junk))
-    text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write, box))
+        position = positions[draw(st.integers(0, len(positions) - 1))]
+        _corrupt(position, draw(st.sampled_from(_CORRUPTIONS)), draw(junk_values))
+    text = box[0] if len(box) == 1 and isinstance(box[0], str) else ", ".join(map(write_json, box))
     body = text.encode(draw(_ENCODINGS), "surrogatepass")
     cut = draw(_CUTS)
     return body if cut is None else body[: cut % (len(body) + 1)]
@@ -234,7 +244,7 @@ _DATES = [formatdate(at, usegmt=True) for at in (0, 1_735_787_045, 253_402_300_7
     "0 0 0 0 0",
     ",",
 ]
-#: What http.client can hand over: Latin-1, folded lines included.
+#: What http.client can return: Latin-1, including folded lines.
 _LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=30)
 _VALUES = _LATIN | st.sampled_from(["", "x" * 60_000, "a\r\n b", "a\r\n\tb", "\x00", "(", '"'])
 _TIMES = st.sampled_from(_NUMBERS + _DATES) | _VALUES
@@ -253,15 +263,15 @@ _HEADERS = st.fixed_dictionaries(
 
 
 @st.composite
-def answers(draw: st.DrawFn, route: str) -> Answer:
-    """Draw an answer to a call on a route, or the failure to get one."""
+def canned_responses(draw: st.DrawFn, operation: str) -> CannedResponse:
+    """Draw a response to an operation, or a failure of the transport."""
     kind = draw(st.integers(0, 19))
     if kind == 0:
         return TransportError("reset", sent=draw(st.booleans()))
     headers = draw(_HEADERS)
     if kind == 1:
         return Response(draw(st.integers(200, 999)), headers, draw(st.binary(max_size=300)))
-    own = SAMPLES.get(route) if kind < 14 else None
-    sample = draw(st.sampled_from(own or _EVERYTHING))
+    samples = SAMPLES.get(operation) if kind < 14 else None
+    sample = draw(st.sampled_from(samples or _ALL_SAMPLES))
     status = sample.status if kind % 3 else draw(st.sampled_from(_STATUSES))
     return Response(status, headers, draw(_bodies(sample.body)))

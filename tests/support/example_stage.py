@@ -1,4 +1,4 @@
-"""What the example DAGs need, and what must come of them, wherever they run."""
+"""Databases and simulator for the example DAGs, and the results that each example must have."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ RESULT = {
     *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
     *("counters", "execute_date", "last_update_date", "duration_seconds"),
 }
-#: Orders of each day.
+#: Number of orders of each day.
 ROWS = 10
-#: Rows of the tables that are moved beside the orders.
+#: Tables that are moved in addition to the orders, and their numbers of rows.
 TABLES = {"customers": 3, "products": 4}
-# No key: a migration that ran twice shall show as double rows, not as an error.
+# No primary key, so that a migration that runs twice leads to duplicate rows and not to an error.
 _TABLE = "CREATE TABLE orders (id INTEGER, order_date TEXT, amount NUMERIC {constraint})"
 
 
 @dataclass
 class Database:
-    """A SQLite file with orders."""
+    """A SQLite database with a table of orders."""
 
     path: Path
 
     def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute one statement."""
+        """Execute one statement and return its rows."""
         with closing(sqlite3.connect(self.path)) as connection, connection:
             return connection.execute(sql, values).fetchall()
 
     def orders(self, day: date | None = None) -> list[tuple[Any, ...]]:
-        """Return the orders of one day, or all of them."""
+        """Return the orders of one day, or all orders."""
         condition, values = ("WHERE order_date = ?", [str(day)]) if day else ("", [])
         return self.run(f"SELECT * FROM orders {condition} ORDER BY id", *values)
 
 
 @dataclass
 class Demo:
-    """A shop with some days of orders, an empty warehouse, and a CDM between them."""
+    """A shop with several days of orders, an empty warehouse, and a simulator with jobs."""
 
     sim: CdmSimulator
     shop: Database
@@ -62,11 +62,12 @@ class Demo:
 
     @classmethod
     @contextmanager
-    def opened(cls, folder: Path, days: Sequence[date], seconds: float) -> Iterator[Self]:
-        """The simulator of ``scripts/demo`` with little data, and clusters that switch at once.
+    def start(cls, folder: Path, days: Sequence[date], seconds: float) -> Iterator[Self]:
+        """Start the simulator of ``scripts/demo`` with little data and fast clusters.
 
-        :param folder: an existing folder for the databases.
-        :param seconds: how long a run takes.
+        :param folder: existing folder for the databases
+        :param days: days that have orders
+        :param seconds: duration of a run, in seconds
         """
         config = yaml.safe_load((EXAMPLES / "demo_simulator.yaml").read_text())
         config["clusters"][0]["seconds"] = {"start": 0.1, "stop": 0.1}
@@ -77,7 +78,7 @@ class Demo:
             yield cls(sim, Database(folder / "source.db"), Database(folder / "target.db"), days)
 
     def add_tables(self) -> None:
-        """Let there be two more tables in the shop, empty in the warehouse."""
+        """Add two more tables with rows to the shop, and without rows to the warehouse."""
         for database in (self.shop, self.warehouse):
             for table in TABLES:
                 database.run(f"CREATE TABLE {table} (id INTEGER, name TEXT)")
@@ -85,39 +86,39 @@ class Demo:
             for number in range(count):
                 self.shop.run(f"INSERT INTO {table} VALUES (?, ?)", number, f"{table} {number}")
 
-    def spoil(self, day: date) -> None:
-        """Let the warehouse refuse one of the day's orders."""
+    def break_order(self, day: date) -> None:
+        """Change one order of the day so that the warehouse rejects it."""
         self.shop.run("UPDATE orders SET amount = 0 WHERE id = ?", self.shop.orders(day)[-1][0])
 
-    def mend(self) -> None:
-        """Undo :meth:`spoil`."""
+    def repair_order(self) -> None:
+        """Undo :meth:`break_order`."""
         self.shop.run("UPDATE orders SET amount = 9.9 WHERE amount = 0")
 
 
 class Fact(NamedTuple):
-    """Something that is as it should be, or not."""
+    """An expected and an actual value."""
 
-    what: str
+    description: str
     expected: Any
-    seen: Any
+    actual: Any
 
 
-#: What a task returned.
-Returned = Mapping[str, Any]
+#: Result of a task.
+TaskResult = Mapping[str, Any]
 
 
-def moved(demo: Demo, *days: date) -> Iterator[Fact]:
-    """The rows of some days are in the warehouse, once."""
+def rows_moved(demo: Demo, *days: date) -> Iterator[Fact]:
+    """Check that the rows of the given days are in the warehouse, once."""
     for day in days:
         yield Fact(f"rows of {day}", demo.shop.orders(day), demo.warehouse.orders(day))
 
 
-def daily_migration(demo: Demo, returned: Mapping[date, Returned]) -> Iterator[Fact]:
-    """Each run moves the rows of its own logical date, and returns what CDM counted.
+def daily_migration(demo: Demo, returned: Mapping[date, TaskResult]) -> Iterator[Fact]:
+    """Check that each DAG run moved the rows of its logical date and returned CDM's counters.
 
-    :param returned: by ``move_orders``.
+    :param returned: results of ``move_orders`` by day
     """
-    yield from moved(demo, *returned)
+    yield from rows_moved(demo, *returned)
     for result in returned.values():
         yield Fact("keys of the result", RESULT, set(result))
         yield Fact("status", "SUCCEEDED", result["status"])
@@ -131,12 +132,12 @@ def daily_migration(demo: Demo, returned: Mapping[date, Returned]) -> Iterator[F
     )
 
 
-def start_then_wait(demo: Demo, day: date, returned: Mapping[str, Returned]) -> Iterator[Fact]:
-    """The sensors wait for the runs that the start tasks made, and for CDM's own.
+def start_then_wait(demo: Demo, day: date, returned: Mapping[str, TaskResult]) -> Iterator[Fact]:
+    """Check that the sensors waited for the runs of the start tasks and of CDM's scheduler.
 
-    :param returned: by each sensor.
+    :param returned: results of the sensors by task id
     """
-    yield from moved(demo, day)
+    yield from rows_moved(demo, day)
     for subject, job in (
         ("orders", "orders_daily"),
         ("customers", "customers_daily"),
@@ -151,67 +152,66 @@ def start_then_wait(demo: Demo, day: date, returned: Mapping[str, Returned]) -> 
         )
 
 
-def side_by_side(demo: Demo, returned: Mapping[date, Returned]) -> Iterator[Fact]:
-    """Each day has a job of its own, made of the file with its date, and gone afterwards.
+def side_by_side(demo: Demo, returned: Mapping[date, TaskResult]) -> Iterator[Fact]:
+    """Check that each day had its own job, with its date, and that the jobs are deleted.
 
-    :param returned: by ``move_orders``.
+    :param returned: results of ``move_orders`` by day
     """
-    yield from moved(demo, *returned)
+    yield from rows_moved(demo, *returned)
     jobs = {result["job_name"] for result in returned.values()}
     yield Fact("jobs made", len(returned), len(jobs))
     yield Fact("jobs left behind", set(), jobs & set(demo.sim.jobs()))
 
 
 def list_of_tables(demo: Demo) -> Iterator[Fact]:
-    """Each table is moved by a job of its own, none of which is left."""
+    """Check that all tables were moved and that the jobs are deleted."""
     for table in ("orders", *TABLES):
         rows = demo.shop.run(f"SELECT * FROM {table} ORDER BY 1, 2")
         yield Fact(
             f"rows of {table}", rows, demo.warehouse.run(f"SELECT * FROM {table} ORDER BY 1, 2")
         )
-    left = [name for name in demo.sim.jobs() if name.startswith("a_table")]
-    yield Fact("jobs left behind", [], left)
+    remaining = [name for name in demo.sim.jobs() if name.startswith("a_table")]
+    yield Fact("jobs left behind", [], remaining)
 
 
-def wait_elsewhere(demo: Demo, number: int, waited: Returned, report: Any) -> Iterator[Fact]:
-    """A DAG waits for a run that another has started, and says how much has arrived.
+def wait_elsewhere(demo: Demo, number: int, waited: TaskResult, report: Any) -> Iterator[Fact]:
+    """Check that a DAG waited for the run of another DAG and reported the number of orders.
 
-    :param number: of that run.
-    :param waited: what ``wait_for_orders`` returned.
-    :param report: what ``report`` returned.
+    :param number: number of that run
+    :param waited: result of ``wait_for_orders``
+    :param report: result of ``report``
     """
     yield Fact("run that was waited for", number, waited["submission_id"])
     yield Fact("its status", "SUCCEEDED", waited["status"])
     yield Fact("report", f"{ROWS} orders", report)
 
 
-def cluster_for_a_while(demo: Demo, day: date, started: Returned) -> Iterator[Fact]:
-    """The cluster is started, used and stopped again.
+def cluster_for_a_while(demo: Demo, day: date, started: TaskResult) -> Iterator[Fact]:
+    """Check that the cluster was started, used and stopped again.
 
-    :param started: what ``start_cluster`` returned.
+    :param started: result of ``start_cluster``
     """
-    yield from moved(demo, day)
+    yield from rows_moved(demo, day)
     yield Fact("state of the cluster when it was used", "normal", started["state"])
     yield Fact("status of the cluster now", "900", demo.sim.cluster_status())
 
 
 def jobs_as_code(demo: Demo, actions: Mapping[date, Sequence[str]]) -> Iterator[Fact]:
-    """Link and job are made of their files, then left alone.
+    """Check that the link and the job were created on the first day and not changed later.
 
-    :param actions: what ``apply_link`` and ``apply_job`` say that they did, on the first day and
-        on later ones.
+    :param actions: actions that ``apply_link`` and ``apply_job`` returned, by day
     """
-    yield from moved(demo, *actions)
+    yield from rows_moved(demo, *actions)
     first, *later = actions.values()
     yield Fact("done on the first day", ["created"] * 2, list(first))
-    for seen in later:
-        yield Fact("done on a later day", ["unchanged"] * 2, list(seen))
+    for later_actions in later:
+        yield Fact("done on a later day", ["unchanged"] * 2, list(later_actions))
 
 
-def asset_driven(demo: Demo, days: Sequence[date], counted: Returned) -> Iterator[Fact]:
-    """A DAG that is scheduled on the target reads how many rows the runs have brought.
+def asset_driven(demo: Demo, days: Sequence[date], counted: TaskResult) -> Iterator[Fact]:
+    """Check that a DAG that is scheduled on the asset read the row counts of all runs.
 
-    :param counted: what ``count_orders`` returned when all of these days had been moved.
+    :param counted: result of ``count_orders`` after all these days were moved
     """
-    yield from moved(demo, *days)
+    yield from rows_moved(demo, *days)
     yield Fact("orders counted", {"orders": ROWS * len(days)}, counted)

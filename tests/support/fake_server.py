@@ -1,4 +1,4 @@
-"""A server that answers as a test says, without sockets, and what a flow makes of it."""
+"""A fake server without sockets: it performs a flow and gives the responses that a test chooses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
-from tests.support.canned_responses import PROJECTS_BODY, TOKEN_BODY, Answer
+from tests.support.canned_responses import PROJECTS_BODY, TOKEN_BODY, CannedResponse
 
 BEGIN = 1_735_787_045.0
 CREATED = int(BEGIN * 1000)
-PLACE = "https://cdm.example"
-#: With what JSON and addresses write differently.
+ENDPOINT = "https://cdm.example"
+#: Contains characters that JSON and URLs escape.
 PASSWORD = 'pass "word" /of\\u+%&é'
 TOKEN = "MII" + "token/Of+Iam" * 100
 SECRET_KEY, SECURITY_TOKEN = "sk-of-u/+abcdefgh", "sts/Of+U" * 40
@@ -39,45 +39,49 @@ _PASSWORD = PasswordCredentials("u", PASSWORD, "d")
 _KEYS = KeyCredentials("ak-of-u", SECRET_KEY)
 _TEMPORARY = KeyCredentials("ak-of-u", SECRET_KEY, SECURITY_TOKEN)
 _AGENCY = Agency("a", "other")
-#: As whom calls are made.
-WHO: dict[str, Settings] = {
-    "password": Settings(PLACE, PLACE, _PASSWORD, project_id="p"),
-    "password, project by name": Settings(PLACE, PLACE, _PASSWORD, project_name="r-1"),
-    "keys": Settings(PLACE, PLACE, _KEYS, project_id="p"),
-    "keys, project by name": Settings(PLACE, PLACE, _TEMPORARY, project_name="r-1"),
-    "agency by password": Settings(PLACE, PLACE, _PASSWORD, _AGENCY, project_name="r-1"),
-    "agency by keys": Settings(PLACE, PLACE, _TEMPORARY, _AGENCY, project_id="p"),
+#: Settings by the kind of credentials.
+USERS: dict[str, Settings] = {
+    "password": Settings(ENDPOINT, ENDPOINT, _PASSWORD, project_id="p"),
+    "password, project by name": Settings(ENDPOINT, ENDPOINT, _PASSWORD, project_name="r-1"),
+    "keys": Settings(ENDPOINT, ENDPOINT, _KEYS, project_id="p"),
+    "keys, project by name": Settings(ENDPOINT, ENDPOINT, _TEMPORARY, project_name="r-1"),
+    "agency by password": Settings(ENDPOINT, ENDPOINT, _PASSWORD, _AGENCY, project_name="r-1"),
+    "agency by keys": Settings(ENDPOINT, ENDPOINT, _TEMPORARY, _AGENCY, project_id="p"),
 }
-Visit: TypeAlias = Callable[[CdmApi], Flow[Any]]
+MakeFlow: TypeAlias = Callable[[CdmApi], Flow[Any]]
 
 
 @dataclass
-class Server:
-    """Gives drawn answers to some requests and good ones to all others; pauses move the clock.
+class FakeServer:
+    """Gives chosen responses to some requests and valid ones to all others.
 
-    :param drawn: answers in turn; the last one stays.
-    :param wanted: which requests get those, by a part of the address.
+    :param responses: chosen responses, in order; the last one is repeated.
+    :param url_part: part of the URL of the requests that get them.
+    :param now: time in epoch seconds; pauses of the flow advance it.
+    :param steps: number of steps of the flow so far.
+    :param used: number of chosen responses that were given.
+    :param record: record that the flow stored last.
     """
 
-    drawn: Sequence[Answer | Callable[[Request], Answer]]
-    wanted: str
+    responses: Sequence[CannedResponse | Callable[[Request], CannedResponse]]
+    url_part: str
     now: float = BEGIN
     steps: int = 0
-    asked: int = 0
+    used: int = 0
     record: Mapping[str, Any] | None = field(default=None)
 
-    def play(self, make: Visit, settings: Settings) -> Any:
-        """Perform a flow to its end."""
+    def run(self, make_flow: MakeFlow, settings: Settings) -> Any:
+        """Perform a flow and return its result."""
         factory.forget_everything()
         session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
-        flow = make(session.api)
+        flow = make_flow(session.api)
         step = next(flow, None)
         try:
             while True:
                 self.steps += 1
-                assert self.steps < 2_000, "this never ends"
+                assert self.steps < 2_000, "the flow does not end"
                 if isinstance(step, Request):
-                    step = _go_on(flow, self._answer(step))
+                    step = _resume(flow, self._respond(step))
                 elif isinstance(step, Save):
                     self.record = json.loads(json.dumps(step.record, allow_nan=False))
                     step = flow.send(None)
@@ -91,13 +95,13 @@ class Server:
         except StopIteration as end:
             return end.value
 
-    def _answer(self, request: Request) -> Answer:
-        _sendable(request)
+    def _respond(self, request: Request) -> CannedResponse:
+        _check_request(request)
         self.now += 0.1
-        if self.wanted in request.url:
-            answer = self.drawn[min(self.asked, len(self.drawn) - 1)]
-            self.asked += 1
-            return answer(request) if callable(answer) else answer
+        if self.url_part in request.url:
+            response = self.responses[min(self.used, len(self.responses) - 1)]
+            self.used += 1
+            return response(request) if callable(response) else response
         if "/v3/projects" in request.url:
             return Response(200, {}, json.dumps(PROJECTS_BODY).encode())
         if "/v3/" in request.url:
@@ -106,12 +110,14 @@ class Server:
         return Response(200, {}, json.dumps({"submissions": [run], "total": 1}).encode())
 
 
-def _go_on(flow: Flow[Any], answer: Answer) -> Any:
-    return flow.throw(answer) if isinstance(answer, TransportError) else flow.send(answer)
+def _resume(flow: Flow[Any], response: CannedResponse) -> Any:
+    if isinstance(response, TransportError):
+        return flow.throw(response)
+    return flow.send(response)
 
 
-def _sendable(request: Request) -> None:
-    """What is sent next must not be broken by what was answered before."""
+def _check_request(request: Request) -> None:
+    """Check that earlier responses did not make this request invalid."""
     assert request.url.isascii()
     assert request.url.isprintable()
     assert " " not in request.url

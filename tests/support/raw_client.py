@@ -1,4 +1,4 @@
-"""A client that says exactly what a test tells it to; it knows nothing of the package's own."""
+"""An HTTP client that sends exactly the given requests, without the client of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def password_login(sim: CdmSimulator, **changes: Any) -> dict[str, Any]:
 
 
 class Cdm:
-    """Talks to one cluster of a simulator, logging in when first needed."""
+    """Sends requests to one cluster of a simulator, with a token that it requests on first use."""
 
     def __init__(self, sim: CdmSimulator, cluster_id: str | None = None) -> None:
         self.sim = sim
@@ -29,46 +29,48 @@ class Cdm:
         self._token: str | None = None
 
     def login(self) -> str:
-        """Return a new token."""
+        """Request a new token and return it."""
         url = f"{self.sim.iam_url}/v3/auth/tokens?nocatalog=true"
-        answer = requests.post(url, json=password_login(self.sim), timeout=5)
-        assert answer.status_code == 201, answer.text
-        return answer.headers["X-Subject-Token"]
+        response = requests.post(url, json=password_login(self.sim), timeout=5)
+        assert response.status_code == 201, response.text
+        return response.headers["X-Subject-Token"]
 
-    def call(self, method: str, url: str, **more: Any) -> requests.Response:
-        """Send a request: to a whole URL, or to a path of the cluster."""
+    def call(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Send a request to a complete URL, or to a path below that of the cluster."""
         self._token = self._token or self.login()
-        headers = {"X-Auth-Token": self._token, **more.pop("headers", {})}
+        headers = {"X-Auth-Token": self._token, **options.pop("headers", {})}
         address = url if url.startswith("http") else f"{self.base}/{url}"
-        return requests.request(method, address, headers=headers, timeout=5, **more)
+        return requests.request(method, address, headers=headers, timeout=5, **options)
 
-    def on_job(self, method: str, name: str, action: str = "", **more: Any) -> requests.Response:
+    def on_job(self, method: str, name: str, action: str = "", **options: Any) -> requests.Response:
         """Send a request about a job."""
-        return self.call(method, f"job/{quote(name, safe='')}{action}", **more)
+        return self.call(method, f"job/{quote(name, safe='')}{action}", **options)
 
     def start(self, name: str, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Start a job and return the submission."""
-        return _only(self.on_job("PUT", name, "/start", json={"variables": variables or {}}))
+        return _single_submission(
+            self.on_job("PUT", name, "/start", json={"variables": variables or {}})
+        )
 
     def status(self, name: str) -> dict[str, Any]:
         """Return the newest submission of a job."""
-        return _only(self.on_job("GET", name, "/status"))
+        return _single_submission(self.on_job("GET", name, "/status"))
 
     def history(self, name: str, **query: Any) -> dict[str, Any]:
-        """Return the answer of the history route."""
-        answer = self.call("GET", "submissions", params={"jname": name, **query})
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        """Return the body of the history route."""
+        response = self.call("GET", "submissions", params={"jname": name, **query})
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
 
 
-def _only(answer: requests.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
-    [submission] = answer.json()["submissions"]
-    found: dict[str, Any] = submission
-    return found
+def _single_submission(response: requests.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    [submission] = response.json()["submissions"]
+    run: dict[str, Any] = submission
+    return run
 
 
-def error_code(answer: requests.Response) -> str:
-    body = answer.json()
+def error_code(response: requests.Response) -> str:
+    body = response.json()
     return str(body.get("errCode") or body.get("error_code"))

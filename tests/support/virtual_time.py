@@ -23,7 +23,7 @@ class VirtualTime:
         self.slept.append(seconds)
         self._clock.advance(seconds)
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """Advance the clock, and let the other tasks of the event loop run."""
         self.sleep(seconds)
         await asyncio.sleep(0)
@@ -33,6 +33,6 @@ class VirtualTime:
         return {
             "clock": self._clock.now,
             "sleep": self.sleep,
-            "asleep": self.asleep,
+            "async_sleep": self.async_sleep,
             "rng": lambda: 0.5,
         }

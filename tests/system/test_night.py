@@ -37,7 +37,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Orders of yesterday and today: a DAG that runs once a day may begin at midnight."""
     today = datetime.now(UTC).date()
     folder = tmp_path_factory.mktemp("night")
-    with Demo.opened(folder, [today - timedelta(days=1), today], seconds=2) as demo:
+    with Demo.start(folder, [today - timedelta(days=1), today], seconds=2) as demo:
         for job in sorted(set(TASKS.values())):
             outcome = "FAILED" if job == "fails" else "SUCCEEDED"
             demo.sim.add_job(job, seconds=SECONDS, outcome=outcome)
@@ -106,7 +106,7 @@ def test_scheduled(demo: Demo, stack: Stack, addresses: dict[tuple[str, int], st
     for fact in examples.asset_driven(
         demo, [date.fromisoformat(day) for _, day, _ in moved], counted
     ):
-        assert fact.seen == fact.expected, fact.what
+        assert fact.actual == fact.expected, fact.description
 
 
 def test_buttons(demo: Demo, stack: Stack, addresses: dict[tuple[str, int], str]) -> None:

@@ -123,14 +123,14 @@ def test_outlet_of_a_task_that_does_not_wait_is_logged(caplog: pytest.LogCapture
     context: Any = {"outlet_events": {}}
     with caplog.at_level(logging.WARNING):
         assets.report(context, [Asset("cdm://a/b")], Submission("c", "j", "BOOTING"))
-    assert "give the outlets to the CdmSubmissionSensor" in caplog.text
+    assert "move the outlets to the" in caplog.text
 
 
 def test_task_succeeds_when_the_event_cannot_be_extended(caplog: pytest.LogCaptureFixture) -> None:
     """When Airflow provides no event to extend, the task succeeds, since the rows were moved."""
     context: Any = {"outlet_events": {}}
     assets.report(context, [Asset("cdm://a/b")], Submission("c", "j", "SUCCEEDED"))
-    assert "goes without the result" in caplog.text
+    assert "has no result of the run" in caplog.text
 
 
 def test_outlets_that_are_no_assets_are_ignored() -> None:

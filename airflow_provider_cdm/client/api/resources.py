@@ -189,7 +189,7 @@ def _validated(response: Response, call: Call[list[str]]) -> list[str]:
         return []
     found = json_object(response, call).get("validation-result")
     if texts := error_mapping.validation_messages(found):
-        raise error_mapping.refused(response, call.operation, texts)
+        raise error_mapping.refused_with_success_status(response, call.operation, texts)
     return error_mapping.validation_messages(found, "WARNING")
 
 

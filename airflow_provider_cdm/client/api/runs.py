@@ -115,7 +115,7 @@ def stop_job(cluster_id: str, job_name: str) -> Call[None]:
             return
         data = json_object(response, call)
         if texts := error_mapping.validation_messages(data.get("validation-result")):
-            raise error_mapping.refused(response, call.operation, texts)
+            raise error_mapping.refused_with_success_status(response, call.operation, texts)
 
     return Call(
         operation=f"stop job {job_name!r} in cluster {cluster_id}",

@@ -1,4 +1,4 @@
-"""Requests signed with an access key, and the project id that such requests have to name."""
+"""Authentication with an access key: signed requests, and the project id that they must name."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from airflow_provider_cdm.client.text import read_json
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a refused key is not used again: the gateway locks it for as long after five.
+#: Seconds for which a rejected key is not used: as long as the gateway locks it after five times.
 LOCKOUT_SECONDS = 300.0
-#: Seconds of difference to the server's clock from which a refusal is put down to it. The gateway
-#: bears 900, and the answer that tells its time may have been a while on its way.
+#: Largest difference to the server's clock, in seconds, that is not taken as the cause of a
+#: rejection. The gateway accepts 900; the response with the server's time may have been delayed.
 MAX_SKEW = 600.0
-#: Seconds of difference from which it is the server's clock that is wrong.
+#: Difference in seconds from which the server's clock is taken as wrong, and not ours.
 MAX_PLAUSIBLE_SKEW = 10 * 365 * 86_400.0
 
 
 @dataclass(slots=True)
 class _KeyState:
-    """What was learnt about one key in this process.
+    """What this process has found out about one access key.
 
-    :param skew: seconds to add to our clock, so that signatures bear the server's time.
-    :param project_ids: ids of projects, by their names.
+    :param skew: seconds to add to our clock, so that signatures have the server's time.
+    :param project_ids: ids of projects by their names.
     """
 
     skew: float = 0.0
@@ -46,21 +46,23 @@ class _KeyState:
 
 
 _states: dict[tuple[object, ...], _KeyState] = {}
-_refusals = LockoutGuard(LOCKOUT_SECONDS, 1, "the gateway does not lock the access key")
+_guard = LockoutGuard(LOCKOUT_SECONDS, 1, "the gateway does not lock the access key")
 
 
 def forget_keys() -> None:
-    """Drop all that was learnt in this process; for tests."""
+    """Drop all clock differences, project ids and rejections of this process; for tests."""
     _states.clear()
-    _refusals.refusals.clear()
+    _guard.rejections.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Signs requests.
+    """Signs requests with an access key.
 
-    :param exchanger: tells the time.
-    :param skew: seconds to add to it.
+    :param keys: access key that signs.
+    :param exchanger: provides the clock.
+    :param skew: seconds to add to that clock.
+    :param project_id: project that requests name in ``X-Project-Id``; ``None`` for none.
     """
 
     keys: KeyCredentials
@@ -78,11 +80,11 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class AccessKeyAuth:
-    """Authorises requests by signing them.
+    """Authorizes requests by signing them.
 
-    :param settings: their project id, or else their project name, is looked at.
-    :param keys: what to sign with.
-    :param exchanger: performs the look-up of the project.
+    :param settings: project id, or project name to find the id, and endpoints.
+    :param keys: access key that signs.
+    :param exchanger: performs the call that finds the project id.
     """
 
     settings: Settings
@@ -90,18 +92,18 @@ class AccessKeyAuth:
     exchanger: Exchanger
 
     def authorize(self) -> Flow[Authorization]:
-        """Get a grant for the settings' project; for none where they name none.
+        """Return a signature for the project of the settings, if they name one.
 
-        :raises CdmAuthError: when the key was refused a short while ago.
-        :raises CdmConfigError: when the project's name does not lead to one project.
+        :raises CdmAuthError: when the key was rejected recently.
+        :raises CdmConfigError: when there is not exactly one project of that name.
         """
         project_id = self.settings.project_id
         if project_id is None and self.settings.project_name:
             project_id = yield from self._project_id(self.settings.project_name)
-        return self._signer(project_id)
+        return self._signature(project_id)
 
     def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
-        """Put a refusal down to the clock, once, or remember it."""
+        """Correct the clock difference if it explains the rejection; otherwise remember it."""
         yield from ()
         if not rejects_credentials(error) or not isinstance(authorization, Signature):
             return False
@@ -111,18 +113,19 @@ class AccessKeyAuth:
         skew = self.exchanger.server_clock.offset
         if abs(skew - state.skew) > MAX_SKEW and abs(skew) < MAX_PLAUSIBLE_SKEW:
             log.warning(
-                "The clock of this machine is %.0f s %s that of %s, which does not bear it in"
-                " signatures. They are made with the server's time now; set this machine's clock.",
+                "The clock of this machine is %.0f s %s the clock of %s, which rejects signatures"
+                " with such a difference. Signatures now use the server's time. Set this machine's"
+                " clock.",
                 *(abs(skew), "behind" if skew > 0 else "ahead of", self.settings.cdm_endpoint),
             )
             state.skew = skew
             return True
         if isinstance(error, errors.CdmAuthError):
-            _refusals.note(self._identity(), None, error, self.exchanger.clock())
+            _guard.record(self._identity(), None, error, self.exchanger.clock())
         return False
 
-    def _signer(self, project_id: str | None) -> Signature:
-        _refusals.check(self._identity(), None, self.exchanger.clock())
+    def _signature(self, project_id: str | None) -> Signature:
+        _guard.check(self._identity(), None, self.exchanger.clock())
         return Signature(self.keys, self.exchanger, self._state().skew, project_id)
 
     def _state(self) -> _KeyState:
@@ -132,18 +135,18 @@ class AccessKeyAuth:
         return self.settings.iam_endpoint, self.settings.cdm_endpoint, self.keys
 
     def _project_id(self, name: str) -> Flow[str]:
-        """Look a project up by its name, once per process."""
-        known = self._state().project_ids
-        if name not in known:
-            # Itself signed without a project.
-            nameless = replace(self, settings=replace(self.settings, project_name=None))
-            known[name] = yield from with_authorization(
-                nameless, lambda authorization: self._find_project(authorization, name)
+        """Return the id of a project by its name; it is read once per process."""
+        project_ids = self._state().project_ids
+        if name not in project_ids:
+            # This call is signed without a project.
+            auth = replace(self, settings=replace(self.settings, project_name=None))
+            project_ids[name] = yield from with_authorization(
+                auth, lambda authorization: self._find_project(authorization, name)
             )
-        return known[name]
+        return project_ids[name]
 
     def _find_project(self, authorization: Authorization, name: str) -> Flow[str]:
-        """``GET /v3/projects?name=`` (IAM API, "Querying Project Information")."""
+        """Call ``GET /v3/projects?name=`` (IAM API, "Querying Project Information")."""
         operation = f"find project {name!r} at {self.settings.iam_endpoint}"
         request = Request(
             method="GET",
@@ -158,19 +161,19 @@ class AccessKeyAuth:
 
 def _only_project(response: Response, operation: str, name: str) -> str:
     try:
-        found: Any = read_json(response.body)["projects"]
-        ids = [(str(each["id"]), str(each["name"])) for each in found]
+        body: Any = read_json(response.body)["projects"]
+        projects = [(str(project["id"]), str(project["name"])) for project in body]
     except (ValueError, KeyError, TypeError):
         raise error_mapping.bad_response(
-            response, operation, "the answer lists no projects"
+            response, operation, "the response lists no projects"
         ) from None
-    # One that bears exactly this name is meant, whatever else the server finds like it.
-    exact = [each for each in ids if each[1] == name] or ids
-    # The id goes into a header.
-    if len(exact) == 1 and re.fullmatch(r"[\w-]+", exact[0][0], re.ASCII):
-        return exact[0][0]
-    listed = ", ".join(f"{label} ({number})" for number, label in exact) or "none"
+    # The server may also return projects with similar names.
+    matches = [project for project in projects if project[1] == name] or projects
+    # The id is sent in a header, so it must not contain anything else.
+    if len(matches) == 1 and re.fullmatch(r"[\w-]+", matches[0][0], re.ASCII):
+        return matches[0][0]
+    listed = ", ".join(f"{label} ({number})" for number, label in matches) or "none"
     raise errors.CdmConfigError(
-        f"Could not {operation}: one project was expected, and found was: {listed}. Fill in Project"
-        " ID."
+        f"Could not {operation}: one project was expected, but these were found: {listed}. Fill in"
+        " Project ID in the connection."
     )

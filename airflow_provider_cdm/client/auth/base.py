@@ -1,4 +1,4 @@
-"""Who a request is from: what the kinds of credentials have in common."""
+"""The interface of authentication, which tokens and access keys implement."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ T = TypeVar("T")
 
 
 class Authorization(Protocol):
-    """What makes requests authorised ones, for a while."""
+    """Authorizes requests for a limited time: a token, or a signature with an access key."""
 
     @property
     def project_id(self) -> str | None:
-        """The project that it is good for, if it says so."""
+        """Id of the project that it is valid for, if it is known."""
 
     def apply(self, request: Request) -> Request:
-        """Return the request with the proof of who sends it."""
+        """Return the request with credentials."""
 
 
 class Authenticator(Protocol):
-    """Provides grants to the user of one connection."""
+    """Obtains authorizations for the user of one connection."""
 
     def authorize(self) -> Flow[Authorization]:
-        """Get a grant.
+        """Return a valid authorization, a cached one if possible.
 
-        :raises CdmAuthError: when the credentials are refused, now or a short while ago.
+        :raises CdmAuthError: when the credentials are rejected, or were rejected recently.
         """
 
     def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
-        """Take note that a call with this grant failed.
+        """Process the failure of a call: drop the authorization if the failure is about it.
 
-        :returns: whether the call had better be repeated with a new grant.
+        :param authorization: authorization of the failed call.
+        :param error: failure of the call.
+        :returns: whether the call should be repeated with a new authorization.
         """
 
 
 def with_authorization(auth: Authenticator, send: Callable[[Authorization], Flow[T]]) -> Flow[T]:
-    """Make a call with a grant, and once more where a new grant may cure its refusal.
+    """Make a call with an authorization; repeat it once with a new one if the first was rejected.
 
-    :raises CdmError: what the last call came to.
+    :param auth: authenticator of the connection.
+    :param send: function that makes the call with a given authorization.
+    :raises CdmError: the failure of the last call.
     """
     authorization = yield from auth.authorize()
     try:
@@ -53,5 +57,5 @@ def with_authorization(auth: Authenticator, send: Callable[[Authorization], Flow
 
 
 def rejects_credentials(error: errors.CdmError) -> bool:
-    """Whether a call failed because of who sent it, and not because of what they may do."""
+    """Return whether credentials were rejected; a missing permission is another failure."""
     return error.http_status == 401 or error.code in ("APIGW.0301", "APIGW.0307")

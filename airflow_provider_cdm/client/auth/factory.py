@@ -1,4 +1,4 @@
-"""Which access a connection's credentials give."""
+"""Chooses the authenticator for the credentials of a connection."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ def authenticator_for(
     on_token: Callable[[str], None] | None = None,
     cipher: Cipher | None = None,
 ) -> Authenticator:
-    """Choose the access that fits the settings: a token, signatures, or a token for an agency.
+    """Return the authenticator for the settings: with a token, signatures, or an agency's token.
 
-    :param on_token: told every new token, so that it can be masked in logs.
-    :param cipher: encrypts what goes to the token cache.
+    :param settings: endpoints, credentials, agency and project.
+    :param exchanger: performs the calls to IAM.
+    :param on_token: function that is called with every new token, so that logs can mask it.
+    :param cipher: encryption for the token cache; without it, the cache is off.
     """
     keys = settings.credentials if isinstance(settings.credentials, KeyCredentials) else None
     if settings.agency is None:
         if keys is not None:
             return AccessKeyAuth(settings, keys, exchanger)
         return TokenAuth(settings, exchanger, on_token, cipher)
-    # The project is the delegating account's, so the delegated user asks without one.
-    own = replace(settings, agency=None, project_id=None, project_name=None)
-    return TokenAuth(
-        settings, exchanger, on_token, cipher, authenticator_for(own, exchanger, on_token, cipher)
-    )
+    # The project belongs to the delegating account, so the user's own settings name none.
+    own_settings = replace(settings, agency=None, project_id=None, project_name=None)
+    user_auth = authenticator_for(own_settings, exchanger, on_token, cipher)
+    return TokenAuth(settings, exchanger, on_token, cipher, user_auth)
 
 
 def forget_everything() -> None:
-    """Drop all tokens, refusals and clock differences of this process; for tests."""
+    """Drop all tokens, rejections and clock differences of this process; for tests."""
     forget_tokens()
     forget_keys()

@@ -1,7 +1,7 @@
-"""Credentials that were refused a short while ago, so that they are not sent again and again.
+"""The lock-out guard: rejected credentials are not sent again for some time.
 
-IAM locks an account after a few wrong passwords, and the gateway an access key after five bad
-signatures in a row; many tasks that fail at once must not do that to their own account.
+IAM locks an account after a few wrong passwords, and the API gateway locks an access key after five
+wrong signatures in a row. Many tasks that fail at the same time must not lock their own account.
 """
 
 from __future__ import annotations
@@ -14,62 +14,70 @@ from airflow_provider_cdm.client.errors import CdmAuthError
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
-    place: Hashable
+class _Rejection:
+    scope: Hashable
     error: CdmAuthError
     until: float
 
 
 @dataclass(slots=True)
 class LockoutGuard:
-    """What was refused in this process.
+    """Remembers the credentials that were rejected in this process.
 
-    :param seconds: how long a refusal is remembered.
-    :param max_attempts: how many refusals of the same credentials are borne within that time, wherever
-        they were sent.
-    :param consequence: what sending them again may lead to, to complete "so that ...".
+    :param seconds: how long a rejection is remembered.
+    :param max_attempts: how often the same credentials may be rejected within that time, in all
+        scopes together, before they are no longer sent.
+    :param consequence: what the guard achieves, to complete the sentence "... so that ...".
     """
 
     seconds: float
     max_attempts: int
     consequence: str
-    refusals: dict[Hashable, tuple[_Refusal, ...]] = field(default_factory=dict)
+    rejections: dict[Hashable, tuple[_Rejection, ...]] = field(default_factory=dict)
 
-    def check(self, credentials: Hashable, place: Hashable, now: float) -> None:
-        """Let credentials pass that were not refused of late.
+    def check(self, credentials: Hashable, scope: Hashable, now: float) -> None:
+        """Raise an error if credentials must not be sent now.
 
-        A refusal may be about the place alone (a project), so it counts for its own; but as many
-        as are borne count for all places.
+        A rejection may be about the scope alone (a project without permission), so one rejection
+        blocks only its own scope. ``max_attempts`` rejections block all scopes.
 
+        :param credentials: key of the credentials.
+        :param scope: what the authorization is requested for, such as a project.
         :param now: epoch seconds.
-        :raises CdmAuthError: with the reason of the earlier refusal.
+        :raises CdmAuthError: with the reason of the earlier rejection.
         """
-        recent = [one for one in self.refusals.get(credentials, ()) if now < one.until]
-        here = [one for one in recent if one.place == place]
-        if not here and len(recent) < self.max_attempts:
+        recent = [item for item in self.rejections.get(credentials, ()) if now < item.until]
+        same_scope = [item for item in recent if item.scope == scope]
+        if not same_scope and len(recent) < self.max_attempts:
             return
-        refusal = (here or recent)[-1]
-        minutes = math.ceil((refusal.until - now) / 60)
+        rejection = (same_scope or recent)[-1]
+        minutes = math.ceil((rejection.until - now) / 60)
         raise CdmAuthError(
-            f"{refusal.error.message} These credentials were refused a short while ago and are not"
-            f" sent again for {minutes} min in this process, so that {self.consequence}.",
-            http_status=refusal.error.http_status,
-            code=refusal.error.code,
-            request_id=refusal.error.request_id,
+            f"{rejection.error.message} These credentials were rejected recently and are not sent"
+            f" again for {minutes} min in this process, so that {self.consequence}.",
+            http_status=rejection.error.http_status,
+            code=rejection.error.code,
+            request_id=rejection.error.request_id,
         )
 
-    def note(self, credentials: Hashable, place: Hashable, error: CdmAuthError, now: float) -> None:
-        """Remember a refusal.
+    def record(
+        self, credentials: Hashable, scope: Hashable, error: CdmAuthError, now: float
+    ) -> None:
+        """Remember a rejection.
 
+        :param credentials: key of the credentials.
+        :param scope: what the authorization was requested for.
+        :param error: the rejection.
         :param now: epoch seconds.
         """
-        earlier = self.refusals.get(credentials, ())
-        self.refusals[credentials] = (
+        earlier = self.rejections.get(credentials, ())
+        self.rejections[credentials] = (
             *earlier[-self.max_attempts :],
-            _Refusal(place, error, now + self.seconds),
+            _Rejection(scope, error, now + self.seconds),
         )
 
-    def forget(self, credentials: Hashable, place: Hashable) -> None:
-        """Drop what was refused at a place, since the same was accepted there now."""
-        left = tuple(one for one in self.refusals.get(credentials, ()) if one.place != place)
-        self.refusals[credentials] = left
+    def clear(self, credentials: Hashable, scope: Hashable) -> None:
+        """Forget the rejections of a scope, since the same credentials were accepted for it."""
+        self.rejections[credentials] = tuple(
+            item for item in self.rejections.get(credentials, ()) if item.scope != scope
+        )

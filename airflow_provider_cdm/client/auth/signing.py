@@ -1,8 +1,8 @@
-"""Requests signed with an access key: ``SDK-HMAC-SHA256``.
+"""Signatures of requests with an access key (``SDK-HMAC-SHA256``).
 
-After "AK/SK Signing and Authentication" of the API gateway's documentation, compared in the tests
-with the signer of the official SDK. This needs nothing beyond the standard library, while the
-official signer brings eight packages along and imports some hundred modules.
+Implements "AK/SK Signing and Authentication" of the API gateway's documentation; the tests compare
+it with the signer of the official SDK. This module needs only the standard library, while the
+official signer depends on eight packages and imports about a hundred modules.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ ALGORITHM = "SDK-HMAC-SHA256"
 
 
 def sign(request: Request, keys: KeyCredentials, now: float) -> Request:
-    """Return the request with the headers that prove who sends it.
+    """Return the request with a signature in its headers.
 
-    :param request: complete but for these headers; all its headers are signed.
-    :param now: epoch seconds; the gateway accepts fifteen minutes of difference to its own clock.
+    :param request: complete request without a signature; all its headers are signed.
+    :param keys: access key that signs.
+    :param now: epoch seconds; the gateway accepts a difference of fifteen minutes to its clock.
     """
     headers = {
         **request.headers,

@@ -1,7 +1,8 @@
-"""IAM tokens: asked for with a password, or for an agency, and kept as long as they are good.
+"""Authentication with IAM tokens, requested with a password or for an agency.
 
-A token is kept per process and credentials, renewed before it expires, and asked for by one caller
-at a time: two hundred threads that need it make one call. A refused password is remembered.
+Each process keeps one token for the same credentials and project, renews it before it expires, and
+requests it in one caller at a time: two hundred threads that need a token make one call. The
+lock-out guard remembers a rejected password.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ from airflow_provider_cdm.client.sansio import Flow, Request, Response, offload,
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.text import read_json
 
-#: Seconds before its end at which a token is renewed, so that no call carries a dying one.
+#: Seconds before its expiry at which a token is renewed, so that it does not expire during a call.
 RENEW_AHEAD = 300.0
-#: Seconds for which a refused password is not sent again (IAM's shortest lock-out period).
+#: Seconds for which a rejected password is not sent again (IAM's shortest lock-out period).
 LOCKOUT_SECONDS = 900.0
-#: How many refusals of the same password are borne within that time, whatever the project.
-MAX_REFUSALS = 2
-#: Seconds to queue for the token that another process is asking for.
+#: How often the same password may be rejected within that time, for all projects together.
+MAX_REJECTIONS = 2
+#: Seconds to wait for a token that another process is requesting.
 _CACHE_TIMEOUT = 60.0
+#: Seconds between two checks whether another caller has obtained the token.
 _QUEUE_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An IAM token and what it is good for.
+    """An IAM token and its scope.
 
-    :param value: what goes into ``X-Auth-Token``.
-    :param expires_at: when it ends, epoch seconds.
-    :param renew_at: when to ask for the next one, epoch seconds.
-    :param project_id: project of its scope.
+    :param value: value of the header ``X-Auth-Token``.
+    :param expires_at: when the token expires, epoch seconds.
+    :param renew_at: when to request the next token, epoch seconds.
+    :param project_id: id of the project that the token is valid for.
+    :param project_name: name of that project.
+    :param user_name: name of the user that the token was issued to.
     """
 
     value: str = field(repr=False)
@@ -67,58 +71,57 @@ class Token:
 
 @dataclass(slots=True)
 class _TokenState:
-    """The place of one token in this process."""
+    """The current token of this process for one scope; the lock is held while it is requested."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = None
 
 
 _states: dict[tuple[object, ...], _TokenState] = {}
-_refusals = LockoutGuard(LOCKOUT_SECONDS, MAX_REFUSALS, "IAM does not lock the account")
+_guard = LockoutGuard(LOCKOUT_SECONDS, MAX_REJECTIONS, "IAM does not lock the account")
 
 
 def forget_tokens() -> None:
-    """Drop all tokens and refusals of this process; for tests."""
+    """Drop all tokens and rejections of this process; for tests."""
     _states.clear()
-    _refusals.refusals.clear()
+    _guard.rejections.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAuth:
-    """Authorises requests with a token: for the settings' project or, where there is none, for the
-    user's account.
+    """Authorizes requests with a token for the settings' project, or for the account without one.
 
-    :param settings: where and as whom to ask.
-    :param exchanger: performs the call to IAM.
-    :param on_token: told every new token, so that it can be masked in logs.
-    :param cipher: encrypts what goes to the token cache.
-    :param base: access of the delegated user, who asks for the token of the settings' agency;
-        ``None`` to ask with the settings' password.
+    :param settings: endpoint of IAM, credentials, agency and project.
+    :param exchanger: performs the calls to IAM.
+    :param on_token: function that is called with every new token, so that logs can mask it.
+    :param cipher: encryption for the token cache; without it, the cache is off.
+    :param user_auth: authenticator of the user who requests the agency's token; ``None`` to request
+        the user's own token with the password of the settings.
     """
 
     settings: Settings
     exchanger: Exchanger
     on_token: Callable[[str], None] | None = None
     cipher: Cipher | None = None
-    base: Authenticator | None = None
+    user_auth: Authenticator | None = None
 
     def authorize(self) -> Flow[Authorization]:
-        """The same as :meth:`token`."""
+        """Return a valid token; see :meth:`token`."""
         return (yield from self.token())
 
     def token(self) -> Flow[Token]:
-        """Get a token that is good for some minutes at least.
+        """Return a token that is still valid for some minutes, the current one if possible.
 
-        :raises CdmAuthError: when IAM refuses the credentials, now or a short while ago.
+        :raises CdmAuthError: when IAM rejects the credentials, or rejected them recently.
         """
         state = self._state()
         while True:
             if token := self._usable(state.token):
                 return token
-            if self.base is None:
+            if self.user_auth is None:
                 now = self.exchanger.clock()
-                _refusals.check(self._credentials(), self._scope(), now)
-            # Never blocks: a flow may run on an event loop, and the holder may need its turn there.
+                _guard.check(self._credentials(), self._scope(), now)
+            # Must not block: on an event loop, it would also stop the flow that holds the lock.
             if state.lock.acquire(blocking=False):
                 try:
                     return self._usable(state.token) or (yield from self._renew(state))
@@ -127,22 +130,26 @@ class TokenAuth:
             yield from pause(_QUEUE_PAUSE)
 
     def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
-        """Drop a token that a service did not accept, unless it was replaced meanwhile.
+        """Drop a token that was rejected, unless it has been replaced in the meantime.
 
-        Tokens die early when permissions or passwords change; a new one may do.
+        Changes of permissions and passwords invalidate tokens early; a new one may be accepted.
         """
         if not rejects_credentials(error) or not isinstance(authorization, Token):
             return False
         state = self._state()
         if state.token is authorization:
             state.token = None
-        if cached := self._cached():
-            yield from offload(lambda: cached.drop(authorization.value))
+        if file := self._token_file():
+            yield from offload(lambda: file.delete(authorization.value))
         return True
 
     def _state(self) -> _TokenState:
-        key = (*self._credentials(), self.settings.agency if self.base else None, self._scope())
-        # setdefault is one atomic step, so two threads cannot end up with two slots.
+        key = (
+            *self._credentials(),
+            self.settings.agency if self.user_auth else None,
+            self._scope(),
+        )
+        # setdefault is atomic, so two threads always get the same state.
         return _states.setdefault(key, _TokenState())
 
     def _credentials(self) -> tuple[object, ...]:
@@ -160,15 +167,15 @@ class TokenAuth:
         return token if token is not None and self.exchanger.clock() < token.renew_at else None
 
     def _renew(self, state: _TokenState) -> Flow[Token]:
-        cached = self._cached()
+        file = self._token_file()
         try:
-            token = yield from (self._from_cache(cached) if cached else self._request_token())
+            token = yield from (self._from_cache(file) if file else self._request_token())
         except errors.CdmError as failure:
-            # The call that the token was for was not sent, so it surely had no effect.
+            # The call that needs the token has not been sent, so it certainly had no effect.
             failure.effect_unknown = False
             old = state.token
             if failure.retryable and old is not None and self.exchanger.clock() < old.expires_at:
-                # Tokens are renewed early; while IAM is away the old one serves on.
+                # Tokens are renewed early, so the old one can be used while IAM is unavailable.
                 return old
             raise
         state.token = token
@@ -176,28 +183,28 @@ class TokenAuth:
             self.on_token(token.value)
         return token
 
-    def _from_cache(self, cached: TokenFile) -> Flow[Token]:
-        """Take the token that another process has left, or ask IAM and leave it for the others."""
+    def _from_cache(self, file: TokenFile) -> Flow[Token]:
+        """Return the token of another process, or request one and save it for other processes."""
         give_up_at = self.exchanger.clock() + _CACHE_TIMEOUT
         lock: Lock | None = None
         try:
             while lock is None and self.exchanger.clock() < give_up_at:
-                lock = yield from offload(cached.lock)
+                lock = yield from offload(file.try_lock)
                 if lock is not None and not lock.held:
                     return (yield from self._request_token())
-                left = yield from offload(cached.load)
-                if token := self._usable(_from_cached(left)):
+                fields = yield from offload(file.load)
+                if token := self._usable(_from_cached(fields)):
                     return token
                 if lock is None:
                     yield from pause(_QUEUE_PAUSE)
             token = yield from self._request_token()
-            yield from offload(lambda: cached.save(asdict(token)))
+            yield from offload(lambda: file.save(asdict(token)))
             return token
         finally:
             if lock is not None:
                 lock.release()
 
-    def _cached(self) -> TokenFile | None:
+    def _token_file(self) -> TokenFile | None:
         settings = self.settings
         if settings.token_cache is None or self.cipher is None:
             return None
@@ -208,10 +215,10 @@ class TokenAuth:
         )
 
     def _request_token(self) -> Flow[Token]:
-        if self.base is not None:
+        if self.user_auth is not None:
             return (
                 yield from with_authorization(
-                    self.base, lambda authorization: self._send(authorization.apply)
+                    self.user_auth, lambda authorization: self._send(authorization.apply)
                 )
             )
         try:
@@ -219,23 +226,25 @@ class TokenAuth:
         except errors.CdmAuthError as failure:
             if failure.http_status == 401:
                 now = self.exchanger.clock()
-                _refusals.note(self._credentials(), self._scope(), failure, now)
+                _guard.record(self._credentials(), self._scope(), failure, now)
             raise
-        _refusals.forget(self._credentials(), self._scope())
+        _guard.clear(self._credentials(), self._scope())
         return token
 
     def _send(self, authorize: Callable[[Request], Request]) -> Flow[Token]:
         settings = self.settings
-        agency = f" for agency {settings.agency.name!r}" if settings.agency and self.base else ""
+        agency = (
+            f" for agency {settings.agency.name!r}" if settings.agency and self.user_auth else ""
+        )
         operation = f"get a token{agency} from {settings.iam_endpoint}"
         password = getattr(settings.credentials, "password", None)
         request = Request(
             method="POST",
-            # Any value of nocatalog keeps the service catalogue, some 10 KB, out of the answer.
+            # With any value of nocatalog, the response omits the service catalog of some 10 KB.
             url=f"{settings.iam_endpoint}/v3/auth/tokens?nocatalog=true",
             headers={"Content-Type": "application/json;charset=utf8"},
             body=json.dumps({"auth": self._request_body()}).encode(),
-            secrets=() if self.base or not password else (password,),
+            secrets=() if self.user_auth or not password else (password,),
         )
         response = yield from self.exchanger.exchange(
             request, operation, idempotent=True, authorize=authorize
@@ -243,22 +252,23 @@ class TokenAuth:
         return _read_token(response, operation, self.exchanger.clock())
 
     def _request_body(self) -> dict[str, Any]:
-        """What to ask IAM for: "Obtaining a User Token Through Password", "... an Agency Token"."""
-        settings, credentials, agency = (
-            self.settings,
-            self.settings.credentials,
-            self.settings.agency,
-        )
+        """Return the value of ``auth`` in the request.
+
+        See "Obtaining a User Token Through Password Authentication" and "Obtaining an Agency Token"
+        in IAM's API reference.
+        """
+        settings = self.settings
+        credentials, agency = settings.credentials, settings.agency
         kind, value = self._scope()
         scope: dict[str, Any] = {"project": {"id" if kind == "project" else "name": value}}
-        if self.base is not None and agency is not None:
+        if self.user_auth is not None and agency is not None:
             assume = {"domain_name": agency.domain, "agency_name": agency.name}
             return {
                 "identity": {"methods": ["assume_role"], "assume_role": assume},
                 "scope": scope,
             }
         if not isinstance(credentials, PasswordCredentials):
-            raise RuntimeError("A token needs a password or somebody who asks for it")
+            raise RuntimeError("A token needs a password, or an authenticator that requests it")
         if not (settings.project_id or settings.project_name):
             scope = {"domain": {"name": credentials.domain}}
         user = {
@@ -279,10 +289,12 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
         expires = datetime.fromisoformat(body["expires_at"])
         expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise error_mapping.bad_response(response, operation, "the answer is not a token") from None
-    # A header may be folded over lines, and then it cannot be sent back.
+        raise error_mapping.bad_response(
+            response, operation, "the response is not a token"
+        ) from None
+    # A folded header contains line breaks, and cannot be sent in a request.
     if not value or not value.isascii() or not value.isprintable():
-        raise error_mapping.bad_response(response, operation, "the answer has no X-Subject-Token")
+        raise error_mapping.bad_response(response, operation, "the response has no X-Subject-Token")
     project = _mapping(body.get("project"))
     return Token(
         value=value,
@@ -294,10 +306,10 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
     )
 
 
-def _from_cached(kept: Mapping[str, Any] | None) -> Token | None:
+def _from_cached(fields: Mapping[str, Any] | None) -> Token | None:
     try:
-        return Token(**kept) if kept else None
-    except TypeError:  # left by another version of this package
+        return Token(**fields) if fields else None
+    except TypeError:  # saved by another version of this package
         return None
 
 

@@ -1,7 +1,7 @@
-"""Tokens on disk, so that short-lived processes of one machine need not ask for one each.
+"""The token cache: tokens on disk, shared by the short-lived processes of one machine.
 
-Off unless the connection names a folder. A file holds one token, encrypted; only its owner may read
-it. Whatever goes wrong here costs a call to IAM and a warning, and nothing else.
+The cache is off unless the connection names a folder. A file holds one encrypted token, and only
+its owner may read it. A failure of the cache causes a call to IAM and a warning, nothing more.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 
 class Cipher(Protocol):
-    """Encrypts what goes to disk."""
+    """Encrypts the content of files, such as ``cryptography.fernet.Fernet``."""
 
     def encrypt(self, msg: bytes, /) -> bytes:
-        """Return it encrypted."""
+        """Return the encrypted content."""
 
     def decrypt(self, msg: bytes, /) -> bytes:
-        """Return it decrypted; raises where it is not what was encrypted."""
+        """Return the decrypted content; raise an error if it was not encrypted with this key."""
 
 
 class Lock:
-    """The right to ask IAM for a token; the operating system takes it back from the dead.
+    """Exclusive right to request a token; the operating system releases it if the process dies.
 
-    :param descriptor: of the locked file; ``None`` where the cache cannot be used.
+    :param descriptor: descriptor of the locked file; ``None`` if the cache cannot be used.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -42,28 +42,28 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether there is a cache behind it."""
+        """Whether a file is locked; ``False`` if the cache cannot be used."""
         return self._descriptor is not None
 
     def release(self) -> None:
-        """Let the next one ask."""
+        """Release the lock, so that another process can request a token."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def __del__(self) -> None:
-        # Whoever asked for it on an event loop may have been cancelled before it came.
+        # A flow on an event loop may have been cancelled before it received the lock.
         self.release()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """The place of one token on disk.
+    """File of one token.
 
-    :param path: file of the token.
-    :param fingerprint: of the credentials that the token was given for; goes into the file, where
-        it is encrypted.
-    :param cipher: encrypts it.
+    :param path: path of the file.
+    :param fingerprint: digest of the credentials that the token was issued for; it is stored in the
+        file, encrypted.
+    :param cipher: encryption of the file.
     """
 
     path: Path
@@ -71,13 +71,13 @@ class TokenFile:
     cipher: Cipher
 
     def load(self) -> Mapping[str, Any] | None:
-        """Return what was saved, ``None`` if there is nothing of use."""
+        """Return the saved fields of a token; ``None`` if there are none that can be used."""
         try:
-            content = json.loads(self.cipher.decrypt(_read(self.path)))
+            content = json.loads(self.cipher.decrypt(_read_private(self.path)))
         except FileNotFoundError:
             return None
         except Exception as error:
-            self._complain("read", error)
+            self._warn("read", error)
             return None
         if not isinstance(content, dict) or content.get("fingerprint") != self.fingerprint:
             return None
@@ -85,34 +85,34 @@ class TokenFile:
         return token
 
     def save(self, token: Mapping[str, Any]) -> None:
-        """Leave a token for other processes, in place of an earlier one, in one step."""
+        """Save the fields of a token, replacing an earlier token atomically."""
         content = json.dumps({"fingerprint": self.fingerprint, "token": token})
         draft = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            with open(draft, "xb", opener=_private) as file:
+            with open(draft, "xb", opener=_open_private) as file:
                 file.write(self.cipher.encrypt(content.encode()))
             draft.replace(self.path)
         except Exception as error:
-            self._complain("written", error)
+            self._warn("written", error)
             with suppress(OSError):
                 draft.unlink()
 
-    def drop(self, value: str) -> None:
-        """Delete the file if it still holds this token, which a service did not accept."""
+    def delete(self, value: str) -> None:
+        """Delete the file if it still holds this token, which was rejected."""
         if (token := self.load()) and token.get("value") == value:
             with suppress(OSError):
                 self.path.unlink()
 
-    def lock(self) -> Lock | None:
-        """Ask for the right to get a new token, without waiting.
+    def try_lock(self) -> Lock | None:
+        """Acquire the lock for requesting a token, without waiting.
 
-        :returns: ``None`` while another process has it.
+        :returns: the lock, or ``None`` while another process holds it.
         """
         lock = Lock()
         try:
-            _make_folder(self.path.parent)
+            _make_private_folder(self.path.parent)
             path = self.path.with_suffix(".lock")
-            descriptor = _private(str(path), os.O_CREAT | os.O_RDWR)
+            descriptor = _open_private(str(path), os.O_CREAT | os.O_RDWR)
             lock = Lock(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -120,43 +120,45 @@ class TokenFile:
             return None
         except OSError as error:
             lock.release()
-            self._complain("used", error)
+            self._warn("used", error)
         return lock
 
-    def _complain(self, verb: str, error: Exception) -> None:
-        # Of a failed decryption not even the text: it may quote what it could not read.
-        what = error if isinstance(error, OSError) else type(error).__name__
+    def _warn(self, action: str, error: Exception) -> None:
+        # The message of a failed decryption may quote what it could not read.
+        reason = error if isinstance(error, OSError) else type(error).__name__
         log.warning(
-            "The token cache %s cannot be %s, so this process asks IAM for a token of its own: %s",
-            *(self.path, verb, what),
+            "The token cache %s cannot be %s (%s). This process requests its own token from IAM.",
+            *(self.path, action, reason),
         )
 
 
 def token_file(folder: str, cipher: Cipher, identity: str, secret: str) -> TokenFile:
-    """Return the place of a token on disk; touches nothing yet.
+    """Return the file of a token; nothing is read or written yet.
 
-    :param identity: whose token for what; only its digest shows, in the name of the file.
-    :param secret: the credentials; only their digest is kept, encrypted.
+    :param folder: folder of the token cache.
+    :param cipher: encryption of the file.
+    :param identity: user and scope of the token; their digest is the name of the file.
+    :param secret: credentials; only their digest is stored, encrypted.
     """
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     fingerprint = hashlib.sha256(secret.encode()).hexdigest()
     return TokenFile(Path(folder).expanduser() / f"{name}.token", fingerprint, cipher)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _read(path: Path) -> bytes:
-    with open(path, "rb", opener=_private) as file:
-        found = os.fstat(file.fileno())
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise PermissionError("the file belongs to somebody else, or others may read it")
+def _read_private(path: Path) -> bytes:
+    with open(path, "rb", opener=_open_private) as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise PermissionError("the file belongs to another user, or other users may read it")
         return file.read()
 
 
-def _make_folder(folder: Path) -> None:
+def _make_private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-        raise PermissionError("the folder belongs to somebody else, or others may write to it")
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+        raise PermissionError("the folder belongs to another user, or other users may write to it")

@@ -1,6 +1,10 @@
-"""One HTTP exchange: how it is sent, what a failed one means, and when it is repeated."""
+"""One HTTP exchange: how a request is sent, what a failed one means, and when it is repeated.
+
+``transport`` imports ``requests``, so only the session imports it, at the first exchange.
+"""
 
 __all__ = [
+    "dates",
     "error_mapping",
     "retry",
     "transport",

@@ -1,23 +1,23 @@
-"""The one interpreter of failed exchanges: from status, headers and body to an error."""
+"""Interprets failed exchanges: the only code that turns status, headers and body into an error."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.http.dates import parse_http_date
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
 from airflow_provider_cdm.client.text import read_json, redact, sanitize
 
-_EXCERPT = 300
+#: Longest part of a body that is quoted in an error, in characters.
+_EXCERPT_LIMIT = 300
 _ID_LIMIT = 100
 
-# Only codes whose meaning is the same in every edition of the error tables are listed; any other
-# CDM code is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
+# Only codes that mean the same in every edition of the error tables are listed; every other code
+# of CDM is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
 _CDM_CODES: dict[str, type[errors.CdmError]] = {
     "Cdm.0000": errors.CdmUnavailable,
     "Cdm.0031": errors.CdmUnavailable,
@@ -43,83 +43,89 @@ _CDM_CODES: dict[str, type[errors.CdmError]] = {
     "Cdm.0323": errors.CdmAlreadyRunning,
 }
 
-_HINTS: dict[type[errors.CdmError], str] = {
+_ADVICE: dict[type[errors.CdmError], str] = {
     errors.CdmAuthError: (
         "Check user, password (or access key), domain and project of the connection, and that the"
-        " IAM user may use CDM in this project."
+        " IAM user has the permission to use CDM in this project."
     ),
     errors.CdmNotFound: (
-        "Check the spelling of the job or link, the cluster id, project and region; with user"
-        " isolation on, a cluster hides the jobs and links of other users."
+        "Check the spelling of the job or link, the cluster id, project and region. If user"
+        " isolation is on, a cluster hides the jobs and links of other users."
     ),
-    errors.CdmAlreadyExists: "Choose another name, or update what exists.",
+    errors.CdmAlreadyExists: "Choose another name, or update the existing job or link.",
     errors.CdmAlreadyRunning: (
         "Wait until that run has ended, or set if_running to 'wait' or 'attach'."
     ),
     errors.CdmInUse: (
-        "A job is in use while it runs, a link while jobs refer to it: wait for those runs, or stop"
-        " or delete those jobs."
+        "A job is in use while it runs, and a link while jobs refer to it: wait until those runs"
+        " have ended, or stop or delete those jobs."
     ),
-    errors.CdmThrottled: "Poll less often, or spread the work over several IAM users.",
+    errors.CdmThrottled: "Poll less often, or distribute the work over several IAM users.",
     errors.CdmUnavailable: (
-        "Usually passes by itself; check the endpoint and the proxy if it does not."
+        "This is usually temporary. If it continues, check the endpoint and the proxy."
     ),
     errors.CdmBadResponse: (
-        "Check that the endpoint is that of CDM, and that no proxy answers for it."
+        "Check that the endpoint is the one of CDM, and that no proxy answers in its place."
     ),
 }
-#: Beside what a check of CDM found wrong.
-_CHECKED_HINT = (
-    "CDM tried what was sent: check host, port, user and password, and that the cluster reaches"
-    " the other side."
+_DEFAULT_ADVICE = "Change the request; repeating it does not help."
+_VALIDATION_ADVICE = (
+    "CDM tested what was sent. Check host, port, user and password, and that the cluster can reach"
+    " the data source."
 )
 
 
 def from_transport(
     error: TransportError, operation: str, request: Request
 ) -> errors.CdmUnavailable:
-    """Make our error of a failed exchange.
+    """Return the error for an exchange without a usable response.
 
+    :param error: failure of the transport.
     :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
-    :param request: what was sent.
+    :param request: request that was sent.
     """
-    came_back = "no complete answer arrived" if error.sent else "the server could not be reached"
     parts = urlsplit(request.url)
+    server = f"{parts.scheme}://{parts.netloc}"
+    outcome = (
+        f"no complete response arrived from {server}"
+        if error.sent
+        else f"{server} could not be reached"
+    )
     reason = redact(error.reason, request.secrets)
     return errors.CdmUnavailable(
-        f"Could not {operation}: {came_back} from {parts.scheme}://{parts.netloc} ({reason}). "
-        + _HINTS[errors.CdmUnavailable],
+        f"Could not {operation}: {outcome} ({reason}). {_ADVICE[errors.CdmUnavailable]}",
         effect_unknown=error.sent,
     )
 
 
 def from_response(response: Response, operation: str, now: float) -> errors.CdmError | None:
-    """Interpret an answer: ``None`` when it is a success, else the error that it means.
+    """Interpret a response: return ``None`` for a success, else the error that it means.
 
-    CDM's own code decides before the HTTP status does, since the same code is documented with
-    status 400 and 500. Understands the bodies of CDM, the API gateway and IAM.
+    CDM's own code takes precedence over the HTTP status, since the same code is documented with
+    status 400 and 500. The error bodies of CDM, the API gateway and IAM are understood.
 
+    :param response: response of the server.
     :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
-    :param now: epoch seconds, to turn an HTTP date in ``Retry-After`` into seconds.
+    :param now: epoch seconds, to convert an HTTP date in ``Retry-After`` to seconds.
     """
     if 200 <= response.status < 300:
         return None
     body = parse_error_body(response.body)
-    text = redact(_redirect(response) or body.text, response.secrets)
+    reason = redact(_redirect(response) or body.message, response.secrets)
     code = body.code if body.code == redact(body.code or "", response.secrets) else None
-    # CDM answers 500 to a check that failed, and that is no failure on its side.
-    cls = errors.CdmRefused if body.checked else _class_of(response.status, code, body.text)
+    # CDM sends status 500 for a failed validation, which is not a failure on its side.
+    cls = (
+        errors.CdmRefused if body.is_validation else _class_of(response.status, code, body.message)
+    )
     request_id = _request_id(response, body.request_id)
-    came_back = ", ".join(
+    details = ", ".join(
         part
         for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
         if part
     )
-    hint = _HINTS.get(cls, "The request has to be changed; repeating it will not help.")
-    if body.checked:
-        hint = _CHECKED_HINT
+    advice = _VALIDATION_ADVICE if body.is_validation else _ADVICE.get(cls, _DEFAULT_ADVICE)
     return cls(
-        f"Could not {operation}: {text or 'no reason given'} ({came_back}). {hint}",
+        f"Could not {operation}: {reason or 'no reason given'} ({details}). {advice}",
         http_status=response.status,
         code=code,
         request_id=request_id,
@@ -130,50 +136,63 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
 
 
 def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
-    """Make the error for an answer that arrived but cannot be what the API documents."""
+    """Return the error for a response that is not what the API documents.
+
+    :param response: response of the server, with any status.
+    :param operation: what was tried, to complete the sentence "Could not ...".
+    :param problem: how the response differs.
+    """
     request_id = _request_id(response)
-    came_back = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
+    details = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
     problem = redact(problem, response.secrets)
-    begins = redact(excerpt(response.body), response.secrets)
+    beginning = redact(excerpt(response.body), response.secrets)
     return errors.CdmBadResponse(
-        f"Could not {operation}: {problem} ({came_back}; the body begins {begins!r})."
-        f" {_HINTS[errors.CdmBadResponse]}",
+        f"Could not {operation}: {problem} ({details}; the body begins with {beginning!r})."
+        f" {_ADVICE[errors.CdmBadResponse]}",
         http_status=response.status,
         request_id=request_id,
         effect_unknown=True,
     )
 
 
-def refused(response: Response, operation: str, reasons: list[str]) -> errors.CdmRefused:
-    """Make the error for an answer of success that tells of errors all the same."""
-    text = redact("; ".join(reasons), response.secrets)
+def refused_with_success_status(
+    response: Response, operation: str, reasons: list[str]
+) -> errors.CdmRefused:
+    """Return the error for a response that has a 2xx status but reports errors in its body.
+
+    :param response: response of the server.
+    :param operation: what was tried, to complete the sentence "Could not ...".
+    :param reasons: messages of the errors in the body.
+    """
+    reason = redact("; ".join(reasons), response.secrets)
     return errors.CdmRefused(
-        f"Could not {operation}: {text} (HTTP {response.status}).",
+        f"Could not {operation}: {reason} (HTTP {response.status}).",
         http_status=response.status,
         request_id=_request_id(response),
     )
 
 
 def excerpt(body: bytes) -> str:
-    """The beginning of a body on one line, for people."""
+    """Return the beginning of a body on one line, for an error message."""
     return sanitize(
-        " ".join(body[: 4 * _EXCERPT].decode("utf-8", "replace").split()), limit=_EXCERPT
+        " ".join(body[: 4 * _EXCERPT_LIMIT].decode("utf-8", "replace").split()),
+        limit=_EXCERPT_LIMIT,
     )
 
 
 class ErrorBody(NamedTuple):
-    """What an error body says.
+    """Content of the body of an error response.
 
-    :param code: in its usual spelling; ``None`` if there is none.
-    :param text: may be empty.
-    :param request_id: of the gateway, which repeats its header there.
-    :param checked: whether it is the result of a check that CDM made and that failed.
+    :param code: error code in its usual spelling; ``None`` if there is none.
+    :param message: reason of the error; may be empty.
+    :param request_id: id of the request, which the gateway repeats in the body.
+    :param is_validation: whether it is the result of a failed validation (``validation-result``).
     """
 
     code: str | None
-    text: str
+    message: str
     request_id: str | None = None
-    checked: bool = False
+    is_validation: bool = False
 
 
 def parse_error_body(body: bytes) -> ErrorBody:
@@ -188,36 +207,37 @@ def parse_error_body(body: bytes) -> ErrorBody:
     if isinstance(nested, Mapping):
         data = nested
     code = _usual_code(_first(data, "errCode", "error_code", "errorCode", "code"))
-    # "ternalMessage" is how one documented answer spells it.
-    text = _first(
+    # One documented example spells the key "ternalMessage".
+    message = _first(
         data, "externalMessage", "ternalMessage", "error_msg", "errorMsg", "message", "title"
     )
-    complaints = validation_messages(data.get("validation-result"))
+    validation_errors = validation_messages(data.get("validation-result"))
     return ErrorBody(
         code=code,
-        text=(text or "; ".join(complaints))[: 4 * _EXCERPT],
+        message=(message or "; ".join(validation_errors))[: 4 * _EXCERPT_LIMIT],
         request_id=(_first(data, "request_id") or "")[:_ID_LIMIT] or None,
-        checked=bool(complaints) and code is None,
+        is_validation=bool(validation_errors) and code is None,
     )
 
 
-def validation_messages(found: Any, status: str = "ERROR") -> list[str]:
-    """Collect the texts of a ``validation-result``, however deep they are nested.
+def validation_messages(result: Any, status: str = "ERROR") -> list[str]:
+    """Return the messages in a ``validation-result``, however deeply they are nested.
 
-    :param status: ``ERROR`` or ``WARNING``.
+    :param result: value of ``validation-result``.
+    :param status: status of the messages to return, ``ERROR`` or ``WARNING``.
     """
-    texts: list[str] = []
-    pending = [found]
+    messages: list[str] = []
+    pending = [result]
     while pending:
-        one = pending.pop()
-        if isinstance(one, Mapping):
-            if str(one.get("status", "")).upper() == status:
-                texts.append(str(one.get("message", "no reason given")))
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            if str(value.get("status", "")).upper() == status:
+                messages.append(str(value.get("message", "no reason given")))
                 continue
-            one = list(one.values())
-        if isinstance(one, list):
-            pending.extend(reversed(one))
-    return texts
+            value = list(value.values())
+        if isinstance(value, list):
+            pending.extend(reversed(value))
+    return messages
 
 
 def _first(data: Mapping[str, Any], *names: str) -> str | None:
@@ -229,8 +249,8 @@ def _first(data: Mapping[str, Any], *names: str) -> str | None:
 
 
 def _usual_code(code: str | None) -> str | None:
-    # The gateway is called APIG or APIGW; one documented sample has five digits (Cdm.00095).
-    # A bare number (keystone puts the HTTP status there) says nothing new, a sentence is no code.
+    # The gateway's prefix is APIG or APIGW, and one documented code has five digits (Cdm.00095).
+    # A bare number only repeats the HTTP status (Keystone), and a sentence is not a code.
     if code is None or code.isdigit() or not re.fullmatch(r"[\w.-]{1,64}", code):
         return None
     if match := re.fullmatch(r"(?i)cdm\.0*(\d{1,9})", code):
@@ -240,12 +260,12 @@ def _usual_code(code: str | None) -> str | None:
     return code
 
 
-def _class_of(status: int, code: str | None, text: str) -> type[errors.CdmError]:
-    # "Deleting a Link" has this code for a link in use, the table gives it another meaning.
-    if code == "Cdm.0021" and "in use" in text.lower():
+def _class_of(status: int, code: str | None, message: str) -> type[errors.CdmError]:
+    # "Deleting a Link" documents this code for a link in use; the table has another meaning.
+    if code == "Cdm.0021" and "in use" in message.lower():
         return errors.CdmInUse
     if code is not None and code.startswith("Cdm."):
-        # What is missing, or wrong in another way; only with this status is it clear which.
+        # This code means "missing" as well as "invalid"; only the status distinguishes them.
         if code == "Cdm.0001" and status == 404:
             return errors.CdmNotFound
         return _CDM_CODES.get(code, errors.CdmRefused)
@@ -271,7 +291,7 @@ def _retryable(cls: type[errors.CdmError], status: int) -> bool:
 
 def _redirect(response: Response) -> str | None:
     if 300 <= response.status < 400:
-        target = sanitize(response.headers.get("location", "an unnamed place"), _EXCERPT)
+        target = sanitize(response.headers.get("location", "an unnamed address"), _EXCERPT_LIMIT)
         target = target.split("?")[0]
         return f"the server redirects to {target}, and redirects are not followed"
     return None
@@ -283,16 +303,11 @@ def _retry_after(response: Response, now: float) -> float | None:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
         return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-        # HTTP dates are in UTC, and one of their forms does not say so.
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return max(0.0, at.timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
+    date = parse_http_date(value)
+    return None if date is None else max(0.0, date - now)
 
 
 def _request_id(response: Response, body: str | None = None) -> str | None:
     headers = response.headers
-    found = headers.get("x-request-id") or headers.get("x-iam-trace-id") or body
-    return sanitize(redact(found, response.secrets), _ID_LIMIT) if found else None
+    request_id = headers.get("x-request-id") or headers.get("x-iam-trace-id") or body
+    return sanitize(redact(request_id, response.secrets), _ID_LIMIT) if request_id else None

@@ -1,4 +1,7 @@
-"""One HTTP exchange, with ``requests``; imported when the first one is made, and not before."""
+"""The HTTP transport: one exchange with ``requests``, bounded in time and size.
+
+The session imports this module at the first exchange, since importing ``requests`` is slow.
+"""
 
 from __future__ import annotations
 
@@ -24,32 +27,34 @@ from airflow_provider_cdm.client.sansio import Request, Response, TransportError
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.settings import Settings
 
-#: Bytes of an answer that are read at most; a page of a hundred jobs is far below it. Parsed, it
-#: may take thirty times as much memory.
+#: Longest body that is read, in bytes; a page of a hundred jobs is far shorter. Parsed, a body may
+#: take thirty times as much memory.
 BODY_LIMIT = 8 * 1024 * 1024
-#: Bytes of one line, as for ``http.client``.
+#: Longest line that is read, in bytes, as in ``http.client``.
 LINE_LIMIT = 64 * 1024
-#: Seconds for a whole exchange, against a server that sends a byte now and then.
+#: Seconds for one exchange in total, against a server that sends a byte now and then.
 EXCHANGE_LIMIT = 300.0
 
 
 class Deadline:
-    """Ends an exchange that takes too long, whatever it is doing.
+    """Context manager that aborts the exchange of this thread after some seconds.
 
-    Time-outs of sockets begin anew with every byte that arrives.
+    Timeouts of sockets are not enough, since they start again with every byte that arrives.
+
+    :param seconds: how long the exchange may take.
     """
 
-    _of_thread = threading.local()
+    _current = threading.local()
 
     def __init__(self, seconds: float) -> None:
-        self.over = False
+        self.expired = False
+        self.sock: socket.socket | None = None
         self._seconds = seconds
-        self.connected: socket.socket | None = None
-        self._timer = threading.Timer(max(seconds, 0.0), self.cut)
+        self._timer = threading.Timer(max(seconds, 0.0), self.abort)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
-        Deadline._of_thread.now = self
+        Deadline._current.deadline = self
         self._timer.start()
         return self
 
@@ -60,53 +65,54 @@ class Deadline:
         trace: TracebackType | None,
     ) -> None:
         self._timer.cancel()
-        Deadline._of_thread.now = None
-        if self.over:
-            raise TransportError(f"the answer took longer than {self._seconds:g} s", sent=True)
+        Deadline._current.deadline = None
+        if self.expired:
+            raise TransportError(f"the response took longer than {self._seconds:g} s", sent=True)
 
     @classmethod
-    def watch(cls, connected: socket.socket | None) -> None:
-        """Hand in the socket on which this thread's exchange goes on."""
-        if (now := getattr(cls._of_thread, "now", None)) is not None:
-            now.connected = connected
-            if now.over:
-                now.cut()
+    def attach(cls, sock: socket.socket | None) -> None:
+        """Set the socket that this thread's exchange uses, so that the deadline can close it."""
+        deadline: Deadline | None = getattr(cls._current, "deadline", None)
+        if deadline is not None:
+            deadline.sock = sock
+            if deadline.expired:
+                deadline.abort()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the exchange now."""
-        self.over = True
-        if self.connected is not None:
+        self.expired = True
+        if self.sock is not None:
             with suppress(OSError):
-                # Past the TLS layer, which another thread is just reading from.
-                socket.socket.shutdown(self.connected, socket.SHUT_RDWR)
+                # Below the TLS layer, which the thread of the exchange is reading from.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
-class _Reader(io.BufferedReader):
+class _BoundedReader(io.BufferedReader):
     def readline(self, size: int | None = -1, /) -> bytes:
-        # urllib3 below 2.8 would read the line in front of a chunk to its end, however long.
+        # urllib3 before 2.8 reads the line in front of a chunk without a limit.
         return super().readline(LINE_LIMIT if size is None or size < 0 else size)
 
 
-class _Answer(http.client.HTTPResponse):
+class _BoundedResponse(http.client.HTTPResponse):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fp = _Reader(self.fp.detach())
+        self.fp = _BoundedReader(self.fp.detach())
 
 
 class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _Answer
+    response_class = _BoundedResponse
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)
-        Deadline.watch(self.sock)
+        Deadline.attach(self.sock)
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Answer
+    response_class = _BoundedResponse
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)
-        Deadline.watch(self.sock)
+        Deadline.attach(self.sock)
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -120,19 +126,19 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 class _Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        _watched(self.poolmanager)
+        _use_our_pools(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return _watched(super().proxy_manager_for(*args, **kwargs))
+        return _use_our_pools(super().proxy_manager_for(*args, **kwargs))
 
 
-def _watched(manager: Any) -> Any:
+def _use_our_pools(manager: Any) -> Any:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
     return manager
 
 
-def open_http() -> requests.Session:
-    """Return something that keeps connections, for one thread."""
+def open_http_session() -> requests.Session:
+    """Return a ``requests`` session, which keeps connections open, for one thread."""
     http = requests.Session()
     for scheme in ("http://", "https://"):
         http.mount(scheme, _Adapter())
@@ -142,16 +148,20 @@ def open_http() -> requests.Session:
 def exchange(
     http: requests.Session, request: Request, settings: Settings, user_agent: str
 ) -> Response:
-    """Send a request and read the answer to its end.
+    """Send a request and return the complete response.
 
-    :raises TransportError: when there is no usable answer.
+    :param http: session of the calling thread.
+    :param request: request with credentials.
+    :param settings: timeouts, proxy and certificates.
+    :param user_agent: value of the ``User-Agent`` header.
+    :raises TransportError: when no usable response arrives within the limits.
     """
     try:
         with Deadline(EXCHANGE_LIMIT):
             return _send(http, request, settings, user_agent)
-    # Errors of requests are OSErrors, as is a missing CA bundle; some of urllib3 pass through.
+    # Errors of requests and a missing CA bundle are OSErrors; requests lets some of urllib3's pass.
     except (OSError, urllib3.exceptions.HTTPError) as failure:
-        raise TransportError(_reason(failure), sent=_may_be_sent(failure)) from None
+        raise TransportError(_reason(failure), sent=_may_have_been_sent(failure)) from None
 
 
 def _send(
@@ -163,10 +173,10 @@ def _send(
             request.url,
             headers={**request.headers, "User-Agent": user_agent},
             data=request.body,
-            auth=_unchanged,
+            auth=_no_netrc,
         )
     )
-    # requests would decode %2E and fold "..", so that the path names another job.
+    # requests decodes %2E and resolves "..", which would make the path name another job.
     prepared.url = request.url
     kwargs = http.merge_environment_settings(
         request.url, {}, stream=True, verify=settings.verify, cert=None
@@ -174,32 +184,31 @@ def _send(
     if settings.proxy:
         kwargs["proxies"] = {"http": settings.proxy, "https": settings.proxy}
     timeout = (settings.connect_timeout, settings.read_timeout)
-    with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as answer:
+    with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as received:
         return Response(
-            status=answer.status_code,
-            headers={name.lower(): value for name, value in answer.headers.items()},
-            body=read(answer),
+            status=received.status_code,
+            headers={name.lower(): value for name, value in received.headers.items()},
+            body=_read_body(received),
         )
 
 
-def read(answer: requests.Response) -> bytes:
-    """Read a body, unless it is too long."""
+def _read_body(received: requests.Response) -> bytes:
     body = bytearray()
-    for chunk in answer.iter_content(64 * 1024):
+    for chunk in received.iter_content(64 * 1024):
         body += chunk
         if len(body) > BODY_LIMIT:
-            raise TransportError(f"the answer is longer than {BODY_LIMIT} bytes", sent=True)
+            raise TransportError(f"the response is longer than {BODY_LIMIT} bytes", sent=True)
     return bytes(body)
 
 
-def _unchanged(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    # An auth callable of our own keeps requests from adding credentials out of a .netrc file.
+def _no_netrc(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    # With a callable for auth, requests does not add credentials from a .netrc file.
     return prepared
 
 
-def _may_be_sent(failure: Exception) -> bool:
-    # Nothing else proves it: TLS may also fail while the answer is read, and urllib3 reports a
-    # proxy that dropped a complete request like one that could not be reached.
+def _may_have_been_sent(failure: Exception) -> bool:
+    # Only these prove that nothing was sent: TLS may also fail while the response is read, and
+    # urllib3 reports a proxy that dropped a complete request like one that could not be reached.
     before_sending = (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
@@ -212,16 +221,16 @@ def _may_be_sent(failure: Exception) -> bool:
 
 
 def _causes(failure: Exception) -> Iterator[object]:
-    """What requests and urllib3 wrapped into each other, from the outside in."""
+    """Yield the errors that requests and urllib3 wrapped in each other, outermost first."""
     cause: object = failure
     while isinstance(cause, Exception):
         yield cause
-        inside = cause.args[0] if cause.args else None
-        cause = getattr(cause, "original_error", None) or getattr(cause, "reason", None) or inside
+        argument = cause.args[0] if cause.args else None
+        cause = getattr(cause, "original_error", None) or getattr(cause, "reason", None) or argument
 
 
 def _reason(failure: Exception) -> str:
-    """Name a failure without the URL, a proxy's password and objects' addresses."""
+    """Describe a failure without the URL, a proxy's password and memory addresses of objects."""
     *_, innermost = _causes(failure)
     text = re.sub(r"^<?[\w.]*HTTPS?Connection\b[^:]*: ", "", str(innermost))
     text = re.sub(r"//[^/]*@", "//", text)

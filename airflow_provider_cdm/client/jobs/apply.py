@@ -42,7 +42,7 @@ def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
         if shown is None:
             raise
         if differences := wanted.differences(shown):
-            refusal.tell_more(" What exists differs: " + _listed(differences))
+            refusal.add_detail(" What exists differs: " + _listed(differences))
             raise
         return ApplyResult(UNCHANGED, unmanaged=tuple(wanted.unmanaged(shown)))
     return ApplyResult(CREATED, warnings=tuple(warnings))

@@ -59,5 +59,5 @@ def retry_pause(error: errors.CdmError, attempt: int, random: Callable[[], float
     :param attempt: how often it failed in a row.
     :param random: returns a number in [0, 1).
     """
-    pause = _RETRIES.pause(error, attempt=attempt, idempotent=True, random=random)
+    pause = _RETRIES.delay(error, attempt=attempt, idempotent=True, random=random)
     return _RETRIES.cap if pause is None else pause

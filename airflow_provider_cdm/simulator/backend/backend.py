@@ -1,4 +1,4 @@
-"""Everything a simulator consists of, behind one lock."""
+"""The complete state of a simulator, behind one lock."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdm.simulator.backend.cluster import Cluster
-from airflow_provider_cdm.simulator.backend.event_queue import Agenda
+from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
 from airflow_provider_cdm.simulator.backend.request_log import RequestLog
-from airflow_provider_cdm.simulator.config.faults import FaultBook
+from airflow_provider_cdm.simulator.config.faults import FaultScript
 from airflow_provider_cdm.simulator.errors import CdmError, GatewayError
 from airflow_provider_cdm.simulator.gateway.api_gateway import Gateway
 from airflow_provider_cdm.simulator.gateway.iam import Iam
@@ -21,39 +21,41 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config.config import ProjectConfig, SimulatorConfig
 
 
-class World:
-    """Clusters, identities, quotas, faults and the log.
+class Backend:
+    """The clusters, identities, quotas, faults and the request log.
 
-    Whoever looks at clusters or identities holds :attr:`lock`; faults and log have their own.
+    Hold :attr:`lock` to access clusters or identities; faults and request log have their own locks.
 
-    :param config: how it begins.
-    :param clock: tells the time.
-    :param routes: short names of the routes there are.
-    :raises ConfigError: when quotas or faults are not understood.
+    :param config: initial state.
+    :param clock: source of the time.
+    :param routes: short names of all routes.
+    :raises ConfigError: if quotas or faults are not valid.
     """
 
     def __init__(self, config: SimulatorConfig, clock: Clock, routes: Collection[str]) -> None:
         self.config, self.clock = config, clock
         self.behaviour = config.behaviour
         self.lock = threading.RLock()
-        self.agenda = Agenda(clock, self.lock)
-        self.faults = FaultBook(routes)
+        self.event_queue = EventQueue(clock, self.lock)
+        self.faults = FaultScript(routes)
         self.log = RequestLog()
-        #: Called at each reset; the server ends hanging requests then.
+        #: Function to call at each reset; the server uses it to end hanging requests.
         self.on_reset: Callable[[], None] = lambda: None
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew as configured; what was moved between databases stays moved."""
+        """Return to the configured state; rows that were moved between databases stay moved."""
         with self.lock:
             config = self.config
-            self.agenda.clear()
+            self.event_queue.clear()
             self.iam = Iam(config)
             self.gateway = Gateway(config, self.iam)
             self.quotas = Quotas(config.quotas, retry_after=self.behaviour.retry_after)
             self.clusters = {
-                each.id: Cluster(each, self._project(each.project).id, self.agenda, config)
-                for each in config.clusters
+                cluster.id: Cluster(
+                    cluster, self._project(cluster.project).id, self.event_queue, config
+                )
+                for cluster in config.clusters
             }
             self.log.clear()
             self.faults.clear()
@@ -63,9 +65,9 @@ class World:
     def cluster(self, cluster_id: str, project_id: str | None = None) -> Cluster:
         """Return a cluster.
 
-        :param cluster_id: its id.
-        :param project_id: the project it must belong to; ``None`` for any.
-        :raises CdmError: when there is none; what job routes say then is ASSUMED.
+        :param cluster_id: id of the cluster.
+        :param project_id: id of the project that it must belong to; ``None`` for any.
+        :raises CdmError: if there is no such cluster; this error of job routes is ASSUMED.
         """
         cluster = self.clusters.get(cluster_id)
         if cluster is None or project_id not in (None, cluster.project_id):
@@ -73,14 +75,15 @@ class World:
         return cluster
 
     def require_project(self, project_id: str) -> None:
-        """Refuse a project that does not exist; for requests whose credentials nobody checks.
+        """Raise an error unless a project exists; used if credentials are not checked.
 
-        :param project_id: id in the path.
-        :raises GatewayError: when there is no such project.
+        :param project_id: id in the path of the request.
+        :raises GatewayError: if there is no such project.
         """
-        if project_id not in {each.id for each in self.config.projects}:
+        if project_id not in {project.id for project in self.config.projects}:
             raise GatewayError(403, "APIGW.0310", "The project does not exist.")
 
     def _project(self, key: str | None) -> ProjectConfig:
         projects = self.config.projects
-        return next((each for each in projects if key in (each.id, each.name)), projects[0])
+        matching = (project for project in projects if key in (project.id, project.name))
+        return next(matching, projects[0])

@@ -1,4 +1,4 @@
-"""What a cluster holds: links and jobs."""
+"""The links and jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.run import Life
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.config.job_config import JobConfig
 
 
 @dataclass
 class Link:
-    """A link; ``wire`` is the object it was created with, ``url`` the database it stands for."""
+    """A link.
+
+    :param wire: link object (JSON) that it was created with.
+    :param url: SQLAlchemy URL of the database behind it, if any.
+    :param user: name of the user who created it.
+    :param created: time of its creation, in seconds since 1970.
+    :param updated: time of its last change, in seconds since 1970.
+    """
 
     name: str
     wire: dict[str, Any]
@@ -25,17 +32,23 @@ class Link:
 
 @dataclass
 class Job:
-    """A job and its submissions, oldest first."""
+    """A job and its submissions, the oldest first.
+
+    :param number: id of the job, unique in its cluster.
+    :param user: name of the user who created it.
+    :param created: time of its creation, in seconds since 1970.
+    :param updated: time of its last change, in seconds since 1970.
+    """
 
     number: int
     config: JobConfig
     user: str
     created: float
     updated: float
-    lives: list[Life] = field(default_factory=list)
-    #: How many submissions there were when its outcomes were last configured.
+    lifecycles: list[RunLifecycle] = field(default_factory=list)
+    #: Number of submissions when the outcomes were last configured.
     outcomes_from: int = 0
-    #: The whole-database job of which it is a sub-job.
+    #: Name of the whole-database job that this sub-job belongs to.
     part_of: str | None = None
 
     @property
@@ -44,11 +57,11 @@ class Job:
         return self.config.name
 
     @property
-    def last(self) -> Life | None:
+    def last(self) -> RunLifecycle | None:
         """The newest submission."""
-        return self.lives[-1] if self.lives else None
+        return self.lifecycles[-1] if self.lifecycles else None
 
     @property
     def active(self) -> bool:
-        """Whether the newest submission is still going on."""
+        """Whether the newest submission has not ended."""
         return self.last is not None and self.last.run.active

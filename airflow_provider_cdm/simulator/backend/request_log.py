@@ -1,4 +1,4 @@
-"""The log of requests, for tests to look at and for people to read: secrets do not show in it."""
+"""The log of requests, for tests and for the page; secrets are redacted where it is shown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm.simulator.config.faults import Fault
-    from airflow_provider_cdm.simulator.messages import Call
+    from airflow_provider_cdm.simulator.messages import Request
 
-#: How many requests are kept; a demo may be polled for days.
-KEPT = 20_000
-_HIDDEN = "***"
+#: Maximum number of requests in the log, since a demo may be polled for days.
+MAX_ENTRIES = 20_000
+_REDACTED = "***"
 _SECRET_HEADERS = frozenset(
     {"x-auth-token", "x-subject-token", "authorization", "x-security-token"}
 )
@@ -25,18 +25,18 @@ _SECRET_WORDS = ("password", "secret", "token", "passcode", "accesskey", "securi
 
 @dataclass
 class RecordedRequest:
-    """One request the simulator got.
+    """One request that the simulator received.
 
-    The fields hold everything as it was sent, so that a test can look; what is printed or shown on
-    the page does not: see :meth:`redacted`.
+    The fields contain the request as it was sent, so that tests can check it. ``repr`` and the page
+    show :meth:`redacted` values only.
 
-    :param at: when it came, by the simulator's clock, in seconds since 1970.
-    :param path: as sent, percent-encoded.
-    :param route: short name of the route, ``unknown`` where there is none.
-    :param headers: by lower-case name.
-    :param status: of the answer; ``None`` when there was none (yet).
-    :param user: who sent it, when that was established.
-    :param fault: the fault that hit it.
+    :param at: time at which it was received, by the simulator's clock, in seconds since 1970.
+    :param path: path as it was sent, percent-encoded.
+    :param route: short name of the route, ``unknown`` if there is none.
+    :param headers: headers by lower-case name.
+    :param status: HTTP status of the response; ``None`` if none was sent (yet).
+    :param user: name of the sender, if the credentials were valid.
+    :param fault: fault that hit the request.
     """
 
     at: float
@@ -51,16 +51,16 @@ class RecordedRequest:
     fault: Fault | None = None
 
     def json(self) -> Any:
-        """Return the body read as JSON, ``None`` for an empty one.
+        """Return the JSON value of the body, ``None`` for an empty body.
 
-        :raises ValueError: when it is not JSON.
+        :raises ValueError: if the body is not JSON.
         """
         return json.loads(self.body) if self.body else None
 
     def redacted(self) -> dict[str, Any]:
-        """Return everything as plain data, secrets replaced."""
+        """Return the request as plain data with redacted secrets."""
         headers = {
-            name: _HIDDEN if name in _SECRET_HEADERS else value
+            name: _REDACTED if name in _SECRET_HEADERS else value
             for name, value in self.headers.items()
         }
         fault = self.fault
@@ -79,43 +79,43 @@ class RecordedRequest:
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in self.redacted().items() if key != "headers"}
-        inside = ", ".join(f"{key}={value!r}" for key, value in shown.items())
-        return f"RecordedRequest({inside})"
+        fields = ", ".join(f"{key}={value!r}" for key, value in shown.items())
+        return f"RecordedRequest({fields})"
 
 
 class RequestLog:
-    """The requests since the start or the last reset; safe to use from any thread."""
+    """The requests since the start or the last reset; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: deque[RecordedRequest] = deque(maxlen=KEPT)
+        self._entries: deque[RecordedRequest] = deque(maxlen=MAX_ENTRIES)
 
-    def add(self, call: Call, at: float) -> RecordedRequest:
-        """Record a request that has just come.
+    def add(self, request: Request, at: float) -> RecordedRequest:
+        """Record a request.
 
-        :param call: the request.
-        :param at: the present instant.
+        :param request: request that was received.
+        :param at: current time in seconds since 1970.
         """
         entry = RecordedRequest(
             at=at,
-            method=call.method,
-            path=call.path,
-            query=call.query,
-            route=call.route,
-            headers=call.headers,
-            body=call.body,
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            route=request.route,
+            headers=request.headers,
+            body=request.body,
         )
         with self._lock:
             self._entries.append(entry)
         return entry
 
     def entries(self) -> list[RecordedRequest]:
-        """Return what is recorded, oldest first."""
+        """Return the recorded requests, the oldest first."""
         with self._lock:
             return list(self._entries)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all requests."""
         with self._lock:
             self._entries.clear()
 
@@ -131,22 +131,22 @@ def _redacted_body(body: bytes) -> Any:
 
 def _redacted(value: Any) -> Any:
     if isinstance(value, list):
-        return [_redacted(each) for each in value]
+        return [_redacted(item) for item in value]
     if not isinstance(value, dict):
         return value
-    # A link spells its password as {"name": "linkConfig.password", "value": ...}.
+    # The password of a link is sent as {"name": "linkConfig.password", "value": ...}.
     if is_secret(value.get("name")) and "value" in value:
-        return {**value, "value": _HIDDEN}
+        return {**value, "value": _REDACTED}
     return {
-        key: _HIDDEN if is_secret(key) and isinstance(each, str) else _redacted(each)
-        for key, each in value.items()
+        key: _REDACTED if is_secret(key) and isinstance(item, str) else _redacted(item)
+        for key, item in value.items()
     }
 
 
 def is_secret(name: object) -> bool:
-    """Return whether what has this name is not for everybody's eyes.
+    """Return whether the value with this name is a secret.
 
-    :param name: of a key or an input.
+    :param name: name of a key or an input.
     """
     text = name.lower() if isinstance(name, str) else ""
     return any(word in text for word in _SECRET_WORDS)

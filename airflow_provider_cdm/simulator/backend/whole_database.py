@@ -1,8 +1,9 @@
-"""Whole databases: each run of such a job moves every table by a sub-job of its own.
+"""Whole-database jobs: each run moves every table with a sub-job of its own.
 
-Documented: sub-jobs are made when the run begins to work, one for each table, and anew in each run;
-they are called ``<job>_<source table>``; a number of them run at once; target tables have the names
-of the source's; they have a status of their own. What else they do is ASSUMED.
+Documented: a run creates its sub-jobs when it enters RUNNING, one for each table, and every run
+creates them again; they are called ``<job>_<source table>``; a limited number of them is active at
+a time; target tables have the names of the source tables; sub-jobs have their own status. All other
+behavior is ASSUMED.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_cdm.simulator.backend.models import Job
 from airflow_provider_cdm.simulator.config.job_config import (
     JobConfig,
     Outcome,
@@ -24,39 +24,84 @@ from airflow_provider_cdm.simulator.config.job_config import (
 from airflow_provider_cdm.simulator.transfer import jdbc
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.cluster import Cluster
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
-    from airflow_provider_cdm.simulator.config.config import Behaviour
+    from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
+    from airflow_provider_cdm.simulator.backend.models import Job
+    from airflow_provider_cdm.simulator.backend.run import Run
+    from airflow_provider_cdm.simulator.config.behaviour import Behaviour
 
-TYPE = "BATCH_JOB"
+WHOLE_DATABASE = "BATCH_JOB"
 
 
-def is_whole(config: JobConfig, transfer: Callable[[], jdbc.Transfer | None]) -> bool:
-    """Whether runs of a job have tables: known from databases, or from its configuration.
+class SubJobHost(Protocol):
+    """What the tables of a whole-database run need of their cluster."""
 
-    :param config: the job.
-    :param transfer: what its runs move, ``None`` without databases; may fail.
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """All jobs of the cluster by name."""
+
+    @property
+    def event_queue(self) -> EventQueue:
+        """The queue of future events."""
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """Switches of the configuration."""
+
+    def put_job(self, config: JobConfig, user: str) -> Job:
+        """Add a job.
+
+        :param config: configuration of the job.
+        :param user: name of the user who adds it.
+        """
+
+    def launch(
+        self,
+        job: Job,
+        variables: Mapping[str, str],
+        user: str,
+        auto: bool = False,
+        part_of: Tables | None = None,
+    ) -> RunLifecycle:
+        """Begin a run.
+
+        :param job: job to run.
+        :param variables: variables of the run.
+        :param user: name of the user who starts it.
+        :param auto: whether CDM's own scheduler starts it.
+        :param part_of: tables of the whole-database run that this run belongs to.
+        """
+
+
+def has_tables(config: JobConfig, transfer: Callable[[], jdbc.Transfer | None]) -> bool:
+    """Return whether the runs of a job have sub-jobs for tables.
+
+    The tables are those of a database, or listed in the configuration.
+
+    :param config: configuration of the job.
+    :param transfer: function that returns the transfer of its runs, or ``None`` without databases;
+        it may raise any exception.
     """
-    if config.type != TYPE or config.statuses:
+    if config.type != WHOLE_DATABASE or config.statuses:
         return False
     try:
         return bool(config.tables) or transfer() is not None
-    except Exception:  # the run will report it
+    except Exception:  # the run reports it
         return True
 
 
 class Tables:
-    """The tables of one run; every method expects the simulator's lock to be held.
+    """The tables of one run. All methods expect that the caller holds the backend's lock.
 
-    :param cluster: where it runs.
-    :param job: the whole-database job.
-    :param variables: values for the run.
-    :param prepare: gives what a job moves; it may fail.
+    :param cluster: cluster that the job belongs to.
+    :param job: whole-database job.
+    :param variables: variables of the run.
+    :param prepare: function that returns the transfer of a job; it may raise any exception.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: SubJobHost,
         job: Job,
         variables: Mapping[str, str],
         prepare: Callable[[Job], jdbc.Transfer | None],
@@ -64,145 +109,151 @@ class Tables:
         self._cluster, self._job, self._variables = cluster, job, variables
         self._prepare = prepare
         self._waiting: deque[Job] = deque()
-        self.lives: list[Life] = []
-        self._total = 0
+        self._lifecycles: list[RunLifecycle] = []
+        self._count = 0
         self._run: Run | None = None
-        self._conclude: Callable[[], None] = lambda: None
+        self._on_end: Callable[[], None] = lambda: None
 
     @property
-    def number(self) -> int | None:
-        """Submission id of the run that they are part of, once it works."""
+    def submission_id(self) -> int | None:
+        """Submission id of the whole-database run, once it is RUNNING."""
         return self._run.submission_id if self._run else None
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of sub-jobs that have been started."""
+        return [lifecycle.run for lifecycle in self._lifecycles]
 
     def check(self) -> None:
         """Connect to both databases.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: when one cannot be reached.
+        :raises sqlalchemy.exc.SQLAlchemyError: if one of them cannot be reached.
         """
         if (transfer := self._prepare(self._job)) is not None:
             transfer.check()
 
-    def begin(self, run: Run, conclude: Callable[[], None]) -> None:
-        """Make the sub-jobs, and start the first of them.
+    def begin(self, run: Run, on_end: Callable[[], None]) -> None:
+        """Create the sub-jobs and start the first of them.
 
-        :param run: the run that they are part of.
-        :param conclude: called once, when the last of them has ended.
+        :param run: whole-database run.
+        :param on_end: function to call once, when all sub-jobs have ended.
         """
-        self._run, self._conclude = run, conclude
-        self._waiting = deque([self._recreate(name) for name in self._names()])
-        self._total = len(self._waiting)
-        self._go_on()
+        self._run, self._on_end = run, on_end
+        self._waiting = deque([self._create_sub_job(name) for name in self._table_names()])
+        self._count = len(self._waiting)
+        self._start_next()
 
     def stop(self) -> None:
-        """Stop what runs, and start no more."""
+        """Stop the active runs, and start no more."""
         self._waiting.clear()
-        for life in self.lives:
-            if life.run.active:
-                life.request_stop()
+        for lifecycle in self._lifecycles:
+            if lifecycle.run.active:
+                lifecycle.request_stop()
 
-    def look(self) -> tuple[float, int, int]:
-        """Return the share of tables that are over, and the rows read and written."""
-        for life in self.lives:
-            life.look()
-        runs = [life.run for life in self.lives]
-        over = sum(not run.active for run in runs)
+    def update_progress(self) -> tuple[float, int, int]:
+        """Return the share of tables that have ended, and the rows read and written."""
+        for lifecycle in self._lifecycles:
+            lifecycle.update_progress()
+        runs = self.runs
+        ended = sum(not run.active for run in runs)
         return (
-            over / self._total if self._total else 0.0,
+            ended / self._count if self._count else 0.0,
             sum(run.rows_read for run in runs),
             sum(run.rows_written for run in runs),
         )
 
     def failed(self) -> list[str]:
-        """Return the names of the sub-jobs that did not end well."""
-        return [life.run.job_name for life in self.lives if life.run.status != "SUCCEEDED"]
+        """Return the names of the sub-jobs that did not succeed."""
+        return [run.job_name for run in self.runs if run.status != "SUCCEEDED"]
 
-    def _go_on(self) -> None:
+    def on_run_end(self, _run: Run) -> None:
+        """Handle the end of a sub-job's run."""
+        # Not at once: if a thousand sub-jobs failed immediately, the calls would nest too deeply.
+        self._cluster.event_queue.call_later(0, self._start_next)
+
+    def _start_next(self) -> None:
         run = self._run
         if run is None or not run.active or run.stopping:
             return
-        while self._waiting and self._active() < self._at_once():
-            life = self._cluster.launch(
-                self._waiting.popleft(), self._variables, run.user, run.auto, part_of=self
-            )
-            self.lives.append(life)
-        if not self._waiting and not self._active():
-            self._conclude()
+        while self._waiting and self._active_count() < self._max_active():
+            job = self._waiting.popleft()
+            lifecycle = self._cluster.launch(job, self._variables, run.user, run.auto, part_of=self)
+            self._lifecycles.append(lifecycle)
+        if not self._waiting and not self._active_count():
+            self._on_end()
 
-    def ended(self, _run: Run) -> None:
-        """Take note that the run of a sub-job has ended."""
-        # Not at once: of a thousand that fail at once each would be a call within a call.
-        self._cluster.agenda.after(0, self._go_on)
+    def _active_count(self) -> int:
+        return sum(run.active for run in self.runs)
 
-    def _active(self) -> int:
-        return sum(life.run.active for life in self.lives)
-
-    def _at_once(self) -> int:
-        given = inputs_of(self._job.config.to_wire(), "driver-config-values")
-        text = given.get("throttlingConfig.concurrentSubJobs", "")
+    def _max_active(self) -> int:
+        inputs = inputs_of(self._job.config.to_wire(), "driver-config-values")
+        text = inputs.get("throttlingConfig.concurrentSubJobs", "")
         return max(1, int(text)) if text.isdecimal() else self._job.config.tables_at_once
 
-    def _names(self) -> list[str]:
-        """The tables of the source that the job's patterns mean, ``&`` between two of them.
+    def _table_names(self) -> list[str]:
+        """Return the source tables that match the job's patterns, which are separated by ``&``.
 
-        In which input CDM keeps the chosen tables is ASSUMED.
+        It is ASSUMED which input of the job contains the chosen tables.
         """
         transfer = self._prepare(self._job)
         if transfer is None:
             return [table.name for table in self._job.config.tables]
         patterns = transfer.parameters.get("fromJobConfig.tableName", "").split("&")
-        wanted = [pattern.strip() for pattern in patterns if pattern.strip()] or ["*"]
-        found = transfer.tables()
-        named = [name for name in wanted if "*" not in name and name not in found]
-        return [n for n in found if any(fnmatchcase(n, each) for each in wanted)] + named
+        chosen = [pattern.strip() for pattern in patterns if pattern.strip()] or ["*"]
+        existing = transfer.tables()
+        matching = [
+            name for name in existing if any(fnmatchcase(name, pattern) for pattern in chosen)
+        ]
+        return matching + [name for name in chosen if "*" not in name and name not in existing]
 
-    def _recreate(self, table: str) -> Job:
+    def _create_sub_job(self, table: str) -> Job:
         cluster, parent = self._cluster, self._job
-        config = _sub_job(parent.config, table)
+        config = _sub_job_config(parent.config, table)
         old = cluster.jobs.pop(config.name, None)
         if old is not None and old.part_of != parent.name:
             cluster.jobs[config.name] = old
             raise ValueError(f"Job name {config.name} exists or was created by another user.")
-        made = cluster.put_job(config, parent.user)
-        made.part_of = parent.name
+        job = cluster.put_job(config, parent.user)
+        job.part_of = parent.name
         if old is not None and cluster.behaviour.sub_job_history == "kept":
-            made.lives, made.outcomes_from = old.lives, len(old.lives)
-        return made
+            job.lifecycles, job.outcomes_from = old.lifecycles, len(old.lifecycles)
+        return job
 
 
 def sub_jobs(jobs: Mapping[str, Job], parent: str) -> Iterator[Job]:
-    """Yield the sub-jobs that a job has now.
+    """Yield the current sub-jobs of a job.
 
-    :param jobs: all jobs of the cluster.
-    :param parent: name of the job.
+    :param jobs: all jobs of the cluster by name.
+    :param parent: name of the whole-database job.
     """
     return (job for job in jobs.values() if job.part_of == parent)
 
 
 def delete(jobs: dict[str, Job], job: Job, behaviour: Behaviour) -> None:
-    """Delete a job, and maybe its sub-jobs along with it.
+    """Delete a job and, depending on a switch, its sub-jobs.
 
-    :param jobs: all jobs of the cluster.
-    :param job: the job.
-    :param behaviour: says what becomes of the sub-jobs.
+    :param jobs: all jobs of the cluster by name.
+    :param job: job to delete.
+    :param behaviour: switches of the configuration.
     """
     del jobs[job.name]
     if behaviour.sub_jobs_of_deleted == "deleted":
-        for each in list(sub_jobs(jobs, job.name)):
-            del jobs[each.name]
+        for sub_job in list(sub_jobs(jobs, job.name)):
+            del jobs[sub_job.name]
 
 
-def tally(jobs: Mapping[str, Job], parent: str) -> dict[str, int]:
-    """Return how many sub-jobs of a job are in which status.
+def count_statuses(jobs: Mapping[str, Job], parent: str) -> dict[str, int]:
+    """Return the number of sub-jobs of a job by their status.
 
-    :param jobs: all jobs of the cluster.
-    :param parent: name of the job.
+    :param jobs: all jobs of the cluster by name.
+    :param parent: name of the whole-database job.
     """
-    words = (job.last.run.status if job.last else "NEW" for job in sub_jobs(jobs, parent))
-    return dict(sorted(Counter(words).items()))
+    statuses = (job.last.run.status if job.last else "NEW" for job in sub_jobs(jobs, parent))
+    return dict(sorted(Counter(statuses).items()))
 
 
-def _sub_job(parent: JobConfig, table: str) -> JobConfig:
-    outcomes: dict[str, Outcome] = {each.name: each for each in parent.tables}
+def _sub_job_config(parent: JobConfig, table: str) -> JobConfig:
+    outcomes: dict[str, Outcome] = {config.name: config for config in parent.tables}
     outcome = outcomes.get(table, TableConfig(name=table))
     wire: dict[str, Any] = replace(parent, tables=()).to_wire()
     wire["job_type"] = "NORMAL_JOB"

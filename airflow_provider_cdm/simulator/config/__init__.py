@@ -1,6 +1,7 @@
-"""What a configuration may say, and how it is read and checked."""
+"""The configuration: its data classes, its validation, and the scripts of faults."""
 
 __all__ = [
+    "behaviour",
     "config",
     "faults",
     "job_config",

@@ -1,4 +1,4 @@
-"""Scripted misbehaviour: which answer goes wrong, in which way, and whether the effect happens."""
+"""Scripted faults: which response goes wrong, how, and whether the request has an effect."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ When = Literal["before", "after"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One misbehaviour of one route.
+    """A fault of one route.
 
-    Kinds: ``drop`` closes the connection without an answer; ``reset`` does so with a TCP reset;
-    ``hang`` is silent for ``seconds`` (for ever without) and then closes; ``delay`` answers late;
-    ``status`` answers with that HTTP status; ``body`` answers 200 with that body.
+    Kinds: ``drop`` closes the connection without a response; ``reset`` does so with a TCP reset;
+    ``hang`` sends nothing for ``seconds`` (without them, for ever) and then closes the connection;
+    ``delay`` sends the response late; ``status`` responds with an HTTP status; ``body`` responds
+    with status 200 and a body.
 
-    :param route: short route name, such as ``start``; ``*`` is every route.
-    :param kind: see above.
-    :param when: ``before``: the request has no effect (with ``delay``: the effect is late as well);
-        ``after``: it has, and then the answer goes wrong. A refused request does not use up an
-        ``after`` fault, for it had no effect.
-    :param times: how many requests it hits; ``None`` for all.
-    :param skip: how many matching requests pass unharmed first.
-    :param job: only requests about this job.
+    :param route: short route name, such as ``start``; ``*`` for every route.
+    :param kind: one of the kinds above.
+    :param when: ``before``: the request has no effect (with ``delay``, the effect is late, too);
+        ``after``: the request has its effect, and then the response goes wrong. A request that is
+        answered with an error has no effect and does not use up an ``after`` fault.
+    :param times: number of requests that are hit; ``None`` for all.
+    :param skip: number of matching requests that are not hit before the first one that is.
+    :param job: name of a job, to hit only requests about this job.
     :param status: HTTP status of kind ``status``.
-    :param body: text, bytes, or an object sent as JSON; kind ``status`` has a plausible default.
+    :param body: text, bytes, or an object that is sent as JSON; kind ``status`` has a default that
+        matches the status.
     :param headers: additional headers of kinds ``status`` and ``body``.
-    :param seconds: duration of ``hang`` and ``delay``, always in real time: clients time out in it.
-    :param effect_delay: the effect happens this many seconds (of the simulator's clock) later.
+    :param seconds: duration of ``hang`` and ``delay``, always in real time, since that is what the
+        timeouts of clients are measured in.
+    :param effect_delay: seconds of the simulator's clock after which the request has its effect.
     """
 
     route: str
@@ -54,79 +57,84 @@ class Fault:
         if self.kind == "delay" and self.seconds is None:
             raise ValueError("a fault of kind delay needs seconds")
         if self.kind == "delay" and self.effect_delay is not None:
-            raise ValueError("effect_delay needs an answer that does not wait for the effect")
+            raise ValueError(
+                "a fault of kind delay cannot have an effect_delay, since its response needs the "
+                "effect"
+            )
 
     @property
-    def answers_first(self) -> bool:
-        """Whether the answer is decided before the request is looked at."""
+    def precedes_handling(self) -> bool:
+        """Whether the fault takes effect before the request is handled."""
         return self.when == "before" or self.effect_delay is not None
 
 
-class FaultBook:
-    """The faults to come, in the order in which they were added; safe to use from any thread.
+class FaultScript:
+    """The faults still to occur, in the order in which they were added; thread-safe.
 
-    :param routes: short names of the routes there are.
+    :param routes: short names of all routes.
     """
 
     def __init__(self, routes: Collection[str]) -> None:
         self._routes = routes
         self._lock = threading.Lock()
-        self._pages: list[_Page] = []
+        self._entries: list[_Entry] = []
 
     def add(self, *faults: Fault) -> None:
-        """Add faults behind the others.
+        """Append faults to the script.
 
-        :param faults: what shall go wrong.
-        :raises ConfigError: when a route does not exist; then none is added.
+        :param faults: faults to add.
+        :raises ConfigError: if a route does not exist; no fault is added in this case.
         """
         known = ", ".join(self._routes)
-        wrong = [each.route for each in faults if each.route not in (*self._routes, "*")]
-        if wrong:
-            raise ConfigError([f"no route {name!r}; there are * and {known}" for name in wrong])
+        unknown = [fault.route for fault in faults if fault.route not in (*self._routes, "*")]
+        if unknown:
+            raise ConfigError(
+                [f"no route {name!r}; the routes are * and {known}" for name in unknown]
+            )
         with self._lock:
-            self._pages.extend(_Page(each, each.skip, each.times) for each in faults)
+            self._entries.extend(_Entry(fault, fault.skip, fault.times) for fault in faults)
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
-            self._pages.clear()
+            self._entries.clear()
 
     def remaining(self) -> list[Fault]:
-        """Return the faults that can still hit, in order."""
+        """Return the faults that can still occur, in order."""
         with self._lock:
-            return [page.fault for page in self._pages if page.left != 0]
+            return [entry.fault for entry in self._entries if entry.remaining != 0]
 
-    def take(self, route: str, job: str | None, *, answers_first: bool) -> Fault | None:
-        """Return the fault that hits a request and count the hit.
+    def take(self, route: str, job: str | None, *, precedes_handling: bool) -> Fault | None:
+        """Return the fault that hits a request, and count the hit.
 
-        The first fault that matches and is not skipping gets the request; faults behind it do not
-        see it, not even to count their ``skip`` down.
+        The first matching fault that does not skip the request hits it; later faults are not
+        considered, so that their ``skip`` is not counted down either.
 
         :param route: short route name of the request.
-        :param job: job the request is about.
-        :param answers_first: which of the two kinds of fault is asked for.
+        :param job: name of the job that the request is about.
+        :param precedes_handling: whether the request has not been handled yet.
         """
         with self._lock:
-            for page in self._pages:
-                fault = page.fault
+            for entry in self._entries:
+                fault = entry.fault
                 if (
-                    page.left == 0
-                    or fault.answers_first is not answers_first
+                    entry.remaining == 0
+                    or fault.precedes_handling is not precedes_handling
                     or fault.route not in (route, "*")
                     or fault.job not in (None, job)
                 ):
                     continue
-                if page.skip:
-                    page.skip -= 1
+                if entry.skip:
+                    entry.skip -= 1
                     continue
-                if page.left is not None:
-                    page.left -= 1
+                if entry.remaining is not None:
+                    entry.remaining -= 1
                 return fault
         return None
 
 
 @dataclass
-class _Page:
+class _Entry:
     fault: Fault
     skip: int
-    left: int | None
+    remaining: int | None

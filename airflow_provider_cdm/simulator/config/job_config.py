@@ -1,19 +1,21 @@
-"""A job as a configuration describes it, and the wire JSON it stands for."""
+"""The configuration of a job, and the job object (JSON) that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from airflow_provider_cdm.simulator.config.reader import read
+
 JDBC = "generic-jdbc-connector"
-#: Connector shown for a job of which only the runs are described.
+#: Connector of a job without source and target in the configuration.
 SCRIPTED = "hive-connector"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """How long a run stays in each phase; a plain number is the running time."""
+    """Duration of each phase of a run, in seconds; a plain number is the running time."""
 
     pending: float = 0.0
     booting: float = 0.05
@@ -21,9 +23,9 @@ class Seconds:
 
     @classmethod
     def coerce(cls, data: Any) -> Any:
-        """Turn ``seconds: 3`` into ``seconds: {running: 3}``.
+        """Convert ``seconds: 3`` into ``seconds: {running: 3}``.
 
-        :param data: what was given.
+        :param data: value in the configuration.
         """
         number = isinstance(data, (int, float)) and not isinstance(data, bool)
         return {"running": data} if number else data
@@ -31,44 +33,44 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one run ends; a plain word is the outcome itself."""
+    """The end of one run; a plain word is the outcome itself."""
 
     outcome: Literal["SUCCEEDED", "FAILED", "FAILURE_ON_SUBMIT"] = "SUCCEEDED"
-    #: Added to the counters of a success; names as on the wire, such as ``ROWS_READ``.
+    #: Counters of a successful run, by their name in the API, such as ``ROWS_READ``.
     counters: Mapping[str, int] = field(default_factory=dict)
     error_summary: str | None = None
     error_details: str | None = None
 
     @classmethod
     def coerce(cls, data: Any) -> Any:
-        """Turn ``FAILED`` into ``{outcome: FAILED}``.
+        """Convert ``FAILED`` into ``{outcome: FAILED}``.
 
-        :param data: what was given.
+        :param data: value in the configuration.
         """
         return {"outcome": data} if isinstance(data, str) else data
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig(Outcome):
-    """How the sub-job of one table ends; a plain word is the name of the table."""
+    """The end of the sub-job of one table; a plain word is the name of the table."""
 
     name: str
 
     @classmethod
     def coerce(cls, data: Any) -> Any:
-        """Turn ``orders`` into ``{name: orders}``.
+        """Convert ``orders`` into ``{name: orders}``.
 
-        :param data: what was given.
+        :param data: value in the configuration.
         """
         return {"name": data} if isinstance(data, str) else data
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """What a database job reads: a table, perhaps with a condition, or a query.
+    """The source of a database job: a table, optionally with a condition, or a query.
 
-    The table of a whole-database job is a pattern, such as ``*``, or several with ``&`` between
-    them.
+    The table of a whole-database job is a pattern, such as ``*``, or several patterns that are
+    separated by ``&``.
     """
 
     link: str
@@ -80,14 +82,15 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if (self.table is None) == (self.sql is None):
-            raise ValueError("give either table or sql")
+            raise ValueError("expected either table or sql")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """Where a database job writes; the table must exist.
+    """The target of a database job; the table must exist.
 
-    A whole-database job writes to tables of the source's names, whatever ``table`` is.
+    A whole-database job writes to tables with the names of the source tables and ignores
+    ``table``.
     """
 
     link: str
@@ -99,15 +102,15 @@ class TargetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig(Outcome):
-    """A job: what it moves (``from`` and ``to``, or a whole ``wire`` object) and how its runs go.
+    """A job: its source and target (``from`` and ``to``, or a ``wire`` object), and its runs.
 
-    Without links that lead to databases the runs are scripted. ``outcomes`` lists how the first,
-    second ... run ends, the last one repeats. ``statuses`` replaces time: each read of a run's
-    status takes the next word, the last one stays, and any word is allowed.
+    Runs are scripted unless both links lead to databases. ``outcomes`` lists the ends of the first,
+    second ... run; the last one repeats. ``statuses`` replaces the clock: each read of the run's
+    status takes the next word, the last one repeats, and any word is allowed.
 
-    A run of a ``BATCH_JOB`` moves the tables of a database, ``tables_at_once`` at a time, and
-    ``seconds`` is the time that each of them takes. ``tables`` says how those end that shall not
-    simply succeed; without databases, it says which there are.
+    A run of a ``BATCH_JOB`` moves the tables of a database, at most ``tables_at_once`` at a time,
+    each of which takes ``seconds``. ``tables`` configures tables that do not simply succeed;
+    without databases, it lists all tables.
     """
 
     name: str
@@ -122,36 +125,52 @@ class JobConfig(Outcome):
     outcomes: tuple[Outcome, ...] = ()
     statuses: tuple[str, ...] = ()
     tables: tuple[TableConfig, ...] = ()
-    #: As in the user guide's example.
+    #: Maximum number of active sub-jobs; the default is that of an example in the user guide.
     tables_at_once: int = 3
 
     @classmethod
     def coerce(cls, data: Any) -> Any:
-        """Turn a plain word into the name of a job.
+        """Convert a plain word into the name of a job.
 
-        :param data: what was given.
+        :param data: value in the configuration.
         """
         return {"name": data} if isinstance(data, str) else data
 
     def __post_init__(self) -> None:
         if (self.from_ is None) != (self.to is None):
-            raise ValueError("from and to belong together")
+            raise ValueError("expected both from and to, or neither")
         if self.from_ is not None and self.wire is not None:
-            raise ValueError("give either from and to, or wire")
+            raise ValueError("expected either from and to, or wire")
         if self.tables and self.type != "BATCH_JOB":
-            raise ValueError("only a BATCH_JOB has tables")
+            raise ValueError("only a BATCH_JOB can have tables")
         if self.tables_at_once < 1:
-            raise ValueError("tables_at_once: at least 1")
+            raise ValueError("tables_at_once: expected 1 or more")
+
+    def with_changes(self, changes: Mapping[str, Any]) -> JobConfig:
+        """Return a copy of the job with other settings.
+
+        New outcomes replace all old ones, and a new source or target replaces the ``wire`` object.
+
+        :param changes: new values by configuration key.
+        :raises ConfigError: if they are not valid.
+        """
+        changes = dict(changes)
+        if "outcome" in changes or "outcomes" in changes:
+            changes.setdefault("outcomes", ())
+        if {"from", "to"} & changes.keys():
+            changes.setdefault("wire", None)
+        current = {item.name.rstrip("_"): getattr(self, item.name) for item in fields(self)}
+        return read(JobConfig, {**current, **changes}, f"job {self.name}")
 
     def outcome_of(self, number: int) -> Outcome:
-        """Return how a run ends.
+        """Return the outcome of a run.
 
-        :param number: 0 for the first run of the job.
+        :param number: index of the run, 0 for the first run of the job.
         """
         return self.outcomes[min(number, len(self.outcomes) - 1)] if self.outcomes else self
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the job object that *create job* would have been sent."""
+        """Return the job object that creates this job in the API."""
         if self.wire is not None:
             return {"job_type": self.type, **self.wire, "name": self.name}
         connector = SCRIPTED if self.from_ is None else JDBC
@@ -170,37 +189,37 @@ class JobConfig(Outcome):
 
 
 def inputs_in(block: object) -> Iterator[dict[str, Any]]:
-    """Yield the inputs in a block of configurations; what is malformed is passed over.
+    """Yield the inputs in a block of configurations; malformed parts are skipped.
 
-    :param block: such as a job's ``from-config-values``.
+    :param block: value of a key such as ``from-config-values``.
     """
     configs = block.get("configs") if isinstance(block, dict) else None
     for config in configs if isinstance(configs, list) else []:
         inputs = config.get("inputs") if isinstance(config, dict) else None
-        # Some samples have an empty object where the list belongs.
-        for each in inputs if isinstance(inputs, list) else []:
-            if isinstance(each, dict):
-                yield each
+        # Some samples have an empty object instead of the list.
+        for item in inputs if isinstance(inputs, list) else []:
+            if isinstance(item, dict):
+                yield item
 
 
 def inputs_of(job: Mapping[str, Any], block: str) -> dict[str, str]:
-    """Return the inputs of one block of a job as full name to value.
+    """Return the values of the inputs in one block of a job, by their full name.
 
-    :param job: wire JSON of a job.
+    :param job: job object (JSON).
     :param block: ``from-config-values``, ``to-config-values`` or ``driver-config-values``.
     """
-    found = {str(each.get("name")): each.get("value") for each in inputs_in(job.get(block))}
-    return {name: "" if value is None else str(value) for name, value in found.items()}
+    values = {str(item.get("name")): item.get("value") for item in inputs_in(job.get(block))}
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def with_inputs(block: object, values: Mapping[str, str]) -> dict[str, Any]:
-    """Return a copy of a block of configurations in which some inputs have these values.
+    """Return a copy of a block of configurations with other values for some inputs.
 
-    :param block: such as a job's ``from-config-values``.
-    :param values: by full name.
+    :param block: value of a key such as ``from-config-values``.
+    :param values: new values by the full name of the input.
     """
-    given = inputs_of({"block": block}, "block")
-    return _block(next(iter(values)).partition(".")[0], {**given, **values})
+    current = inputs_of({"block": block}, "block")
+    return _block(next(iter(values)).partition(".")[0], {**current, **values})
 
 
 def _source_inputs(source: SourceConfig | None) -> dict[str, str]:
@@ -228,5 +247,5 @@ def _target_inputs(target: TargetConfig | None) -> dict[str, str]:
 
 
 def _block(name: str, inputs: Mapping[str, str]) -> dict[str, Any]:
-    given = [{"name": key, "value": value} for key, value in inputs.items() if value]
-    return {"configs": [{"name": name, "inputs": given}]}
+    items = [{"name": key, "value": value} for key, value in inputs.items() if value]
+    return {"configs": [{"name": name, "inputs": items}]}

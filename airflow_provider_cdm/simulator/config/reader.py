@@ -1,4 +1,4 @@
-"""Read plain data (YAML, JSON, arguments) into dataclasses and report all problems at once."""
+"""Reads plain data (YAML, JSON, arguments) into dataclasses and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, 
 
 
 class ConfigError(ValueError):
-    """The configuration is wrong.
+    """The configuration is not valid.
 
-    :param problems: one sentence each, naming the place.
+    :param problems: one message for each problem, with its location.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -25,15 +25,15 @@ class ConfigError(ValueError):
 
 
 def read(shape: type[T], data: object, where: str) -> T:
-    """Read ``data`` as ``shape``.
+    """Read ``data`` as an instance of ``shape``.
 
-    A trailing underscore of a field name is dropped (``from_`` is the key ``from``). A dataclass
-    may have a class method ``coerce`` that turns a short form into a mapping.
+    A trailing underscore of a field name is removed (``from_`` is the key ``from``). A dataclass
+    may have a class method ``coerce`` that converts a short form into a mapping.
 
-    :param shape: a dataclass; its annotations are the rules.
-    :param data: what was given.
-    :param where: names ``data`` in messages, such as ``jobs[0]``.
-    :raises ConfigError: listing everything that is wrong.
+    :param shape: dataclass whose annotations describe the data.
+    :param data: plain data to read.
+    :param where: location of ``data`` for messages, such as ``jobs[0]``.
+    :raises ConfigError: if the data is not valid; it lists all problems.
     """
     problems: list[str] = []
     value = _Reader(problems).value(shape, data, where)
@@ -43,7 +43,7 @@ def read(shape: type[T], data: object, where: str) -> T:
 
 
 class _Reader:
-    """Collects problems instead of stopping at the first; a wrong value is read as ``None``."""
+    """Collects all problems instead of stopping at the first; an invalid value becomes ``None``."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
@@ -53,7 +53,7 @@ class _Reader:
         if kind is Any:
             return data
         if is_dataclass(kind):
-            return self._record(cast("type", kind), data, where)
+            return self._dataclass(cast("type", kind), data, where)
         if origin in (Union, types.UnionType):
             return self._optional(kind, data, where)
         if origin is Literal:
@@ -64,36 +64,36 @@ class _Reader:
             return self._mapping(typing.get_args(kind)[1], data, where)
         return self._scalar(kind, data, where)
 
-    def _wrong(self, where: str, wanted: str, data: object) -> None:
+    def _add_problem(self, where: str, expected: str, data: object) -> None:
         secret = any(word in where for word in ("password", "secret", "token"))
-        shown = "something else" if secret else repr(data)
-        self._problems.append(f"{where}: {wanted} wanted, got {shown}")
+        shown = "another type" if secret else repr(data)
+        self._problems.append(f"{where}: expected {expected}, got {shown}")
 
     def _optional(self, kind: Any, data: object, where: str) -> Any:
         if data is None:
             return None
-        rest = [each for each in typing.get_args(kind) if each is not types.NoneType]
-        return self.value(rest[0], data, where)
+        inner = [arg for arg in typing.get_args(kind) if arg is not types.NoneType]
+        return self.value(inner[0], data, where)
 
     def _choice(self, allowed: tuple[Any, ...], data: object, where: str) -> Any:
-        # YAML reads a bare off as false; for a choice the word is meant.
+        # YAML reads an unquoted off as false, but a choice means the word.
         if isinstance(data, bool):
             data = "on" if data else "off"
-        elif isinstance(data, int):  # nor does a status need quotes
+        elif isinstance(data, int):  # an HTTP status needs no quotes
             data = str(data)
         if data not in allowed:
-            self._wrong(where, "one of " + ", ".join(map(str, allowed)), data)
+            self._add_problem(where, "one of " + ", ".join(map(str, allowed)), data)
         return data
 
     def _list(self, kind: Any, data: object, where: str) -> Any:
         if not isinstance(data, (list, tuple)):
-            self._wrong(where, "a list", data)
+            self._add_problem(where, "a list", data)
             return ()
         return tuple(self.value(kind, item, f"{where}[{i}]") for i, item in enumerate(data))
 
     def _mapping(self, kind: Any, data: object, where: str) -> Any:
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-            self._wrong(where, "a mapping with text keys", data)
+            self._add_problem(where, "a mapping whose keys are text", data)
             return {}
         return {key: self.value(kind, item, f"{where}.{key}") for key, item in data.items()}
 
@@ -101,53 +101,53 @@ class _Reader:
         if kind is bool:
             known = _SWITCH.get(data.lower()) if isinstance(data, str) else data
             if not isinstance(known, bool):
-                self._wrong(where, "on or off", data)
+                self._add_problem(where, "on or off", data)
             return known
         number = isinstance(data, (int, float)) and not isinstance(data, bool)
-        if kind is float:  # every number with a fraction in our configuration is a duration
+        if kind is float:  # every float in the configuration is a duration
             if not number or cast("float", data) < 0:
-                self._wrong(where, "a number of seconds, zero or more,", data)
+                self._add_problem(where, "a number of seconds, zero or more", data)
                 return 0.0
             return float(cast("float", data))
         if kind is int:
             if not isinstance(data, int) or not number:
-                self._wrong(where, "a whole number", data)
+                self._add_problem(where, "an integer", data)
             return data
         if not isinstance(data, str):
-            self._wrong(where, "text (in quotes)", data)
+            self._add_problem(where, "text (in quotes)", data)
         return data
 
-    def _record(self, shape: type, data: object, where: str) -> Any:
+    def _dataclass(self, shape: type, data: object, where: str) -> Any:
         if isinstance(data, shape):
             return data
         if coerce := getattr(shape, "coerce", None):
             data = coerce(data)
         if not isinstance(data, Mapping):
-            self._wrong(where, "a mapping", data)
+            self._add_problem(where, "a mapping", data)
             return None
         by_key = {field.name.rstrip("_"): field for field in fields(cast("Any", shape))}
-        given = {str(key).rstrip("_"): item for key, item in data.items()}
-        place = f"{where}." if where else ""
-        for key in given.keys() - by_key.keys():
+        items = {str(key).rstrip("_"): item for key, item in data.items()}
+        prefix = f"{where}." if where else ""
+        for key in items.keys() - by_key.keys():
             allowed = ", ".join(sorted(by_key))
-            self._problems.append(f"{place}{key}: unknown key; allowed here: {allowed}")
-        return self._build(shape, by_key, given, place)
+            self._problems.append(f"{prefix}{key}: unknown key; allowed keys: {allowed}")
+        return self._instance(shape, by_key, items, prefix)
 
-    def _build(
-        self, shape: type, by_key: dict[str, Field[Any]], given: dict[str, object], place: str
+    def _instance(
+        self, shape: type, by_key: dict[str, Field[Any]], items: dict[str, object], prefix: str
     ) -> Any:
         hints = typing.get_type_hints(shape)
         before = len(self._problems)
         values: dict[str, Any] = {}
         for key, field in by_key.items():
-            if key in given:
-                values[field.name] = self.value(hints[field.name], given[key], place + key)
+            if key in items:
+                values[field.name] = self.value(hints[field.name], items[key], prefix + key)
             elif field.default is MISSING and field.default_factory is MISSING:
-                self._problems.append(f"{place}{key}: missing")
+                self._problems.append(f"{prefix}{key}: required key is missing")
         if len(self._problems) > before:
             return None
         try:
             return shape(**values)
         except ValueError as exc:
-            self._problems.append(f"{place.rstrip('.')}: {exc}")
+            self._problems.append(f"{prefix.rstrip('.')}: {exc}")
             return None

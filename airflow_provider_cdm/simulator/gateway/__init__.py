@@ -1,8 +1,9 @@
-"""What stands in front of CDM: tokens, signatures, quotas and faults."""
+"""The services in front of CDM: IAM tokens, request signatures, project access and quotas."""
 
 __all__ = [
     "api_gateway",
     "iam",
+    "lockout",
     "quotas",
     "signatures",
 ]

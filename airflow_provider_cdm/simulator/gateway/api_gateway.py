@@ -1,80 +1,69 @@
-"""The API gateway's part: who a request to CDM is from, and whether it may use the project."""
+"""The API gateway: identifies the sender of a request and checks access to the project."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm.simulator.errors import GatewayError, unauthorised
-from airflow_provider_cdm.simulator.gateway.iam import instant
-from airflow_provider_cdm.simulator.gateway.signatures import SignatureCheck
+from airflow_provider_cdm.simulator.errors import GatewayError, unauthorized
+from airflow_provider_cdm.simulator.gateway.iam import format_time
+from airflow_provider_cdm.simulator.gateway.signatures import SignatureVerifier
+from airflow_provider_cdm.simulator.messages import Identity, Request
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config.config import SimulatorConfig
     from airflow_provider_cdm.simulator.gateway.iam import Iam
-    from airflow_provider_cdm.simulator.messages import Call
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who sent a request: a user, or an agency on behalf of its account.
-
-    :param projects: ids of the projects the credentials are good for.
-    """
-
-    user: str
-    domain: str
-    projects: frozenset[str]
 
 
 class Gateway:
-    """Looks at credentials. Methods expect the simulator's lock to be held.
+    """Checks credentials. All methods expect that the caller holds the backend's lock.
 
-    :param config: users with their keys, and projects.
-    :param iam: knows the tokens.
+    :param config: configuration with the users, their access keys, and the projects.
+    :param iam: identity service that issued the tokens.
     """
 
     def __init__(self, config: SimulatorConfig, iam: Iam) -> None:
         self._config, self._iam = config, iam
         pairs = [(key, user) for user in config.users for key in user.access_keys]
         self._owners = {key.access_key: user for key, user in pairs}
-        self._signatures = SignatureCheck({key.access_key: key for key, _ in pairs})
+        self._signatures = SignatureVerifier({key.access_key: key for key, _ in pairs})
 
-    def identify(self, call: Call, now: float) -> Identity:
-        """Return who a request is from.
+    def identify(self, request: Request, now: float) -> Identity:
+        """Return the sender of a request.
 
-        :param call: the request.
-        :param now: the present instant.
+        :param request: request with a signature or a token.
+        :param now: current time in seconds since 1970.
         :raises GatewayError: 401 with one of the documented sub-messages.
         """
-        if call.headers.get("authorization"):
-            owner = self._owners[self._signatures.verify(call, now)]
+        if request.headers.get("authorization"):
+            owner = self._owners[self._signatures.verify(request, now)]
             domain = self._iam.domain_of(owner)
             return Identity(owner.name, domain, self._projects_of(domain))
-        value = call.headers.get("x-auth-token")
+        value = request.headers.get("x-auth-token")
         if not value:
-            raise unauthorised("x-auth-token not found")
+            raise unauthorized("x-auth-token not found")
         token = self._iam.tokens.get(value)
         if token is None:
-            raise unauthorised("decrypt token fail")
+            raise unauthorized("decrypt token fail")
         if token.expires <= now:
-            raise unauthorised(f"token expires, expires_at: {instant(token.expires)}")
+            raise unauthorized(f"token expires, expires_at: {format_time(token.expires)}")
         projects = {token.project.id} if token.project else set[str]()
         return Identity(token.user, token.domain, frozenset(projects))
 
-    def authorise(self, call: Call, now: float) -> Identity:
-        """Return who a request is from, provided they may use the project in its path.
+    def authorize(self, request: Request, now: float) -> Identity:
+        """Return the sender of a request after checking access to the project in its path.
 
-        :param call: the request.
-        :param now: the present instant.
-        :raises GatewayError: 401, or 403 for another project (which code that has is ASSUMED).
+        :param request: request with a signature or a token.
+        :param now: current time in seconds since 1970.
+        :raises GatewayError: 401, or 403 for another project (the code of which is ASSUMED).
         """
-        identity = self.identify(call, now)
-        if call.params.get("project_id") not in identity.projects:
+        identity = self.identify(request, now)
+        if request.params.get("project_id") not in identity.projects:
             raise GatewayError(403, "APIGW.0310", "The project is not accessible with this token.")
         return identity
 
     def _projects_of(self, domain: str) -> frozenset[str]:
         return frozenset(
-            each.id for each in self._config.projects if self._iam.domain_of(each) == domain
+            project.id
+            for project in self._config.projects
+            if self._iam.domain_of(project) == domain
         )

@@ -1,9 +1,8 @@
-"""IAM: tokens by password and by agency, their expiry, and the lock-out after wrong passwords."""
+"""IAM: tokens by password and agency, their expiry, and the lock-out after wrong passwords."""
 
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,18 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_cdm.simulator.config.config import ProjectConfig, UserConfig, stable_hex
 from airflow_provider_cdm.simulator.errors import IamError
+from airflow_provider_cdm.simulator.gateway.lockout import LoginAttempts
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.config.config import SimulatorConfig
 
-MAX_FAILURES = 5
-FAILURE_SECONDS = 15 * 60
-LOCKED_SECONDS = 15 * 60
-
 
 @dataclass(frozen=True)
 class Token:
-    """A token; instants are seconds since 1970."""
+    """A token; ``issued`` and ``expires`` are seconds since 1970."""
 
     value: str = field(repr=False)
     user: str
@@ -34,14 +30,8 @@ class Token:
     assumed_by: str | None = None
 
 
-@dataclass
-class _Attempts:
-    failed_at: deque[float] = field(default_factory=deque)
-    locked_until: float = 0.0
-
-
 class Delegate(Protocol):
-    """The user who wants to act for another account."""
+    """The user who requests a token of an agency, to act for another account."""
 
     @property
     def user(self) -> str:
@@ -53,105 +43,100 @@ class Delegate(Protocol):
 
 
 class Iam:
-    """The identity service of one simulator. Methods expect the simulator's lock to be held.
+    """The identity service. All methods expect that the caller holds the backend's lock.
 
-    :param config: accounts, users, projects and agencies.
+    :param config: configuration with accounts, users, projects and agencies.
     """
 
     def __init__(self, config: SimulatorConfig) -> None:
         self._config = config
         self._users = {(self.domain_of(user), user.name): user for user in config.users}
-        #: Every token that was issued and not revoked, expired ones too.
+        #: All tokens that were issued and not revoked, including expired ones.
         self.tokens: dict[str, Token] = {}
-        self._attempts: dict[tuple[str, str], _Attempts] = {}
-        domains = {config.domain, *(self.domain_of(each) for each in config.users)}
-        domains |= {self.domain_of(each) for each in config.projects}
-        self._domains = domains | {each.domain for each in config.agencies}
+        self._attempts: dict[tuple[str, str], LoginAttempts] = {}
+        domains = {config.domain, *(self.domain_of(user) for user in config.users)}
+        domains |= {self.domain_of(project) for project in config.projects}
+        self._domains = domains | {agency.domain for agency in config.agencies}
 
     def revoke_tokens(self) -> None:
-        """Make every token issued so far unknown."""
+        """Forget all tokens that were issued so far."""
         self.tokens.clear()
 
     # Tokens
 
-    def issue(
-        self, request: Mapping[str, Any], delegate: Callable[[], Delegate], now: float
-    ) -> Token:
+    def issue(self, body: Mapping[str, Any], delegate: Callable[[], Delegate], now: float) -> Token:
         """Issue a token (pages "Obtaining a User Token" and "Obtaining an Agency Token").
 
-        :param request: the JSON body.
-        :param delegate: tells who asks, which an agency token needs.
-        :param now: the present instant.
-        :raises IamError: when the request or the credentials are not good.
+        :param body: JSON body of the request.
+        :param delegate: function that returns the sender, called for agency tokens only.
+        :param now: current time in seconds since 1970.
+        :raises IamError: if the request is malformed or the credentials are wrong.
         """
-        auth = _part(request, "auth")
+        auth = _part(body, "auth")
         identity = _part(auth, "identity")
         methods = identity.get("methods")
         scope = auth.get("scope") if isinstance(auth.get("scope"), Mapping) else None
         if methods == ["password"]:
-            user = self._by_password(_part(_part(identity, "password"), "user"), now)
+            user = self._verify_password(_part(_part(identity, "password"), "user"), now)
             domain = self.domain_of(user)
-            return self._new(user.name, domain, "password", self._project(scope, domain), now)
+            project = self._project(scope, domain)
+            return self._issue_token(user.name, domain, "password", project, now)
         if methods == ["assume_role"]:
-            return self._by_agency(_part(identity, "assume_role"), scope, delegate(), now)
+            return self._issue_agency_token(_part(identity, "assume_role"), scope, delegate(), now)
         raise _invalid()
 
-    def _by_password(self, given: Mapping[str, Any], now: float) -> UserConfig:
-        password = given.get("password")
+    def _verify_password(self, credentials: Mapping[str, Any], now: float) -> UserConfig:
+        password = credentials.get("password")
         if not isinstance(password, str):
             raise _invalid()
-        domain = self._domain_named(_part(given, "domain")) if "id" not in given else None
+        by_id = "id" in credentials
+        domain = None if by_id else self._domain_named(_part(credentials, "domain"))
         user = next(
             (
-                each
-                for (owner, name), each in self._users.items()
-                if (domain is None and given.get("id") == user_id(owner, name))
-                or (owner == domain and name == given.get("name"))
+                user
+                for (owner, name), user in self._users.items()
+                if (domain is None and credentials.get("id") == user_id(owner, name))
+                or (owner == domain and name == credentials.get("name"))
             ),
             None,
         )
         wrong = IamError(401, "", "The username or password is wrong.")
         if user is None:
             raise wrong
-        attempts = self._attempts.setdefault((self.domain_of(user), user.name), _Attempts())
-        if now < attempts.locked_until:
+        attempts = self._attempts.setdefault((self.domain_of(user), user.name), LoginAttempts())
+        if attempts.is_locked(now):
             raise IamError(401, "IAM.0061", "The account is locked after too many failed logins.")
-        if secrets.compare_digest(password.encode(), user.password.encode()):
-            attempts.failed_at.clear()
-            return user
-        while attempts.failed_at and attempts.failed_at[0] <= now - FAILURE_SECONDS:
-            attempts.failed_at.popleft()
-        attempts.failed_at.append(now)
-        if len(attempts.failed_at) >= MAX_FAILURES:
-            attempts.failed_at.clear()
-            attempts.locked_until = now + LOCKED_SECONDS
-        raise wrong
+        if not secrets.compare_digest(password.encode(), user.password.encode()):
+            attempts.add_failure(now)
+            raise wrong
+        attempts.clear()
+        return user
 
-    def _by_agency(
+    def _issue_agency_token(
         self,
-        given: Mapping[str, Any],
+        role: Mapping[str, Any],
         scope: Mapping[str, Any] | None,
-        holder: Delegate,
+        delegate: Delegate,
         now: float,
     ) -> Token:
-        wanted = {"id": given.get("domain_id"), "name": given.get("domain_name")}
-        domain = self._domain_named({key: value for key, value in wanted.items() if value})
+        account = {"id": role.get("domain_id"), "name": role.get("domain_name")}
+        domain = self._domain_named({key: value for key, value in account.items() if value})
         for agency in self._config.agencies:
             trusted = agency.trusted or self._config.domain
             if (agency.name, agency.domain, trusted) == (
-                given.get("agency_name"),
+                role.get("agency_name"),
                 domain,
-                holder.domain,
+                delegate.domain,
             ):
                 project = self._project(scope, agency.domain)
                 name = f"{agency.domain}/{agency.name}"
-                return self._new(
-                    name, agency.domain, "assume_role", project, now, assumed_by=holder.user
+                return self._issue_token(
+                    name, agency.domain, "assume_role", project, now, assumed_by=delegate.user
                 )
-        # ASSUMED: a missing agency and one for somebody else look alike.
+        # ASSUMED: the response does not distinguish a missing agency from one for another account.
         raise IamError(403, "", "You have no permission to assume this agency.")
 
-    def _new(
+    def _issue_token(
         self,
         user: str,
         domain: str,
@@ -167,11 +152,11 @@ class Iam:
         return token
 
     def token(self, value: str | None, now: float) -> Token:
-        """Return a token by its value, as IAM looks at it.
+        """Return the token that a request to IAM is sent with.
 
-        :param value: the ``X-Auth-Token`` header.
-        :param now: the present instant.
-        :raises IamError: when it is missing, unknown or has expired.
+        :param value: value of the ``X-Auth-Token`` header.
+        :param now: current time in seconds since 1970.
+        :raises IamError: 401 if the token is missing, unknown or expired.
         """
         token = self.tokens.get(value or "")
         if token is None or token.expires <= now:
@@ -179,15 +164,15 @@ class Iam:
         return token
 
     def describe(self, token: Token, *, catalog: bool) -> dict[str, Any]:
-        """Return the body that goes with a token.
+        """Return the body of a response about a token.
 
-        :param token: a token.
-        :param catalog: whether the bulky list of services is wanted.
+        :param token: token to describe.
+        :param catalog: whether the body contains the service catalog, which is large.
         """
         domain = self._domain_object(token.domain)
         described: dict[str, Any] = {
-            "expires_at": instant(token.expires),
-            "issued_at": instant(token.issued),
+            "expires_at": format_time(token.expires),
+            "issued_at": format_time(token.issued),
             "methods": [token.method],
             "roles": [{"id": "0", "name": "te_admin"}],
             "user": {
@@ -209,8 +194,8 @@ class Iam:
     def find_projects(self, domain: str, name: str | None) -> list[dict[str, Any]]:
         """Return the projects of an account.
 
-        :param domain: the account.
-        :param name: only this one.
+        :param domain: name of the account.
+        :param name: only the project with this name; ``None`` for all.
         """
         return [
             {
@@ -226,16 +211,16 @@ class Iam:
         ]
 
     def domain_of(self, owned: UserConfig | ProjectConfig) -> str:
-        """Return the account a user or a project belongs to.
+        """Return the name of the account that a user or a project belongs to.
 
-        :param owned: the user or project.
+        :param owned: user or project.
         """
         return owned.domain or self._config.domain
 
-    def _domain_named(self, given: Mapping[str, Any]) -> str | None:
-        """Return an account by ``id`` or ``name``, ``None`` when there is no such account."""
+    def _domain_named(self, reference: Mapping[str, Any]) -> str | None:
+        """Return the name of an account by ``id`` or ``name``; ``None`` if it does not exist."""
         for name in self._domains:
-            if given.get("name") == name or given.get("id") == domain_id(name):
+            if reference.get("name") == name or reference.get("id") == domain_id(name):
                 return name
         return None
 
@@ -243,25 +228,28 @@ class Iam:
         return {"id": domain_id(name), "name": name}
 
     def _project(self, scope: Mapping[str, Any] | None, domain: str) -> ProjectConfig | None:
-        """Return the project of a scope; a project wins over a domain, no scope is no project."""
-        wanted = (scope or {}).get("project")
-        if not isinstance(wanted, Mapping):
+        """Return the project of a scope, or ``None`` for a scope without one.
+
+        A scope with both a project and a domain means the project.
+        """
+        scoped = (scope or {}).get("project")
+        if not isinstance(scoped, Mapping):
             return None
         for project in self._config.projects:
-            by_id, by_name = wanted.get("id"), wanted.get("name")
+            by_id, by_name = scoped.get("id"), scoped.get("name")
             named = project.id == by_id if by_id else project.name == by_name
             if named and self.domain_of(project) == domain:
                 return project
-        # ASSUMED: the token page lists 404 without saying when.
+        # ASSUMED: the token page lists status 404 without its cause.
         raise IamError(
-            404, "", f"Could not find project: {wanted.get('id') or wanted.get('name')}."
+            404, "", f"Could not find project: {scoped.get('id') or scoped.get('name')}."
         )
 
 
 def domain_id(name: str) -> str:
     """Return the id of an account.
 
-    :param name: its name.
+    :param name: name of the account.
     """
     return stable_hex(f"domain {name}")
 
@@ -275,10 +263,10 @@ def user_id(domain: str, name: str) -> str:
     return stable_hex(f"user {domain}/{name}")
 
 
-def instant(seconds: float) -> str:
-    """Return an instant in IAM's spelling.
+def format_time(seconds: float) -> str:
+    """Return a point in time in the format of IAM.
 
-    :param seconds: since 1970.
+    :param seconds: seconds since 1970.
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

@@ -1,4 +1,4 @@
-"""CDM's limits on calls per user and minute (API overview), over a sliding minute."""
+"""CDM's rate limits per user and minute (API overview), applied to a sliding window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_cdm.simulator.errors import GatewayError, IamError
 
 WINDOW = 60.0
 
-#: Calls per minute as documented, by operation.
+#: Documented number of calls per minute, by operation.
 DOCUMENTED: Mapping[str, int] = {
     "start": 1200,
     "stop": 1200,
@@ -33,19 +33,19 @@ DOCUMENTED: Mapping[str, int] = {
     "restart_cluster": 20,
 }
 
-#: One operation answers for one job and for lists, so both draw on one allowance.
+#: A single operation serves both one job and the listing, so the two share one limit.
 _OPERATION = {"show_job": "show_jobs", "list_jobs": "show_jobs"}
 
 
 class Quotas:
-    """Counts the calls of each user.
+    """Counts the calls of each user and rejects those above the rate limit.
 
-    The window slides: at no time do more than the limit lie within the last 60 seconds. The
-    documents only say "per minute"; this is the stricter reading (ASSUMED).
+    The window slides: at no time are more calls than the limit within the last 60 seconds. The
+    documentation only says "per minute"; this is the stricter interpretation (ASSUMED).
 
-    :param config: ``off``, ``documented`` or limits per minute by route name.
-    :param retry_after: whether refusals say how long to wait.
-    :raises ConfigError: when the configuration is none of these.
+    :param config: ``off``, ``documented``, or calls per minute by route name.
+    :param retry_after: whether 429 responses have a ``Retry-After`` header.
+    :raises ConfigError: if the configuration is none of these.
     """
 
     def __init__(self, config: Any, *, retry_after: bool = False) -> None:
@@ -56,10 +56,11 @@ class Quotas:
     def charge(self, user: str, route: str, now: float) -> None:
         """Count one call.
 
-        :param user: who calls.
+        :param user: name of the caller.
         :param route: short route name.
-        :param now: the present instant.
-        :raises GatewayError: when the user's minute is used up; the call is not counted then.
+        :param now: current time in seconds since 1970.
+        :raises GatewayError: 429 if the limit is reached; the rejected call is not counted.
+        :raises IamError: the same for a token request.
         """
         operation = _OPERATION.get(route, route)
         limit = self.limits.get(operation)
@@ -73,7 +74,7 @@ class Quotas:
             return
         wait = calls[0] + WINDOW - now if calls else WINDOW
         headers = {"Retry-After": str(math.ceil(wait))} if self._retry_after else {}
-        if route == "token":  # IAM has a form of its own; its figure is not documented
+        if route == "token":  # IAM has its own error format; its limit is not documented
             text = f"Threshold: {limit} times per {WINDOW:.0f} seconds"
             raise IamError(429, "IAM.0012", text, headers)
         text = (
@@ -84,20 +85,20 @@ class Quotas:
 
 
 def _limits(config: Any) -> dict[str, int]:
-    if config in ("off", False):  # YAML reads a bare off as false
+    if config in ("off", False):  # YAML reads an unquoted off as false
         return {}
     if config == "documented":
         return dict(DOCUMENTED)
     known = {*DOCUMENTED, *_OPERATION, "token"}
     if not isinstance(config, Mapping):
-        raise ConfigError([f"quotas: off, documented or a mapping wanted, got {config!r}"])
+        raise ConfigError([f"quotas: expected off, documented or a mapping, got {config!r}"])
     problems = [
-        f"quotas.{name}: unknown route; allowed here: {', '.join(sorted(known))}"
+        f"quotas.{name}: unknown route; allowed routes: {', '.join(sorted(known))}"
         for name in config
         if name not in known
     ]
     problems += [
-        f"quotas.{name}: a whole number of calls per minute wanted, got {value!r}"
+        f"quotas.{name}: expected an integer number of calls per minute, got {value!r}"
         for name, value in config.items()
         if not isinstance(value, int) or isinstance(value, bool) or value < 0
     ]

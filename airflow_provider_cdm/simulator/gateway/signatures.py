@@ -1,4 +1,4 @@
-"""Verification of requests signed with a pair of keys (``SDK-HMAC-SHA256``)."""
+"""Verification of requests that are signed with an access key (``SDK-HMAC-SHA256``)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
-from airflow_provider_cdm.simulator.errors import WireError, unauthorised
+from airflow_provider_cdm.simulator.errors import WireError, unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm.simulator.config.config import AccessKey
-    from airflow_provider_cdm.simulator.messages import Call
+    from airflow_provider_cdm.simulator.messages import Request
 
 ALGORITHM = "SDK-HMAC-SHA256"
 MAX_SKEW = 15 * 60
@@ -29,34 +29,34 @@ _AUTHORIZATION = re.compile(
 )
 
 
-def canonical_request(call: Call, signed: list[str]) -> str:
-    """Return the text whose digest is signed.
+def canonical_request(request: Request, signed: list[str]) -> str:
+    """Return the canonical form of a request, whose digest is signed.
 
-    The path is decoded as a whole before its parts are encoded again, as the official SDK does it;
-    hence a slash within a job's name separates here.
+    Like the official SDK, this decodes the entire path before it encodes the parts again, so that
+    an encoded slash in the name of a job becomes a separator.
 
-    :param call: the request.
+    :param request: request to verify.
     :param signed: lower-case names of the signed headers, sorted.
     """
-    path = "/".join(quote(part, safe="~") for part in unquote(call.path).split("/"))
-    pairs = sorted(parse_qsl(call.raw_query, keep_blank_values=True))
+    path = "/".join(quote(part, safe="~") for part in unquote(request.path).split("/"))
+    pairs = sorted(parse_qsl(request.raw_query, keep_blank_values=True))
     query = "&".join(f"{quote(key, safe='~')}={quote(value, safe='~')}" for key, value in pairs)
-    headers = "".join(f"{name}:{call.headers.get(name, '').strip()}\n" for name in signed)
-    claimed = call.headers.get("x-sdk-content-sha256") if call.body else None
-    digest = claimed or hashlib.sha256(call.body).hexdigest()
+    headers = "".join(f"{name}:{request.headers.get(name, '').strip()}\n" for name in signed)
+    claimed = request.headers.get("x-sdk-content-sha256") if request.body else None
+    digest = claimed or hashlib.sha256(request.body).hexdigest()
     path = path if path.endswith("/") else f"{path}/"
-    return "\n".join((call.method.upper(), path, query, headers, ";".join(signed), digest))
+    return "\n".join((request.method.upper(), path, query, headers, ";".join(signed), digest))
 
 
-def sign(call: Call, signed: list[str], secret_key: str) -> str:
+def sign(request: Request, signed: list[str], secret_key: str) -> str:
     """Return the signature of a request.
 
-    :param call: the request; it has an ``x-sdk-date`` header.
+    :param request: request with an ``x-sdk-date`` header.
     :param signed: lower-case names of the signed headers, sorted.
-    :param secret_key: what only the two sides know.
+    :param secret_key: secret part of the access key.
     """
-    digest = hashlib.sha256(canonical_request(call, signed).encode()).hexdigest()
-    text = f"{ALGORITHM}\n{call.headers.get('x-sdk-date', '')}\n{digest}"
+    digest = hashlib.sha256(canonical_request(request, signed).encode()).hexdigest()
+    text = f"{ALGORITHM}\n{request.headers.get('x-sdk-date', '')}\n{digest}"
     return hmac.new(secret_key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -66,34 +66,34 @@ class _Failures:
     locked_until: float = 0.0
 
 
-class SignatureCheck:
-    """Verifies signatures; five bad ones in a row lock a key for five minutes.
+class SignatureVerifier:
+    """Verifies signatures; five invalid ones in a row lock an access key for five minutes.
 
-    :param keys: all known pairs by access key.
+    :param keys: all known keys by the id of the access key.
     """
 
     def __init__(self, keys: Mapping[str, AccessKey]) -> None:
         self._keys = keys
         self._failures: dict[str, _Failures] = {}
 
-    def verify(self, call: Call, now: float) -> str:
-        """Return the access key a request is signed with.
+    def verify(self, request: Request, now: float) -> str:
+        """Return the id of the access key that a request is signed with.
 
-        :param call: the request.
-        :param now: the present instant.
-        :raises GatewayError: 401 when the signature does not hold.
+        :param request: request with an ``Authorization`` header.
+        :param now: current time in seconds since 1970.
+        :raises GatewayError: 401 if the signature is not valid or the key is locked.
         """
-        match = _AUTHORIZATION.fullmatch(call.headers.get("authorization", "").strip())
+        match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
         if match is None:
-            raise unauthorised("verify aksk signature fail")
+            raise unauthorized("verify aksk signature fail")
         key = self._keys.get(match["key"])
         if key is None:
-            raise unauthorised("Get secretKey failed")
+            raise unauthorized("Get secretKey failed")
         failures = self._failures.setdefault(key.access_key, _Failures())
         if now < failures.locked_until:
-            raise unauthorised("AK access failed to reach the limit,forbidden")
+            raise unauthorized("AK access failed to reach the limit,forbidden")
         signed = sorted(match["headers"].lower().split(";"))
-        error = self._fault_of(call, key, signed, match["signature"].lower(), now)
+        error = self._error_in(request, key, signed, match["signature"].lower(), now)
         if error is None:
             failures.count = 0
             return key.access_key
@@ -102,28 +102,28 @@ class SignatureCheck:
             self._failures[key.access_key] = _Failures(0, now + LOCKED_SECONDS)
         raise error
 
-    def _fault_of(
-        self, call: Call, key: AccessKey, signed: list[str], signature: str, now: float
+    def _error_in(
+        self, request: Request, key: AccessKey, signed: list[str], signature: str, now: float
     ) -> WireError | None:
-        date = call.headers.get("x-sdk-date", "")
+        date = request.headers.get("x-sdk-date", "")
         try:
             sent = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
         except ValueError:
-            return unauthorised("verify aksk signature fail")
+            return unauthorized("verify aksk signature fail")
         if abs(now - sent) > MAX_SKEW:  # the wording is ASSUMED, the limit is documented
-            return unauthorised("verify aksk signature fail, signature expired")
+            return unauthorized("verify aksk signature fail, signature expired")
         if not {"host", "x-sdk-date"} <= set(signed):
-            return unauthorised("verify aksk signature fail")
-        if key.security_token != call.headers.get("x-security-token"):
-            return unauthorised("verify aksk signature fail")
-        if not _digest_holds(call) or not hmac.compare_digest(
-            sign(call, signed, key.secret_key), signature
+            return unauthorized("verify aksk signature fail")
+        if key.security_token != request.headers.get("x-security-token"):
+            return unauthorized("verify aksk signature fail")
+        if not _body_matches_digest(request) or not hmac.compare_digest(
+            sign(request, signed, key.secret_key), signature
         ):
-            return unauthorised("verify aksk signature fail")
+            return unauthorized("verify aksk signature fail")
         return None
 
 
-def _digest_holds(call: Call) -> bool:
-    claimed = call.headers.get("x-sdk-content-sha256")
-    actual = hashlib.sha256(call.body).hexdigest()
+def _body_matches_digest(request: Request) -> bool:
+    claimed = request.headers.get("x-sdk-content-sha256")
+    actual = hashlib.sha256(request.body).hexdigest()
     return claimed in (None, "UNSIGNED-PAYLOAD", actual)

@@ -6,79 +6,80 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
+from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPED, STOPPING
 from airflow_provider_cdm.simulator.errors import CdmError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
 
-STOPPED = "900"
 STARTING = "920"
 RESTARTING = "500"
 RESTART_MODES = ("IMMEDIATELY", "GRACEFULL", "FORCELY", "SOFTLY")
 
 
-def list_clusters(world: World, call: Call) -> Answer:
-    """Answer "Querying the Cluster List" with the clusters of the project."""
-    project = call.params["project_id"]
-    found = [each for each in world.clusters.values() if each.project_id == project]
-    return json_answer({"clusters": [serializers.cluster(each) for each in found]})
+def list_clusters(backend: Backend, request: Request) -> Response:
+    """Handle "Querying the Cluster List" with the clusters of the project."""
+    project = request.params["project_id"]
+    clusters = [item for item in backend.clusters.values() if item.project_id == project]
+    return json_response({"clusters": [serializers.cluster(cluster) for cluster in clusters]})
 
 
-def show_cluster(world: World, call: Call) -> Answer:
-    """Answer "Querying Cluster Details": the object itself, without a wrapper."""
-    return json_answer(serializers.cluster(_cluster(world, call)))
+def show_cluster(backend: Backend, request: Request) -> Response:
+    """Handle "Querying Cluster Details"; the response is the object itself."""
+    return json_response(serializers.cluster(_cluster(backend, request)))
 
 
-def act(world: World, call: Call) -> Answer:
-    """Answer the three actions; the details tell when one is through."""
-    cluster = _cluster(world, call)
-    body = call.json()
+def handle_action(backend: Backend, request: Request) -> Response:
+    """Handle the three actions; the details of the cluster show when an action has ended."""
+    cluster = _cluster(backend, request)
+    body = request.json()
     actions = {"start": _start, "stop": _stop, "restart": _restart}
     names = [name for name in actions if isinstance(body.get(name), dict)]
     if len(names) != 1:
-        raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is wanted.")
+        raise CdmError(400, "Cdm.0010", "Exactly one of start, stop and restart is expected.")
     actions[names[0]](cluster, body[names[0]])
     job_id = secrets.token_hex(16)
-    as_list = names[0] != "restart" or world.behaviour.restart_job_id == "list"
-    return json_answer({"jobId": [job_id] if as_list else job_id})
+    as_list = names[0] != "restart" or backend.behaviour.restart_job_id == "list"
+    return json_response({"jobId": [job_id] if as_list else job_id})
 
 
-def _cluster(world: World, call: Call) -> Cluster:
-    cluster = world.clusters.get(call.params["cluster_id"])
-    if cluster is None or cluster.project_id != call.params["project_id"]:
-        raise CdmError(404, "Cdm.0001", f"Cluster {call.params['cluster_id']} does not exist.")
+def _cluster(backend: Backend, request: Request) -> Cluster:
+    cluster = backend.clusters.get(request.params["cluster_id"])
+    if cluster is None or cluster.project_id != request.params["project_id"]:
+        raise CdmError(404, "Cdm.0001", f"Cluster {request.params['cluster_id']} does not exist.")
     return cluster
 
 
 def _start(cluster: Cluster, _options: Mapping[str, Any]) -> None:
-    cluster.require(STOPPED)
-    cluster.become(STARTING)
-    cluster.agenda.after(cluster.config.seconds.start, lambda: cluster.become(NORMAL))
+    cluster.require_status(STOPPED)
+    cluster.set_status(STARTING)
+    cluster.event_queue.call_later(cluster.config.seconds.start, lambda: cluster.set_status(NORMAL))
 
 
 def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
-    """Stop at once, or when all runs have ended; ``delayTime`` (seconds) bounds the waiting."""
-    cluster.require(NORMAL)
+    """Stop at once, or when all runs have ended, at most ``delayTime`` seconds later."""
+    cluster.require_status(NORMAL)
     mode = options.get("stopMode", "IMMEDIATELY")
     delay = options.get("delayTime", -1)
     if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not isinstance(delay, int):
         raise CdmError(400, "Cdm.0010", "Parameter stopMode or delayTime is invalid.")
-    cluster.become(STOPPING)
+    cluster.set_status(STOPPING)
     if mode == "IMMEDIATELY":
-        cluster.kill_all("The cluster was stopped.")
+        cluster.fail_active_runs("The cluster was stopped.")
     elif delay >= 0:
-        cluster.agenda.after(delay, lambda: cluster.kill_all("The cluster was stopped."))
+        cluster.event_queue.call_later(
+            delay, lambda: cluster.fail_active_runs("The cluster was stopped.")
+        )
     cluster.drain()
 
 
 def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
-    """Restart; running jobs fail, in every mode as far as the documents say."""
-    cluster.require(NORMAL)
+    """Restart; according to the documentation, running jobs fail in every mode."""
+    cluster.require_status(NORMAL)
     delay = options.get("restartDelayTime", 0)
     if options.get("restartMode", "IMMEDIATELY") not in RESTART_MODES or not (
         isinstance(delay, int) and delay >= 0
@@ -86,12 +87,14 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
         raise CdmError(400, "Cdm.0010", "Parameter restartMode or restartDelayTime is invalid.")
 
     def begin() -> None:
-        cluster.become(RESTARTING)
-        cluster.kill_all("The cluster was restarted.")
-        cluster.agenda.after(cluster.config.seconds.restart, lambda: cluster.become(NORMAL))
+        cluster.set_status(RESTARTING)
+        cluster.fail_active_runs("The cluster was restarted.")
+        cluster.event_queue.call_later(
+            cluster.config.seconds.restart, lambda: cluster.set_status(NORMAL)
+        )
 
     if delay:
-        cluster.agenda.after(delay, begin)
+        cluster.event_queue.call_later(delay, begin)
     else:
         begin()
 
@@ -102,5 +105,5 @@ _CLUSTER = f"{_CLUSTERS}/{{cluster_id}}"
 ROUTES = [
     Route("list_clusters", "GET", _CLUSTERS, list_clusters),
     Route("show_cluster", "GET", _CLUSTER, show_cluster),
-    Route("cluster_action", "POST", f"{_CLUSTER}/action", act),
+    Route("cluster_action", "POST", f"{_CLUSTER}/action", handle_action),
 ]

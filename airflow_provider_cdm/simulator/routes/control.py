@@ -1,4 +1,4 @@
-"""What is not part of the cloud: the web page, and controls for other processes."""
+"""Routes that are not part of the cloud: the page, and controls for other processes."""
 
 from __future__ import annotations
 
@@ -7,103 +7,102 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.config.faults import Fault
 from airflow_provider_cdm.simulator.config.reader import ConfigError, read
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.web import page, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
 
 
-def show_overview(world: World, _call: Call) -> Answer:
+def show_overview(backend: Backend, _request: Request) -> Response:
     """Show clusters, jobs, runs and requests."""
-    return _html(page.overview(snapshot.world(world)))
+    return _html(page.overview(snapshot.state(backend)))
 
 
-def show_run(world: World, call: Call) -> Answer:
-    """Show one run; this is where a link from Airflow leads."""
-    cluster = world.clusters.get(call.params["cluster_id"])
-    for life in cluster.lives if cluster else ():
-        found = (life.run.job_name, str(life.run.submission_id))
-        if cluster is not None and found == (
-            call.params["job_name"],
-            call.params["submission_id"],
-        ):
-            return _html(page.run(cluster.name, snapshot.run(life), snapshot.tables(life)))
-    return _html(page.missing("There is no such run, or the simulator was restarted since."), 404)
+def show_run(backend: Backend, request: Request) -> Response:
+    """Show one run; the link "CDM run" in Airflow leads here."""
+    cluster = backend.clusters.get(request.params["cluster_id"])
+    key = (request.params["job_name"], request.params["submission_id"])
+    for lifecycle in cluster.lifecycles if cluster else ():
+        run = lifecycle.run
+        if cluster is not None and (run.job_name, str(run.submission_id)) == key:
+            tables = snapshot.tables(lifecycle)
+            return _html(page.run(cluster.name, snapshot.run(lifecycle), tables))
+    return _html(page.missing("This run does not exist, or the simulator was restarted."), 404)
 
 
-def show_state(world: World, _call: Call) -> Answer:
-    """Return what the page shows as JSON."""
-    return json_answer(snapshot.world(world))
+def show_state(backend: Backend, _request: Request) -> Response:
+    """Return the content of the page as JSON."""
+    return json_response(snapshot.state(backend))
 
 
-def show_requests(world: World, _call: Call) -> Answer:
-    """Return the log of requests, oldest first, secrets replaced."""
-    return json_answer([each.redacted() for each in world.log.entries()])
+def show_requests(backend: Backend, _request: Request) -> Response:
+    """Return the request log, the oldest request first, with redacted secrets."""
+    return json_response([request.redacted() for request in backend.log.entries()])
 
 
-def add_faults(world: World, call: Call) -> Answer:
-    """Script one fault, or several as a list."""
+def add_faults(backend: Backend, request: Request) -> Response:
+    """Add one fault, or a list of faults."""
 
     def add() -> None:
-        given = _json(call)
-        each = given if isinstance(given, list) else [given]
-        faults = [read(Fault, fault, f"faults[{i}]") for i, fault in enumerate(each)]
-        world.faults.add(*faults)
+        body = _json(request)
+        items = body if isinstance(body, list) else [body]
+        faults = [read(Fault, item, f"faults[{i}]") for i, item in enumerate(items)]
+        backend.faults.add(*faults)
 
-    return _done(add)
-
-
-def reset(world: World, _call: Call) -> Answer:
-    """Begin anew as configured."""
-    return _done(world.reset)
+    return _apply(add)
 
 
-def change_job(world: World, call: Call) -> Answer:
-    """Add a job, or change these of its settings; ``cluster_id`` in the query picks the cluster."""
+def reset(backend: Backend, _request: Request) -> Response:
+    """Return to the configured state."""
+    return _apply(backend.reset)
+
+
+def change_job(backend: Backend, request: Request) -> Response:
+    """Add a job, or change some of its settings, in the cluster ``cluster_id`` of the query."""
 
     def change() -> None:
-        given = _json(call)
-        if not isinstance(given, dict):
-            raise ConfigError(["an object with settings of a job wanted"])
-        first = next(iter(world.clusters))
-        cluster = world.clusters.get(call.query.get("cluster_id", first))
+        settings = _json(request)
+        if not isinstance(settings, dict):
+            raise ConfigError(["expected an object with settings of a job"])
+        first = next(iter(backend.clusters))
+        cluster = backend.clusters.get(request.query.get("cluster_id", first))
         if cluster is None:
-            raise ConfigError(["there is no such cluster"])
-        cluster.change_job(call.params["job_name"], given)
+            raise ConfigError(["the cluster does not exist"])
+        cluster.change_job(request.params["job_name"], settings)
 
-    return _done(change)
+    return _apply(change)
 
 
-def _json(call: Call) -> Any:
+def _json(request: Request) -> Any:
     try:
-        return json.loads(call.body or b"{}")
+        return json.loads(request.body or b"{}")
     except ValueError as exc:
         raise ConfigError([f"not JSON: {exc}"]) from exc
 
 
-def _done(action: Callable[[], None]) -> Answer:
+def _apply(action: Callable[[], None]) -> Response:
     try:
         action()
     except ConfigError as exc:
-        return json_answer({"problems": exc.problems}, 400)
-    return json_answer({})
+        return json_response({"problems": exc.problems}, 400)
+    return json_response({})
 
 
-def _html(text: str, status: int = 200) -> Answer:
+def _html(text: str, status: int = 200) -> Response:
     headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": page.POLICY}
-    return Answer(status, text.encode(), headers)
+    return Response(status, text.encode(), headers)
 
 
 ROUTES = [
-    Route("page", "GET", "/", show_overview, "own"),
-    Route("run_page", "GET", page.RUN_PAGE, show_run, "own"),
-    Route("sim_state", "GET", "/_sim/state", show_state, "own"),
-    Route("sim_requests", "GET", "/_sim/requests", show_requests, "own"),
-    Route("sim_faults", "POST", "/_sim/faults", add_faults, "own"),
-    Route("sim_reset", "POST", "/_sim/reset", reset, "own"),
-    Route("sim_job", "POST", "/_sim/jobs/{job_name}", change_job, "own"),
+    Route("page", "GET", "/", show_overview, "control"),
+    Route("run_page", "GET", page.RUN_PAGE, show_run, "control"),
+    Route("sim_state", "GET", "/_sim/state", show_state, "control"),
+    Route("sim_requests", "GET", "/_sim/requests", show_requests, "control"),
+    Route("sim_faults", "POST", "/_sim/faults", add_faults, "control"),
+    Route("sim_reset", "POST", "/_sim/reset", reset, "control"),
+    Route("sim_job", "POST", "/_sim/jobs/{job_name}", change_job, "control"),
 ]

@@ -10,161 +10,167 @@ from airflow_provider_cdm.simulator.backend.cluster import NORMAL, STOPPING
 from airflow_provider_cdm.simulator.backend.run import INVISIBLE
 from airflow_provider_cdm.simulator.config.job_config import JobConfig
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.models import Job
-    from airflow_provider_cdm.simulator.backend.run import Life
 
-TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
-HISTORY_PAGE = 10
-
-
-def start_job(world: World, call: Call) -> Answer:
-    """Answer "Starting a Job"; the body may be absent, empty, ``{}`` or have ``variables``."""
-    cluster = _cluster(world, call)
-    variables = _variables(call.json())
-    life = cluster.start(call.params["job_name"], variables, call.user)
-    shown = serializers.submission(life, world.behaviour, started=True)
-    return json_answer({"submissions": [shown]})
+JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
+HISTORY_PAGE_SIZE = 10
 
 
-def stop_job(world: World, call: Call) -> Answer:
-    """Answer "Stopping a Job", in one of three generations; the run ends a little later."""
-    life = _cluster(world, call).stop(call.params["job_name"])
-    if world.behaviour.stop_answer == "empty":
-        return Answer()
-    if world.behaviour.stop_answer == "submissions":
-        return json_answer({"submissions": [serializers.submission(life, world.behaviour)]})
-    return json_answer({})  # as in the sample; the list it may hold is of complaints
+def start_job(backend: Backend, request: Request) -> Response:
+    """Handle "Starting a Job"; the body may be absent, empty, ``{}`` or have ``variables``."""
+    cluster = _cluster(backend, request)
+    variables = _variables(request.json())
+    lifecycle = cluster.start(request.params["job_name"], variables, request.user)
+    submission = serializers.submission(lifecycle, backend.behaviour, started=True)
+    return json_response({"submissions": [submission]})
 
 
-def show_status(world: World, call: Call) -> Answer:
-    """Answer "Querying Job Status": the newest submission, or a made-up one if there is none."""
-    job = _cluster(world, call, STOPPING).job(call.params["job_name"], "Cdm.0054")
+def stop_job(backend: Backend, request: Request) -> Response:
+    """Handle "Stopping a Job"; there are three generations of responses."""
+    lifecycle = _cluster(backend, request).stop(request.params["job_name"])
+    if backend.behaviour.stop_answer == "empty":
+        return Response()
+    if backend.behaviour.stop_answer == "submissions":
+        return json_response(
+            {"submissions": [serializers.submission(lifecycle, backend.behaviour)]}
+        )
+    return json_response({})  # as in the sample; a list would contain validation errors
+
+
+def show_status(backend: Backend, request: Request) -> Response:
+    """Handle "Querying Job Status"; for a job without runs, the submission is artificial."""
+    job = _cluster(backend, request, STOPPING).job(request.params["job_name"], "Cdm.0054")
     if job.last is not None:
-        job.last.on_read()
+        job.last.advance_script()
     if job.last is None or job.last.run.status == INVISIBLE:
-        now = world.agenda.now()
-        shown = serializers.never_executed(job.name, job.user, now, world.behaviour)
+        now = backend.event_queue.now()
+        submission = serializers.never_executed(job.name, job.user, now, backend.behaviour)
     else:
-        shown = serializers.submission(job.last, world.behaviour)
-    return json_answer({"submissions": [shown]})
+        submission = serializers.submission(job.last, backend.behaviour)
+    return json_response({"submissions": [submission]})
 
 
-def list_submissions(world: World, call: Call) -> Answer:
-    """Answer "Querying Job Execution History": newest first, ten by default."""
-    cluster = _cluster(world, call, STOPPING)
-    name = call.query.get("jname")
+def list_submissions(backend: Backend, request: Request) -> Response:
+    """Handle "Querying Job Execution History": the newest first, ten by default."""
+    cluster = _cluster(backend, request, STOPPING)
+    name = request.query.get("jname")
     if not name:
         raise CdmError(400, "Cdm.0009", "Parameter jname is missing.")
-    lives: list[Life] = []
-    if name in cluster.jobs or world.behaviour.unknown_history == "error":
-        lives = list(reversed(cluster.job(name, "Cdm.0054").lives))
-    paging = world.behaviour.history_paging
-    page_no = _number(call, "page_no", 1, 1, None) if paging else 1
-    size = _number(call, "page_size", HISTORY_PAGE, 1, 100) if paging else HISTORY_PAGE
-    page = lives[(page_no - 1) * size : page_no * size]
-    for life in page:
-        life.on_read()
-    visible = [life for life in page if life.run.status != INVISIBLE]
+    lifecycles: list[RunLifecycle] = []
+    if name in cluster.jobs or backend.behaviour.unknown_history == "error":
+        lifecycles = list(reversed(cluster.job(name, "Cdm.0054").lifecycles))
+    paging = backend.behaviour.history_paging
+    page_no = _number(request, "page_no", 1, 1, None) if paging else 1
+    size = _number(request, "page_size", HISTORY_PAGE_SIZE, 1, 100) if paging else HISTORY_PAGE_SIZE
+    page = lifecycles[(page_no - 1) * size : page_no * size]
+    for lifecycle in page:
+        lifecycle.advance_script()
+    visible = [lifecycle for lifecycle in page if lifecycle.run.status != INVISIBLE]
     hidden = len(page) - len(visible)
-    return json_answer(
+    return json_response(
         {
-            "submissions": [serializers.submission(life, world.behaviour) for life in visible],
-            "total": len(lives) - hidden,
+            "submissions": [
+                serializers.submission(lifecycle, backend.behaviour) for lifecycle in visible
+            ],
+            "total": len(lifecycles) - hidden,
             "page_no": page_no,
             "page_size": size,
         }
     )
 
 
-def create_job(world: World, call: Call) -> Answer:
-    """Answer "Creating a Job in a Specified Cluster"; it is not started."""
-    cluster = _cluster(world, call)
-    given = _the_job(cluster, call.json())
-    name = given.get("name")
+def create_job(backend: Backend, request: Request) -> Response:
+    """Handle "Creating a Job in a Specified Cluster"; the job is not started."""
+    cluster = _cluster(backend, request)
+    wire = _job_in(cluster, request.json())
+    name = wire.get("name")
     if not isinstance(name, str) or not 1 <= len(name) <= 240:
         raise CdmWriteError(400, "Cdm.0018", "The name of a job has 1 to 240 characters.")
     if name in cluster.jobs:
         text = f"Job name {name} exists or was created by another user."
         raise CdmWriteError(400, "Cdm.0104", text)
-    type_ = given.get("job_type", TYPES[0])
-    cluster.put_job(JobConfig(name=name, type=type_, wire=given), call.user)
-    return json_answer({"name": name, "validation-result": []})
+    type_ = wire.get("job_type", JOB_TYPES[0])
+    cluster.put_job(JobConfig(name=name, type=type_, wire=wire), request.user)
+    return json_response({"name": name, "validation-result": []})
 
 
-def update_job(world: World, call: Call) -> Answer:
-    """Answer "Modifying a Job"; that a running job cannot be modified is ASSUMED."""
-    cluster = _cluster(world, call)
-    given = _the_job(cluster, call.json())
-    job = cluster.jobs.get(call.params["job_name"])
-    if job is None:  # the page's sample has five digits in errCode
-        text = f"Job[{call.params['job_name']}] doesn't exist."
+def update_job(backend: Backend, request: Request) -> Response:
+    """Handle "Modifying a Job"; it is ASSUMED that a running job cannot be modified."""
+    cluster = _cluster(backend, request)
+    wire = _job_in(cluster, request.json())
+    job = cluster.jobs.get(request.params["job_name"])
+    if job is None:  # errCode has five digits in the sample of the page
+        text = f"Job[{request.params['job_name']}] doesn't exist."
         raise CdmWriteError(400, "Cdm.0095", text, err_code="Cdm.00095")
     if job.active:
         raise CdmWriteError(400, "Cdm.0322", f"Job {job.name} is in use.")
-    cluster.replace_wire(job, given)
-    return json_answer({"validation-result": [{}, {}, {}]})
+    cluster.replace_wire(job, wire)
+    return json_response({"validation-result": [{}, {}, {}]})
 
 
-def delete_job(world: World, call: Call) -> Answer:
-    """Answer "Deleting a Job" with an empty body; that a running job is in use is ASSUMED."""
-    cluster = _cluster(world, call)
-    status = world.behaviour.delete_not_found_status
-    job = cluster.job(call.params["job_name"], "Cdm.0100", status)
+def delete_job(backend: Backend, request: Request) -> Response:
+    """Handle "Deleting a Job" with an empty body; it is ASSUMED that a running job is kept."""
+    cluster = _cluster(backend, request)
+    status = backend.behaviour.delete_not_found_status
+    job = cluster.job(request.params["job_name"], "Cdm.0100", status)
     if job.active:
         raise CdmError(400, "Cdm.0322", f"Job {job.name} is in use.")
-    whole_database.delete(cluster.jobs, job, world.behaviour)
-    return Answer()
+    whole_database.delete(cluster.jobs, job, backend.behaviour)
+    return Response()
 
 
-def show_job(world: World, call: Call) -> Answer:
-    """Answer "Querying a Job": one, or a page of all of one type."""
-    cluster = _cluster(world, call, STOPPING)
-    name = call.params["job_name"]
+def show_job(backend: Backend, request: Request) -> Response:
+    """Handle "Querying a Job": one job, or a page of all jobs of a type."""
+    cluster = _cluster(backend, request, STOPPING)
+    name = request.params["job_name"]
     if name == "all":
-        return _list(world, cluster, call)
+        return _list(backend, cluster, request)
     job = cluster.job(name, "Cdm.0100")
     # The total of a query for a single job is 0 (SDK, ShowJobsResponse).
-    shown = [serializers.job(job, world.behaviour)]
-    return json_answer({"total": 0, "jobs": shown, "page_no": 1, "page_size": 10})
+    objects = [serializers.job(job, backend.behaviour)]
+    return json_response({"total": 0, "jobs": objects, "page_no": 1, "page_size": 10})
 
 
-def _list(world: World, cluster: Cluster, call: Call) -> Answer:
-    wanted = call.query.get("jobType") or TYPES[0]
-    if wanted not in TYPES:
-        raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(TYPES)}.")
-    part = call.query.get("filter", "").lower()
+def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
+    type_ = request.query.get("jobType") or JOB_TYPES[0]
+    if type_ not in JOB_TYPES:
+        raise CdmError(400, "Cdm.0010", f"Parameter jobType is none of {', '.join(JOB_TYPES)}.")
+    part = request.query.get("filter", "").lower()
     jobs: list[Job] = [
         job
         for job in cluster.jobs.values()
-        if _listed_as(world, job) == wanted and part in job.name.lower()
+        if _listed_as(backend, job) == type_ and part in job.name.lower()
     ]
-    page_no = _number(call, "page_no", 1, 1, None)
-    size = _number(call, "page_size", 10, 10, 100)
+    page_no = _number(request, "page_no", 1, 1, None)
+    size = _number(request, "page_size", 10, 10, 100)
     page = jobs[(page_no - 1) * size : page_no * size]
-    shown = [serializers.job(job, world.behaviour) for job in page]
-    return json_answer({"total": len(jobs), "jobs": shown, "page_no": page_no, "page_size": size})
+    objects = [serializers.job(job, backend.behaviour) for job in page]
+    return json_response(
+        {"total": len(jobs), "jobs": objects, "page_no": page_no, "page_size": size}
+    )
 
 
-def _listed_as(world: World, job: Job) -> str:
-    return job.config.type if job.part_of is None else world.behaviour.sub_jobs_listed_as
+def _listed_as(backend: Backend, job: Job) -> str:
+    return job.config.type if job.part_of is None else backend.behaviour.sub_jobs_listed_as
 
 
-def _cluster(world: World, call: Call, *also: str) -> Cluster:
-    """Return the cluster of a request, provided it can answer: it runs, or is in ``also``."""
-    cluster = world.cluster(call.params["cluster_id"], call.params["project_id"])
-    cluster.require(NORMAL, *also)
+def _cluster(backend: Backend, request: Request, *statuses: str) -> Cluster:
+    """Return the cluster of a request, if it is running or in one of some other statuses."""
+    cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
+    cluster.require_status(NORMAL, *statuses)
     return cluster
 
 
 def _variables(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of a start; the schema is text to text, the error code ASSUMED."""
+    """Return the variables of a start call: text by name. The error code is ASSUMED."""
     variables = body.get("variables")
     if variables is None:
         return {}
@@ -176,13 +182,13 @@ def _variables(body: Mapping[str, Any]) -> dict[str, str]:
     return variables
 
 
-def _the_job(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one job of a create or update body."""
+def _job_in(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the single job in the body of a create or update call."""
     jobs = body.get("jobs")
     if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
-        raise CdmWriteError(400, "Cdm.0018", "Exactly one job is wanted.")
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one job is expected.")
     job: dict[str, Any] = jobs[0]
-    if job.get("job_type", TYPES[0]) not in TYPES:
+    if job.get("job_type", JOB_TYPES[0]) not in JOB_TYPES:
         raise CdmWriteError(400, "Cdm.0055", f"Job type {job['job_type']!r} is not supported.")
     for end in ("from", "to"):
         for key in (f"{end}-connector-name", f"{end}-link-name"):
@@ -194,8 +200,8 @@ def _the_job(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
     return job
 
 
-def _number(call: Call, name: str, default: int, low: int, high: int | None) -> int:
-    text = call.query.get(name)
+def _number(request: Request, name: str, default: int, low: int, high: int | None) -> int:
+    text = request.query.get(name)
     if text is None or text == "":
         return default
     if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):

@@ -9,68 +9,68 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError, LinkTestError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.transfer import jdbc
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
     from airflow_provider_cdm.simulator.backend.models import Link
 
 
-def create_link(world: World, call: Call) -> Answer:
-    """Answer "Creating a Link"; with ``validate=true`` it is tested but not kept."""
-    cluster = _cluster(world, call)
-    given = _the_link(call.json())
-    if given["name"] in cluster.links:
-        raise CdmWriteError(400, "Cdm.0315", f"Link [{given['name']}] already exists.")
-    _test(cluster, given["name"])
-    if call.query.get("validate", "").lower() != "true":
-        cluster.put_link(given, call.user)
-    return json_answer({"name": given["name"], "validation-result": [{}]})
+def create_link(backend: Backend, request: Request) -> Response:
+    """Handle "Creating a Link"; with ``validate=true`` the link is tested but not created."""
+    cluster = _cluster(backend, request)
+    wire = _link_in(request.json())
+    if wire["name"] in cluster.links:
+        raise CdmWriteError(400, "Cdm.0315", f"Link [{wire['name']}] already exists.")
+    _test_connection(cluster, wire["name"])
+    if request.query.get("validate", "").lower() != "true":
+        cluster.links.put(wire, request.user)
+    return json_response({"name": wire["name"], "validation-result": [{}]})
 
 
-def show_link(world: World, call: Call) -> Answer:
-    """Answer "Querying a Link", without its secrets."""
-    link = _link(_cluster(world, call), call, "Cdm.0101")
-    shown = {
-        "links": [serializers.link(link, world.behaviour)],
+def show_link(backend: Backend, request: Request) -> Response:
+    """Handle "Querying a Link"; the response does not contain secrets."""
+    link = _link(_cluster(backend, request), request, "Cdm.0101")
+    body = {
+        "links": [serializers.link(link, backend.behaviour)],
         "fromTo-unMapping": "",
         "batchFromTo-mapping": "",
     }
-    return json_answer(shown)
+    return json_response(body)
 
 
-def update_link(world: World, call: Call) -> Answer:
-    """Answer "Modifying a Link"; the name in the path counts (ASSUMED)."""
-    cluster = _cluster(world, call)
-    link = _link(cluster, call, "Cdm.0316")
-    given = {**_the_link(call.json()), "name": link.name}
-    _test(cluster, link.name)
-    cluster.put_link(given, call.user)
-    return json_answer({"validation-result": [{}]})
+def update_link(backend: Backend, request: Request) -> Response:
+    """Handle "Modifying a Link"; the name in the body is ignored (ASSUMED)."""
+    cluster = _cluster(backend, request)
+    link = _link(cluster, request, "Cdm.0316")
+    wire = {**_link_in(request.json()), "name": link.name}
+    _test_connection(cluster, link.name)
+    cluster.links.put(wire, request.user)
+    return json_response({"validation-result": [{}]})
 
 
-def delete_link(world: World, call: Call) -> Answer:
-    """Answer "Deleting a Link"; one in use is kept, with the code of the page's sample."""
-    cluster = _cluster(world, call)
-    link = _link(cluster, call, "Cdm.0101")
+def delete_link(backend: Backend, request: Request) -> Response:
+    """Handle "Deleting a Link"; for a link in use, the error code is that of the page's sample."""
+    cluster = _cluster(backend, request)
+    link = _link(cluster, request, "Cdm.0101")
     if cluster.users_of(link.name):
         raise CdmError(500, "Cdm.0021", "Given link name is in use")
     del cluster.links[link.name]
-    return Answer()
+    return Response()
 
 
-def _cluster(world: World, call: Call) -> Cluster:
-    cluster = world.cluster(call.params["cluster_id"], call.params["project_id"])
-    cluster.require(NORMAL)
+def _cluster(backend: Backend, request: Request) -> Cluster:
+    cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
+    cluster.require_status(NORMAL)
     return cluster
 
 
-def _link(cluster: Cluster, call: Call, code: str) -> Link:
-    name = call.params["link_name"]
+def _link(cluster: Cluster, request: Request, code: str) -> Link:
+    name = request.params["link_name"]
     link = cluster.links.get(name)
     if link is None:
         status = int(cluster.behaviour.not_found_status)
@@ -78,11 +78,11 @@ def _link(cluster: Cluster, call: Call, code: str) -> Link:
     return link
 
 
-def _the_link(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one link of a create or update body."""
+def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the single link in the body of a create or update call."""
     links = body.get("links")
     if not isinstance(links, list) or len(links) != 1 or not isinstance(links[0], dict):
-        raise CdmWriteError(400, "Cdm.0018", "Exactly one link is wanted.")
+        raise CdmWriteError(400, "Cdm.0018", "Exactly one link is expected.")
     link: dict[str, Any] = links[0]
     for key in ("name", "connector-name"):
         if not isinstance(link.get(key), str) or not link[key]:
@@ -90,10 +90,10 @@ def _the_link(body: Mapping[str, Any]) -> dict[str, Any]:
     return link
 
 
-def _test(cluster: Cluster, name: str) -> None:
-    """Try the database behind a link; a link that has none cannot fail."""
+def _test_connection(cluster: Cluster, name: str) -> None:
+    """Connect to the database behind a link, if it has one."""
     old = cluster.links.get(name)
-    url = cluster.url_of(name, old.url if old else None)
+    url = cluster.links.url_of(name, old.url if old else None)
     if url is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Every route of the simulator."""
+"""The router with all routes of the simulator."""
 
 from __future__ import annotations
 

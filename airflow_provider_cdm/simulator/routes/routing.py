@@ -1,4 +1,4 @@
-"""From method and path to a handler, and from its result or error to an answer."""
+"""Selects the handler of a request, and builds the response from its result or error."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Answer, Call, json_answer
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
 
-Handler = Callable[["World", Call], Answer]
-#: ``cdm`` wants credentials for the project in the path, ``iam`` looks after itself, ``own`` is not
-#: part of the cloud: pages and controls.
-Side = Literal["cdm", "iam", "own"]
+Handler = Callable[["Backend", Request], Response]
+#: Routes of ``cdm`` need credentials for the project in the path; those of ``iam`` check them in
+#: the handler; ``control`` is not part of the cloud: the page and the controls of the simulator.
+Service = Literal["cdm", "iam", "control"]
 
 
 @dataclass(frozen=True)
 class Route:
     """One operation.
 
-    :param name: short name, as faults, quotas and the log use it.
-    :param pattern: path with ``{name}`` for a part to take out.
+    :param name: short name for faults, quotas and the request log.
+    :param pattern: path with placeholders such as ``{job_name}``.
     """
 
     name: str
     method: str
     pattern: str
     handler: Handler
-    side: Side = "cdm"
+    service: Service = "cdm"
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """Return the parts taken out of a path, or ``None`` when it is another route's.
+        """Return the values of the placeholders, or ``None`` if the path does not match.
 
-        :param method: of the request.
-        :param path: still percent-encoded; it is split before it is decoded.
+        :param method: HTTP method of the request.
+        :param path: percent-encoded path, which is split before it is decoded.
         """
         if method != self.method:
             return None
-        wanted, given = self.pattern.split("/"), path.split("/")
-        if len(wanted) != len(given):
+        patterns, parts = self.pattern.split("/"), path.split("/")
+        if len(patterns) != len(parts):
             return None
         params: dict[str, str] = {}
-        for pattern, raw in zip(wanted, given, strict=True):
+        for pattern, raw in zip(patterns, parts, strict=True):
             part = unquote(raw, errors="replace")
             if pattern.startswith("{"):
                 if not part:
@@ -62,75 +62,79 @@ class Route:
 class Router:
     """All routes of a simulator.
 
-    :param routes: the first that matches gets the request.
+    :param routes: routes in the order in which they are tried.
     """
 
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
 
     def names(self) -> list[str]:
-        """Return the short names of all operations of the cloud."""
-        plain = {route.name for route in self._routes if route.side != "own"}
-        return sorted(plain | {"list_jobs", *_ACTIONS.values()})
+        """Return the short names of all operations of CDM and IAM."""
+        names = {route.name for route in self._routes if route.service != "control"}
+        return sorted(names | {"list_jobs", *_ACTIONS.values()})
 
-    def find(self, call: Call) -> Route | None:
-        """Return the route of a request and note its name and parameters in the request.
+    def find(self, request: Request) -> Route | None:
+        """Return the route of a request, and set the request's route name and parameters.
 
-        :param call: the request.
+        :param request: request to route.
         """
         for route in self._routes:
-            params = route.match(call.method, call.path)
+            params = route.match(request.method, request.path)
             if params is not None:
-                call.route, call.params = _name(route, call, params), params
+                request.route, request.params = _name_of(route, request, params), params
                 return route
         return None
 
-    def handle(self, world: World, call: Call, route: Route | None) -> Answer:
-        """Answer a request: settle what is due, check the caller, count, act.
+    def handle(self, backend: Backend, request: Request, route: Route | None) -> Response:
+        """Run the due events, check credentials and quota, and return the handler's response.
 
-        :param world: the simulator's state.
-        :param call: the request.
-        :param route: what :meth:`find` returned.
+        :param backend: state of the simulator.
+        :param request: request to handle.
+        :param route: route that :meth:`find` returned.
         """
         request_id = secrets.token_hex(16)
-        with world.lock:
-            world.agenda.settle()
-            now = world.agenda.now()
+        with backend.lock:
+            backend.event_queue.run_due()
+            now = backend.event_queue.now()
             try:
-                answer = self._act(world, call, route, now)
+                response = self._call_handler(backend, request, route, now)
             except WireError as error:
                 error.request_id = request_id
-                answer = json_answer(error.body(), error.status, error.headers)
-        iam = route is not None and route.side == "iam"
-        answer.headers["X-IAM-Trace-Id" if iam else "X-Request-Id"] = request_id
-        answer.headers.setdefault("X-Request-Id", request_id)
-        answer.headers["Date"] = formatdate(now, usegmt=True)
-        return answer
+                response = json_response(error.body(), error.status, error.headers)
+        iam = route is not None and route.service == "iam"
+        response.headers["X-IAM-Trace-Id" if iam else "X-Request-Id"] = request_id
+        response.headers.setdefault("X-Request-Id", request_id)
+        response.headers["Date"] = formatdate(now, usegmt=True)
+        return response
 
-    def _act(self, world: World, call: Call, route: Route | None, now: float) -> Answer:
+    def _call_handler(
+        self, backend: Backend, request: Request, route: Route | None, now: float
+    ) -> Response:
         if route is None:
-            if call.path.startswith("/v3"):
-                raise IamError(404, "", f"No IAM route {call.method} {call.path} is simulated.")
+            if request.path.startswith("/v3"):
+                raise IamError(
+                    404, "", f"The simulator has no IAM route {request.method} {request.path}."
+                )
             known = ", ".join(self.names())
-            text = f"The API does not exist; {call.method} {call.path} is none of: {known}"
+            text = f"The API does not exist: {request.method} {request.path} is none of {known}"
             raise GatewayError(404, "APIGW.0101", text)
-        if route.side == "cdm":
-            if world.config.auth:
-                call.identity = world.gateway.authorise(call, now)
+        if route.service == "cdm":
+            if backend.config.auth:
+                request.identity = backend.gateway.authorize(request, now)
             else:
-                world.require_project(call.params["project_id"])
-            world.quotas.charge(call.user, call.route, now)
-        return route.handler(world, call)
+                backend.require_project(request.params["project_id"])
+            backend.quotas.charge(request.user, request.route, now)
+        return route.handler(backend, request)
 
 
 _ACTIONS = {"start": "start_cluster", "stop": "stop_cluster", "restart": "restart_cluster"}
 
 
-def _name(route: Route, call: Call, params: Mapping[str, str]) -> str:
-    """Tell apart what shares method and path: lists from single jobs, and the cluster actions."""
+def _name_of(route: Route, request: Request, params: Mapping[str, str]) -> str:
+    """Return the short name of an operation, also where several share a method and path."""
     if route.name == "show_job" and params["job_name"] == "all":
         return "list_jobs"
     if route.name == "cluster_action":
-        with contextlib.suppress(WireError):  # the handler will say what is wrong with the body
-            return next((_ACTIONS[key] for key in call.json() if key in _ACTIONS), route.name)
+        with contextlib.suppress(WireError):  # the handler reports an invalid body
+            return next((_ACTIONS[key] for key in request.json() if key in _ACTIONS), route.name)
     return route.name

@@ -1,4 +1,4 @@
-"""How submissions, jobs, links and clusters look in answers."""
+"""The JSON form of submissions, jobs, links and clusters in responses."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_cdm.simulator.backend.request_log import is_secret
-from airflow_provider_cdm.simulator.backend.run import INVISIBLE, wire_counters
+from airflow_provider_cdm.simulator.backend.run import INVISIBLE
 from airflow_provider_cdm.simulator.config.config import stable_hex
 from airflow_provider_cdm.simulator.config.job_config import inputs_in, inputs_of
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.models import Job, Link
-    from airflow_provider_cdm.simulator.backend.run import Life, Run
-    from airflow_provider_cdm.simulator.config.config import Behaviour
+    from airflow_provider_cdm.simulator.backend.run import Run
+    from airflow_provider_cdm.simulator.config.behaviour import Behaviour
 
-#: Statuses a job object may have are fewer than a submission's; the mapping is ASSUMED.
+#: A job object has fewer statuses than a submission; the mapping is ASSUMED.
 _JOB_STATUS = {"PENDING": "BOOTING", "FAILURE_ON_SUBMIT": "FAILED", INVISIBLE: "NEW"}
 
 
-def millis(instant: float) -> int:
-    """Return an instant in milliseconds since 1970, the unit of all dates of jobs and runs.
+def millis(seconds: float) -> int:
+    """Return a point in time in milliseconds since 1970, the unit of all dates of jobs and runs.
 
-    :param instant: seconds since 1970.
+    :param seconds: seconds since 1970.
     """
-    return int(instant * 1000)
+    return int(seconds * 1000)
 
 
-def submission(life: Life, behaviour: Behaviour, *, started: bool = False) -> dict[str, Any]:
+def submission(
+    lifecycle: RunLifecycle, behaviour: Behaviour, *, started: bool = False
+) -> dict[str, Any]:
     """Return a submission.
 
-    Counters are there only after a success, error texts only after a failure (status page).
+    Only successful runs have counters, and only failed ones error texts (status page).
 
-    :param life: the run.
-    :param behaviour: switches for the spelling.
-    :param started: it is the answer to the start call, whose object lacks some keys.
+    :param lifecycle: lifecycle of the run.
+    :param behaviour: switches for the format.
+    :param started: whether it is for the response to a start call, which lacks some keys.
     """
-    life.look()
-    run = life.run
-    shown: dict[str, Any] = {
+    lifecycle.update_progress()
+    run = lifecycle.run
+    result: dict[str, Any] = {
         "submission-id": run.submission_id,
         "job-name": run.job_name,
         "creation-user": run.user,
@@ -60,22 +63,23 @@ def submission(life: Life, behaviour: Behaviour, *, started: bool = False) -> di
         **_last_user(run, behaviour),
     }
     if behaviour.submission_id == "absent" or (started and behaviour.submission_id != "present"):
-        del shown["submission-id"]
+        del result["submission-id"]
     if not started:
-        shown["external-id"] = f"job_local{int(run.created) % 10**9}_{run.submission_id:04d}"
+        result["external-id"] = f"job_local{int(run.created) % 10**9}_{run.submission_id:04d}"
     if behaviour.extra_keys:
         schema = {"name": run.job_name, "columns": [], "options": []}
-        shown |= {"from-schema": schema, "to-schema": schema, "external-link": "http://localhost/"}
-    return shown | _end_of(run)
+        result |= {"from-schema": schema, "to-schema": schema, "external-link": "http://localhost/"}
+    return result | _result(run)
 
 
 def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -> dict[str, Any]:
-    """Return what the status route says of a job that never ran; it has no submission id.
+    """Return the submission that the status route shows for a job without runs; it has no id.
 
     :param job_name: name of the job.
-    :param user: who made the job.
-    :param now: creation date of this made-up submission (as upstream Sqoop has it).
-    :param behaviour: switches for the spelling.
+    :param user: name of the user who created the job.
+    :param now: creation date of this artificial submission (as in upstream Sqoop), in seconds
+        since 1970.
+    :param behaviour: switches for the format.
     """
     return {
         "job-name": job_name,
@@ -94,21 +98,21 @@ def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -
 def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
     """Return a job object with its read-only keys.
 
-    :param job: the job.
-    :param behaviour: switches for the spelling.
+    :param job: job to show.
+    :param behaviour: switches for the format.
     """
-    shown = copy.deepcopy(job.config.to_wire())
+    result = copy.deepcopy(job.config.to_wire())
     if behaviour.default_inputs:
-        _add_defaults(shown)
+        _add_defaults(result)
     if behaviour.encode_values:
         for block in ("from-config-values", "to-config-values", "driver-config-values"):
-            for each in inputs_in(shown.get(block)):
-                if isinstance(each.get("value"), str):
-                    each["value"] = quote(each["value"], safe="")
+            for item in inputs_in(result.get(block)):
+                if isinstance(item.get("value"), str):
+                    item["value"] = quote(item["value"], safe="")
     last = job.last
-    drivers = inputs_of(shown, "driver-config-values")
-    sources = inputs_of(shown, "from-config-values")
-    shown.update(
+    drivers = inputs_of(result, "driver-config-values")
+    sources = inputs_of(result, "from-config-values")
+    result.update(
         {
             "id": job.number,
             "creation-user": job.user,
@@ -125,11 +129,11 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
         }
     )
     if last is not None:
-        shown.update(_last_run(last, behaviour))
-    return shown
+        result.update(_last_run(last, behaviour))
+    return result
 
 
-#: Settings of a job as the parameter tables have them by default.
+#: Default settings of a job in the parameter tables.
 _DEFAULTS = {
     "throttlingConfig.numExtractors": "1",
     "retryJobConfig.retryJobType": "NONE",
@@ -137,38 +141,38 @@ _DEFAULTS = {
 }
 
 
-def _add_defaults(shown: dict[str, Any]) -> None:
-    given = inputs_of(shown, "driver-config-values")
-    block = shown.setdefault("driver-config-values", {})
+def _add_defaults(result: dict[str, Any]) -> None:
+    present = inputs_of(result, "driver-config-values")
+    block = result.setdefault("driver-config-values", {})
     configs = block.setdefault("configs", [])
     for name, value in _DEFAULTS.items():
-        if name not in given:
+        if name not in present:
             inputs = [{"name": name, "value": value}]
             configs.append({"name": name.partition(".")[0], "inputs": inputs})
 
 
 def link(link: Link, behaviour: Behaviour) -> dict[str, Any]:
-    """Return a link object, without the values that are secret.
+    """Return a link object without the values of secrets.
 
-    :param link: the link.
-    :param behaviour: switches for the spelling.
+    :param link: link to show.
+    :param behaviour: switches for the format.
     """
-    shown = copy.deepcopy(link.wire)
-    for each in inputs_in(shown.get("link-config-values")):
-        if is_secret(each.get("name")):
-            each.pop("value", None)
+    result = copy.deepcopy(link.wire)
+    for item in inputs_in(result.get("link-config-values")):
+        if is_secret(item.get("name")):
+            item.pop("value", None)
     dates = {
         "creation-date": _date(link.created, behaviour),
         "update-date": _date(link.updated, behaviour),
     }
     users = {"creation-user": link.user, "update-user": link.user}
-    return {**shown, **dates, **users, "enabled": link.enabled}
+    return {**result, **dates, **users, "enabled": link.enabled}
 
 
 def cluster(cluster: Cluster) -> dict[str, Any]:
-    """Return a cluster, as the list and the detail route show it.
+    """Return a cluster as the listing and the detail route show it.
 
-    :param cluster: the cluster.
+    :param cluster: cluster to show.
     """
     instance_id = stable_hex(f"instance {cluster.id}")
     instance = {
@@ -200,31 +204,33 @@ def cluster(cluster: Cluster) -> dict[str, Any]:
         "updated": _iso(cluster.updated),
         "instances": [instance],
         "publicEndpointStatus": {},
-        **_failed(cluster.status),
+        **_failed_reasons(cluster.status),
     }
 
 
-def _failed(status: str) -> dict[str, Any]:
-    """Tell why a cluster could not be created; code and text are ASSUMED."""
+def _failed_reasons(status: str) -> dict[str, Any]:
+    """Return the reason why a cluster could not be created; code and text are ASSUMED."""
     reason = {"errorCode": "CDM.3040", "errorMsg": "The subnet has no free address."}
     return {"failedReasons": {"CREATE_FAILED": reason}} if status == "303" else {}
 
 
+#: Name of the group of counters.
+_COUNTER_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
 _STATUS_DETAIL = {"200": "Normal", "900": "Stopped"}
 _ACTIONS = {"500": ["REBOOTING"], "910": ["STOPPING"], "920": ["STARTING"]}
 
 
-def _iso(instant: float) -> str:
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _date(instant: float, behaviour: Behaviour) -> int | str:
-    return millis(instant) if behaviour.dates_as == "number" else str(millis(instant))
+def _date(seconds: float, behaviour: Behaviour) -> int | str:
+    return millis(seconds) if behaviour.dates_as == "number" else str(millis(seconds))
 
 
-def _end_of(run: Run) -> dict[str, Any]:
+def _result(run: Run) -> dict[str, Any]:
     if run.status == "SUCCEEDED":
-        return {} if run.counters is None else {"counters": wire_counters(run)}
+        return {} if run.counters is None else {"counters": {_COUNTER_GROUP: dict(run.counters)}}
     if run.status in {"FAILED", "FAILURE_ON_SUBMIT"}:
         texts = (run.error_summary or "", run.error_details or "")
         return dict(zip(("error-summary", "error-details"), texts, strict=True))
@@ -243,10 +249,10 @@ def _last_user(run: Run, behaviour: Behaviour) -> dict[str, str]:
     return dict.fromkeys(spellings, run.user)
 
 
-def _last_run(life: Life, behaviour: Behaviour) -> dict[str, Any]:
-    """Return the keys of a job object that tell of its newest run."""
-    life.look()
-    run = life.run
+def _last_run(lifecycle: RunLifecycle, behaviour: Behaviour) -> dict[str, Any]:
+    """Return the keys of a job object that describe its newest run."""
+    lifecycle.update_progress()
+    run = lifecycle.run
     counters = run.counters or {}
     return {
         "status": _JOB_STATUS.get(run.status, run.status),

@@ -1,4 +1,4 @@
-"""Rows moved between real databases for jobs of the generic JDBC connector."""
+"""The transfer of rows between real databases, for jobs of the generic JDBC connector."""
 
 __all__ = [
     "jdbc",

@@ -1,8 +1,8 @@
-"""Rows really moved: from one database to another, through SQLAlchemy 1.4 or 2.
+"""Moves rows from one database to another, through SQLAlchemy 1.4 or 2.
 
-A run reads a snapshot when it starts running and closes the source at once, then writes everything
-in one transaction at its end. A cursor held open in between would give the same rows, but on SQLite
-it would also lock other writers out of the source for as long as the run lasts.
+A run reads all rows when it enters RUNNING and closes the source at once; at its end it writes them
+in one transaction. An open cursor would return the same rows, but on SQLite it would also lock
+other writers out of the source for the duration of the run.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-#: How long a locked SQLite file is waited for, in seconds.
+#: Maximum time to wait for a locked SQLite file, in seconds.
 BUSY_TIMEOUT = 10
 _SCHEMA = "fromJobConfig.schemaName"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: names of the columns, and the rows as the database driver gave them."""
+    """Rows that were read: the names of the columns, and the values as the driver returns them."""
 
     columns: tuple[str, ...]
     values: list[tuple[Any, ...]]
@@ -34,11 +34,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Where from and where to, every placeholder filled in.
+    """The databases and parameters of one run.
 
-    :param source: URL of the database to read.
-    :param target: URL of the database to write.
-    :param parameters: inputs of the job by full name, such as ``fromJobConfig.tableName``.
+    :param source: URL of the database to read from.
+    :param target: URL of the database to write to.
+    :param parameters: inputs of the job by full name, such as ``fromJobConfig.tableName``; all
+        placeholders have been replaced.
     """
 
     source: str
@@ -48,15 +49,15 @@ class Transfer:
     def check(self) -> None:
         """Connect to both databases.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: when one cannot be reached.
+        :raises sqlalchemy.exc.SQLAlchemyError: if one of them cannot be reached.
         """
         for url in (self.source, self.target):
             check(url)
 
     def tables(self) -> list[str]:
-        """Return the names of the tables of the source.
+        """Return the names of the tables in the source.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: when they cannot be read.
+        :raises sqlalchemy.exc.SQLAlchemyError: if they cannot be read.
         """
         with _engine(self.source) as engine:
             return sorted(sa.inspect(engine).get_table_names(self._get(_SCHEMA) or None))
@@ -64,18 +65,18 @@ class Transfer:
     def read(self) -> Rows:
         """Return the rows of the source.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: when the query fails.
+        :raises sqlalchemy.exc.SQLAlchemyError: if the query fails.
         """
         with _engine(self.source) as engine, engine.connect() as connection:
             result = connection.execute(self._query(engine))
             return Rows(tuple(result.keys()), [tuple(row) for row in result])
 
     def write(self, rows: Rows) -> None:
-        """Insert rows in the target, all or none.
+        """Insert rows into the target in one transaction.
 
-        :param rows: what was read.
-        :raises sqlalchemy.exc.SQLAlchemyError: when the target refuses; nothing is inserted then.
-        :raises ValueError: when the columns do not fit the target's.
+        :param rows: rows that were read from the source.
+        :raises sqlalchemy.exc.SQLAlchemyError: if the target rejects a row; none is inserted then.
+        :raises ValueError: if the columns do not match those of the target.
         """
         with _engine(self.target) as engine:
             names = self._target_columns(engine, rows.columns)
@@ -98,34 +99,36 @@ class Transfer:
         return self.parameters.get(name, "").strip()
 
     def _query(self, engine: sa.engine.Engine) -> Any:
-        # Columns carry no type, so the driver's own values come out and go in: what SQLAlchemy
-        # would make of a date typed as text is not the business of a copy.
+        # The columns have no type, so that the driver's values are copied unchanged: SQLAlchemy
+        # would convert them, for example a date that is stored as text.
         sql = self._get("fromJobConfig.sql")
         if sql and self._get("fromJobConfig.useSql").lower() != "false":
             return _text(sql)
         name = self._get("fromJobConfig.tableName")
         schema = self._get(_SCHEMA) or None
         names = _list(self._get("fromJobConfig.columnList")) or _columns(engine, name, schema)
-        columns: list[Any] = [sa.column(each) for each in names]
+        columns: list[Any] = [sa.column(column) for column in names]
         query: Any = sa.select(*columns).select_from(sa.table(name, *columns, schema=schema))
         where = self._get("fromJobConfig.whereClause")
         return query.where(_text(where)) if where else query
 
     def _target_columns(self, engine: sa.engine.Engine, read: Sequence[str]) -> list[str]:
-        """Pair by position when the job lists target columns, otherwise by name (ASSUMED)."""
+        """Match columns by position if the job lists those of the target, or by name (ASSUMED)."""
         if listed := _list(self._get("toJobConfig.columnList")):
             if len(listed) != len(read):
-                raise ValueError(f"{len(read)} columns read, {len(listed)} listed for the target")
+                raise ValueError(
+                    f"{len(read)} columns were read, but {len(listed)} are listed for the target"
+                )
             return listed
         name = self._get("toJobConfig.tableName")
         schema = self._get("toJobConfig.schemaName") or None
-        known = {each.lower(): each for each in _columns(engine, name, schema)}
-        if missing := [each for each in read if each.lower() not in known]:
+        known = {column.lower(): column for column in _columns(engine, name, schema)}
+        if missing := [column for column in read if column.lower() not in known]:
             raise ValueError(f"table {name!r} has no column {', '.join(missing)}")
-        return [known[each.lower()] for each in read]
+        return [known[column.lower()] for column in read]
 
     def _clears_first(self) -> bool:
-        # The newer input and its older twin; values as in samples, ASSUMED to be all of them.
+        # The newer input and the older one; ASSUMED: there are no values but those in the samples.
         newer = self._get("toJobConfig.beforeImportType")
         older = self._get("toJobConfig.shouldClearTable")
         return newer == "shouldClearTable" or older.lower() == "true"
@@ -135,13 +138,14 @@ def absolute(url: str, base: str) -> str:
     """Return a database URL in which a relative SQLite path starts from ``base``.
 
     :param url: SQLAlchemy URL.
-    :param base: a folder; ``""`` leaves the URL alone.
-    :raises ValueError: when it is no URL; the text does not repeat it, for it may hold a password.
+    :param base: path of a folder; ``""`` returns the URL unchanged.
+    :raises ValueError: if the URL is not valid; the message does not contain it, since it may
+        contain a password.
     """
     try:
         parsed = sa.engine.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        raise ValueError("a database URL is not one that SQLAlchemy can read") from None
+        raise ValueError("SQLAlchemy cannot parse a database URL") from None
     path = parsed.database or ""
     if not base or parsed.get_backend_name() != "sqlite" or path in {"", ":memory:"}:
         return url
@@ -155,7 +159,7 @@ def check(url: str) -> None:
     """Connect to a database.
 
     :param url: SQLAlchemy URL.
-    :raises sqlalchemy.exc.SQLAlchemyError: when it cannot be reached.
+    :raises sqlalchemy.exc.SQLAlchemyError: if it cannot be reached.
     """
     with _engine(url) as engine, engine.connect():
         pass
@@ -163,10 +167,10 @@ def check(url: str) -> None:
 
 @contextmanager
 def _engine(url: str) -> Iterator[sa.engine.Engine]:
-    # No pool: work may happen in any thread, and nothing shall hold a file open between two steps.
+    # No pool, since any thread may do the work, and no file may stay open between two steps.
     sqlite = sa.engine.make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {"timeout": BUSY_TIMEOUT} if sqlite else {}
-    # Without rows in error texts, which come to logs.
+    # Error messages are logged and therefore must not contain rows.
     engine = sa.create_engine(url, poolclass=NullPool, connect_args=options, hide_parameters=True)
     try:
         yield engine
@@ -176,13 +180,13 @@ def _engine(url: str) -> Iterator[sa.engine.Engine]:
 
 def _columns(engine: sa.engine.Engine, table: str, schema: str | None) -> list[str]:
     names = [column["name"] for column in sa.inspect(engine).get_columns(table, schema)]
-    if not names:  # SQLAlchemy 1.4 says so in this way
+    if not names:  # SQLAlchemy 1.4 reports a missing table in this way
         raise ValueError(f"no such table: {table}")
     return names
 
 
 def _text(sql: str) -> Any:
-    return sa.text(sql.replace(":", r"\:"))  # a colon in typed SQL is no parameter of ours
+    return sa.text(sql.replace(":", r"\:"))  # a colon in the job's SQL is not a bind parameter
 
 
 def _list(value: str) -> list[str]:
@@ -190,7 +194,7 @@ def _list(value: str) -> list[str]:
 
 
 def _for_sqlite(value: Any) -> Any:
-    """Spell what another database's driver returns in a way the sqlite3 module takes."""
+    """Convert a value of another database's driver to a type that the sqlite3 module accepts."""
     if isinstance(value, dt.datetime):
         return value.isoformat(" ")
     if isinstance(value, (dt.date, dt.time)):

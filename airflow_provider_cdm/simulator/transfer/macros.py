@@ -1,9 +1,9 @@
-"""``${name}`` and CDM's date macros in the hand-typed parameters of a job.
+"""Replaces ``${name}`` and CDM's date macros in the parameters of a job.
 
-Syntax after "Using Macro Variables of Date and Time" in the user guide: ``${dateformat(fmt)}``,
-``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``, ``${timestamp(offset, TYPE)}`` and
-``${timestamp(dateformat(...))}``; ``fmt`` is a Java ``SimpleDateFormat``, of which the letters
-``y M d H h m s S a E D`` are known here.
+The syntax is that of "Using Macro Variables of Date and Time" in the user guide:
+``${dateformat(fmt)}``, ``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``,
+``${timestamp(offset, TYPE)}`` and ``${timestamp(dateformat(...))}``; ``fmt`` is a Java
+``SimpleDateFormat`` with the letters ``y M d H h m s S a E D``, the only ones that are supported.
 """
 
 from __future__ import annotations
@@ -41,50 +41,52 @@ _LETTERS: dict[str, Callable[[datetime, int], str]] = {
 
 
 class MacroError(ValueError):
-    """A placeholder that cannot be filled in."""
+    """A placeholder that cannot be replaced."""
 
 
 def fill(
     text: str, variables: Mapping[str, str], at: datetime, *, keep_undefined: bool = False
 ) -> str:
-    """Return ``text`` with its placeholders filled in, once: values are not looked into again.
+    """Return ``text`` with its placeholders replaced; placeholders within values are kept.
 
-    :param text: a parameter of a job.
+    :param text: value of a job's parameter.
     :param variables: values by name.
-    :param at: the instant for date macros, in the zone they shall show.
-    :param keep_undefined: leave a name nobody defined as it stands instead of failing.
-    :raises MacroError: for an undefined name, an unknown function or a bad date format.
+    :param at: point in time for date macros, in their time zone.
+    :param keep_undefined: whether an undefined name is kept unchanged instead of an error.
+    :raises MacroError: for an undefined name, an unknown function or an invalid date format.
     """
 
     def value(match: re.Match[str]) -> str:
-        inside = match[1].strip()
-        if inside in variables:
-            return variables[inside]
-        if "(" in inside:
-            return _macro(inside, at)
+        content = match[1].strip()
+        if content in variables:
+            return variables[content]
+        if "(" in content:
+            return _macro(content, at)
         if keep_undefined:
             return match[0]
-        raise MacroError(f"variable {inside!r} is not defined")
+        raise MacroError(f"variable {content!r} is not defined")
 
     return _PLACEHOLDER.sub(value, text)
 
 
-def _macro(call: str, at: datetime) -> str:
-    if match := _DATEFORMAT.fullmatch(call):
+def _macro(expression: str, at: datetime) -> str:
+    if match := _DATEFORMAT.fullmatch(expression):
         return format_date(match["format"], shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP.fullmatch(call):
+    if match := _TIMESTAMP.fullmatch(expression):
         return _millis(shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP_OF.fullmatch(call):
+    if match := _TIMESTAMP_OF.fullmatch(expression):
         moment = shift(at, match["offset"], match["unit"])
         return _millis(_as_parsed_back(match["format"], moment))
-    raise MacroError(f"macro {call!r} is not known")
+    raise MacroError(f"macro {expression!r} is not supported")
 
 
 def shift(at: datetime, offset: str | None, unit: str | None) -> datetime:
-    """Return an instant moved by whole units; a month end stays within its month, as in Java.
+    """Return a point in time shifted by a number of units.
 
-    :param at: where to start.
-    :param offset: signed whole number, or ``None`` for no move.
+    As in Java, a day beyond the end of the new month becomes the last day of that month.
+
+    :param at: point in time to shift.
+    :param offset: signed integer, or ``None`` for no shift.
     :param unit: SECOND, MINUTE, HOUR, DAY, MONTH or YEAR.
     :raises MacroError: for another unit, or a date outside the calendar.
     """
@@ -99,36 +101,36 @@ def shift(at: datetime, offset: str | None, unit: str | None) -> datetime:
             last = calendar.monthrange(year, month + 1)[1]
             return at.replace(year=year, month=month + 1, day=min(at.day, last))
     except (OverflowError, ValueError) as exc:
-        raise MacroError(f"{offset} {unit} leads outside the calendar") from exc
-    raise MacroError(f"unit {unit!r} is not known")
+        raise MacroError(f"an offset of {offset} {unit} is outside the calendar") from exc
+    raise MacroError(f"unit {unit!r} is not supported")
 
 
 def format_date(pattern: str, at: datetime) -> str:
-    """Return an instant in a Java ``SimpleDateFormat``.
+    """Return a point in time in a Java ``SimpleDateFormat``.
 
-    :param pattern: such as ``yyyy-MM-dd'T'HH:mm``.
-    :param at: the instant.
-    :raises MacroError: for a letter that is not known here, or an open quote.
+    :param pattern: date format, such as ``yyyy-MM-dd'T'HH:mm``.
+    :param at: point in time to format.
+    :raises MacroError: for a letter that is not supported, or an unclosed quote.
     """
     if pattern.replace("''", "").count("'") % 2:
-        raise MacroError(f"date format {pattern!r} has an open quote")
+        raise MacroError(f"date format {pattern!r} has an unclosed quote")
 
     def token(match: re.Match[str]) -> str:
         quoted, letter = match[1], match[2]
-        if quoted is not None:  # '' is a quote mark, within quotes as well
+        if quoted is not None:  # '' is a quotation mark, also within quotes
             return quoted.replace("''", "'") or "'"
         if letter is None:
             return match[0]
         if letter not in _LETTERS:
-            raise MacroError(f"date format {pattern!r}: letter {letter!r} is not known")
+            raise MacroError(f"date format {pattern!r}: letter {letter!r} is not supported")
         return _LETTERS[letter](at, len(match[0]))
 
     return _TOKEN.sub(token, pattern)
 
 
 def _as_parsed_back(pattern: str, at: datetime) -> datetime:
-    """Return what Java reads back from a formatted date; what it does not show is as in 1970."""
-    format_date(pattern, at)  # refuses what is not a format
+    """Return what Java parses from a formatted date; missing parts are those of 1970-01-01."""
+    format_date(pattern, at)  # raises an error for an invalid format
     shown = {match[2] for match in _TOKEN.finditer(pattern) if match[2]}
     hour = at.hour if "H" in shown or {"h", "a"} <= shown else at.hour % 12 if "h" in shown else 0
     return at.replace(

@@ -1,4 +1,4 @@
-"""The present state as plain data, for the page and for whoever asks ``/_sim/state``."""
+"""The current state as plain data, for the page and for ``/_sim/state``."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm.simulator.backend import whole_database
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.backend import World
+    from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.backend.models import Job
-    from airflow_provider_cdm.simulator.backend.run import Life
     from airflow_provider_cdm.simulator.config.faults import Fault
 
-#: How many runs of a cluster, and how many requests, are shown.
+#: Maximum number of runs of a cluster, and of requests, that are shown.
 RUNS_SHOWN = 200
 REQUESTS_SHOWN = 100
 
 
-def world(world: World) -> dict[str, Any]:
-    """Return clusters, their jobs and runs, and the last requests; newest first, no secrets.
+def state(backend: Backend) -> dict[str, Any]:
+    """Return clusters, jobs, runs and requests, the newest first, with redacted secrets.
 
-    :param world: the simulator's state; its lock is held.
+    :param backend: state of the simulator; its lock is held.
     """
-    requests = world.log.entries()[-REQUESTS_SHOWN:]
+    requests = backend.log.entries()[-REQUESTS_SHOWN:]
     return {
-        "clusters": [_cluster(each) for each in world.clusters.values()],
-        "faults": [_fault(each) for each in world.faults.remaining()],
-        "requests": [each.redacted() for each in reversed(requests)],
+        "clusters": [_cluster(cluster) for cluster in backend.clusters.values()],
+        "faults": [_fault(fault) for fault in backend.faults.remaining()],
+        "requests": [request.redacted() for request in reversed(requests)],
     }
 
 
-def run(life: Life) -> dict[str, Any]:
-    """Return one run as it is now.
+def run(lifecycle: RunLifecycle) -> dict[str, Any]:
+    """Return the current state of one run.
 
-    :param life: the run.
+    :param lifecycle: lifecycle of the run.
     """
-    life.look()
-    return asdict(life.run)
+    lifecycle.update_progress()
+    return asdict(lifecycle.run)
 
 
-def tables(life: Life) -> list[dict[str, Any]]:
-    """Return the runs of a whole database's tables.
+def tables(lifecycle: RunLifecycle) -> list[dict[str, Any]]:
+    """Return the runs of the tables of a whole-database run.
 
-    :param life: the run that they are part of; for any other, the list is empty.
+    :param lifecycle: lifecycle of the run; for any other run, the list is empty.
     """
-    return [run(each) for each in life.plan.tables.lives] if life.plan.tables else []
+    table_runs = lifecycle.plan.tables
+    if table_runs is None:
+        return []
+    table_runs.update_progress()
+    return [asdict(run) for run in table_runs.runs]
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
@@ -54,18 +58,16 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _cluster(cluster: Cluster) -> dict[str, Any]:
+    jobs = [job for job in cluster.jobs.values() if job.part_of is None]
+    # The runs of sub-jobs are shown on the page of the run that they belong to.
+    lifecycles = [item for item in cluster.lifecycles if item.run.part_of is None]
     return {
         "id": cluster.id,
         "name": cluster.name,
         "status": cluster.status,
-        "jobs": [_job(each, cluster) for each in cluster.jobs.values() if each.part_of is None],
-        "runs": [run(each) for each in reversed(_own_runs(cluster)[-RUNS_SHOWN:])],
+        "jobs": [_job(job, cluster) for job in jobs],
+        "runs": [run(lifecycle) for lifecycle in reversed(lifecycles[-RUNS_SHOWN:])],
     }
-
-
-def _own_runs(cluster: Cluster) -> list[Life]:
-    """Runs but for those of sub-jobs, which the page of their run shows."""
-    return [life for life in cluster.lives if life.run.part_of is None]
 
 
 def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
@@ -77,6 +79,6 @@ def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
         "from": wire.get("from-link-name"),
         "to": wire.get("to-link-name"),
         "status": job.last.run.status if job.last else "NEW",
-        "runs": len(job.lives),
-        "tables": whole_database.tally(cluster.jobs, job.name),
+        "runs": len(job.lifecycles),
+        "tables": whole_database.count_statuses(cluster.jobs, job.name),
     }

@@ -1,4 +1,4 @@
-"""The same migration with airflow-provider-cdm, and with the same connection."""
+"""The same daily migration with airflow-provider-cdm, using the same connection."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({}, ["name is missing", "from-link-name is missing", "to-config-values is missing"]),
     (changed("name", 7), ["name must be text, not int"]),
     (changed("name", " "), ["name is empty"]),
-    (changed("name", "a" * 241), ["name has 241 characters, CDM allows 240"]),
+    (changed("name", "a" * 241), ["name has 241 characters; CDM allows 240"]),
     (changed("name", "a\ud800"), ["half a character"]),
     (changed("name", "all"), ["CDM lists everything under the name 'all'"]),
     (changed("name", "b"), ["it is named 'b', and job_name says 'orders'"]),

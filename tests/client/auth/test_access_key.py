@@ -1,4 +1,4 @@
-"""Access keys and agencies: projects by name, clocks that are wrong, and keys that are."""
+"""Access keys and agencies: projects by name, wrong clocks, and rejected keys."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.connection import settings_from
+from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.support.credentials import ACCOUNT, KINDS
+from tests.support.credentials import ACCOUNT, CONNECTIONS
 
 Drive = Callable[[CdmSession, Any], Any]
 MakeSession = Callable[..., CdmSession]
@@ -26,17 +26,20 @@ pytestmark = pytest.mark.parametrize("config", [ACCOUNT], ids=[""])
 
 @pytest.fixture
 def open_session(sim: CdmSimulator, virtual_time: Any) -> Callable[..., CdmSession]:
-    """Make a session with a kind of credentials; ``extra`` changes the connection."""
+    """Return a function that opens a session with a kind of credentials.
+
+    ``ahead`` sets its clock forward by some seconds; ``extra`` changes the connection.
+    """
 
     def open_session(kind: str, *, ahead: float = 0.0, **extra: Any) -> CdmSession:
-        made = KINDS[kind](sim)
+        connection = CONNECTIONS[kind](sim)
         fields: dict[str, Any] = dict.fromkeys(("schema", "port", "login", "password"))
-        changed = {**made, "extra": {**made["extra"], **extra}, "conn_id": "cdm_default"}
-        connection = SimpleNamespace(**{**fields, **changed})
+        changed = {**connection, "extra": {**connection["extra"], **extra}}
+        airflow_connection = SimpleNamespace(**{**fields, **changed, "conn_id": "cdm_default"})
         options = virtual_time.options()
         now = options["clock"]
         options["clock"] = lambda: now() + ahead
-        return CdmSession(settings_from(connection), **options)
+        return CdmSession(settings_from(airflow_connection), **options)
 
     return open_session
 
@@ -45,8 +48,8 @@ OpenSession = Callable[..., CdmSession]
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
-    """Make one call to CDM, on the cluster that the session's settings name."""
+def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
+    """Return a function that makes one status call, on the cluster of the session's settings."""
     for cluster in sim.config.clusters:
         sim.add_job(JOB, cluster.id)
     return lambda session: drive(
@@ -54,73 +57,78 @@ def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
     )
 
 
-StatusPoll = Callable[[CdmSession], Any]
+ReadStatus = Callable[[CdmSession], Any]
 
 
-def test_project_is_looked_up_once(
-    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+def test_project_is_read_once(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
     """Without a project id, the region's project is found by its name, once for all sessions."""
     for session in [open_session("keys"), open_session("keys")] * 2:
-        look(session)
+        read_status(session)
     [lookup] = sent("project_list")
     assert lookup.query == {"name": sim.region}
-    assert {one.headers["x-project-id"] for one in sent("status")} == {sim.project_id}
+    assert {request.headers["x-project-id"] for request in sent("status")} == {sim.project_id}
     assert sent("token") == []
 
 
-def test_project_id_needs_no_look_up(
-    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+def test_project_id_needs_no_further_call(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """With a project id there is one call, and no other."""
-    look(open_session("keys", project_id=sim.project_id))
-    assert [one.route for one in sim.requests] == ["status"]
+    """With a project id, the status call is the only call."""
+    read_status(open_session("keys", project_id=sim.project_id))
+    assert [request.route for request in sim.requests] == ["status"]
 
 
 @pytest.mark.parametrize(
     ("projects", "listed"),
     [
-        ([], "found was: none"),
-        ([("a", "1"), ("b", "2")], r"found was: a \(1\), b \(2\)"),
-        ([("eu-west-101", "1"), ("eu-west-101", "2")], r"eu-west-101 \(1\), eu-west-101 \(2\)"),
+        ([], "these were found: none"),
+        ([("a", "1"), ("b", "2")], r"these were found: a \(1\), b \(2\)"),
+        (
+            [("eu-west-101", "1"), ("eu-west-101", "2")],
+            r"found: eu-west-101 \(1\), eu-west-101 \(2\)",
+        ),
     ],
 )
 def test_unclear_project(
     projects: list[tuple[str, str]],
     listed: str,
-    look: StatusPoll,
+    read_status: ReadStatus,
     open_session: OpenSession,
     sim: CdmSimulator,
     sent: Sent,
 ) -> None:
-    """No project of that name, or several, is an error that lists them and names the field."""
+    """If no project or several have that name, an error lists them and names the field."""
     body = {"projects": [{"name": name, "id": number} for name, number in projects]}
     sim.fail("project_list", "body", body=body)
-    with pytest.raises(errors.CdmConfigError, match=f"{listed}. Fill in Project ID"):
-        look(open_session("keys"))
+    with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. Fill in Project ID"):
+        read_status(open_session("keys"))
     assert sent() == sent("project_list")
 
 
-def test_exact_name_wins(look: StatusPoll, open_session: OpenSession, sim: CdmSimulator) -> None:
-    """A project of exactly that name is meant, though others look alike."""
+def test_exact_name_wins(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
+) -> None:
+    """A project with exactly that name is chosen, even if others have similar names."""
     like = {"name": f"{sim.region}_sub", "id": "0" * 32}
     body = {"projects": [like, {"name": sim.region, "id": sim.project_id}]}
     sim.fail("project_list", "body", body=body)
-    look(open_session("keys"))
+    read_status(open_session("keys"))
 
 
 @pytest.mark.parametrize(
     "body", ["<html>", "", "[]", "{}", '{"projects": [{}]}', '{"projects": 7}']
 )
-def test_nonsense_instead_of_projects(
-    body: str, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator
+def test_response_without_projects(
+    body: str, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """An answer that lists no projects says so, and is not kept."""
+    """A response that lists no projects is an error, and is not cached."""
     sim.fail("project_list", "body", body=body)
     session = open_session("keys")
     with pytest.raises(errors.CdmBadResponse, match="lists no projects"):
-        look(session)
-    look(session)
+        read_status(session)
+    read_status(session)
 
 
 @pytest.mark.parametrize("kind", ["keys", "temporary keys", "agency by keys"])
@@ -128,69 +136,69 @@ def test_nonsense_instead_of_projects(
 def test_wrong_clock(
     kind: str,
     ahead: float,
-    look: StatusPoll,
+    read_status: ReadStatus,
     open_session: OpenSession,
     sim: CdmSimulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A clock that is off by more than the server bears is corrected once, with a warning."""
+    """A clock difference that the server does not accept is corrected once, with a warning."""
     with caplog.at_level(logging.WARNING):
         for session in [open_session(kind, ahead=ahead), open_session(kind, ahead=ahead)]:
-            look(session)
-    assert len([one for one in sim.requests if one.status == 401]) == 1
-    [warning] = [one.getMessage() for one in caplog.records if "clock" in one.getMessage()]
+            read_status(session)
+    assert len([request for request in sim.requests if request.status == 401]) == 1
+    [warning] = [text for text in caplog.messages if "clock" in text]
     side = "ahead of" if ahead > 0 else "behind"
     assert f"{abs(ahead):.0f} s {side}" in warning
 
 
 @pytest.mark.parametrize("ahead", [-500, 0, 500])
-def test_refusal_that_is_not_the_clocks(
-    ahead: float, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+def test_rejection_with_a_good_clock(
+    ahead: float, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """A refused signature with a clock that will do is not tried again."""
+    """A rejected signature with an acceptable clock difference is not sent again."""
     with pytest.raises(errors.CdmAuthError):
-        look(open_session("keys", ahead=ahead, secret_key="wrong"))
+        read_status(open_session("keys", ahead=ahead, secret_key="wrong"))
     assert len(sim.requests) == 1
 
 
 def test_wrong_key_is_tried_once(
-    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
 ) -> None:
-    """A refused key is not used again for as long as the gateway would lock it, then it is."""
+    """A rejected key is not used while the gateway might lock it; then it is used again."""
     session = open_session("keys", secret_key="wrong")
     with pytest.raises(errors.CdmAuthError, match="verify aksk signature fail"):
-        look(session)
+        read_status(session)
     for _ in range(10):
         with pytest.raises(errors.CdmAuthError, match="not sent again for 5 min") as later:
-            look(open_session("keys", secret_key="wrong"))
+            read_status(open_session("keys", secret_key="wrong"))
     assert "verify aksk signature fail" in str(later.value)
     assert len(sim.requests) == 1
-    look(open_session("keys"))
+    read_status(open_session("keys"))
     clock.advance(LOCKOUT_SECONDS)
     before = len(sim.requests)
     with pytest.raises(errors.CdmAuthError):
-        look(session)
+        read_status(session)
     assert len(sim.requests) == before + 1
 
 
-def test_missing_permission_is_no_refusal(
-    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator
+def test_missing_permission_is_no_rejection(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
 ) -> None:
-    """A key that may not do something may still do other things."""
+    """A key without a permission can still be used for other calls."""
     sim.fail("status", "status", status=403, body={"error_code": "APIGW.0302", "error_msg": "no"})
     session = open_session("keys")
     with pytest.raises(errors.CdmAuthError):
-        look(session)
-    look(session)
+        read_status(session)
+    read_status(session)
 
 
 @pytest.mark.parametrize("kind", ["agency by password", "agency by keys"])
 def test_agency_token(
-    kind: str, look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+    kind: str, read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """The agency's token is for the delegating account's project, and is kept."""
+    """The agency's token is for the delegating account's project, and is kept for later calls."""
     for session in [open_session(kind), open_session(kind)] * 2:
-        look(session)
+        read_status(session)
     *own, assumed = sent("token")
     assert len(own) == (1 if kind == "agency by password" else 0)
     assert assumed.json()["auth"] == {
@@ -200,29 +208,31 @@ def test_agency_token(
         },
         "scope": {"project": {"name": sim.region}},
     }
-    assert [one.json()["auth"]["scope"] for one in own] == [{"domain": {"name": sim.domain}}] * len(
-        own
-    )
-    assert {one.path.split("/")[2] for one in sent("status")} == {"f" * 32}
+    assert [request.json()["auth"]["scope"] for request in own] == [
+        {"domain": {"name": sim.domain}}
+    ] * len(own)
+    assert {request.path.split("/")[2] for request in sent("status")} == {"f" * 32}
 
 
-def test_delegated_users_token_dies(
-    look: StatusPoll, open_session: OpenSession, sim: CdmSimulator, sent: Sent
+def test_revoked_tokens_of_an_agency(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:
-    """When both tokens died, both are replaced, and the call succeeds."""
+    """When both tokens have been revoked, both are replaced, and the call succeeds."""
     session = open_session("agency by password")
-    look(session)
+    read_status(session)
     sim.revoke_tokens()
-    look(session)
-    assert [one.status for one in sent("status")] == [200, 401, 200]
-    # Two at first; then the agency's is refused for the dead one of the user, which is replaced.
-    assert [one.status for one in sent("token")] == [201, 201, 401, 201, 201]
+    read_status(session)
+    assert [request.status for request in sent("status")] == [200, 401, 200]
+    # Two at first. Then IAM rejects the user's revoked token, so both are requested again.
+    assert [request.status for request in sent("token")] == [201, 201, 401, 201, 201]
 
 
-def test_unknown_agency(look: StatusPoll, open_session: OpenSession, sim: CdmSimulator) -> None:
-    """An agency that IAM does not let us assume is named, and locks nobody out."""
+def test_unknown_agency(
+    read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator
+) -> None:
+    """If IAM does not permit an agency, the error names it, and no credentials are blocked."""
     session = open_session("agency by password", agency_name="nobody")
     for _ in range(3):
         with pytest.raises(errors.CdmAuthError, match=r"agency 'nobody'.*no permission to assume"):
-            look(session)
-    look(open_session("agency by password"))
+            read_status(session)
+    read_status(open_session("agency by password"))

@@ -1,4 +1,4 @@
-"""Tokens: one for all, renewed in time, asked for again once; and a wrong password only once."""
+"""Tokens: shared, renewed in time, requested again once; and a wrong password is sent only once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ JOB = "orders"
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
-    """Make one call to CDM."""
+def read_status(drive: Drive, sim: CdmSimulator) -> Callable[[CdmSession], Any]:
+    """Return a function that makes one status call."""
     sim.add_job(JOB)
     return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
 
-StatusPoll = Callable[[CdmSession], Any]
+ReadStatus = Callable[[CdmSession], Any]
 
 
-def test_token_is_kept(look: StatusPoll, make_session: MakeSession, sent: Sent) -> None:
+def test_token_is_kept(read_status: ReadStatus, make_session: MakeSession, sent: Sent) -> None:
     """All sessions of one user in one project share a token."""
     sessions = [make_session(), make_session()]
     for session in sessions * 2:
-        look(session)
+        read_status(session)
     assert len(sent("token")) == 1
     assert len({request.headers["x-auth-token"] for request in sent("status")}) == 1
 
@@ -64,7 +64,7 @@ def test_token_is_not_shared_with_others(
         {"iam_endpoint": sim.iam_url.replace("127.0.0.1", "localhost")},
     ]
     sessions = [make_session(**connection) for connection in connections]
-    tokens = [drive(each, each.api.auth.authorize()).value for each in sessions * 2]
+    tokens = [drive(s, s.api.auth.authorize()).value for s in sessions * 2]
     assert len(set(tokens)) == len(sent("token")) == len(connections)
     assert tokens[: len(sessions)] == tokens[len(sessions) :]
 
@@ -75,52 +75,52 @@ def test_token_is_not_shared_with_others(
 )
 def test_token_is_renewed_in_time(
     renewed_after: float,
-    look: StatusPoll,
+    read_status: ReadStatus,
     clock: ManualClock,
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A token is replaced five minutes, or a tenth of its life, before it ends; no call fails."""
+    """A token is replaced five minutes, or a tenth of its lifetime, before it expires."""
     session = make_session()
-    look(session)
+    read_status(session)
     clock.advance(renewed_after - 0.1)
-    look(session)
+    read_status(session)
     assert len(sent("token")) == 1
     clock.advance(0.1)
-    look(session)
-    look(session)
+    read_status(session)
+    read_status(session)
     assert len(sent("token")) == 2
     assert [request.status for request in sent("status")] == [200] * 4
 
 
 def test_revoked_token(
-    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A token that died early is replaced, and the call is made again."""
+    """A revoked token is replaced, and the call is repeated."""
     session = make_session()
-    look(session)
+    read_status(session)
     sim.revoke_tokens()
-    look(session)
-    look(session)
+    read_status(session)
+    read_status(session)
     assert [request.status for request in sent("status")] == [200, 401, 200, 200]
     assert len(sent("token")) == 2
 
 
-def test_late_refusal_of_an_old_token(
-    look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+def test_late_rejection_of_an_old_token(
+    read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A refusal that arrives when the token was replaced already does not cost the new one."""
+    """A rejection of an old token that arrives late does not drop the new token."""
     session = make_session()
     late = session.api.call(runs.job_status(sim.cluster_id, JOB))
-    look(session)
+    read_status(session)
     first = next(late)
     sim.revoke_tokens()
-    look(session)
-    poll_again = late.send(Response(401))
+    read_status(session)
+    repeated = late.send(Response(401))
     assert isinstance(first, Request)
-    assert isinstance(poll_again, Request)
-    assert (poll_again.method, poll_again.url) == (first.method, first.url)
-    assert poll_again.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
+    assert isinstance(repeated, Request)
+    assert (repeated.method, repeated.url) == (first.method, first.url)
+    assert repeated.headers["X-Auth-Token"] != first.headers["X-Auth-Token"]
     assert len(sent("token")) == 2
 
 
@@ -138,7 +138,7 @@ def test_late_refusal_of_an_old_token(
         (403, "Cdm.0032", False),
     ],
 )
-def test_refused_token(
+def test_rejected_token(
     method: str,
     status: int,
     code: str,
@@ -148,7 +148,7 @@ def test_refused_token(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """One new token is tried for a refused one, never two; a missing permission needs none."""
+    """A rejected token is replaced once, never twice; after a missing permission it is not."""
     sim.add_job(JOB)
     body = {"errCode" if code.startswith("Cdm") else "error_code": code, "error_msg": "no"}
     sim.fail(method, "status", status=status, body=body, times=None)
@@ -169,50 +169,54 @@ def test_refused_token(
 
 
 def test_wrong_password(
-    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus,
+    clock: ManualClock,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    sent: Sent,
 ) -> None:
-    """A refused password is not sent again for as long as IAM may be counting, then it is."""
+    """A rejected password is not sent for as long as IAM may count; then it is sent again."""
     session = make_session(password="wr0ng-w0rd")
     with pytest.raises(errors.CdmAuthError, match="username or password is wrong") as first:
-        look(session)
+        read_status(session)
     for _ in range(10):
         with pytest.raises(errors.CdmAuthError, match="not sent again for 15 min") as later:
-            look(make_session(password="wr0ng-w0rd"))
+            read_status(make_session(password="wr0ng-w0rd"))
     assert "username or password is wrong" in str(later.value)
     assert (later.value.http_status, later.value.request_id) == (401, first.value.request_id)
     assert len(sent("token")) == 1
 
     clock.advance(LOCKOUT_SECONDS - 61)
     with pytest.raises(errors.CdmAuthError, match="not sent again for 2 min"):
-        look(session)
+        read_status(session)
     assert len(sent("token")) == 1
     clock.advance(61)
-    with pytest.raises(errors.CdmAuthError) as poll_again:
-        look(session)
-    assert "not sent again" not in str(poll_again.value)
+    with pytest.raises(errors.CdmAuthError) as repeated:
+        read_status(session)
+    assert "not sent again" not in str(repeated.value)
     assert len(sent("token")) == 2
     assert sent("status") == []
 
 
-def test_password_that_became_right(
-    look: StatusPoll, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
+def test_password_that_became_valid(
+    read_status: ReadStatus, clock: ManualClock, sim: CdmSimulator, make_session: MakeSession
 ) -> None:
-    """Once the memory of a refusal is over, a password that is right by now works."""
+    """After the block has expired, a password that has become valid is accepted."""
     sim.fail("token", "status", status=401)
     session = make_session()
     with pytest.raises(errors.CdmAuthError):
-        look(session)
+        read_status(session)
     clock.advance(LOCKOUT_SECONDS)
-    look(session)
+    read_status(session)
 
 
-def test_right_password_is_not_held_back(
-    look: StatusPoll, make_session: MakeSession, sent: Sent
+def test_correct_password_is_not_blocked(
+    read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
-    """The refusal is that of one password: the corrected one is sent at once."""
+    """Only the rejected password is blocked; the corrected one is sent immediately."""
     with pytest.raises(errors.CdmAuthError):
-        look(make_session(password="wr0ng-w0rd"))
-    look(make_session())
+        read_status(make_session(password="wr0ng-w0rd"))
+    read_status(make_session())
     assert len(sent("token")) == 2
 
 
@@ -230,25 +234,25 @@ def test_right_password_is_not_held_back(
 )
 def test_iam_outage(
     fault: dict[str, Any],
-    look: StatusPoll,
+    read_status: ReadStatus,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
     virtual_time: Any,
 ) -> None:
-    """IAM that cannot answer just now is asked again."""
+    """A call to IAM is repeated after a temporary failure."""
     sim.fail("token", **fault, times=2)
-    look(make_session())
+    read_status(make_session())
     assert len(sent("token")) == 3
     assert virtual_time.slept == [0.5, 1.0]
 
 
 def test_one_wrong_password_for_many_projects(
-    look: StatusPoll, make_session: MakeSession, sent: Sent
+    read_status: ReadStatus, make_session: MakeSession, sent: Sent
 ) -> None:
-    """However many projects the password is for, it is not sent so often that IAM locks up."""
+    """A wrong password for many projects is not sent so often that IAM locks the account."""
     for number in range(6):
         with pytest.raises(errors.CdmAuthError):
-            look(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
+            read_status(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
     assert len(sent("token")) == 2
-    look(make_session())
+    read_status(make_session())

@@ -1,4 +1,4 @@
-"""Many callers need a token at once: IAM is asked by one of them."""
+"""Many callers need a token at the same time: one of them requests it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ Sent = Callable[..., list[Any]]
 JOB = "orders"
 
 
-def outcome(ask: Callable[[], Any]) -> Any:
-    """What a call returns, or the error it raises."""
+def outcome(call: Callable[[], Any]) -> Any:
+    """Return the result of a call, or its error."""
     try:
-        return ask()
+        return call()
     except errors.CdmError as error:
         return error
 
 
-class Crowd:
-    """Callers that queue for a token until the first of them has its answer."""
+class ManyCallers:
+    """Callers that wait for a token until the first of them has received it."""
 
     def __init__(self, make_session: MakeSession, virtual_time: Any) -> None:
         self._make_session, self._options = make_session, virtual_time.options()
         self._answered = threading.Event()
 
     def threads(self, size: int, **connection: Any) -> list[Any]:
-        """One token for each of some threads, each with a session of its own."""
+        """Return one token for each of some threads, each with its own session."""
         barrier = threading.Barrier(size)
         options = self._options | {"sleep": lambda seconds: self._answered.wait(30)}
         settings = self._make_session(**connection).settings
 
-        def ask(_: int) -> Any:
+        def authorize(_: int) -> Any:
             session = CdmSession(settings, **options, on_token=lambda token: self._answered.set())
             barrier.wait(30)
             try:
@@ -52,39 +52,43 @@ class Crowd:
                 session.close()
 
         with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(ask, range(size)))
+            return list(pool.map(authorize, range(size)))
 
     def coroutines(self, size: int, **connection: Any) -> list[Any]:
-        """The same for coroutines of one event loop."""
+        """Return one token for each of some coroutines of one event loop."""
         settings = self._make_session(**connection).settings
 
         async def gather() -> list[Any]:
             answered = asyncio.Event()
-            options = self._options | {"asleep": lambda seconds: answered.wait()}
+            options = self._options | {"async_sleep": lambda seconds: answered.wait()}
             with CdmSession(settings, **options) as session:
 
-                async def ask() -> Any:
+                async def authorize() -> Any:
                     try:
                         return await session.arun(session.api.auth.authorize())
                     finally:
                         answered.set()
 
-                return await asyncio.gather(*(ask() for _ in range(size)), return_exceptions=True)
+                return await asyncio.gather(
+                    *(authorize() for _ in range(size)), return_exceptions=True
+                )
 
         return asyncio.run(gather())
 
 
 @pytest.fixture
-def crowd(make_session: MakeSession, virtual_time: Any) -> Crowd:
-    """Many callers."""
-    return Crowd(make_session, virtual_time)
+def callers(make_session: MakeSession, virtual_time: Any) -> ManyCallers:
+    """Return many callers."""
+    return ManyCallers(make_session, virtual_time)
 
 
 @pytest.mark.parametrize("kind", ["threads", "coroutines"])
-def test_a_crowd_makes_one_call(kind: str, crowd: Crowd, sim: CdmSimulator, sent: Sent) -> None:
-    """Two hundred callers get the same token out of one call."""
+def test_many_callers_make_one_call(
+    kind: str, callers: ManyCallers, sim: CdmSimulator, sent: Sent
+) -> None:
+    """Two hundred callers get the same token from one call."""
     sim.fail("token", "delay", seconds=0.02)
-    tokens = getattr(crowd, kind)(200)
+    tokens = getattr(callers, kind)(200)
     assert len(sent("token")) == 1
     assert len(tokens) == 200
     assert {id(token) for token in tokens} == {id(tokens[0])}
@@ -92,30 +96,30 @@ def test_a_crowd_makes_one_call(kind: str, crowd: Crowd, sim: CdmSimulator, sent
 
 
 @pytest.mark.parametrize("kind", ["threads", "coroutines"])
-def test_a_crowd_does_not_lock_the_account(
-    kind: str, crowd: Crowd, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+def test_many_callers_do_not_lock_the_account(
+    kind: str, callers: ManyCallers, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """Fifty callers with a wrong password send it once, so the right one still works."""
+    """Fifty callers with a wrong password send it once, so the account is not locked."""
     sim.fail("token", "delay", seconds=0.02)
-    refusals = getattr(crowd, kind)(50, password="wr0ng-w0rd")
-    assert [type(refusal) for refusal in refusals] == [errors.CdmAuthError] * 50
+    rejections = getattr(callers, kind)(50, password="wr0ng-w0rd")
+    assert [type(error) for error in rejections] == [errors.CdmAuthError] * 50
     assert len(sent("token")) == 1
     session = make_session()
     assert session.run(session.api.auth.authorize()).project_id == sim.project_id
 
 
-def test_a_crowd_with_a_revoked_token(
+def test_many_callers_with_a_revoked_token(
     sim: CdmSimulator, make_session: MakeSession, sent: Sent, virtual_time: Any
 ) -> None:
-    """When a token dies under many calls, one new token serves them all."""
+    """When a token is revoked during many calls, all of them use one new token."""
     sim.add_job(JOB)
     call = runs.job_status(sim.cluster_id, JOB)
 
-    async def play() -> list[Any]:
+    async def perform() -> list[Any]:
         renewed = asyncio.Event()
         session = CdmSession(
             make_session().settings,
-            **virtual_time.options() | {"asleep": lambda seconds: renewed.wait()},
+            **virtual_time.options() | {"async_sleep": lambda seconds: renewed.wait()},
             on_token=lambda token: renewed.set(),
         )
         with session:
@@ -125,31 +129,31 @@ def test_a_crowd_with_a_revoked_token(
             calls = (session.arun(session.api.call(call)) for _ in range(40))
             return await asyncio.gather(*calls)
 
-    assert len(asyncio.run(play())) == 40
+    assert len(asyncio.run(perform())) == 40
     assert len(sent("token")) == 2
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
-def test_the_queue_moves_on(
+def test_next_caller_takes_over(
     end: str, sim: CdmSimulator, make_session: MakeSession, sent: Sent, virtual_time: Any
 ) -> None:
-    """Whoever asks for the token may be cancelled or fail; the next in the queue asks then."""
+    """If the caller that requests the token is cancelled or fails, the next one requests it."""
     if end == "cancelled":
         sim.fail("token", "hang")
     else:
         sim.fail("token", "body", body="<html>")
 
-    async def play() -> Any:
-        queued, over = asyncio.Event(), asyncio.Event()
+    async def perform() -> Any:
+        queued, ended = asyncio.Event(), asyncio.Event()
 
-        async def asleep(seconds: float) -> None:
+        async def async_sleep(seconds: float) -> None:
             queued.set()
-            await over.wait()
+            await ended.wait()
 
-        options = virtual_time.options() | {"asleep": asleep}
+        options = virtual_time.options() | {"async_sleep": async_sleep}
         with CdmSession(make_session().settings, **options) as session:
             first = asyncio.create_task(session.arun(session.api.auth.authorize()))
-            first.add_done_callback(lambda task: over.set())
+            first.add_done_callback(lambda task: ended.set())
             second = asyncio.create_task(session.arun(session.api.auth.authorize()))
             await queued.wait()
             while not sent("token"):  # noqa: ASYNC110 - the simulator runs in another thread
@@ -157,10 +161,10 @@ def test_the_queue_moves_on(
             if end == "cancelled":
                 first.cancel()
             [failure, token] = await asyncio.gather(first, second, return_exceptions=True)
-            sim.reset()  # lets go of what hangs
+            sim.reset()  # ends the request that hangs
             return failure, token
 
-    failure, token = asyncio.run(play())
-    wanted = asyncio.CancelledError if end == "cancelled" else errors.CdmBadResponse
-    assert isinstance(failure, wanted)
+    failure, token = asyncio.run(perform())
+    expected = asyncio.CancelledError if end == "cancelled" else errors.CdmBadResponse
+    assert isinstance(failure, expected)
     assert token.project_id == sim.project_id

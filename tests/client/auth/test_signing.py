@@ -1,4 +1,4 @@
-"""Signing with an access key, against documented values and the official SDK's signer."""
+"""Signatures with an access key, compared with known values and the official SDK's signer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HEADERS = {"Content-Type": "application/json", "X-Project-Id": PROJECT}
     ],
 )
 def test_known_signatures(method: str, target: str, body: bytes | None, signature: str) -> None:
-    """Two requests whose signatures are known come out as they should."""
+    """Two requests get their known signatures."""
     request = Request(method, f"https://{HOST}{CLUSTER}{target}", HEADERS, body)
     assert sign(request, KEYS, NOW).headers["Authorization"].endswith(f"Signature={signature}")
 
@@ -55,7 +55,7 @@ def test_known_signatures(method: str, target: str, body: bytes | None, signatur
 def test_same_as_the_official_signer(
     method: str, name: str, query: dict[str, str], body: str | None, token: str | None
 ) -> None:
-    """Any request gets the very Authorization header that the official SDK would send."""
+    """Any request gets exactly the Authorization header that the official SDK sends."""
     path = f"{CLUSTER}/job/{quote(name, safe='~')}"
     keys = KeyCredentials("AK", "SK", token)
     text = f"?{urlencode(query, quote_via=quote)}" if query else ""
@@ -81,6 +81,6 @@ def test_same_as_the_official_signer(
 
 
 def test_nothing_secret_is_shown() -> None:
-    """Neither the keys nor a signed request show the secret."""
+    """Neither the access key's repr nor a signed request contains the secret."""
     request = sign(Request("GET", f"https://{HOST}/"), KEYS, NOW)
     assert KEYS.secret_key not in f"{KEYS!r} {request!r} {request.headers}"

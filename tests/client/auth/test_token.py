@@ -1,4 +1,4 @@
-"""What IAM answers: the end and the project of a token, and answers that are none."""
+"""Responses of IAM: expiry and project of a token, and responses that are not tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
 Drive = Callable[[CdmSession, Any], Any]
-StatusPoll = Callable[[CdmSession], Any]
+ReadStatus = Callable[[CdmSession], Any]
 MakeSession = Callable[..., CdmSession]
 Sent = Callable[..., list[Any]]
 
@@ -25,8 +25,8 @@ TWO_PROJECTS = {
 
 
 @pytest.fixture
-def look(drive: Drive, sim: CdmSimulator) -> StatusPoll:
-    """Make one call to CDM."""
+def read_status(drive: Drive, sim: CdmSimulator) -> ReadStatus:
+    """Return a function that makes one status call."""
     sim.add_job(JOB)
     return lambda session: drive(session, session.api.active_run(sim.cluster_id, JOB))
 
@@ -36,7 +36,7 @@ def look(drive: Drive, sim: CdmSimulator) -> StatusPoll:
 def test_project_of_the_token(
     number: int, drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A connection without a project id uses the project that its region's token is for."""
+    """A connection without a project id uses the project of its region's token."""
     project, cluster = sim.config.projects[number], sim.config.clusters[number]
     sim.add_job(JOB, cluster.id)
     session = make_session(project_id=None, region=project.name)
@@ -50,7 +50,7 @@ TOKEN = {"token": {"expires_at": "2025-01-03T03:04:05.000000Z"}}
 
 
 def with_project(project: Any) -> dict[str, Any]:
-    """The body of a token for a project."""
+    """Return the body of a token for a project."""
     return {"token": TOKEN["token"] | {"project": project}}
 
 
@@ -70,37 +70,37 @@ def with_project(project: Any) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_answers_that_are_no_token(
+def test_responses_that_are_no_token(
     body: Any,
     header: str | None,
     problem: str,
-    look: StatusPoll,
+    read_status: ReadStatus,
     sim: CdmSimulator,
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """An answer of IAM that is no token says so, is not asked for again, and is not kept."""
+    """A response that is not a token is an error; the call is not repeated, and nothing is kept."""
     headers = {"X-Subject-Token": header} if header else {}
     sim.fail("token", "body", body=body, headers=headers)
     session = make_session()
     with pytest.raises(errors.CdmBadResponse, match=problem) as caught:
-        look(session)
+        read_status(session)
     assert str(caught.value.request_id) in str(caught.value)
     assert (len(sent("token")), len(sent("status"))) == (1, 0)
-    look(session)
+    read_status(session)
 
 
 @pytest.mark.parametrize(
     "project", [None, {}, {"id": None}, {"id": ""}, {"id": 7}, {"id": ["p"]}, "p"], ids=str
 )
 def test_token_without_a_project(
-    project: Any, look: StatusPoll, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+    project: Any, read_status: ReadStatus, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A token that names no project is good only where the connection does."""
+    """A token without a project is an error if the connection does not name one either."""
     headers = {"X-Subject-Token": "MII"}
     sim.fail("token", "body", body=with_project(project), headers=headers, times=None)
     with pytest.raises(errors.CdmConfigError, match="Fill in Project ID"):
-        look(make_session(project_id=None))
+        read_status(make_session(project_id=None))
     assert sent("status") == []
 
 
@@ -114,10 +114,10 @@ def test_token_without_a_project(
     ],
 )
 @pytest.mark.usefixtures("far_from_utc")
-def test_end_of_a_token(
+def test_expiry_of_a_token(
     expires_at: str, drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
 ) -> None:
-    """The end of a token is read in all spellings, and is in UTC where nothing else is said."""
+    """The expiry of a token is read in all formats; without a time zone it is UTC."""
     body = json.dumps({"token": {"expires_at": expires_at}})
     sim.fail("token", "body", body=body, headers={"X-Subject-Token": "MII"})
     session = make_session()

@@ -1,4 +1,4 @@
-"""Tokens on disk: shared by processes, unreadable for others, and never in the way."""
+"""The token cache: shared by processes, unreadable for other users, never a cause of failure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CIPHER = Fernet(Fernet.generate_key())
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the tokens go; made when it is needed."""
+    """Return the folder of the cache, which does not exist yet."""
     return tmp_path / "shared" / "tokens"
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def process(
     make_session: MakeSession, folder: Path, virtual_time: Any, drive: Drive, sim: CdmSimulator
 ) -> Iterator[Callable[..., Any]]:
-    """Play another process, that makes one call to CDM; returns the token that it used."""
+    """Return a function that acts as another process: it makes one call and returns its token."""
     sim.add_job(JOB)
     opened: list[CdmSession] = []
 
@@ -60,7 +60,7 @@ Process = Callable[..., str]
 
 
 def test_processes_share_a_token(process: Process, sent: Sent) -> None:
-    """The second process takes the token of the first."""
+    """Later processes use the token of the first one."""
     assert process() == process() == process()
     assert len(sent("token")) == 1
 
@@ -74,7 +74,7 @@ def test_off_by_default(make_session: MakeSession, drive: Drive, tmp_path: Path)
 
 
 def test_only_the_owner_can_read(process: Process, folder: Path) -> None:
-    """Files are the owner's alone, and hold neither token nor password in the open."""
+    """Only the owner can read the files, and they contain no token or password in plain text."""
     umask = os.umask(0)
     try:
         token = process()
@@ -112,8 +112,8 @@ def test_only_the_same_credentials_share(
     assert len(sent("token")) == 2
 
 
-def test_end_of_a_shared_token(process: Process, clock: ManualClock, sent: Sent) -> None:
-    """A token near its end is replaced for all."""
+def test_expiry_of_a_shared_token(process: Process, clock: ManualClock, sent: Sent) -> None:
+    """A token that expires soon is replaced for all processes."""
     first = process()
     clock.advance(86_400 - 300)
     second = process()
@@ -122,54 +122,54 @@ def test_end_of_a_shared_token(process: Process, clock: ManualClock, sent: Sent)
     assert len(sent("token")) == 2
 
 
-def test_refused_token_is_deleted(process: Process, sim: CdmSimulator, sent: Sent) -> None:
-    """A token that CDM refuses does not stay for the next process."""
+def test_rejected_token_is_deleted(process: Process, sim: CdmSimulator, sent: Sent) -> None:
+    """A token that CDM rejects is not used by the next process."""
     first = process()
     sim.revoke_tokens()
     second = process()
     assert first != second
     assert process() == second
-    assert [one.status for one in sent("status")] == [200, 401, 200, 200]
+    assert [request.status for request in sent("status")] == [200, 401, 200, 200]
 
 
-def replace_by_a_link(path: Path) -> None:
-    """Put a link in the place of a file."""
+def replace_with_a_link(path: Path) -> None:
+    """Replace a file with a link."""
     path.rename(path.with_name("elsewhere"))
     path.symlink_to("elsewhere")
 
 
-def replace_by_a_folder(path: Path) -> None:
-    """Put a folder in the place of a file."""
+def replace_with_a_folder(path: Path) -> None:
+    """Replace a file with a folder."""
     path.unlink()
     path.mkdir()
 
 
-SPOILT: dict[str, Callable[[Path], Any]] = {
+CORRUPTIONS: dict[str, Callable[[Path], Any]] = {
     "another key": lambda path: path.write_bytes(Fernet(Fernet.generate_key()).encrypt(b"{}")),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:40]),
     "empty": lambda path: path.write_bytes(b""),
     "no token": lambda path: path.write_bytes(CIPHER.encrypt(b'["no", "token"]')),
     "readable for others": lambda path: path.chmod(0o644),
-    "a folder": replace_by_a_folder,
-    "a link": replace_by_a_link,
+    "a folder": replace_with_a_folder,
+    "a link": replace_with_a_link,
 }
 
 
-@pytest.mark.parametrize("how", list(SPOILT))
-def test_spoilt_file(how: str, process: Process, folder: Path, sent: Sent) -> None:
-    """A file that cannot be used costs a call to IAM, and no task fails for it."""
+@pytest.mark.parametrize("how", list(CORRUPTIONS))
+def test_unusable_file(how: str, process: Process, folder: Path, sent: Sent) -> None:
+    """A file that cannot be used causes a call to IAM, and no failure."""
     process()
     [path] = folder.glob("*.token")
-    SPOILT[how](path)
+    CORRUPTIONS[how](path)
     process()
     assert len(sent("token")) == 2
 
 
-@pytest.mark.parametrize("how", ["writable for others", "a file", "not to be made"])
+@pytest.mark.parametrize("how", ["writable for others", "a file", "cannot be created"])
 def test_unusable_folder(
     how: str, process: Process, folder: Path, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A folder that will not do is not used, with a warning that names it."""
+    """An unusable folder causes a warning that names it, and no failure."""
     folder.parent.mkdir()
     if how == "writable for others":
         folder.mkdir()
@@ -192,10 +192,10 @@ from cryptography.fernet import Fernet
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 
-wish = json.load(sys.stdin)
-credentials = PasswordCredentials(**wish.pop("credentials"))
-cipher = Fernet(wish.pop("key"))
-session = CdmSession(Settings(credentials=credentials, **wish), cipher=cipher)
+options = json.load(sys.stdin)
+credentials = PasswordCredentials(**options.pop("credentials"))
+cipher = Fernet(options.pop("key"))
+session = CdmSession(Settings(credentials=credentials, **options), cipher=cipher)
 print(session.run(session.api.auth.authorize()).value)
 """
 
@@ -204,7 +204,7 @@ print(session.run(session.api.auth.authorize()).value)
 def test_twenty_processes_at_once(sim: CdmSimulator, folder: Path, sent: Sent) -> None:
     """Twenty processes that need a token at the same time make one call to IAM."""
     sim.fail("token", "delay", seconds=0.5)
-    wish = {
+    process_options = {
         "cdm_endpoint": sim.url,
         "iam_endpoint": sim.iam_url,
         "credentials": {"user": sim.user, "password": sim.password, "domain": sim.domain},
@@ -212,7 +212,7 @@ def test_twenty_processes_at_once(sim: CdmSimulator, folder: Path, sent: Sent) -
         "token_cache": str(folder),
         "key": Fernet.generate_key().decode(),
     }
-    crowd = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", _PROCESS],
             stdin=subprocess.PIPE,
@@ -221,22 +221,22 @@ def test_twenty_processes_at_once(sim: CdmSimulator, folder: Path, sent: Sent) -
         )
         for _ in range(20)
     ]
-    for one in crowd:
-        assert one.stdin is not None
-        one.stdin.write(json.dumps(wish))
-        one.stdin.close()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(process_options))
+        process.stdin.close()
     tokens = set()
-    for one in crowd:
-        assert one.stdout is not None
-        tokens.add(one.stdout.read())
-        one.stdout.close()
-        assert one.wait(60) == 0
+    for process in processes:
+        assert process.stdout is not None
+        tokens.add(process.stdout.read())
+        process.stdout.close()
+        assert process.wait(60) == 0
     assert len(tokens) == 1
     assert len(sent("token")) == 1
 
 
-def test_killed_process_blocks_nobody(process: Process, folder: Path, sent: Sent) -> None:
-    """The lock of a process that died while it asked IAM is free again."""
+def test_killed_process_releases_the_lock(process: Process, folder: Path, sent: Sent) -> None:
+    """The lock of a process that was killed while it requested a token is released."""
     script = (
         "import fcntl, os, sys; file = open(sys.argv[1], 'w');"
         "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
@@ -255,8 +255,10 @@ def test_killed_process_blocks_nobody(process: Process, folder: Path, sent: Sent
     assert len(sent("token")) == 2
 
 
-def test_patience_has_an_end(process: Process, folder: Path, sent: Sent, virtual_time: Any) -> None:
-    """A lock that is never released delays the others for a minute at most."""
+def test_waiting_for_a_lock_is_limited(
+    process: Process, folder: Path, sent: Sent, virtual_time: Any
+) -> None:
+    """A lock that is never released delays other processes for at most a minute."""
     import fcntl
 
     process()

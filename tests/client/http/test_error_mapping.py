@@ -1,4 +1,4 @@
-"""What a failed exchange means: one interpreter, every documented body, and what is not JSON."""
+"""Errors of failed exchanges: every documented body, and bodies that are not JSON."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SAMPLES = json.loads((Path(__file__).parents[2] / "wire" / "errors.json").read_t
 JOB = "orders"
 
 
-def meaning(
+def error_of(
     status: int, body: bytes | Any = b"", headers: dict[str, str] | None = None
 ) -> errors.CdmError:
-    """The error that an answer means."""
+    """Return the error that a response means."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     error = error_mapping.from_response(Response(status, headers or {}, raw), "start job 'a'", NOW)
     assert error is not None
@@ -38,16 +38,16 @@ def meaning(
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
 def test_samples(sample: dict[str, Any]) -> None:
-    """Each documented body gives class, code and text, and says what may help."""
+    """Each documented body gives class, code, reason and advice."""
     body = sample["raw"].encode() if "raw" in sample else sample["body"]
-    error = meaning(sample["status"], body, sample.get("headers"))
+    error = error_of(sample["status"], body, sample.get("headers"))
     cls, code, *texts = sample["means"]
     assert (type(error).__name__, error.code) == (cls, code)
     assert error.http_status == sample["status"]
     for text in ("Could not start job 'a': ", f"HTTP {sample['status']}", *texts):
         assert text in str(error)
-    passes = cls in ("CdmThrottled", "CdmUnavailable")
-    assert error.retryable is sample.get("retryable", passes)
+    temporary = cls in ("CdmThrottled", "CdmUnavailable")
+    assert error.retryable is sample.get("retryable", temporary)
     assert error.effect_unknown is (cls == "CdmUnavailable")
     assert sample["source"].startswith(("documented", "assumed"))
 
@@ -70,8 +70,8 @@ CODES = {
     ("cls", "number"), [(cls, n) for cls, numbers in CODES.items() for n in numbers.split()]
 )
 def test_code_before_status(cls: type[errors.CdmError], number: str, status: int) -> None:
-    """A code of CDM is judged alone: the same one is documented with status 400 and with 500."""
-    error = meaning(status, {"errCode": f"Cdm.{number}", "externalMessage": "text"})
+    """A code of CDM alone decides, since the same code is documented with status 400 and 500."""
+    error = error_of(status, {"errCode": f"Cdm.{number}", "externalMessage": "text"})
     assert type(error) is cls
     assert error.code == f"Cdm.{number}"
     assert error.effect_unknown is (cls is errors.CdmUnavailable)
@@ -81,8 +81,8 @@ def test_code_before_status(cls: type[errors.CdmError], number: str, status: int
     ("status", "cls"), [(400, errors.CdmRefused), (404, errors.CdmNotFound)], ids=str
 )
 def test_a_code_with_two_meanings(status: int, cls: type[errors.CdmError]) -> None:
-    """One code stands for what is missing and for what is wrong; there the status decides."""
-    assert type(meaning(status, {"errCode": "Cdm.0001", "externalMessage": "text"})) is cls
+    """The status decides for the one code that means "missing" as well as "invalid"."""
+    assert type(error_of(status, {"errCode": "Cdm.0001", "externalMessage": "text"})) is cls
 
 
 GATEWAY = [
@@ -105,8 +105,8 @@ GATEWAY = [
     ("cls", "status", "number"), [(c, s, n) for c, s, numbers in GATEWAY for n in numbers.split()]
 )
 def test_gateway_codes(cls: type[errors.CdmError], status: int, number: str, prefix: str) -> None:
-    """A code of the gateway is told in one spelling, and its status decides."""
-    error = meaning(status, {"error_code": f"{prefix}.{number}", "error_msg": "text"})
+    """A code of the gateway is reported in one spelling, and the status decides."""
+    error = error_of(status, {"error_code": f"{prefix}.{number}", "error_msg": "text"})
     assert type(error) is cls
     assert error.code == f"APIGW.{number}"
 
@@ -134,8 +134,8 @@ def test_gateway_codes(cls: type[errors.CdmError], status: int, number: str, pre
 )
 @pytest.mark.usefixtures("far_from_utc")
 def test_retry_after(header: str, seconds: float | None) -> None:
-    """Seconds and all forms of an HTTP date are understood wherever we are, garbage is ignored."""
-    assert meaning(429, headers={"retry-after": header}).retry_after == seconds
+    """Seconds and HTTP dates are read in any time zone; other values are ignored."""
+    assert error_of(429, headers={"retry-after": header}).retry_after == seconds
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_retry_after(header: str, seconds: float | None) -> None:
     ],
 )
 def test_request_id(headers: dict[str, str], body: dict[str, str], request_id: str | None) -> None:
-    """The id that support asks for is on the error and in its message."""
-    error = meaning(500, body, headers)
+    """The request id, which support asks for, is in the error's attributes and message."""
+    error = error_of(500, body, headers)
     assert error.request_id == request_id
     assert (f"request id {request_id}" in str(error)) is (request_id is not None)
 
@@ -181,7 +181,7 @@ def test_request_id(headers: dict[str, str], body: dict[str, str], request_id: s
 )
 @settings(derandomize=True, max_examples=100)
 def test_any_answer_is_interpreted(status: int, headers: dict[str, str], body: bytes) -> None:
-    """Nothing but a 2xx is a success, and the error of whatever else is of readable size."""
+    """Only a 2xx status is a success; any other response is an error with a short message."""
     error = error_mapping.from_response(Response(status, headers, body), "start job 'a'", NOW)
     assert (error is None) is (200 <= status < 300)
     if error is not None:
@@ -192,14 +192,14 @@ def test_any_answer_is_interpreted(status: int, headers: dict[str, str], body: b
 
 @pytest.mark.parametrize("depth", [900, 100_000])
 def test_deep_bodies(depth: int) -> None:
-    """A body nested beyond reason is an error like any other."""
+    """A deeply nested body is interpreted like any other."""
     body = b'{"validation-result": ' + b"[" * depth + b"]" * depth + b"}"
-    assert type(meaning(500, body)) is errors.CdmUnavailable
+    assert type(error_of(500, body)) is errors.CdmUnavailable
 
 
 def test_enormous_code() -> None:
-    """Digits without end are no code."""
-    assert meaning(500, {"errCode": "Cdm." + "1" * 5000}).code is None
+    """A code with thousands of digits is ignored."""
+    assert error_of(500, {"errCode": "Cdm." + "1" * 5000}).code is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -207,7 +207,7 @@ def test_enormous_code() -> None:
 def test_redirects_are_not_followed(
     route: str, status: int, drive: Drive, sim: CdmSimulator, make_session: MakeSession
 ) -> None:
-    """A redirect is an error that names its target; neither call nor credentials travel there."""
+    """A redirect is an error that names the target, and nothing is sent to the target."""
     sim.add_job(JOB)
     session = make_session()
     with CdmSimulator() as elsewhere:

@@ -1,6 +1,7 @@
-"""What arrives on a socket: any bytes at all, and answers that never end or blow up.
+"""Bytes on a socket: random ones, and responses that never end or expand enormously.
 
-``CDM_FUZZ_CASES`` counts here for a twentieth (100 cases), since each one takes a connection.
+The number of cases is a twentieth of ``CDM_FUZZ_CASES`` (by default 100), since each one opens a
+connection.
 """
 
 from __future__ import annotations
@@ -26,34 +27,31 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 from tests.client.test_fuzz import CASES, EACH, VISITS, sound, sound_error
-from tests.support.canned_responses import Answer, answers
+from tests.support.canned_responses import CannedResponse, canned_responses
 
-#: Seconds after which something that should have ended is called hanging.
-PATIENCE = 20.0
+#: Seconds after which a call that has not ended counts as hanging.
+TIMEOUT = 20.0
 LIMIT = 512 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
-Say = Callable[[socket.socket], None]
+Respond = Callable[[socket.socket], None]
 
 
-class Wire:
-    """A server that reads requests and answers with bytes.
-
-    :param say: answers a request on its connection.
-    """
+class ByteServer:
+    """A server that reads requests and responds with bytes; ``respond`` writes the response."""
 
     def __init__(self) -> None:
-        self.say: Say = lambda _: None
+        self.respond: Respond = lambda _: None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Stop, and hang up on everybody."""
+        """Stop, and close all connections."""
         self._listener.close()
-        self.hang_up()
+        self.close_connections()
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         """Close all connections."""
         for connection in list(self._open):
             with suppress(OSError):
@@ -73,72 +71,72 @@ class Wire:
                 name, _, value = line.partition(b":")
                 length = int(value) if name.lower() == b"content-length" else length
             reader.read(length)
-            self.say(connection)
+            self.respond(connection)
         self._open.discard(connection)
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    """A server of bytes."""
-    wire = Wire()
-    yield wire
-    wire.close()
+def server() -> Iterator[ByteServer]:
+    """Start a server that responds with bytes."""
+    server = ByteServer()
+    yield server
+    server.close()
 
 
-def settle(wire: Wire, say: Say, patience: float = PATIENCE) -> Any:
-    """What a status call comes to: a value or an error; fails if it does not end."""
-    wire.say = say
+def outcome(server: ByteServer, respond: Respond) -> Any:
+    """Return the result or error of a status call; fail if the call does not end."""
+    server.respond = respond
     factory.forget_everything()
     keys = KeyCredentials("ak", "sk-of-u")
-    settings = Settings(wire.url, wire.url, keys, project_id="p", read_timeout=2)
-    came: list[Any] = []
+    settings = Settings(server.url, server.url, keys, project_id="p", read_timeout=2)
+    outcomes: list[Any] = []
 
     def call() -> None:
         with CdmSession(settings, policy=RetryPolicy(attempts=1)) as session:
             visit, _ = VISITS["read the status of job 'j' in cluster c"]
             try:
-                came.append(session.run(visit(session.api)))
+                outcomes.append(session.run(visit(session.api)))
             except BaseException as error:
-                came.append(error)
+                outcomes.append(error)
 
     caller = threading.Thread(target=call, daemon=True)
     caller.start()
-    caller.join(patience)
+    caller.join(TIMEOUT)
     hangs = caller.is_alive()
-    wire.hang_up()
-    assert not hangs, "still waiting"
+    server.close_connections()
+    assert not hangs, "the call does not end"
     caller.join()
-    return came[0]
+    return outcomes[0]
 
 
-def forever(piece: bytes, pause: float = 0.0) -> Say:
-    """Say something without end, as fast as it is read or slowly."""
+def forever(piece: bytes, pause: float = 0.0) -> Respond:
+    """Send a piece again and again, as fast as it is read or with pauses in seconds."""
 
-    def say(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         wait = threading.Event()
         while not wait.wait(pause):
             connection.sendall(piece)
 
-    return say
+    return respond
 
 
-def first(head: bytes, then: Say) -> Say:
-    """Say something, and go on."""
+def first(head: bytes, then: Respond) -> Respond:
+    """Send some bytes, and continue with another function."""
 
-    def say(connection: socket.socket) -> None:
+    def respond(connection: socket.socket) -> None:
         connection.sendall(head)
         then(connection)
 
-    return say
+    return respond
 
 
-def once(data: bytes) -> Say:
-    """Say something, and hang up."""
+def once(data: bytes) -> Respond:
+    """Send some bytes, and close the connection."""
     return lambda connection: connection.sendall(data)
 
 
 def framed(body: bytes, *headers: bytes) -> bytes:
-    """A well-formed answer."""
+    """Return a valid response."""
     lines = [OK.strip(), b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
@@ -146,8 +144,8 @@ def framed(body: bytes, *headers: bytes) -> bytes:
 ZEROS = b"0" * 64_000_000
 BOMB = gzip.compress(ZEROS)
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-SLOWLY = 0.02
-ENDLESS: dict[str, Say] = {
+PAUSE = 0.02
+ENDLESS: dict[str, Respond] = {
     "a body": first(OK + b"\r\n", forever(b"x" * 65_536)),
     "a body, by its length": first(OK + b"Content-Length: 9999999999\r\n\r\n", forever(b"x" * 999)),
     "chunks": first(CHUNKED, forever(b"400\r\n" + b"x" * 1024 + b"\r\n")),
@@ -165,41 +163,41 @@ ENDLESS: dict[str, Say] = {
     "a bomb in chunks": first(CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"),
                               once(b"%x\r\n%s\r\n0\r\n\r\n" % (len(BOMB), BOMB))),
 }  # fmt: skip
-STUBBORN: dict[str, Say] = {
-    "a body": first(OK + b"Content-Length: 99999\r\n\r\n", forever(b"x", SLOWLY)),
-    "a body to the end": first(OK + b"\r\n", forever(b"x", SLOWLY)),
-    "chunks": first(CHUNKED, forever(b"1\r\nx\r\n", SLOWLY)),
-    "a chunk's line": first(CHUNKED, forever(b"0", SLOWLY)),
-    "trailers": first(CHUNKED + b"0\r\n", forever(b"a: b\r\n", SLOWLY)),
-    "a header": first(OK, forever(b"x", SLOWLY)),
+SLOW: dict[str, Respond] = {
+    "a body": first(OK + b"Content-Length: 99999\r\n\r\n", forever(b"x", PAUSE)),
+    "a body to the end": first(OK + b"\r\n", forever(b"x", PAUSE)),
+    "chunks": first(CHUNKED, forever(b"1\r\nx\r\n", PAUSE)),
+    "a chunk's line": first(CHUNKED, forever(b"0", PAUSE)),
+    "trailers": first(CHUNKED + b"0\r\n", forever(b"a: b\r\n", PAUSE)),
+    "a header": first(OK, forever(b"x", PAUSE)),
     "interim answers": forever(b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_endless(what: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer of any length takes a bounded amount of memory, and is refused as our error."""
+def test_endless(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response of any length needs limited memory, and is an error of this package."""
     monkeypatch.setattr(transport, "BODY_LIMIT", LIMIT)
     tracemalloc.start()
     try:
-        came = settle(wire, ENDLESS[what])
+        result = outcome(server, ENDLESS[what])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert isinstance(came, errors.CdmUnavailable)
-    sound_error(came)
+    assert isinstance(result, errors.CdmUnavailable)
+    sound_error(result)
     assert peak < 8 * LIMIT
 
 
-@pytest.mark.parametrize("what", STUBBORN)
-def test_stubborn(what: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that trickles in is given up, whichever part of it does."""
+@pytest.mark.parametrize("what", SLOW)
+def test_slow(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response that arrives too slowly ends at the time limit, in whichever part it is slow."""
     monkeypatch.setattr(transport, "EXCHANGE_LIMIT", 0.5)
-    came = settle(wire, STUBBORN[what])
-    assert isinstance(came, errors.CdmUnavailable)
+    result = outcome(server, SLOW[what])
+    assert isinstance(result, errors.CdmUnavailable)
 
 
-_LINES = st.sampled_from(
+_STATUS_LINES = st.sampled_from(
     [
         *(OK, b"HTTP/1.1 200\r\n", b"HTTP/1.0 503 No\r\n", b"HTTP/1.1 204 No Content\r\n"),
         *(b"HTTP/2 200\r\n", b"HTTP/1.1 999 \xff\r\n", b"HTTP/1.1 -1 x\r\n", b"HTTP/0.9 200 x\r\n"),
@@ -207,15 +205,24 @@ _LINES = st.sampled_from(
         b"HTTP/1.1 100 Go\r\n\r\n" + OK,
     ]
 )
-_HEADS = [
+_HEADER_LINES = [
     b"Content-Length: %s" % n for n in (b"0", b"5", b"-1", b"1e3", b"9" * 30, b"7, 7", b"\xb2")
 ]
-_HEADS += [
+_HEADER_LINES += [
     b"Content-Encoding: %s" % n for n in (b"gzip", b"deflate", b"br", b"zstd", b"gzip, " * 9)
 ]
-_HEADS += [b"Transfer-Encoding: %s" % n for n in (b"chunked", b"gzip, chunked", b"identity", b"x")]
-_HEADS += [b"no colon", b": no name", b" folded", b"a" * 70_000, b"a:b\r\n" * 120, b"\x00: \x00"]
-_HEADS += [
+_HEADER_LINES += [
+    b"Transfer-Encoding: %s" % n for n in (b"chunked", b"gzip, chunked", b"identity", b"x")
+]
+_HEADER_LINES += [
+    b"no colon",
+    b": no name",
+    b" folded",
+    b"a" * 70_000,
+    b"a:b\r\n" * 120,
+    b"\x00: \x00",
+]
+_HEADER_LINES += [
     b"Connection: close",
     b"Set-Cookie: a=b",
     b"Retry-After: 1",
@@ -226,33 +233,33 @@ _HEADS += [
 
 @st.composite
 def _bytes(draw: st.DrawFn) -> bytes:
-    """An answer on the wire, with anything wrong."""
-    answer: Answer = draw(answers("job_status"))
-    body = getattr(answer, "body", b"")
-    packed = draw(st.integers(0, 9))
-    if packed == 0:
+    """Draw the bytes of a response, with any corruption."""
+    response: CannedResponse = draw(canned_responses("job_status"))
+    body = getattr(response, "body", b"")
+    encoding = draw(st.integers(0, 9))
+    if encoding == 0:
         body = gzip.compress(body)
-    elif packed == 1:
+    elif encoding == 1:
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    heads = draw(st.lists(st.sampled_from(_HEADS) | st.binary(max_size=20), max_size=3))
+    headers = draw(st.lists(st.sampled_from(_HEADER_LINES) | st.binary(max_size=20), max_size=3))
     if draw(st.booleans()):
-        heads.append(b"Content-Length: %d" % len(body))
-    data = draw(_LINES) + b"".join(head + b"\r\n" for head in heads) + b"\r\n" + body
+        headers.append(b"Content-Length: %d" % len(body))
+    data = draw(_STATUS_LINES) + b"".join(line + b"\r\n" for line in headers) + b"\r\n" + body
     cut = draw(st.none() | st.none() | st.integers(0, 1000))
     return data[:cut]
 
 
-def test_any_bytes(wire: Wire) -> None:
-    """Whatever bytes arrive, the call ends with a sound value or a typed error."""
+def test_any_bytes(server: ByteServer) -> None:
+    """Whatever bytes arrive, the call ends with a valid result or an error of this package."""
 
     @options(EACH, max_examples=CASES // 20)
     @given(_bytes())
     def check(data: bytes) -> None:
-        came = settle(wire, once(data))
-        if isinstance(came, errors.CdmError):
-            sound_error(came)
+        result = outcome(server, once(data))
+        if isinstance(result, errors.CdmError):
+            sound_error(result)
         else:
-            assert not isinstance(came, BaseException), came
-            sound(came)
+            assert not isinstance(result, BaseException), result
+            sound(result)
 
     check()

@@ -1,4 +1,4 @@
-"""A server that repeats what it was sent, in its answer: nothing of that may be shown to people."""
+"""Redaction: secrets that a server repeats in its response are not shown to people."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Request, Response, TransportError
 from tests.support.canned_responses import TOKEN_BODY
-from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, WHO, Server
+from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, USERS, FakeServer
 
-#: As much of a secret as must not be shown.
-PIECE = 12
-ORDER = StartRequest("p", "c", "j", {"dt": "1"})
+#: Length of the pieces of a secret that must not be shown, in characters.
+PIECE_LENGTH = 12
+REQUEST = StartRequest("p", "c", "j", {"dt": "1"})
 
 
-def visit(api: CdmApi) -> Flow[Any]:
-    """Start a job, with all that this takes."""
-    return start_once(api, ORDER, None, StartPolicy())
+def start_job(api: CdmApi) -> Flow[Any]:
+    """Start a job, with all calls that this needs."""
+    return start_once(api, REQUEST, None, StartPolicy())
 
 
 @dataclass(frozen=True)
 class Echo:
-    """Who is asked, which secret that is sent there, and as whom."""
+    """A secret that a server repeats: kind of credentials, part of the URL, and the secret."""
 
-    who: str
-    route: str
+    user: str
+    url_part: str
     secret: str
 
 
@@ -49,73 +49,75 @@ ECHOES = {
 }
 Repeat = Callable[[str], Response | TransportError]
 WAYS: dict[str, Repeat] = {
-    "message": lambda said: Response(400, {}, json.dumps({"message": f"No: {said}!"}).encode()),
-    "message of the gateway": lambda said: Response(
-        401, {}, json.dumps({"error_code": "APIGW.0301", "error_msg": f"bad {said}"}).encode()
+    "message": lambda text: Response(400, {}, json.dumps({"message": f"No: {text}!"}).encode()),
+    "message of the gateway": lambda text: Response(
+        401, {}, json.dumps({"error_code": "APIGW.0301", "error_msg": f"bad {text}"}).encode()
     ),
-    "message that is tried again": lambda said: Response(
-        503, {}, json.dumps({"errCode": "Cdm.0000", "externalMessage": said}).encode()
+    "message of a call that is repeated": lambda text: Response(
+        503, {}, json.dumps({"errCode": "Cdm.0000", "externalMessage": text}).encode()
     ),
-    "validation": lambda said: Response(
-        500, {}, json.dumps({"validation-result": [{"message": said, "status": "ERROR"}]}).encode()
+    "validation": lambda text: Response(
+        500, {}, json.dumps({"validation-result": [{"message": text, "status": "ERROR"}]}).encode()
     ),
-    "code": lambda said: Response(400, {}, json.dumps({"errCode": said[:60]}).encode()),
-    "page": lambda said: Response(502, {}, f"<html>{html.escape(said)}</html>".encode()),
-    "page, as sent": lambda said: Response(403, {}, f"<html>{said}</html>".encode()),
-    "success that is none": lambda said: Response(200, {}, f"<pre>{said}</pre>".encode()),
-    "half of it": lambda said: Response(400, {}, said[: len(said) // 2].encode()),
-    "address": lambda said: Response(302, {"location": f"https://x/{quote(said)}"}, b""),
-    "request id": lambda said: Response(400, {"x-request-id": said[:60]}, b""),
+    "code": lambda text: Response(400, {}, json.dumps({"errCode": text[:60]}).encode()),
+    "page": lambda text: Response(502, {}, f"<html>{html.escape(text)}</html>".encode()),
+    "page, as sent": lambda text: Response(403, {}, f"<html>{text}</html>".encode()),
+    "page with a success status": lambda text: Response(200, {}, f"<pre>{text}</pre>".encode()),
+    "half of it": lambda text: Response(400, {}, text[: len(text) // 2].encode()),
+    "address": lambda text: Response(302, {"location": f"https://x/{quote(text)}"}, b""),
+    "request id": lambda text: Response(400, {"x-request-id": text[:60]}, b""),
 }
 
 
-def shown(echo: Echo, repeat: Repeat, whole: bool, caplog: pytest.LogCaptureFixture) -> str:
-    """All that people get to see when the server repeats a secret, or the whole request."""
+def shown(echo: Echo, repeat: Repeat, complete: bool, caplog: pytest.LogCaptureFixture) -> str:
+    """Return errors and logs when the server repeats a secret, or the complete request."""
 
-    def answer(request: Request) -> Response | TransportError:
+    def respond(request: Request) -> Response | TransportError:
         if echo.secret not in f"{request.headers}{json.loads(request.body or b'null')}":
-            # The call of the delegated user, before the one that carries this secret.
+            # An earlier call that does not contain this secret.
             return Response(201, {"x-subject-token": TOKEN}, json.dumps(TOKEN_BODY).encode())
-        sent = f"{dict(request.headers)} {(request.body or b'').decode()}" if whole else echo.secret
+        sent = (
+            f"{dict(request.headers)} {(request.body or b'').decode()}" if complete else echo.secret
+        )
         return repeat(sent)
 
     with caplog.at_level(logging.DEBUG):
         try:
-            found: Any = Server([answer], echo.route).play(visit, WHO[echo.who])
+            result: Any = FakeServer([respond], echo.url_part).run(start_job, USERS[echo.user])
         except errors.CdmError as error:
-            found = f"{error} {error!r} {error.__dict__} {errors.to_payload(error)}"
-    return f"{found}\n{caplog.text}"
+            result = f"{error} {error!r} {error.__dict__} {errors.to_payload(error)}"
+    return f"{result}\n{caplog.text}"
 
 
 def pieces(secret: str) -> set[str]:
-    """Pieces of a secret, as it may be spelt."""
+    """Return the pieces of a secret in every spelling."""
     spellings = {secret, json.dumps(secret)[1:-1], html.escape(secret), quote(secret)}
     spellings |= {repr(secret)[1:-1], json.dumps(json.dumps(secret)[1:-1])[1:-1]}
     return {
-        spelt[at : at + PIECE]
-        for spelt in spellings
-        for at in range(max(1, len(spelt) - PIECE + 1))
+        spelling[start : start + PIECE_LENGTH]
+        for spelling in spellings
+        for start in range(max(1, len(spelling) - PIECE_LENGTH + 1))
     }
 
 
 @pytest.mark.parametrize("name", sorted(ECHOES))
 def test_nothing_of_a_secret_is_shown(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither errors nor logs show any piece of a secret that a server repeats."""
+    """Neither errors nor logs show a piece of a secret that a server repeats."""
     echo = ECHOES[name]
-    showing = []
+    failures = []
     for way, repeat in WAYS.items():
-        for whole in (False, True):
+        for complete in (False, True):
             caplog.clear()
-            seen = shown(echo, repeat, whole, caplog)
+            seen = shown(echo, repeat, complete, caplog)
             if any(piece in seen for piece in pieces(echo.secret)):
-                showing.append(f"{way}, {'in the request' if whole else 'alone'}")
-    assert not showing
+                failures.append(f"{way}, {'in the request' if complete else 'alone'}")
+    assert not failures
 
 
 def test_the_search_finds_a_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """What the test above searches would show a secret, if one was there."""
+    """The search of the test above finds a secret if there is one."""
     seen = shown(
-        ECHOES["token at CDM"], lambda said: Response(400, {}, b"not secret"), True, caplog
+        ECHOES["token at CDM"], lambda text: Response(400, {}, b"not secret"), True, caplog
     )
     assert "not secret" in seen
     assert any(piece in f"{seen} {TOKEN[100:130]}" for piece in pieces(TOKEN))

@@ -1,4 +1,4 @@
-"""What is repeated, how often, and after which pause; and what never is."""
+"""The retry policy: which calls are repeated, how often, after which delay, and which never are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FULL = errors.CdmThrottled("full")
 
 
 @pytest.mark.parametrize(
-    ("error", "attempt", "idempotent", "pause"),
+    ("error", "attempt", "idempotent", "delay"),
     [
         (AMBIGUOUS, 1, True, 0.5),
         (AMBIGUOUS, 2, True, 1.0),
@@ -51,12 +51,12 @@ FULL = errors.CdmThrottled("full")
     ],
 )
 def test_policy(
-    error: errors.CdmError, attempt: int, idempotent: bool, pause: float | None
+    error: errors.CdmError, attempt: int, idempotent: bool, delay: float | None
 ) -> None:
-    """The policy in examples, with the dice half-way."""
+    """The policy in examples, with 0.5 as the random number."""
     policy = RetryPolicy()
-    found = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: 0.5)
-    assert found == pause
+    actual = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: 0.5)
+    assert actual == delay
 
 
 @given(
@@ -72,7 +72,7 @@ def test_policy(
     effect_unknown=st.booleans(),
     attempt=st.integers(1, 2000),
     idempotent=st.booleans(),
-    dice=st.floats(0, 1, exclude_max=True),
+    random=st.floats(0, 1, exclude_max=True),
 )
 @settings(derandomize=True, max_examples=300)
 def test_policy_bounds(
@@ -82,28 +82,28 @@ def test_policy_bounds(
     effect_unknown: bool,
     attempt: int,
     idempotent: bool,
-    dice: float,
+    random: float,
 ) -> None:
-    """A pause is within its bounds, attempts end, and an ambiguous start is never repeated."""
+    """Delays have bounds, attempts end, and a start with an unknown effect is never repeated."""
     error = cls("x", retry_after=retry_after, effect_unknown=effect_unknown)
-    pause = policy.pause(error, attempt=attempt, idempotent=idempotent, random=lambda: dice)
+    delay = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: random)
     final = cls is errors.CdmRefused or attempt >= policy.attempts
-    assert (pause is None) is (final or (effect_unknown and not idempotent))
-    if pause is None:
+    assert (delay is None) is (final or (effect_unknown and not idempotent))
+    if delay is None:
         return
     if retry_after is None:
-        assert 0 <= pause <= policy.cap
+        assert 0 <= delay <= policy.cap
     else:
-        told = min(retry_after, policy.retry_after_cap)
-        assert told <= pause <= told + 1
+        requested = min(retry_after, policy.retry_after_cap)
+        assert requested <= delay <= requested + 1
 
 
 def cdm(number: str) -> dict[str, Any]:
-    """The body of a refusal by CDM."""
+    """Return the body of an error of CDM."""
     return {"errCode": f"Cdm.{number}", "externalMessage": "text"}
 
 
-PASSING: list[dict[str, Any]] = [
+TEMPORARY: list[dict[str, Any]] = [
     {"kind": "drop"},
     {"kind": "drop", "when": "after"},
     {"kind": "reset"},
@@ -135,12 +135,12 @@ FINAL: list[dict[str, Any]] = [
 
 
 def name_of(fault: dict[str, Any]) -> str:
-    """A fault in a word."""
+    """Return a short name of a fault."""
     return " ".join(str(value) for value in fault.values())
 
 
-@pytest.mark.parametrize("fault", PASSING, ids=name_of)
-def test_what_passes_is_repeated(
+@pytest.mark.parametrize("fault", TEMPORARY, ids=name_of)
+def test_temporary_failures_are_repeated(
     fault: dict[str, Any],
     drive: Drive,
     sim: CdmSimulator,
@@ -148,7 +148,7 @@ def test_what_passes_is_repeated(
     sent: Sent,
     virtual_time: Any,
 ) -> None:
-    """A call without effects is repeated until it succeeds, after growing pauses."""
+    """A call without effects is repeated until it succeeds, after increasing delays."""
     sim.add_job(JOB)
     times = 1 if fault["kind"] == "hang" else 3
     sim.fail("status", **fault, times=times)
@@ -159,7 +159,7 @@ def test_what_passes_is_repeated(
 
 
 @pytest.mark.parametrize("fault", FINAL, ids=name_of)
-def test_what_is_final_is_not(
+def test_final_failures_are_not_repeated(
     fault: dict[str, Any],
     drive: Drive,
     sim: CdmSimulator,
@@ -167,7 +167,7 @@ def test_what_is_final_is_not(
     sent: Sent,
     virtual_time: Any,
 ) -> None:
-    """What cannot pass by itself is reported at once."""
+    """A failure that is not temporary is reported immediately."""
     sim.add_job(JOB)
     sim.fail("status", **fault)
     session = make_session()
@@ -183,36 +183,36 @@ def test_attempts_end(
     """After five attempts the last failure is reported."""
     sim.fail("status", "drop", times=None)
     session = make_session()
-    with pytest.raises(errors.CdmUnavailable, match="no complete answer arrived") as caught:
+    with pytest.raises(errors.CdmUnavailable, match="no complete response arrived") as caught:
         drive(session, session.api.active_run(sim.cluster_id, JOB))
     assert caught.value.retryable
     assert len(sent("status")) == 5
     assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize(("header", "pause"), [("7", 7.5), ("0", 0.5), ("600", 120.5), ("?", 0.5)])
+@pytest.mark.parametrize(("header", "delay"), [("7", 7.5), ("0", 0.5), ("600", 120.5), ("?", 0.5)])
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(
+def test_retry_after_is_respected(
     header: str,
-    pause: float,
+    delay: float,
     status: int,
     drive: Drive,
     sim: CdmSimulator,
     make_session: MakeSession,
     virtual_time: Any,
 ) -> None:
-    """The server's own wish decides the pause, up to two minutes."""
+    """The server's Retry-After decides the delay, up to two minutes."""
     sim.add_job(JOB)
     sim.fail("status", "status", status=status, headers={"Retry-After": header})
     session = make_session()
     drive(session, session.api.active_run(sim.cluster_id, JOB))
-    assert virtual_time.slept == [pause]
+    assert virtual_time.slept == [delay]
 
 
 def test_retry_after_as_a_date(
     sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, virtual_time: Any
 ) -> None:
-    """A date in Retry-After is waited for."""
+    """A date in Retry-After is understood as well."""
     sim.add_job(JOB)
     date = formatdate(clock.now() + 30, usegmt=True)
     sim.fail("status", "status", status=503, headers={"Retry-After": date})
@@ -227,7 +227,7 @@ def test_retry_after_as_a_date(
 def test_quota_is_waited_for(
     drive: Drive, sim: CdmSimulator, make_session: MakeSession, virtual_time: Any
 ) -> None:
-    """A quota that is used up delays a call until it can succeed."""
+    """A throttled call is delayed until it can succeed."""
     sim.add_job(JOB)
     session = make_session()
     for _ in range(3):
@@ -237,7 +237,7 @@ def test_quota_is_waited_for(
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -252,9 +252,7 @@ def test_refused_connections(
     closed_port: int,
     virtual_time: Any,
 ) -> None:
-    """A connection that is refused carried nothing, so even a start is tried again: once it runs,
-    there is one run.
-    """
+    """Nothing was sent over a refused connection, so even a start is repeated, and runs once."""
     late = CdmSimulator({"auth": False}, port=closed_port, clock=clock)
     late.add_job(JOB)
     session = CdmSession(

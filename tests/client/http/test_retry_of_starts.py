@@ -1,6 +1,7 @@
-"""A start has no idempotency key: what is sent once more, and what never is.
+"""Repeated starts: a start has no idempotency key, so only some failures allow to repeat it.
 
-On the level of one call; establishing afterwards what an ambiguous start came to is another matter.
+These tests are about one call. How the effect of an ambiguous start is established is tested
+elsewhere.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ REFUSED: list[tuple[type[errors.CdmError], int, Any]] = [
 
 
 def name_of(fault: Any) -> str:
-    """A fault in a word."""
+    """Return a short name of a fault."""
     return " ".join(map(str, fault.values())) if isinstance(fault, dict) else str(fault)
 
 
@@ -61,11 +62,11 @@ def start(drive: Drive, session: CdmSession, cluster_id: str) -> Any:
 
 
 class TestStart:
-    """One start call."""
+    """Tests of one start call."""
 
     @pytest.fixture(autouse=True)
     def job(self, sim: CdmSimulator) -> None:
-        """The job to start."""
+        """Add the job to start."""
         sim.add_job(JOB)
 
     @pytest.mark.parametrize("when", ["before", "after"])
@@ -80,9 +81,9 @@ class TestStart:
         sent: Sent,
         virtual_time: Any,
     ) -> None:
-        """Whatever leaves the effect open is not repeated, whether the job runs or not."""
+        """A start with an unknown effect is not repeated, whether the job runs or not."""
         sim.fail("start", when=when, **fault, times=None)
-        # With a token at hand: asking for one may take longer than the start is given here.
+        # Get a token first, since that may take longer than the timeout of this start.
         other = make_session()
         drive(other, other.api.call(runs.job_status(sim.cluster_id, JOB)))
         session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
@@ -105,7 +106,7 @@ class TestStart:
         sent: Sent,
         virtual_time: Any,
     ) -> None:
-        """What is refused for good is reported at once, and certain not to run."""
+        """A refused start is reported immediately, and certainly has no effect."""
         sim.fail("start", "status", status=status, body=body, times=None)
         session = make_session()
         with pytest.raises(errors.CdmError) as caught:
@@ -123,7 +124,7 @@ class TestStart:
         sent: Sent,
         virtual_time: Any,
     ) -> None:
-        """A job that runs is not started a little later, when nobody expects it any more."""
+        """A start of a job with an active run is not repeated after that run has ended."""
         sim.start(JOB)
         session = make_session()
         with pytest.raises(errors.CdmAlreadyRunning, match="if_running"):
@@ -141,7 +142,7 @@ class TestStart:
         sent: Sent,
         virtual_time: Any,
     ) -> None:
-        """A start that the quota turned away had no effect and is sent again: one run."""
+        """A throttled start had no effect, so it is repeated, and there is one run."""
         headers = {"Retry-After": header} if header else None
         sim.fail("start", "status", status=429, headers=headers, times=2)
         session = make_session()
@@ -158,7 +159,7 @@ class TestStart:
         make_session: MakeSession,
         sent: Sent,
     ) -> None:
-        """When IAM gives no token nothing was sent to CDM, so the effect is known: none."""
+        """Without a token, nothing is sent to CDM, so the start certainly has no effect."""
         sim.fail("token", "status", status=status, times=None)
         session = make_session()
         with pytest.raises((errors.CdmUnavailable, errors.CdmAuthError)) as caught:

@@ -1,4 +1,4 @@
-"""What happens on the connection: whether a request may have arrived decides about a start."""
+"""The transport: whether a request may have arrived decides if a start is repeated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_cdm.client.http import transport
-from airflow_provider_cdm.client.sansio import Request, Response, TransportError, ask
+from airflow_provider_cdm.client.sansio import Request, Response, TransportError, send_request
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
@@ -30,10 +30,10 @@ BODY = b'{"variables": {}}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class RudeServer:
-    """A server that does as it is told with each connection.
+class ScriptedServer:
+    """A server that handles connections as a test specifies.
 
-    :param arrived: the requests that were read, whole.
+    ``arrived`` holds the complete requests that were read.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class RudeServer:
         threading.Thread(target=self._serve, args=(handle,), daemon=True).start()
 
     def answer(self, data: bytes) -> None:
-        """Answer each request with some bytes, and close."""
+        """Respond to each request with some bytes, and close the connection."""
 
         def handle(connection: socket.socket) -> None:
             self.read(connection)
@@ -55,7 +55,7 @@ class RudeServer:
         self.serve(handle)
 
     def read(self, connection: socket.socket) -> None:
-        """Read a request to its end: closing before that would reset the connection."""
+        """Read a complete request, since closing the connection earlier would reset it."""
         data = b""
         while not data.endswith(BODY):
             data += connection.recv(65_536)
@@ -63,7 +63,7 @@ class RudeServer:
 
     @property
     def methods(self) -> list[bytes]:
-        """The methods of the requests that were read."""
+        """Methods of the requests that were read."""
         return [request.split()[0] for request in self.arrived]
 
     def close(self) -> None:
@@ -84,16 +84,16 @@ class RudeServer:
 
 
 @pytest.fixture
-def server() -> Iterator[RudeServer]:
-    """A server that misbehaves."""
-    server = RudeServer()
+def server() -> Iterator[ScriptedServer]:
+    """Start a server that a test can let misbehave."""
+    server = ScriptedServer()
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate of this machine with its key, in one file."""
+    """Return the file of a self-signed certificate of this machine with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -111,12 +111,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def put(drive: Drive) -> Callable[..., Response]:
-    """Send one PUT; ``settings`` change the connection."""
+    """Return a function that sends one PUT; ``settings`` change the session."""
 
     def put(url: str, **settings: Any) -> Response:
         credentials = PasswordCredentials("u", "p", "d")
         with CdmSession(Settings(url, url, credentials, **settings)) as session:
-            response: Response = drive(session, ask(Request("PUT", url, {}, BODY)))
+            response: Response = drive(session, send_request(Request("PUT", url, {}, BODY)))
             return response
 
     return put
@@ -137,8 +137,8 @@ Put = Callable[..., Response]
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", "100 headers"),
     ],
 )
-def test_answers_that_break(answer: bytes, reason: str, server: RudeServer, put: Put) -> None:
-    """A request that got half an answer, or none, has been sent."""
+def test_broken_responses(answer: bytes, reason: str, server: ScriptedServer, put: Put) -> None:
+    """A request with an incomplete response, or none, counts as sent."""
     server.answer(answer)
     with pytest.raises(TransportError, match=reason) as caught:
         put(f"http://{server.address}/start")
@@ -152,9 +152,9 @@ def test_answers_that_break(answer: bytes, reason: str, server: RudeServer, put:
     ids=["answered", "dropped"],
 )
 def test_http_over_tls(
-    data: bytes, ended: bool, server: RudeServer, certificate: Path, put: Put
+    data: bytes, ended: bool, server: ScriptedServer, certificate: Path, put: Put
 ) -> None:
-    """A server whose certificate is given as trusted is spoken to."""
+    """A request is sent to a server whose certificate is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -175,8 +175,10 @@ def test_http_over_tls(
 
 
 @pytest.mark.parametrize("raw", [b"no TLS at all", bytes([21, 3, 3, 0, 2, 2, 80])])
-def test_tls_that_breaks_later(raw: bytes, server: RudeServer, certificate: Path, put: Put) -> None:
-    """TLS can fail after the request has arrived: that the failure is one of TLS proves nothing."""
+def test_tls_that_breaks_later(
+    raw: bytes, server: ScriptedServer, certificate: Path, put: Put
+) -> None:
+    """TLS can fail after the request has arrived, so an error of TLS does not prove anything."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -192,7 +194,7 @@ def test_tls_that_breaks_later(raw: bytes, server: RudeServer, certificate: Path
     assert caught.value.sent
 
 
-def test_untrusted_certificate(server: RudeServer, certificate: Path, put: Put) -> None:
+def test_untrusted_certificate(server: ScriptedServer, certificate: Path, put: Put) -> None:
     """Nothing is sent to a server whose certificate is not trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -218,18 +220,18 @@ CLOSED = "127.0.0.1:1"
         (f"https://{CLOSED}/start", {"proxy": "http://x:bad"}, "Invalid", False),
     ],
 )
-def test_nobody_there(
+def test_unreachable_servers(
     url: str, settings: dict[str, Any], reason: str, sent: bool, put: Put
 ) -> None:
-    """What cannot be reached got nothing, with a proxy or without; each failure is our error."""
+    """An unreachable server or proxy is an error that names the reason."""
     with pytest.raises(TransportError, match=reason) as caught:
         put(url, **settings)
     assert caught.value.sent is sent
     assert "0x" not in caught.value.reason
 
 
-def test_proxy_that_drops(server: RudeServer, put: Put) -> None:
-    """A proxy that took the request and then broke off may have passed it on."""
+def test_proxy_that_drops(server: ScriptedServer, put: Put) -> None:
+    """A proxy that closes the connection after the request may have forwarded it."""
     server.answer(b"")
     with pytest.raises(TransportError) as caught:
         put("http://cdm.invalid/start", proxy=f"http://{server.address}")
@@ -237,8 +239,8 @@ def test_proxy_that_drops(server: RudeServer, put: Put) -> None:
     assert caught.value.sent
 
 
-def test_proxy_gets_the_request(server: RudeServer, put: Put) -> None:
-    """With a proxy, nothing else is asked, not even for the name of the server."""
+def test_proxy_gets_the_request(server: ScriptedServer, put: Put) -> None:
+    """With a proxy, nothing else is contacted, not even to resolve the name of the server."""
     server.answer(OK)
     assert put("http://cdm.invalid/start", proxy=f"http://{server.address}").status == 200
     assert server.methods == [b"PUT"]
@@ -248,15 +250,15 @@ def test_proxy_gets_the_request(server: RudeServer, put: Put) -> None:
     ("limit", "value", "reason"),
     [("BODY_LIMIT", 1, "longer than 1 bytes"), ("EXCHANGE_LIMIT", 0.0, "took longer than")],
 )
-def test_endless_answers(
+def test_endless_responses(
     limit: str,
     value: float,
     reason: str,
-    server: RudeServer,
+    server: ScriptedServer,
     put: Put,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An answer that is too long, in bytes or in time, is not read to its end."""
+    """A response that exceeds the limit of size or time is an error."""
     monkeypatch.setattr(transport, limit, value)
     server.answer(OK)
     with pytest.raises(TransportError, match=reason) as caught:
@@ -265,9 +267,9 @@ def test_endless_answers(
 
 
 def test_netrc_adds_nothing(
-    server: RudeServer, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Credentials of a .netrc file are not for CDM."""
+    """Credentials in a .netrc file are not sent to CDM."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -277,7 +279,7 @@ def test_netrc_adds_nothing(
 
 
 def test_a_closed_session_opens_again(sim: CdmSimulator, make_session: Any, drive: Drive) -> None:
-    """Closing ends connections, not the session."""
+    """A closed session opens new connections."""
     sim.add_job("orders")
     session = make_session()
     for _ in range(2):

@@ -23,7 +23,7 @@ from airflow_provider_cdm.client.whole_database.tables import (
     TableState,
     failure_lines,
 )
-from tests.support.fake_server import WHO, Server
+from tests.support.fake_server import USERS, FakeServer
 
 SINCE = 1_735_787_045_000
 DAYS = st.sampled_from([None, 0, SINCE - 1, SINCE, SINCE + 1])
@@ -183,7 +183,7 @@ def collect(answer: Callable[[Request], Response], run: Submission = RUN) -> Any
     def visit(api: CdmApi) -> Flow[Submission]:
         return with_tables(api, run)
 
-    return Server([answer], "/cdm/job/").play(visit, WHO["keys"])
+    return FakeServer([answer], "/cdm/job/").run(visit, USERS["keys"])
 
 
 @given(drawn=SUB_JOBS, listed_as=st.sampled_from(["NORMAL_JOB", "BATCH_JOB"]))
@@ -208,8 +208,8 @@ def test_the_definition_tells_the_type() -> None:
     answer = server([sub_job("t", "SUCCEEDED", SINCE)])
 
     def collected(definition: Any) -> Any:
-        return Server([answer], "/cdm/job/").play(
-            lambda api: with_tables(api, run, definition), WHO["keys"]
+        return FakeServer([answer], "/cdm/job/").run(
+            lambda api: with_tables(api, run, definition), USERS["keys"]
         )
 
     assert collected({"job_type": "BATCH_JOB"}).tables["total"] == 1

@@ -10,7 +10,7 @@ from tests.simulator.conftest import Database
 from tests.support.raw_client import Cdm
 
 TABLES = ("customers", "orders", "parts", "stock")
-WHOLE = {
+WHOLE_DATABASE_JOB = {
     "type": "BATCH_JOB",
     "from_": {"link": "shop", "table": "*"},
     "to": {"link": "warehouse", "table": "*"},
@@ -21,7 +21,7 @@ WHOLE = {
 
 @pytest.fixture
 def shop(shop: Database) -> Database:
-    """Three orders, and three more tables of two, three and four rows."""
+    """Three orders, and three more tables with two, three and four rows."""
     for count, name in enumerate(("customers", "parts", "stock"), start=2):
         shop.run(f"CREATE TABLE {name} (id INTEGER)")
         shop.run(f"INSERT INTO {name} VALUES (?)", *((n,) for n in range(count)))
@@ -30,7 +30,7 @@ def shop(shop: Database) -> Database:
 
 @pytest.fixture
 def warehouse(warehouse: Database) -> Database:
-    """Tables of the same names; it does not take part number 1."""
+    """Tables with the same names; part number 1 is rejected."""
     warehouse.run("CREATE TABLE customers (id INTEGER)")
     warehouse.run("CREATE TABLE parts (id INTEGER CHECK (id <> 1))")
     warehouse.run("CREATE TABLE stock (id INTEGER)")
@@ -39,7 +39,7 @@ def warehouse(warehouse: Database) -> Database:
 
 @pytest.fixture
 def behaviour() -> dict[str, Any]:
-    """Override me: switches."""
+    """Switches of the configuration; override it in a test."""
     return {}
 
 
@@ -50,21 +50,21 @@ def config(shop: Database, warehouse: Database, behaviour: dict[str, Any]) -> di
 
 
 def count(database: Database, table: str) -> int:
-    [(found,)] = database.run(f"SELECT count(*) FROM {table}")
-    return int(found)
+    [(number,)] = database.run(f"SELECT count(*) FROM {table}")
+    return int(number)
 
 
 def listed(cdm: Cdm, type_: str = "NORMAL_JOB", part: str = "all_") -> dict[str, str]:
-    """The status of jobs by name, as the listing has it."""
-    answer = cdm.on_job("GET", "all", params={"jobType": type_, "filter": part}).json()
-    return {job["name"]: job["status"] for job in answer["jobs"]}
+    """Return the status of jobs by name from the listing."""
+    response = cdm.on_job("GET", "all", params={"jobType": type_, "filter": part}).json()
+    return {job["name"]: job["status"] for job in response["jobs"]}
 
 
-def whole(sim: CdmSimulator, **changes: Any) -> None:
-    sim.add_job("all", **{**WHOLE, **changes})
+def add_whole_database_job(sim: CdmSimulator, **changes: Any) -> None:
+    sim.add_job("all", **{**WHOLE_DATABASE_JOB, **changes})
 
 
-def mended(warehouse: Database) -> None:
+def accept_all_parts(warehouse: Database) -> None:
     warehouse.run("DROP TABLE parts")
     warehouse.run("CREATE TABLE parts (id INTEGER)")
 
@@ -72,9 +72,9 @@ def mended(warehouse: Database) -> None:
 def test_every_table_is_moved_by_a_sub_job(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """The rows of each table arrive, and its sub-job counts them; the run counts them all."""
-    mended(warehouse)
-    whole(sim)
+    """The rows of each table arrive, and its sub-job counts them; the run has the sums."""
+    accept_all_parts(warehouse)
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     for table, rows in zip(TABLES, (2, 3, 3, 4), strict=True):
@@ -87,12 +87,12 @@ def test_every_table_is_moved_by_a_sub_job(
     assert listed(cdm, "BATCH_JOB", "all") == {"all": "SUCCEEDED"}
 
 
-def test_some_run_at_once(
+def test_limited_number_of_active_sub_jobs(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database
 ) -> None:
-    """Sub-jobs are made when the run begins to work; no more than so many of them run at once."""
-    mended(warehouse)
-    whole(sim)
+    """Sub-jobs are created when the run enters RUNNING; a limited number is active at a time."""
+    accept_all_parts(warehouse)
+    add_whole_database_job(sim)
     cdm.start("all")
     assert listed(cdm) == {}
     clock.advance(5)
@@ -110,11 +110,11 @@ def test_some_run_at_once(
     [({}, "SUCCEEDED"), ({"partial_status": "FAILED"}, "FAILED")],
     ids=["by default", "switched"],
 )
-def test_a_table_fails(
+def test_partial_failure(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database, status: str
 ) -> None:
-    """One table that the target refuses fails alone; what its run ends in is a switch."""
-    whole(sim)
+    """If the target rejects a table, only its sub-job fails; the status of the run is a switch."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     failed = cdm.status("all_parts")
@@ -124,8 +124,8 @@ def test_a_table_fails(
     assert cdm.status("all")["status"] == status
 
 
-def test_all_tables_fail(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A run of which nothing succeeded fails."""
+def test_all_sub_jobs_fail(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A run without a successful sub-job fails."""
     sim.add_job(
         "all", type="BATCH_JOB", tables=[{"name": n, "outcome": "FAILURE_ON_SUBMIT"} for n in "ab"]
     )
@@ -134,8 +134,8 @@ def test_all_tables_fail(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> Non
     assert cdm.status("all")["status"] == "FAILED"
 
 
-def test_many_that_fail_at_once(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A thousand sub-jobs that cannot even be submitted are no trouble."""
+def test_many_immediate_failures(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A thousand sub-jobs that fail on submit do not exceed the recursion limit."""
     bad = [{"name": f"t{n}", "outcome": "FAILURE_ON_SUBMIT"} for n in range(1000)]
     sim.add_job("all", type="BATCH_JOB", tables=[*bad, "good"])
     cdm.start("all")
@@ -144,11 +144,9 @@ def test_many_that_fail_at_once(sim: CdmSimulator, cdm: Cdm, clock: ManualClock)
     assert cdm.status("all_good")["status"] == "SUCCEEDED"
 
 
-def test_stopping_stops_the_tables(
-    sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database
-) -> None:
-    """After a stop what runs ends STOPPED with nothing inserted, and nothing more is started."""
-    whole(sim)
+def test_stop(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database) -> None:
+    """A stop ends active sub-jobs as STOPPED without inserting rows, and starts no more."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(5)
     cdm.on_job("PUT", "all", "/stop")
@@ -159,16 +157,16 @@ def test_stopping_stops_the_tables(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "waiting"),
+    ("behaviour", "status_before"),
     [({}, "SUCCEEDED"), ({"sub_job_history": "dropped"}, "NEVER_EXECUTED")],
     ids=["by default", "switched"],
 )
-def test_made_anew_in_each_run(
-    sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database, waiting: str
+def test_each_run_creates_sub_jobs_again(
+    sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database, status_before: str
 ) -> None:
-    """A sub-job is another job in each run, which may still show the run before until its turn."""
-    mended(warehouse)
-    whole(sim)
+    """Each run creates its sub-jobs again; until they start, they may show the previous run."""
+    accept_all_parts(warehouse)
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     [before] = cdm.on_job("GET", "all_stock").json()["jobs"]
@@ -176,18 +174,18 @@ def test_made_anew_in_each_run(
     clock.advance(5)
     [after] = cdm.on_job("GET", "all_stock").json()["jobs"]
     assert after["creation-date"] > before["creation-date"]
-    assert cdm.status("all_stock")["status"] == waiting
+    assert cdm.status("all_stock")["status"] == status_before
     clock.advance(100)
     assert cdm.status("all_stock")["status"] == "SUCCEEDED"
     assert count(warehouse, "stock") == 8
 
 
-def test_chosen_tables(
+def test_table_patterns(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, shop: Database, warehouse: Database
 ) -> None:
-    """Patterns choose tables; a table that does not exist fails; the condition is for all."""
+    """Patterns select tables, a missing table fails, and the condition applies to all tables."""
     condition = {"link": "shop", "table": "s*&orders&missing", "where": "id < 2"}
-    whole(sim, from_=condition)
+    add_whole_database_job(sim, from_=condition)
     cdm.start("all")
     clock.advance(100)
     assert listed(cdm) == {
@@ -198,10 +196,10 @@ def test_chosen_tables(
     assert (count(warehouse, "orders"), count(warehouse, "stock")) == (1, 2)
 
 
-def test_a_name_that_is_taken(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """A sub-job does not replace an ordinary job."""
+def test_sub_job_name_in_use(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """A sub-job does not replace an ordinary job with the same name."""
     sim.add_job("all_stock")
-    whole(sim)
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     run = cdm.status("all")
@@ -210,9 +208,11 @@ def test_a_name_that_is_taken(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -
 
 
 @pytest.mark.parametrize("behaviour", [{"whole_counters": "absent"}])
-def test_no_counters(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database) -> None:
-    """As a switch, the run of a whole database counts nothing itself."""
-    whole(sim)
+def test_whole_counters_absent(
+    sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database
+) -> None:
+    """With the switch ``whole_counters: absent``, a whole-database run has no counters."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     assert cdm.status("all")["status"] == "SUCCEEDED"
@@ -226,37 +226,37 @@ def test_no_counters(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse:
         ({"sub_jobs_listed_as": "nowhere"}, {"NORMAL_JOB": 0, "BATCH_JOB": 0}),
     ],
 )
-def test_where_sub_jobs_are_listed(
+def test_sub_jobs_listed_as(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, types: dict[str, int]
 ) -> None:
-    """As a switch, another listing shows them, or none; their status can be read all the same."""
-    whole(sim)
+    """A switch selects the listing that shows sub-jobs, or none; status calls always work."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
-    assert {each: len(listed(cdm, each)) for each in types} == types
+    assert {type_: len(listed(cdm, type_)) for type_ in types} == types
     assert cdm.status("all_stock")["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "left"),
+    ("behaviour", "remaining"),
     [({}, []), ({"sub_jobs_of_deleted": "kept"}, [f"all_{table}" for table in TABLES])],
 )
-def test_deleting_the_job(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, left: list[str]) -> None:
-    """Sub-jobs go along with their job, unless switched."""
-    whole(sim)
+def test_delete(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, remaining: list[str]) -> None:
+    """Sub-jobs are deleted with their job, unless a switch keeps them."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(100)
     assert cdm.on_job("DELETE", "all").status_code == 200
-    assert sim.jobs() == left
+    assert sim.jobs() == remaining
 
 
-def test_a_job_made_by_a_call(
+def test_job_created_over_http(
     sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database
 ) -> None:
-    """A created whole-database job moves its tables, as many at once as it says."""
+    """A job created over HTTP moves its tables, with the concurrency of its configuration."""
     block = [{"name": "fromJobConfig.schemaName", "value": ""}]
-    many = [{"name": "throttlingConfig.concurrentSubJobs", "value": "4"}]
-    made = {
+    limit = [{"name": "throttlingConfig.concurrentSubJobs", "value": "4"}]
+    job = {
         "job_type": "BATCH_JOB",
         "name": "all",
         "from-connector-name": "generic-jdbc-connector",
@@ -265,9 +265,9 @@ def test_a_job_made_by_a_call(
         "to-connector-name": "generic-jdbc-connector",
         "to-link-name": "warehouse",
         "to-config-values": {"configs": [{"name": "toJobConfig", "inputs": []}]},
-        "driver-config-values": {"configs": [{"name": "throttlingConfig", "inputs": many}]},
+        "driver-config-values": {"configs": [{"name": "throttlingConfig", "inputs": limit}]},
     }
-    assert cdm.call("POST", "job", json={"jobs": [made]}).status_code == 200
+    assert cdm.call("POST", "job", json={"jobs": [job]}).status_code == 200
     cdm.start("all")
     clock.advance(0.1)
     assert list(listed(cdm).values()) == ["RUNNING"] * 4
@@ -275,9 +275,9 @@ def test_a_job_made_by_a_call(
     assert [count(warehouse, table) for table in TABLES] == [2, 3, 0, 4]
 
 
-def test_the_page(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
-    """Sub-jobs do not crowd the page: their job shows how many are how far, its run shows each."""
-    whole(sim)
+def test_page(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """The page summarizes the sub-jobs of a job, and the page of the run lists each of them."""
+    add_whole_database_job(sim)
     number = cdm.start("all")["submission-id"]
     clock.advance(100)
     text = requests.get(sim.url, timeout=5).text
@@ -289,11 +289,9 @@ def test_the_page(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
     assert "CHECK constraint failed" in text
 
 
-def test_a_cluster_that_stops(
-    sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database
-) -> None:
-    """When its cluster is stopped at once, the run and its tables fail, and no more are started."""
-    whole(sim)
+def test_cluster_stop(sim: CdmSimulator, cdm: Cdm, clock: ManualClock, warehouse: Database) -> None:
+    """An immediate stop of the cluster fails the run and its sub-jobs, and starts no more."""
+    add_whole_database_job(sim)
     cdm.start("all")
     clock.advance(5)
     url = f"{cdm.project}/clusters/{sim.cluster_id}/action"

@@ -1,15 +1,10 @@
-"""The connection ``huaweicloud_cdm``: its fields, its form, and settings made of them.
-
-The fields are declared once, here; the form of Airflow 3 (provider info), the form of Airflow 2
-(hook methods) and every message about a field are made from the declaration.
-"""
+"""The settings of a session, read from an Airflow connection and checked."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -21,14 +16,11 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
-
-CONN_TYPE = "huaweicloud_cdm"
-#: Connections made for apache-airflow-providers-huawei: login and password are a pair of keys.
-KEYS_CONN_TYPE = "huaweicloud"
+from airflow_provider_cdm.connection.fields import KEYS_CONN_TYPE, LABELS, label
 
 
 class ConnectionLike(Protocol):
-    """What is needed of an Airflow connection."""
+    """The attributes of an Airflow connection that are read here."""
 
     conn_id: Any
     conn_type: Any
@@ -40,129 +32,16 @@ class ConnectionLike(Protocol):
     extra: Any
 
 
-@dataclass(frozen=True, slots=True)
-class ExtraField:
-    """A field of the connection's extra.
-
-    :param kind: JSON Schema type that the form uses.
-    :param secret: whether the form and Airflow's logs hide it.
-    """
-
-    name: str
-    label: str
-    description: str
-    kind: str = "string"
-    secret: bool = False
-
-
-LABELS = {
-    "login": "IAM User Name",
-    "password": "IAM Password",
-    "host": "CDM Endpoint",
-    "schema": "Endpoint Scheme",
-    "port": "Endpoint Port",
-}
-PLACEHOLDERS = {
-    "login": "an IAM user with programmatic access; empty with an access key",
-    "host": "leave empty for https://cdm.{region}.myhuaweicloud.com",
-    "schema": "https",
-    "port": "443",
-}
-EXTRA_FIELDS = (
-    ExtraField("region", "Region", "Region of the cluster, such as eu-west-101 or cn-north-4."),
-    ExtraField("domain_name", "Account Name", "Account (domain) that the IAM user belongs to."),
-    ExtraField(
-        "project_id",
-        "Project ID",
-        "Project of the cluster. Left empty, the region's own project is taken.",
-    ),
-    ExtraField("cluster_id", "Cluster ID", "Cluster of tasks that name none."),
-    ExtraField(
-        "access_key", "Access Key", "Signs requests instead of user, password and account name."
-    ),
-    ExtraField("secret_key", "Secret Key", "Belongs to the access key.", secret=True),
-    ExtraField(
-        "security_token", "Security Token", "Comes with a temporary access key.", secret=True
-    ),
-    ExtraField(
-        "agency_name", "Agency Name", "Agency of another account, to act in that account's project."
-    ),
-    ExtraField("agency_domain_name", "Agency Account Name", "Account that made the agency."),
-    ExtraField(
-        "iam_endpoint",
-        "IAM Endpoint",
-        "Empty: https://iam.{region}.myhuaweicloud.com; other clouds than the main one set it.",
-    ),
-    ExtraField(
-        "verify",
-        "Verify TLS",
-        "true, or the path of a CA bundle; false switches the check of certificates off.",
-    ),
-    ExtraField("proxy", "Proxy", "URL of an HTTP proxy for all calls."),
-    ExtraField(
-        "connect_timeout", "Connect Timeout", "Seconds to connect. By default 10.", "number"
-    ),
-    ExtraField("read_timeout", "Read Timeout", "Seconds without an answer. Default 60.", "number"),
-    ExtraField(
-        "console_url",
-        "Console URL",
-        "Where the CDM run link leads; may hold {region}, {project_id}, {cluster_id}, {job_name}"
-        " and {submission_id}.",
-    ),
-    ExtraField(
-        "requests_per_minute",
-        "Requests per Minute",
-        "Calls of one kind that this user may make in a minute.",
-        "integer",
-    ),
-    ExtraField(
-        "allow_http",
-        "Allow Plain HTTP",
-        "true allows endpoints without TLS beyond this machine; the password is then readable.",
-        "boolean",
-    ),
-    ExtraField(
-        "token_cache",
-        "Token Cache",
-        "Folder in which the workers of a machine share IAM tokens, encrypted with Airflow's Fernet"
-        " key. Empty: each process asks for its own.",
-    ),
-)
-
-
-def form_metadata() -> dict[str, Any]:
-    """The form as provider info describes it to Airflow 3."""
-    return {
-        "ui-field-behaviour": {
-            "hidden-fields": [],
-            "relabeling": dict(LABELS),
-            "placeholders": dict(PLACEHOLDERS),
-        },
-        "conn-fields": {
-            # No defaults: the form would write them into the extra as soon as it opens.
-            field.name: {
-                "label": field.label,
-                "description": field.description,
-                "schema": {
-                    "type": [field.kind, "null"],
-                    **({"format": "password"} if field.secret else {}),
-                },
-            }
-            for field in EXTRA_FIELDS
-        },
-    }
-
-
 def settings_from(connection: ConnectionLike) -> Settings:
-    """Make settings of an Airflow connection.
+    """Return the settings that an Airflow connection holds.
 
-    :raises CdmConfigError: names all missing and wrong fields at once, by their labels.
+    :raises CdmConfigError: when it cannot be used; names all missing and wrong fields, by label.
     """
     return _Reader(connection).settings()
 
 
 class _Reader:
-    """Reads one connection and gathers what is wrong with it."""
+    """Reads one connection and collects what is wrong with it."""
 
     def __init__(self, connection: ConnectionLike) -> None:
         self._connection = connection
@@ -181,7 +60,7 @@ class _Reader:
         settings = Settings(
             cdm_endpoint=self._cdm_endpoint(host, region),
             iam_endpoint=self._endpoint(
-                _label("iam_endpoint"), iam_host or f"https://iam.{region}.myhuaweicloud.com"
+                label("iam_endpoint"), iam_host or f"https://iam.{region}.myhuaweicloud.com"
             ),
             credentials=self._credentials(),
             agency=self._agency(),
@@ -206,28 +85,28 @@ class _Reader:
         return settings
 
     def _credentials(self) -> Credentials:
-        """Read those of the kinds of credentials that are filled in."""
+        """Return the credentials that are filled in."""
         login, password = self._connection.login, self._connection.password
         if self._keys_in_login:
             return KeyCredentials(
-                self._required(f"{_label('access_key')} (login)", login).strip(),
-                self._required(f"{_label('secret_key')} (password)", password).strip(),
+                self._required(f"{label('access_key')} (login)", login).strip(),
+                self._required(f"{label('secret_key')} (password)", password).strip(),
                 self._text("security_token"),
             )
         if not any(self._text(name) for name in ("access_key", "secret_key", "security_token")):
             return PasswordCredentials(
                 user=self._required(LABELS["login"], login),
                 password=self._required(LABELS["password"], password),
-                domain=self._required(_label("domain_name"), self._extra.get("domain_name")),
+                domain=self._required(label("domain_name"), self._extra.get("domain_name")),
             )
         if login or password:
             self._problems.append(
                 f"fill in either {LABELS['login']} and {LABELS['password']}, or"
-                f" {_label('access_key')} and {_label('secret_key')}, not both"
+                f" {label('access_key')} and {label('secret_key')}, not both"
             )
         return KeyCredentials(
-            self._required(_label("access_key"), self._text("access_key")),
-            self._required(_label("secret_key"), self._text("secret_key")),
+            self._required(label("access_key"), self._text("access_key")),
+            self._required(label("secret_key"), self._text("secret_key")),
             self._text("security_token"),
         )
 
@@ -236,8 +115,8 @@ class _Reader:
         if name is None and domain is None:
             return None
         return Agency(
-            self._required(_label("agency_name"), name),
-            self._required(_label("agency_domain_name"), domain),
+            self._required(label("agency_name"), name),
+            self._required(label("agency_domain_name"), domain),
         )
 
     def _read_extra(self, raw: Any) -> Mapping[str, Any]:
@@ -263,19 +142,19 @@ class _Reader:
             host = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         return self._endpoint(LABELS["host"], host)
 
-    def _endpoint(self, label: str, url: str) -> str:
+    def _endpoint(self, name: str, url: str) -> str:
         parts = _split(url if "://" in url else f"https://{url}")
         try:
             wrong = parts.port == 0
         except ValueError:
             wrong = True
         if wrong or parts.scheme not in ("http", "https") or not parts.hostname:
-            self._problems.append(f"{label} is not an http or https address: {parts.netloc!r}")
+            self._problems.append(f"{name} is not an http or https address: {parts.netloc!r}")
         elif parts.username or parts.query or parts.fragment:
-            self._problems.append(f"{label} must not hold a user, a query or a fragment")
+            self._problems.append(f"{name} must not hold a user, a query or a fragment")
         elif parts.scheme == "http" and not (self._allow_http or _is_loopback(parts.hostname)):
             self._problems.append(
-                f"{label} is plain HTTP, which would show the password to the network; use https,"
+                f"{name} is plain HTTP, which would show the password to the network; use https,"
                 ' or set "allow_http": true in Extra'
             )
         return parts.geturl().rstrip("/")
@@ -284,24 +163,24 @@ class _Reader:
         value = self._text("proxy")
         if value is not None and not (value.startswith("http") and _split(value).hostname):
             # Not shown: it may hold a password.
-            self._problems.append(f"{_label('proxy')} is not a URL such as http://proxy:3128")
+            self._problems.append(f"{label('proxy')} is not a URL such as http://proxy:3128")
         return value
 
     def _text(self, name: str) -> str | None:
         value = self._extra.get(name)
         if value is not None and not isinstance(value, str):
-            self._problems.append(f"{_label(name)} must be text, not {type(value).__name__}")
+            self._problems.append(f"{label(name)} must be text, not {type(value).__name__}")
             return None
         return _clean(value)
 
-    def _required(self, label: str, value: Any) -> str:
+    def _required(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
-            self._problems.append(f"{label} is missing")
+            self._problems.append(f"{name} is missing")
             return ""
         return value
 
     def _missing(self, name: str, alternative: str = "") -> None:
-        self._problems.append(f"{_label(name)} is missing{alternative}")
+        self._problems.append(f"{label(name)} is missing{alternative}")
 
     def _flag(self, name: str, *, default: bool) -> bool | str:
         value = self._extra.get(name)
@@ -314,7 +193,7 @@ class _Reader:
         if name == "verify":
             return known.get(text.lower(), text)
         if text.lower() not in known:
-            self._problems.append(f"{_label(name)} must be true or false")
+            self._problems.append(f"{label(name)} must be true or false")
         return known.get(text.lower(), default)
 
     def _number(self, name: str, default: float) -> float:
@@ -326,13 +205,9 @@ class _Reader:
         except (TypeError, ValueError):
             number = 0.0
         if isinstance(value, bool) or not 0 < number < 1e6:
-            self._problems.append(f"{_label(name)} must be a number above 0")
+            self._problems.append(f"{label(name)} must be a number above 0")
             return default
         return number
-
-
-def _label(name: str) -> str:
-    return next(field.label for field in EXTRA_FIELDS if field.name == name)
 
 
 def _split(url: str) -> SplitResult:

@@ -1,0 +1,96 @@
+"""Switches for behavior that the public documentation leaves open or describes in two ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return a time zone; ``UTC`` does not need the time zone database.
+
+    :param name: IANA name, such as ``Europe/Dublin``.
+    :raises ValueError: if the time zone does not exist.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError as exc:
+        raise ValueError(f"there is no time zone {name!r}") from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """Switches for behavior that the documentation leaves open or describes in two ways.
+
+    A default is the documented variant if there is one, otherwise the more likely one (ASSUMED).
+    """
+
+    #: Final status of a stopped run. The API lists no value for it, the console shows "Stopped".
+    stop_status: Literal["STOPPED", "FAILED"] = "STOPPED"
+    #: Seconds from an accepted stop call to the end of the run. ASSUMED: only that a run does not
+    #: end at once is documented.
+    stop_seconds: float = 0.2
+    #: Body of the stop response, in one of three generations.
+    stop_answer: Literal["validation-result", "submissions", "empty"] = "validation-result"
+    #: Whether a pending run can be stopped. ASSUMED.
+    stop_pending: bool = True
+    #: Spelling of the key for the last user; most captured responses contain the typo.
+    update_user_key: Literal["last-udpate-user", "last-update-user", "both"] = "last-udpate-user"
+    #: JSON type of dates: the samples quote them, the type tables and the Go clients do not.
+    dates_as: Literal["number", "string"] = "number"
+    #: Where ``submission-id`` is present: the type table lists it, the short samples do not.
+    submission_id: Literal["present", "absent-in-start", "absent"] = "present"
+    #: Maximum of ``progress``: 100 (documented) or 1 (Sqoop).
+    progress_scale: Literal["100", "1"] = "100"
+    #: Whether submissions have the large keys of captured responses (schemas, external link).
+    extra_keys: bool = False
+    #: HTTP status of "no such job", except for delete calls.
+    not_found_status: Literal["400", "404", "500"] = "400"
+    #: HTTP status of "no such job" for delete calls; the page says 500, the table of codes 400.
+    delete_not_found_status: Literal["400", "404", "500"] = "500"
+    #: HTTP status of "already running", "not running" and "disabled".
+    conflict_status: Literal["400", "409", "500"] = "400"
+    #: Response of the history route for a job that does not exist. ASSUMED.
+    unknown_history: Literal["error", "empty"] = "error"
+    #: Whether the history route supports ``page_no`` and ``page_size``, which are not documented.
+    #: ASSUMED.
+    history_paging: bool = True
+    #: Whether ``variables`` of the start call are used; clouds whose documentation does not list
+    #: them may ignore them silently.
+    variables: Literal["used", "ignored"] = "used"
+    #: Effect of an undefined ``${name}``: the run fails, or the text is kept unchanged. ASSUMED.
+    undefined_variable: Literal["fail", "literal"] = "fail"
+    #: Final status of a whole-database run if only some of its tables succeeded. ASSUMED: the
+    #: default is the value that misleads a client most.
+    partial_status: Literal["SUCCEEDED", "FAILED"] = "SUCCEEDED"
+    #: Counters of a successful whole-database run: the sums of its tables, or none. ASSUMED.
+    whole_counters: Literal["sum", "absent"] = "sum"
+    #: Job type under which the listing shows sub-jobs of a whole-database job. ASSUMED.
+    sub_jobs_listed_as: Literal["NORMAL_JOB", "BATCH_JOB", "nowhere"] = "NORMAL_JOB"
+    #: Whether a sub-job keeps its earlier runs when the next run creates it again. ASSUMED.
+    sub_job_history: Literal["kept", "dropped"] = "kept"
+    #: What happens to sub-jobs when their whole-database job is deleted. ASSUMED.
+    sub_jobs_of_deleted: Literal["deleted", "kept"] = "deleted"
+    #: Whether creating or updating a job requires that its links exist. ASSUMED.
+    check_links: bool = True
+    #: Whether responses percent-encode the values of a job's configuration.
+    encode_values: bool = False
+    #: Whether responses show default settings that the client did not send. ASSUMED, as are the
+    #: settings.
+    default_inputs: bool = False
+    #: Type of ``jobId`` in the response to a cluster restart; the page shows a string, a client
+    #: in the field reads a list.
+    restart_job_id: Literal["string", "list"] = "string"
+    #: Whether 429 responses have a ``Retry-After`` header.
+    retry_after: bool = False
+    #: Error code of calls to a cluster that is not in status 200. ASSUMED.
+    cluster_not_ready_code: str = "Cdm.0201"
+    #: Time zone of date macros (IANA name). ASSUMED to be the time zone of the cluster, here UTC.
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        time_zone(self.timezone)
