@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
 from airflow_provider_cdm.client.jobs.start import start_once
@@ -345,10 +345,9 @@ class Attempt:
         # In a thread: the signal may have interrupted this one in the middle of an exchange. With
         # the session at hand: while a task is being killed, Airflow answers no look-ups.
         session = self.session
-        stopper = threading.Thread(target=self._stop, args=(session, run), daemon=True)
-        stopper.start()
-        stopper.join(_KILL_SECONDS)
-        if stopper.is_alive():
+        try:
+            run_bounded(lambda: self._stop(session, run), _KILL_SECONDS)
+        except NotFinishedError:
             self.log.error(
                 "Killed; CDM did not confirm within %.0f s that it stops %s. Check the run in the"
                 " CDM console",
