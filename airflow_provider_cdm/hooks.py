@@ -176,7 +176,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        call = runs.job_status(cluster, arguments.job_name(job_name))
+        call = runs.status(cluster, arguments.job_name(job_name))
         seen = session.run(session.api.call(call))
         if not seen:
             raise errors.CdmBadResponse(
@@ -190,7 +190,7 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        call = runs.submissions(cluster, arguments.job_name(job_name))
+        call = runs.history(cluster, arguments.job_name(job_name))
         return session.run(session.api.call(call)).submissions
 
     def stop_job(self, job_name: str, cluster_id: str | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Whole databases: a run of which a table failed is never called good, and each is told of."""
+"""Whole-database jobs: a run with a failed table never succeeds, and each table is reported."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ ORDINARY = {
 
 @pytest.fixture
 def behaviour() -> dict[str, Any]:
-    """Override me: switches of the simulator."""
+    """Return switches of the simulator; tests override this fixture."""
     return {}
 
 
 @pytest.fixture
 def sim(clock: ManualClock, behaviour: dict[str, Any], tmp_path: Path) -> Iterator[CdmSimulator]:
-    """A cluster between two databases, without a job."""
+    """A simulator with links to two databases, and without jobs."""
     links = [{"name": n, "url": f"sqlite:///{tmp_path}/{n}.db"} for n in ("source", "target")]
     config = {"clusters": [{"name": "demo", "links": links}], "behaviour": behaviour}
     with CdmSimulator(config, clock=clock) as simulator:
@@ -55,8 +55,8 @@ def sim(clock: ManualClock, behaviour: dict[str, Any], tmp_path: Path) -> Iterat
 
 
 @pytest.fixture(autouse=True)
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log, with what is for information."""
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log, from level INFO."""
     caplog.set_level(logging.INFO)
     return caplog
 
@@ -65,18 +65,18 @@ def failing(*names: str, summary: str = "CHECK constraint failed") -> list[dict[
     return [{"name": name, "outcome": "FAILED", "error_summary": summary} for name in names]
 
 
-def good(*names: str, rows: int = 7) -> list[dict[str, Any]]:
+def succeeding(*names: str, rows: int = 7) -> list[dict[str, Any]]:
     counters = {"ROWS_READ": rows, "ROWS_WRITTEN": rows}
     return [{"name": name, "counters": counters} for name in names]
 
 
-def whole(sim: CdmSimulator, *tables: Any, **settings: Any) -> None:
+def add_job(sim: CdmSimulator, *tables: Any, **settings: Any) -> None:
     seconds = {"booting": 5, "running": 60}
     sim.add_job(JOB, **{"type": "BATCH_JOB", "tables": tables, "seconds": seconds, **settings})
 
 
 def wait(sim: CdmSimulator, task_runner: Any, path: str) -> Any:
-    """Go one way of waiting to its end: the result, or the error."""
+    """Wait for a run in one of the ways; return the result or the error."""
     run = None
     if path.startswith("sensor"):
         number = sim.start(JOB).submission_id
@@ -87,20 +87,20 @@ def wait(sim: CdmSimulator, task_runner: Any, path: str) -> Any:
         return error
 
 
-def looked_up(sim: CdmSimulator) -> int:
-    """How often the definition of the job was read."""
-    return sum(each.route == "show_job" for each in sim.requests)
+def definition_calls(sim: CdmSimulator) -> int:
+    """Return the number of calls that read the definition of the job."""
+    return sum(request.route == "show_job" for request in sim.requests)
 
 
 def listings(sim: CdmSimulator) -> list[float]:
-    """When the sub-jobs were listed."""
+    """Return the times at which the sub-jobs were listed."""
     return [r.at for r in sim.requests if r.query.get("filter") == f"{JOB}_"]
 
 
 @each_path
-def test_all_tables_well(path: str, sim: CdmSimulator, task_runner: Any, told: Any) -> None:
-    """The result tells of each table, and the log of how they got on."""
-    whole(sim, *good("orders", "parts", "stock", "customers"))
+def test_all_tables_well(path: str, sim: CdmSimulator, task_runner: Any, log: Any) -> None:
+    """The result contains each table, and the log their progress."""
+    add_job(sim, *succeeding("orders", "parts", "stock", "customers"))
     result = wait(sim, task_runner, path)
     assert set(result) == {*ORDINARY, "tables"}
     tables = result["tables"]
@@ -110,25 +110,25 @@ def test_all_tables_well(path: str, sim: CdmSimulator, task_runner: Any, told: A
         "failed": 0,
         "left_out": 0,
     }
-    assert [one["table"] for one in tables["list"]] == ["customers", "orders", "parts", "stock"]
-    assert {one["counters"]["ROWS_WRITTEN"] for one in tables["list"]} == {7}
+    assert [table["table"] for table in tables["list"]] == ["customers", "orders", "parts", "stock"]
+    assert {table["counters"]["ROWS_WRITTEN"] for table in tables["list"]} == {7}
     assert result["counters"]["ROWS_WRITTEN"] == 28
-    assert "0 of 4 tables done, 3 running (orders, parts, stock)" in told.text
-    assert "4 of 4 tables done" in told.text
-    assert looked_up(sim) == 1
+    assert "0 of 4 tables done, 3 running (orders, parts, stock)" in log.text
+    assert "4 of 4 tables done" in log.text
+    assert definition_calls(sim) == 1
 
 
 def test_the_result_of_the_documentation(sim: CdmSimulator, task_runner: Any) -> None:
-    """What is shown of a result is what a task returns."""
-    whole(sim, *good("orders", "customers"))
+    """The result shown in the documentation is what a task returns."""
+    add_job(sim, *succeeding("orders", "customers"))
     shown = json.loads((Path(__file__).parents[1] / "docs/snippets/tables.json").read_text())
     assert wait(sim, task_runner, "operator on the worker")["tables"] == shown
 
 
 @each_path
 def test_a_table_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """A run that CDM calls a success is none when a table of it failed; the error names it."""
-    whole(sim, *good("orders"), *failing("parts", "stock"))
+    """If a table failed, the run failed, even if CDM shows SUCCEEDED; the error names the table."""
+    add_job(sim, *succeeding("orders"), *failing("parts", "stock"))
     error = wait(sim, task_runner, path)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
     assert type(error) is errors.CdmSubmissionFailed
@@ -139,9 +139,9 @@ def test_a_table_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
 
 @each_path
 @pytest.mark.parametrize("behaviour", [{"partial_status": "FAILED"}])
-def test_cdm_says_so_itself(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """Where CDM calls such a run a failure, the tables are named all the same."""
-    whole(sim, *good("orders"), *failing("parts"))
+def test_cdm_shows_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
+    """If CDM shows such a run as FAILED, the error names the tables as well."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     error = wait(sim, task_runner, path)
     assert type(error) is errors.CdmSubmissionFailed
     assert "1 of 2 sub-jobs failed" in str(error)
@@ -150,20 +150,20 @@ def test_cdm_says_so_itself(path: str, sim: CdmSimulator, task_runner: Any) -> N
 
 @each_path
 def test_an_ordinary_job(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """Nothing changes for other jobs, but that one look-up learns that they are others."""
+    """For jobs of other types there is one call, which reads the type."""
     sim.add_job(JOB, seconds=60)
     assert set(wait(sim, task_runner, path)) == ORDINARY
-    assert looked_up(sim) <= 1
+    assert definition_calls(sim) <= 1
     assert listings(sim) == []
 
 
 @pytest.mark.parametrize("path", ["operator on the worker", "operator deferred"])
 def test_a_retry_starts_anew(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """After a table failed, a retry of the operator runs the job again."""
+    """After a table has failed, a retry of the operator runs the job again."""
     task_runner.ti.max_tries = 1
-    whole(sim, *good("orders"), *failing("parts"))
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     assert isinstance(wait(sim, task_runner, path), errors.CdmSubmissionFailed)
-    whole(sim, *good("orders", "parts"))
+    add_job(sim, *succeeding("orders", "parts"))
     task_runner.ti.try_number += 1
     result = wait(sim, task_runner, path)
     assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (2, 2)
@@ -172,28 +172,28 @@ def test_a_retry_starts_anew(path: str, sim: CdmSimulator, task_runner: Any) -> 
 @each_path
 @pytest.mark.parametrize("behaviour", [{}, {"sub_job_history": "dropped"}], ids=["kept", "dropped"])
 def test_leftovers_of_an_earlier_run(
-    path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any, told: Any
+    path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any, log: Any
 ) -> None:
-    """The failure of a table that is not moved any more is an earlier run's, and not ours."""
-    whole(sim, *good("orders"), *failing("parts"))
+    """The failure of a table that is no longer moved belongs to an earlier run."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     sim.start(JOB)
     clock.advance(1000)
     assert sim.runs(f"{JOB}_parts")[-1].status == "FAILED"
-    whole(sim, *good("orders"))
+    add_job(sim, *succeeding("orders"))
     result = wait(sim, task_runner, path)
-    assert [one["table"] for one in result["tables"]["list"]] == ["orders"]
-    assert "1 sub-jobs did not run in it: parts" in told.text
+    assert [table["table"] for table in result["tables"]["list"]] == ["orders"]
+    assert "1 sub-jobs are from earlier runs: parts" in log.text
 
 
 @each_path
 def test_a_success_of_an_earlier_run_hides_nothing(
     path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any
 ) -> None:
-    """A table that went well in the run before and fails in ours has failed."""
-    whole(sim, *good("orders", "parts"))
+    """A table that succeeded in the previous run and fails in ours has failed."""
+    add_job(sim, *succeeding("orders", "parts"))
     sim.start(JOB)
     clock.advance(1000)
-    whole(sim, *good("orders"), *failing("parts"))
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     error = wait(sim, task_runner, path)
     assert isinstance(error, errors.CdmSubmissionFailed)
     assert "1 failed (parts)" in str(error)
@@ -201,23 +201,23 @@ def test_a_success_of_an_earlier_run_hides_nothing(
 
 @each_path
 def test_many_tables(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """Of 250 tables the result holds as many as an XCom should; those that failed come first."""
+    """Of 250 tables the result lists as many as an XCom should contain, failed ones first."""
     names = [f"t{n:03}" for n in range(250)]
-    whole(sim, *good(*names), tables_at_once=100, seconds={"booting": 5, "running": 120})
+    add_job(sim, *succeeding(*names), tables_at_once=100, seconds={"booting": 5, "running": 120})
     result = wait(sim, task_runner, path)
     tables = result["tables"]
     assert (tables["total"], len(tables["list"]), tables["left_out"]) == (250, 50, 200)
     assert result["counters"]["ROWS_WRITTEN"] == 250 * 7
     assert len(json.dumps(result)) < 10_000
     listed = listings(sim)
-    # 365 seconds of waiting, three pages each time, and once more at the end.
+    # The wait takes 365 seconds; each poll reads three pages, and so does the end.
     assert len(listed) <= 3 * (365 / 60 + 1) + 3 + 1
 
 
 def test_many_failed_tables(sim: CdmSimulator, task_runner: Any) -> None:
-    """Of 250 tables that failed the error names some, and counts the others."""
+    """Of 250 failed tables, the error names some and counts the others."""
     names = [f"t{n:03}" for n in range(250)]
-    whole(sim, *failing(*names, summary="x" * 5000), *good("orders"), tables_at_once=300)
+    add_job(sim, *failing(*names, summary="x" * 5000), *succeeding("orders"), tables_at_once=300)
     error = wait(sim, task_runner, "operator on the worker")
     assert "of 251 tables 250 failed (t000, t001," in str(error)
     assert "and 240 more" in str(error)
@@ -228,8 +228,8 @@ def test_many_failed_tables(sim: CdmSimulator, task_runner: Any) -> None:
 
 @each_path
 def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any) -> None:
-    """When somebody stops the run, the error says which tables did not end."""
-    whole(sim, *good("orders", "parts", "stock"), tables_at_once=1)
+    """If somebody stops the run, the error says which tables did not end."""
+    add_job(sim, *succeeding("orders", "parts", "stock"), tables_at_once=1)
     original = clock.advance
 
     def advance(seconds: float) -> None:
@@ -249,8 +249,8 @@ def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_runner: A
 
 @each_path
 def test_throttled_for_a_while(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """A quota that is used up costs time, and no table is overlooked for it."""
-    whole(sim, *good("orders"), *failing("parts"))
+    """If the quota is used up, the wait takes longer, and no table is overlooked."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     sim.fail("list_jobs", "status", times=12, status=429)
     error = wait(sim, task_runner, path)
     assert isinstance(error, errors.CdmSubmissionFailed)
@@ -258,20 +258,20 @@ def test_throttled_for_a_while(path: str, sim: CdmSimulator, task_runner: Any) -
 
 
 @each_path
-def test_throttled_for_ever(path: str, sim: CdmSimulator, task_runner: Any, told: Any) -> None:
-    """When not even the type of the job can be learnt, the log warns, and CDM's word is taken."""
-    whole(sim, *good("orders"))
+def test_always_throttled(path: str, sim: CdmSimulator, task_runner: Any, log: Any) -> None:
+    """If the type of the job cannot be read, there is a warning, and the run's status counts."""
+    add_job(sim, *succeeding("orders"))
     sim.fail("show_job", "status", times=None, status=429)
     assert set(wait(sim, task_runner, path)) == ORDINARY
-    assert "Whether job 'shop' moves a whole database cannot be learnt" in told.text
+    assert "The type of job 'shop' cannot be read" in log.text
 
 
 def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_runner: Any) -> None:
-    """A whole database whose tables cannot be seen is no success; a retry looks again, and only
-    looks.
+    """If the tables of a run cannot be listed, the task fails; a retry lists them again, and starts
+    nothing.
     """
     task_runner.ti.max_tries = 1
-    whole(sim, *good("orders"))
+    add_job(sim, *succeeding("orders"))
     sim.fail("list_jobs", "status", times=None, status=503)
     error = wait(sim, task_runner, "operator on the worker")
     assert type(error) is errors.CdmUnavailable
@@ -282,69 +282,71 @@ def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_runner: Any) -> Non
     assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (1, 1)
 
 
-def test_a_later_run_has_taken_their_place(
+def test_a_later_run_has_replaced_the_sub_jobs(
     sim: CdmSimulator, clock: ManualClock, task_runner: Any
 ) -> None:
-    """Sub-jobs that a later run has made anew say nothing about ours, which is not called good."""
-    whole(sim, *good("orders"))
+    """Sub-jobs of a later run say nothing about ours, so its outcome is unknown."""
+    add_job(sim, *succeeding("orders"))
     number = sim.start(JOB).submission_id
     clock.advance(1000)
     sim.start(JOB)
     run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
-    with pytest.raises(errors.CdmOutcomeUnknown, match="has made the sub-jobs of run 1"):
+    with pytest.raises(
+        errors.CdmOutcomeUnknown, match=r"tables of run 1 .* has replaced its sub-jobs"
+    ):
         task_runner.run(lambda: PATHS["sensor poke"](run))
 
 
 @pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "nowhere"}])
-def test_sub_jobs_that_show_nowhere(sim: CdmSimulator, task_runner: Any, told: Any) -> None:
-    """Where CDM lists no sub-jobs its own status is all there is, and the log says so."""
-    whole(sim, *good("orders"))
+def test_sub_jobs_that_are_not_listed(sim: CdmSimulator, task_runner: Any, log: Any) -> None:
+    """If CDM lists no sub-jobs, the status of the run counts, with a warning."""
+    add_job(sim, *succeeding("orders"))
     result = wait(sim, task_runner, "operator on the worker")
     assert result["tables"]["total"] == 0
-    assert "CDM shows none of its tables" in told.text
+    assert "CDM shows none of its tables" in log.text
 
 
 @pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "BATCH_JOB"}])
 @each_path
 def test_sub_jobs_in_the_other_listing(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """Sub-jobs are found among whole databases as well."""
-    whole(sim, *good("orders"), *failing("parts"))
+    """Sub-jobs are also found in the listing of whole-database jobs."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
     assert "1 failed (parts)" in str(wait(sim, task_runner, path))
 
 
-def test_a_job_that_only_sounds_like_a_table(
+def test_a_job_with_the_same_prefix(
     sim: CdmSimulator, clock: ManualClock, task_runner: Any
 ) -> None:
-    """A job of tables and files, and a whole-database job, may begin with the name of ours."""
+    """A job whose name only begins like a sub-job's is not counted."""
     for name, type_ in ((f"{JOB}_daily", "NORMAL_JOB"), (f"{JOB}_eu", "BATCH_JOB")):
         source = {"link": "source", "table": "orders"}
         target = {"link": "target", "table": "orders"}
         sim.add_job(name, type=type_, from_=source, to=target, outcome="FAILED")
-    whole(sim, *good("orders"))
+    add_job(sim, *succeeding("orders"))
     clock.advance(10)
     number = sim.start(JOB).submission_id
     for other in ("daily", "eu"):
         sim.start(f"{JOB}_{other}")
     run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
     result = task_runner.run(lambda: PATHS["sensor poke"](run))
-    assert [one["table"] for one in result["tables"]["list"]] == ["orders"]
+    assert [table["table"] for table in result["tables"]["list"]] == ["orders"]
 
 
 @pytest.mark.parametrize("behaviour", [{"whole_counters": "absent"}])
 def test_thresholds_count_all_tables(sim: CdmSimulator, task_runner: Any) -> None:
-    """Where CDM counts nothing for the whole, a threshold is compared with the tables' sum."""
-    whole(sim, *good("orders", "parts"))
+    """If CDM gives no counters for the run, thresholds are compared with the sum of the tables."""
+    add_job(sim, *succeeding("orders", "parts"))
 
-    def demand(least: int) -> Any:
+    def run_with_threshold(least: int) -> Any:
         task_runner.ti.run_id = f"at_least_{least}"
         return task_runner.run(
             lambda: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER, min_rows_written=least)
         )
 
-    assert demand(14)["counters"]["ROWS_WRITTEN"] == 14
+    assert run_with_threshold(14)["counters"]["ROWS_WRITTEN"] == 14
     task_runner.store.content.clear()
     with pytest.raises(errors.CdmThresholdMissed, match="14 rows written"):
-        demand(15)
+        run_with_threshold(15)
 
 
 def block(name: str, **inputs: str) -> dict[str, Any]:
@@ -353,20 +355,20 @@ def block(name: str, **inputs: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("one_fails", [False, True])
 def test_a_job_of_its_own(
-    deferrable: bool, spoilt: bool, sim: CdmSimulator, task_runner: Any, tmp_path: Path
+    deferrable: bool, one_fails: bool, sim: CdmSimulator, task_runner: Any, tmp_path: Path
 ) -> None:
-    """Real tables are moved by a job that the task makes; it is deleted after they were looked at.
+    """A job that the task creates moves real tables, and is deleted after they were checked.
 
-    Its type is known from the definition, so nobody looks it up.
+    Its type is known from the task's definition, so no call reads it.
     """
     for name, check in (("source", ""), ("target", "CHECK (id < 9)")):
         with sqlite3.connect(tmp_path / f"{name}.db") as database:
             for table in ("orders", "parts"):
                 database.execute(f"CREATE TABLE {table} (id INTEGER {check})")
                 if name == "source":
-                    values = [(n,) for n in range(10 if spoilt and table == "parts" else 5)]
+                    values = [(n,) for n in range(10 if one_fails and table == "parts" else 5)]
                     database.executemany(f"INSERT INTO {table} VALUES (?)", values)
     definition = {
         "job_type": "BATCH_JOB",
@@ -382,18 +384,18 @@ def test_a_job_of_its_own(
     def make() -> CdmRunJobOperator:
         return CdmRunJobOperator(task_id="t", definition=definition, deferrable=deferrable)
 
-    if spoilt:
+    if one_fails:
         with pytest.raises(errors.CdmSubmissionFailed, match=r"table parts: FAILED, .*CHECK"):
             task_runner.run(make)
     else:
         result = task_runner.run(make)
         assert result["counters"]["ROWS_WRITTEN"] == 10
-        assert [one["table"] for one in result["tables"]["list"]] == ["orders", "parts"]
+        assert [table["table"] for table in result["tables"]["list"]] == ["orders", "parts"]
     with sqlite3.connect(tmp_path / "target.db") as database:
         counts = [
             database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("orders", "parts")
         ]
-    assert counts == [5, 0 if spoilt else 5]
+    assert counts == [5, 0 if one_fails else 5]
     assert sim.jobs() == []
     assert [r for r in sim.requests if r.route == "show_job"] == []

@@ -12,6 +12,7 @@ Floor Name                 Purpose
 7     ``session``          performs flows, on a thread or on an event loop
 7     ``connection_test``  the steps behind the Test button
 7     ``whole_database``   the tables of a whole-database job
+7     ``poll_loop``        polls until something is done, or until a deadline
 6     ``api``              the calls of CDM and the values that they return; it decides nothing
 5     ``auth``             who a request is from: tokens, access keys, lock-out guard
 4     ``http``             one HTTP exchange: transport, errors, retries
@@ -38,6 +39,7 @@ __all__ = [
     "errors",
     "http",
     "jobs",
+    "poll_loop",
     "polling",
     "sansio",
     "session",

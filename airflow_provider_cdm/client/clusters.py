@@ -1,4 +1,4 @@
-"""Starting and stopping clusters, and waiting until they have."""
+"""Starting and stopping clusters, and waiting until they have started or stopped."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.poll_loop import poll_until_done
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import Verdict, verdict_of
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which an action without an answer that shows no effect has had none.
+#: Seconds within which the effect of an action shows; an unanswered one without effect had none.
 _SETTLE = 60.0
-#: How often an action is sent at most.
-_SENDS = 3
+#: Maximum number of times that an action is sent.
+_MAX_SENDS = 3
 
 
 def poll(api: CdmApi, cluster_id: str) -> Flow[Cluster]:
     """Read the state of a cluster.
 
-    :raises CdmNotFound: when there is no such cluster; says which there are.
+    :raises CdmNotFound: when the cluster does not exist; the error lists those that do.
     """
     try:
         return (yield from api.call(resources.show_cluster(cluster_id)))
@@ -36,29 +37,29 @@ def poll(api: CdmApi, cluster_id: str) -> Flow[Cluster]:
             known = yield from api.call(resources.list_clusters())
         except errors.CdmError:
             raise error from None
-        names = ", ".join(f"{one.cluster_id} ({one.name})" for one in known) or "none"
+        names = ", ".join(f"{other.cluster_id} ({other.name})" for other in known) or "none"
         error.add_detail(f" Clusters of this project: {names}.")
         raise
 
 
 def busy_jobs(api: CdmApi, cluster_id: str) -> Flow[list[str]]:
-    """Name the jobs of a cluster, of any type, that have an active run, whoever started it.
+    """Return the names of the jobs of a cluster, of any type, that have an active run.
 
-    A listing may be out of date, so each job whose run is not surely over is asked about.
+    Listings may be out of date, so a status call is made for each job whose run may be active.
     """
-    names: dict[str, bool] = {}
+    may_run: dict[str, bool] = {}
     for job_type in JOB_TYPES:
         page_no, listed = 1, 0
         while True:
             call = resources.list_jobs(cluster_id, page_no, job_type=job_type)
             page = yield from api.call(call)
-            news = {job.name: _may_run(job.status) for job in page.jobs if job.name not in names}
-            names |= news
+            new = {job.name: _may_run(job.status) for job in page.jobs if job.name not in may_run}
+            may_run |= new
             page_no, listed = page_no + 1, listed + len(page.jobs)
-            if not news or (page.total and listed >= page.total):
+            if not new or (page.total and listed >= page.total):
                 break
     busy = []
-    for name in (name for name, may_run in names.items() if may_run):
+    for name in (name for name, active in may_run.items() if active):
         if (yield from api.active_run(cluster_id, name)) is not None:
             busy.append(name)  # noqa: PERF401 - a comprehension cannot yield from a flow
     return busy
@@ -69,55 +70,58 @@ def _may_run(status: str) -> bool:
 
 
 def send(api: CdmApi, call: Call[None], before: Cluster) -> Flow[None]:
-    """Send an action, again if there is no answer and no effect.
+    """Send an action, and send it again if it has neither an answer nor an effect.
 
-    :param before: the cluster right before.
-    :raises CdmError: when CDM refused, or no action was answered or had an effect.
+    :param call: action, such as starting the cluster.
+    :param before: state of the cluster immediately before.
+    :raises CdmError: when CDM rejected the action, or three of them had no answer and no effect.
     """
-    for left in reversed(range(_SENDS)):
+    for sends_left in reversed(range(_MAX_SENDS)):
         try:
             yield from api.call(call)
         except errors.CdmError as error:
             if not error.effect_unknown:
                 raise
-            log.warning("%s Whether it was done is not known; looking.", error)
-            if (yield from _changes(api, before)):
+            log.warning("%s It is not known whether this had an effect; polling.", error)
+            if (yield from _wait_for_change(api, before)):
                 return
-            if not left:
+            if not sends_left:
                 raise
         else:
             return
 
 
-def _changes(api: CdmApi, before: Cluster) -> Flow[bool]:
+def _wait_for_change(api: CdmApi, before: Cluster) -> Flow[bool]:
+    """Return whether the cluster leaves its state within the settling time."""
     until = api.exchanger.clock() + _SETTLE
     delay = 1.0
     while True:
-        now = yield from poll(api, before.cluster_id)
-        if now.state != before.state:
+        cluster = yield from poll(api, before.cluster_id)
+        if cluster.state != before.state:
             return True
-        left = until - api.exchanger.clock()
-        if left <= 0:
+        remaining = until - api.exchanger.clock()
+        if remaining <= 0:
             return False
-        yield from pause(min(delay, left))
+        yield from pause(min(delay, remaining))
         delay = min(2 * delay, 15.0)
 
 
 @dataclass(slots=True)
 class ClusterWaiter:
-    """Waits until a cluster is in one of some states, and bears outages for a bounded time.
+    """Waits until a cluster is in one of several states, and tolerates outages for a limited time.
 
-    :param states: what is waited for.
-    :param grace: ``outage`` says how long CDM may not be reachable.
-    :param last: the cluster as last seen.
-    :param trouble_since: since when CDM cannot be asked, epoch seconds.
+    :param cluster_id: cluster to wait for.
+    :param states: states that end the wait.
+    :param grace: grace periods; only ``outage`` is used here.
+    :param last: cluster as last seen.
+    :param unreachable_since: epoch seconds since when calls have failed; ``None`` if they do not.
     """
 
     cluster_id: str
     states: Collection[str]
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Cluster | None = None
-    trouble_since: float | None = None
+    unreachable_since: float | None = None
 
     def wait(
         self,
@@ -127,54 +131,64 @@ class ClusterWaiter:
         deadline: float | None,
         info: Callable[[str], None],
     ) -> Flow[Cluster]:
-        """Wait.
+        """Wait until the cluster is in one of the states.
 
-        :param poll_interval: seconds between two looks, spread by a tenth.
-        :param deadline: epoch seconds at which to give up; ``None`` for never.
-        :param info: writes a line when the state has changed.
+        :param poll_interval: seconds between two polls, with a jitter of a tenth.
+        :param deadline: epoch seconds at which to give up; ``None`` to wait without a limit.
+        :param info: called with a log line when the state has changed.
+        :returns: the cluster.
         :raises CdmWaitTimeout: at the deadline.
-        :raises CdmClusterUnusable: when the cluster comes to another dead end.
-        :raises CdmError: when CDM could not be asked for too long, or refused.
+        :raises CdmClusterUnusable: when the cluster has failed or is frozen, unless the wait is for
+            that state.
+        :raises CdmError: when calls failed for longer than the grace period, or CDM rejected one.
         """
-        shown = None
-        while True:
-            seen = yield from self.poll(api)
-            if seen is not None and seen.state != shown:
-                shown = seen.state
-                info(f"The {seen} is {shown}")
-            if seen is not None and seen.state in self.states:
-                return seen
-            wait = poll_interval * (0.9 + 0.2 * api.exchanger.random())
-            if deadline is not None:
-                left = deadline - api.exchanger.clock()
-                if left <= 0:
-                    raise self.timed_out()
-                wait = min(wait, left)
-            yield from pause(max(wait, 0.01))
+        state: str | None = None
+
+        def poll() -> Flow[Cluster | None]:
+            nonlocal state
+            cluster = yield from self.poll(api)
+            if cluster is None:
+                return None
+            if cluster.state != state:
+                state = cluster.state
+                info(f"The {cluster} is {state}")
+            return cluster if cluster.state in self.states else None
+
+        return (
+            yield from poll_until_done(
+                poll,
+                api.exchanger,
+                poll_interval=poll_interval,
+                deadline=deadline,
+                timed_out=self.timed_out,
+            )
+        )
 
     def poll(self, api: CdmApi) -> Flow[Cluster | None]:
-        """Look once; ``None`` while CDM cannot be asked.
+        """Read the state of the cluster once.
 
-        :raises CdmClusterUnusable: when the cluster has come to a dead end that is not waited for.
-        :raises CdmError: when CDM could not be asked for too long, or refused.
+        :returns: the cluster; ``None`` if the call failed.
+        :raises CdmClusterUnusable: when the cluster has failed or is frozen, unless the wait is for
+            that state.
+        :raises CdmError: when calls failed for longer than the grace period, or CDM rejected one.
         """
         try:
             self.last = yield from poll(api, self.cluster_id)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             now = api.exchanger.clock()
-            if self.trouble_since is None:
-                self.trouble_since = now
-                log.warning("%s Waiting up to %.0f s.", error, self.grace.outage)
-            if now - self.trouble_since >= self.grace.outage:
+            if self.unreachable_since is None:
+                self.unreachable_since = now
+                log.warning("%s Polling goes on for up to %.0f s.", error, self.grace.outage)
+            if now - self.unreachable_since >= self.grace.outage:
                 raise
             return None
-        self.trouble_since = None
+        self.unreachable_since = None
         return self.last if self.last.state in self.states else self.last.ensure_usable()
 
     def timed_out(self) -> errors.CdmWaitTimeout:
-        """The error for a wait that reached its deadline."""
-        seen = f"it was last seen {self.last.state}" if self.last else "it was never seen"
+        """Return the error for a wait that reached its deadline."""
+        seen = f"was last seen {self.last.state}" if self.last else "was never seen"
         return errors.CdmWaitTimeout(
-            f"The time to wait until cluster {self.cluster_id} is {' or '.join(self.states)} is"
-            f" over; {seen}. Give it more time, or look at it in the CDM console."
+            f"The wait until cluster {self.cluster_id} is {' or '.join(self.states)} timed out. The"
+            f" cluster {seen}. Increase the time limit, or check the cluster in the CDM console."
         )

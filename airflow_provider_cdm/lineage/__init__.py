@@ -1,6 +1,7 @@
-"""OpenLineage events of a run; imported only where the OpenLineage provider is active."""
+"""What OpenLineage events say about a run; imported only where that provider is active."""
 
 __all__ = [
     "facets",
     "naming",
+    "stores",
 ]

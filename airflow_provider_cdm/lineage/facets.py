@@ -1,6 +1,6 @@
-"""OpenLineage: what a run read and wrote, told by the provider's listener when a task is over.
+"""Datasets and facets of a run for OpenLineage, whose listener sends them when a task has ended.
 
-Imported only by that listener, so only where ``apache-airflow-providers-openlineage`` is active.
+Imported only for that listener, so only where ``apache-airflow-providers-openlineage`` is active.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that asking CDM may take. The listener gives a task ten by default, and the event is to
-#: be sent in them, too.
+#: Seconds for all calls to CDM. The listener allows ten by default, including the time to send the
+#: event.
 TIMEOUT = 5.0
-#: Seconds that one exchange may take.
-_EXCHANGE = 3.0
+#: Seconds for one call.
+_CALL_TIMEOUT = 3.0
 
 
 @dataclass
 class JobEndpoints:
-    """Where a run moves data from and to, as far as it is known.
+    """The source and target of a job, as far as they are known.
 
     :param job: definition of the job.
-    :param links: definitions of its links, by their names.
+    :param links: definitions of its links, by name.
     """
 
     job: Mapping[str, Any] | None = None
     links: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def look_up(self, session: CdmSession, run: Submission) -> Flow[None]:
-        """Ask CDM for what is missing: at most for the job and two links."""
+    def read_missing(self, session: CdmSession, run: Submission) -> Flow[None]:
+        """Read the missing definitions from CDM: the job and two links at most."""
         api = session.api
         if self.job is None:
             self.job = yield from api.find(JOB, run.cluster_id, run.job_name)
@@ -68,7 +68,7 @@ class JobEndpoints:
     def datasets(
         self, side: Side, run: Submission, variables: Mapping[str, str] | None
     ) -> list[Dataset]:
-        """Name the datasets of one side."""
+        """Return the datasets of one side of the job."""
         if self.job is None:
             return []
         return naming.datasets_of(
@@ -91,13 +91,12 @@ def describe(
     definition: Mapping[str, Any] | None,
     variables: Mapping[str, str] | None,
 ) -> Any:
-    """Return an ``OperatorLineage`` of a run. Never raises, and takes some seconds at most.
+    """Return the ``OperatorLineage`` of a run. Never raises, and takes a few seconds at most.
 
-    :param run: as it was last seen; ``None`` when there is none. Datasets are named when it is
-        over.
-    :param open_session: returns the task's session.
-    :param definition: of its job, if that is at hand.
-    :param variables: that it was started with.
+    :param run: run as last seen; ``None`` if there is none. Datasets are named once it has ended.
+    :param open_session: function that returns the session of the task.
+    :param definition: definition of the job, if it is known.
+    :param variables: variables with which the run was started.
     """
     if run is None:
         return operator_lineage()
@@ -107,12 +106,14 @@ def describe(
     try:
         sources, targets = (endpoints.datasets(side, run, variables) for side in _SIDES)
         return operator_lineage(
-            inputs=[_input(each, run, len(sources)) for each in sources],
-            outputs=[_output(each, run, targets, sources) for each in targets],
+            inputs=[_input(source, run, len(sources)) for source in sources],
+            outputs=[_output(target, run, targets, sources) for target in targets],
             run_facets={"externalQuery": _external_query(run)},
         )
     except Exception as error:
-        log.warning("What the run read and wrote cannot be told: %s", error)
+        log.warning(
+            "The OpenLineage event names no datasets, because they cannot be read: %s", error
+        )
         return operator_lineage()
 
 
@@ -122,8 +123,8 @@ def _read_endpoints(
     """Read what is missing for a limited time; lineage then uses what was read by then."""
 
     def work() -> None:
-        with open_session().with_time_limit(_EXCHANGE) as session:
-            session.run(endpoints.look_up(session, run))
+        with open_session().with_time_limit(_CALL_TIMEOUT) as session:
+            session.run(endpoints.read_missing(session, run))
 
     try:
         run_bounded(work, TIMEOUT)
@@ -143,13 +144,13 @@ def _external_query(run: Submission) -> Any:
     )
 
 
-def _input(dataset: Dataset, run: Submission, several: int) -> Any:
+def _input(dataset: Dataset, run: Submission, sources: int) -> Any:
     facet = input_statistics_input_dataset.InputStatisticsInputDatasetFacet
     return InputDataset(
         namespace=dataset.namespace,
         name=dataset.name,
         facets=_schema(dataset),
-        inputFacets=_statistics("inputStatistics", facet, "READ", _counters(dataset, run, several)),
+        inputFacets=_statistics("inputStatistics", facet, "READ", _counters(dataset, run, sources)),
     )
 
 
@@ -166,28 +167,31 @@ def _output(
     )
 
 
-def _counters(dataset: Dataset, run: Submission, several: int) -> Mapping[str, int]:
-    """The counters of a run as far as they are those of one dataset."""
+def _counters(dataset: Dataset, run: Submission, count: int) -> Mapping[str, int]:
+    """Return the counters that apply to one dataset.
+
+    :param count: number of datasets on the same side; the counters of a run cannot be divided.
+    """
     if run.tables:
         table = dataset.name.rpartition(".")[2]
         return _tables(run).get(table, {})
-    return run.counters if several == 1 else {}
+    return run.counters if count == 1 else {}
 
 
 def _tables(run: Submission) -> dict[str, Mapping[str, int]]:
-    """Counters of the tables that the run moved, by their names."""
+    """Return the counters of the tables that the run moved, by their names."""
     listed = (run.tables or {}).get("list", ())
     return {
-        one["table"]: one.get("counters") or {}
-        for one in listed
-        if verdict_of(one["status"]) is Verdict.SUCCESS
+        table["table"]: table.get("counters") or {}
+        for table in listed
+        if verdict_of(table["status"]) is Verdict.SUCCESS
     }
 
 
 def _statistics(key: str, facet: Any, verb: str, counters: Mapping[str, int]) -> dict[str, Any]:
-    """The counters as a facet; -1 is CDM's word for one that does not apply."""
-    names = {"rowCount": "ROWS", "size": "BYTES", "fileCount": "FILES"}
-    counts = {name: counters.get(f"{what}_{verb}", -1) for name, what in names.items()}
+    """Return the counters as a facet; CDM sends -1 for one that does not apply."""
+    units = {"rowCount": "ROWS", "size": "BYTES", "fileCount": "FILES"}
+    counts = {name: counters.get(f"{unit}_{verb}", -1) for name, unit in units.items()}
     known = {name: count for name, count in counts.items() if count >= 0}
     return {key: facet(**known)} if known else {}
 
@@ -207,14 +211,14 @@ def _column_lineage(target: Dataset, sources: list[Dataset]) -> dict[str, Any]:
         return {}
     (source,) = sources
     fields = {
-        to.name: column_lineage_dataset.Fields(
+        target_column.name: column_lineage_dataset.Fields(
             inputFields=[
                 column_lineage_dataset.InputField(
                     namespace=source.namespace, name=source.name, field=column.name
                 )
             ]
         )
-        for column, to in naming.column_pairs(source, target)
+        for column, target_column in naming.column_pairs(source, target)
     }
     if not fields:
         return {}

@@ -251,7 +251,7 @@ class Attempt:
         self._own_run = RunRef.of(run)
         address = CdmRunLink.store(self.context, self.session.settings, run)
         self.log.info("%s is %s. See %s", self._own_run, run.status, address)
-        self.attached_at = self.session.clock() if started.earlier else None
+        self.attached_at = self.session.clock() if started.from_earlier_attempt else None
         if run.ended:
             return self._conclude(run)
         if not self.options.wait_for_completion:

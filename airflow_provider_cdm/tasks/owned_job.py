@@ -135,7 +135,7 @@ class OwnedJob:
         """Delete the job once its run has ended, unless that run succeeded."""
         deadline = session.clock() + _STOP_SECONDS
         # Without its job, the next attempt takes a run for one that did not succeed.
-        delete = stop.delete_after_stop(session.api, run, deadline=deadline, spare_success=True)
+        delete = stop.delete_after_stop(session.api, run, deadline=deadline, keep_if_succeeded=True)
         try:
             deleted = session.run(delete)
         except errors.CdmError as error:

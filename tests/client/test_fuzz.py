@@ -116,8 +116,8 @@ FLOWS: dict[str, MakeFlow] = {
 }
 #: The operation whose responses the flow reads first, if not the status call.
 READS = {
-    "find the first run": "submissions",
-    "discover a run": "submissions",
+    "find the first run": "history",
+    "discover a run": "history",
     "start once": "start_job",
     "apply a job": "show_job",
     "apply a link": "show",
@@ -127,7 +127,7 @@ READS = {
 }
 #: By name: the call or flow, and the operation whose documented responses it reads first.
 VISITS = {name: (visit, route) for name, route, visit in _calls()}
-VISITS |= {name: (visit, READS.get(name, "job_status")) for name, visit in FLOWS.items()}
+VISITS |= {name: (visit, READS.get(name, "status")) for name, visit in FLOWS.items()}
 
 # Number of cases
 

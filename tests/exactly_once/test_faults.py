@@ -104,7 +104,7 @@ def test_start_without_any_answer_fails_and_is_retried(
     the history first.
     """
     sim.fail("start", "drop", times=3)
-    with pytest.raises(errors.CdmStartUncertain, match="looks again"):
+    with pytest.raises(errors.CdmStartUncertain, match="searches for the run before"):
         task_runner.run(migrate)
     assert (count_starts(sim), sim.runs(JOB)) == (3, [])
     task_runner.retry()

@@ -1,4 +1,4 @@
-"""OpenLineage: the events that Airflow's real listener writes to a file, with real rows."""
+"""The events that Airflow's OpenLineage listener writes to a file, for runs that move real rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.lineage.naming import datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support import lineage_dag as play
+from tests.support import lineage_dag
 from tests.support.airflow_home import AIRFLOW_HOME
 from tests.support.connection import Conn
 
@@ -42,23 +42,23 @@ WAREHOUSE = ("postgres://warehouse.example.com:8000", "gaussdb.main.orders_nl")
 
 @pytest.fixture(scope="module")
 def openlineage() -> None:
-    """Skips the test where the extra is not installed."""
+    """Skip the test if the extra is not installed."""
     pytest.importorskip("airflow.providers.openlineage", reason="needs the extra openlineage")
 
 
 def link(name: str, kind: str, port: int, database: str) -> dict[str, Any]:
-    """A link to a relational database."""
+    """Return a link to a relational database."""
     values = {"databaseType": kind, "host": f"{name}.example.com", "port": str(port)}
     more = {"database": database, "username": "cdm", "password": PASSWORD}
     return {
         "name": name,
-        "connector-name": play.JDBC,
-        "link-config-values": play.inputs("linkConfig", **values, **more),
+        "connector-name": lineage_dag.JDBC,
+        "link-config-values": lineage_dag.inputs("linkConfig", **values, **more),
     }
 
 
 def tables(path: Path, rows: int, **columns: str) -> None:
-    """A database with these tables and so many rows in each."""
+    """Create a database with these tables, and with so many rows in each."""
     with sqlite3.connect(path) as database:
         for name, types in columns.items():
             database.execute(f"CREATE TABLE {name} ({types})")
@@ -67,18 +67,20 @@ def tables(path: Path, rows: int, **columns: str) -> None:
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """The definition of the play with other parts."""
-    return {**play.DEFINITION, **changes}
+    """Return the definition of the DAG's job with changes."""
+    return {**lineage_dag.DEFINITION, **changes}
 
 
 FILES = job(
     **{
         "from-connector-name": "obs-connector",
         "from-link-name": "bucket",
-        "from-config-values": play.inputs("fromJobConfig", bucketName="in", inputDirectory="/a/"),
+        "from-config-values": lineage_dag.inputs(
+            "fromJobConfig", bucketName="in", inputDirectory="/a/"
+        ),
         "to-connector-name": "hdfs-connector",
         "to-link-name": "hadoop",
-        "to-config-values": play.inputs("toJobConfig", outputDirectory="/out"),
+        "to-config-values": lineage_dag.inputs("toJobConfig", outputDirectory="/out"),
     }
 )
 FILE_COUNTERS = {
@@ -90,7 +92,7 @@ FILE_COUNTERS = {
 
 @pytest.fixture(scope="module")
 def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CdmSimulator]:
-    """Two databases behind links that were made by the API, and jobs of several kinds."""
+    """Two databases, links to them that the API created, and jobs of several kinds."""
     folder = tmp_path_factory.mktemp("lineage")
     tables(folder / "shop.db", ROWS, orders="id INTEGER, day TEXT")
     tables(
@@ -100,7 +102,9 @@ def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     hadoop = {
         "name": "hadoop",
         "connector-name": "hdfs-connector",
-        "link-config-values": play.inputs("linkConfig", uri="namenode:8020", password=PASSWORD),
+        "link-config-values": lineage_dag.inputs(
+            "linkConfig", uri="namenode:8020", password=PASSWORD
+        ),
     }
     links = [
         link("shop", "MYSQL", 3306, "sales"),
@@ -116,8 +120,10 @@ def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             sim.add_job(f"orders{number}", wire=job())
         sim.add_job("failing", wire=job(), outcome="FAILED", error_summary="Disk full")
         whole = {
-            "from-config-values": play.inputs("fromJobConfig", schemaName="main", tableName="*"),
-            "to-config-values": play.inputs("toJobConfig", schemaName="main"),
+            "from-config-values": lineage_dag.inputs(
+                "fromJobConfig", schemaName="main", tableName="*"
+            ),
+            "to-config-values": lineage_dag.inputs("toJobConfig", schemaName="main"),
         }
         sim.add_job("whole", type="BATCH_JOB", wire=job(**whole, job_type="BATCH_JOB"))
         sim.add_job("files", wire=FILES, counters=FILE_COUNTERS)
@@ -126,7 +132,7 @@ def stage(openlineage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def session_of(sim: CdmSimulator) -> CdmSession:
-    """A session against a simulator."""
+    """Return a session for a simulator."""
     extra = json.dumps(sim.connection_extra)
     connection = Conn(host=sim.url, login=sim.user, password=sim.password, extra=extra)
     return CdmSession(settings_from(connection))
@@ -136,25 +142,25 @@ Events = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def played(
+def events_and_calls(
     stage: CdmSimulator, airflow_database: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Events, list[str]]:
-    """The events of all tasks that a process of its own has written, and the calls that it made."""
+    """The events of all tasks of the DAG, which runs in a separate process, and the calls made."""
     written = tmp_path_factory.mktemp("events") / "events.jsonl"
     transport = {"type": "file", "log_file_path": str(written), "append": True}
     dag_file = AIRFLOW_HOME / "dags" / "lineage_dag.py"
     dag_file.parent.mkdir(exist_ok=True)
-    dag_file.write_text(Path(play.__file__).read_text())
+    dag_file.write_text(Path(lineage_dag.__file__).read_text())
     environment = os.environ | {
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
         "AIRFLOW_CONN_CDM_DEFAULT": stage.connection_json,
     }
     command = [sys.executable, str(dag_file), "2025-01-01T00:00:00+00:00"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert written.exists(), done.stdout[-5000:] + done.stderr[-5000:]
-    assert PASSWORD not in done.stdout + done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert written.exists(), process.stdout[-5000:] + process.stderr[-5000:]
+    assert PASSWORD not in process.stdout + process.stderr
     lines = [json.loads(line) for line in written.read_text().splitlines()]
-    prefix = f"{play.DAG_ID}."
+    prefix = f"{lineage_dag.DAG_ID}."
     events = {
         (event["job"]["name"].removeprefix(prefix), event["eventType"]): event for event in lines
     }
@@ -162,13 +168,13 @@ def played(
 
 
 @pytest.fixture(scope="module")
-def events(played: tuple[Events, list[str]]) -> Events:
+def events(events_and_calls: tuple[Events, list[str]]) -> Events:
     """The events of all tasks, by task and type."""
-    return played[0]
+    return events_and_calls[0]
 
 
 def ends(event: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
-    """Namespaces and names of the inputs and outputs of an event."""
+    """Return namespaces and names of the inputs and outputs of an event."""
     return [
         [(each["namespace"], each["name"]) for each in event[side]]
         for side in ("inputs", "outputs")
@@ -176,7 +182,7 @@ def ends(event: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
 
 
 def statistics(event: Mapping[str, Any]) -> list[Any]:
-    """Statistics of the inputs and outputs of an event."""
+    """Return the statistics of the inputs and outputs of an event."""
     facets = (
         ("inputs", "inputFacets", "inputStatistics"),
         (
@@ -199,7 +205,7 @@ def statistics(event: Mapping[str, Any]) -> list[Any]:
 def test_source_and_target(task: str, kind: str, events: Events) -> None:
     """A run that moved rows names its source and its target, with the rows read and written.
 
-    In every mode, when its job is gone by then, and when the task failed for want of more rows.
+    So it does in every mode, after its job was deleted, and when it missed a threshold.
     """
     event = events[task, kind]
     assert ends(event) == [[SHOP], [WAREHOUSE]]
@@ -207,7 +213,7 @@ def test_source_and_target(task: str, kind: str, events: Events) -> None:
 
 
 def test_columns(events: Events) -> None:
-    """Both ends list their columns, and the target says where each of its own comes from."""
+    """Source and target list their columns, and the target names the origin of each."""
     event = events["worker", "COMPLETE"]
     (source,), (target,) = event["inputs"], event["outputs"]
     columns = [
@@ -223,7 +229,7 @@ def test_columns(events: Events) -> None:
 
 
 def test_a_failed_run(events: Events) -> None:
-    """A failed run names its ends, claims no rows, and gives CDM's reason."""
+    """A failed run names source and target, without rows, and gives CDM's reason."""
     event = events["failing", "FAIL"]
     assert ends(event) == [[SHOP], [WAREHOUSE]]
     assert statistics(event) == []
@@ -231,7 +237,7 @@ def test_a_failed_run(events: Events) -> None:
 
 
 def test_a_task_that_does_not_wait(events: Events, stage: CdmSimulator) -> None:
-    """A task that only starts a run claims nothing but the run; its sensor tells what it read.
+    """The event of a task that only starts a run names only the run; its sensor names the source.
 
     The sensor does not know the variables of the run, so it does not know the target.
     """
@@ -246,27 +252,27 @@ def test_a_task_that_does_not_wait(events: Events, stage: CdmSimulator) -> None:
 
 
 def test_a_whole_database(events: Events) -> None:
-    """A run that moves a whole database names its tables, each with its own rows."""
+    """The run of a whole-database job names its tables, each with its own rows."""
     event = events["whole", "COMPLETE"]
     assert ends(event) == [[SHOP], [(WAREHOUSE[0], "gaussdb.main.orders")]]
     assert statistics(event) == [{"rowCount": ROWS}, {"rowCount": ROWS}]
 
 
 def test_files(events: Events) -> None:
-    """A run that moves files tells bytes and files, and no rows."""
+    """A run that moves files reports bytes and files, and no rows."""
     event = events["files", "COMPLETE"]
     assert ends(event) == [[("obs://in", "a")], [("hdfs://namenode:8020", "/out")]]
     assert statistics(event) == [{"size": 2048, "fileCount": 3}] * 2
 
 
 def test_links_that_cannot_be_read(events: Events) -> None:
-    """Without its links a run names nothing, and the task succeeds all the same."""
+    """Without its links a run names no datasets, and the task still succeeds."""
     assert ends(events["unreadable", "COMPLETE"]) == [[], []]
 
 
-def test_quota(played: tuple[Events, list[str]]) -> None:
-    """The event of a start names nothing; a run that is over costs a look at each link."""
-    events, calls = played
+def test_quota(events_and_calls: tuple[Events, list[str]]) -> None:
+    """The event of a start names no datasets; an ended run costs one call for each link."""
+    events, calls = events_and_calls
     assert ends(events["worker", "START"]) == [[], []]
     seven_jobs, files, unreadable = 7 * 2, 1, 1
     before_the_play = calls.index("start")
@@ -280,7 +286,7 @@ def test_no_secret(events: Events) -> None:
 
 
 def conforms(value: Any, hint: Any) -> bool:
-    """Whether a piece of JSON is what a type of the OpenLineage package says."""
+    """Return whether a piece of JSON matches a type of the OpenLineage package."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(conforms(value, each) for each in arguments)
@@ -305,7 +311,7 @@ def conforms(value: Any, hint: Any) -> bool:
 
 
 def own_facets(event: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The facets that this package adds to an event, by the ends of their schemas' addresses."""
+    """Yield the facets that this package adds to an event, by the ends of their schema URLs."""
     kept = [event["run"]["facets"].get("externalQuery")]
     for each in (*event["inputs"], *event["outputs"]):
         for kind in ("facets", "inputFacets", "outputFacets"):
@@ -316,7 +322,7 @@ def own_facets(event: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def test_facets_are_of_their_types(events: Events) -> None:
-    """Each facet has the fields and types of its class, which is made of OpenLineage's schema."""
+    """Each facet has the fields and types of its class, generated from OpenLineage's schema."""
     seen = set()
     for event in events.values():
         for name, facet in own_facets(event):
@@ -342,7 +348,7 @@ def test_events_are_valid(events: Events) -> None:
     }
 
     def retrieve(uri: str) -> Any:
-        # Of whatever version: the newer ones add to the older ones.
+        # Any version will do: newer ones only add to older ones.
         name = urlsplit(uri).path.rpartition("/")[2]
         return DRAFT202012.create_resource(schemas[name])
 
@@ -371,17 +377,17 @@ NAMES = {
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_names_are_those_of_openlineage(kind: str, openlineage: None) -> None:
-    """The package of OpenLineage names a table as it is named here."""
+    """OpenLineage's own package gives a table the same name."""
     naming = pytest.importorskip("openlineage.client.naming.dataset")
     name, parts = NAMES[kind]
     official = getattr(naming, name)(host="db.example.com", port="1234", table="t", **parts)
     values = {"databaseType": kind, "host": "db.example.com", "port": "1234", "database": "d"}
     wire = {
-        "to-connector-name": play.JDBC,
+        "to-connector-name": lineage_dag.JDBC,
         "to-link-name": "db",
-        "to-config-values": play.inputs("toJobConfig", schemaName="s", tableName="t"),
+        "to-config-values": lineage_dag.inputs("toJobConfig", schemaName="s", tableName="t"),
     }
-    shown = {"link-config-values": play.inputs("linkConfig", **values)}
+    shown = {"link-config-values": lineage_dag.inputs("linkConfig", **values)}
     (found,) = datasets_of(wire, "to", shown, cluster_id="c")
     assert (found.namespace, found.name) == (official.get_namespace(), official.get_name())
 
@@ -400,28 +406,28 @@ ENDED: dict[str, Any] = {"status": "SUCCEEDED", "submission_id": 1, "counters": 
     ],
     ids=["refused", "quota", "reset", "hanging", "nonsense"],
 )
-def test_trouble_is_borne(
+def test_failed_calls(
     fault: dict[str, Any],
     stage: CdmSimulator,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """When CDM does not tell, the event names nothing and a warning says so; nothing is tried
-    twice.
+    """If CDM does not answer, the event names no datasets, a warning says so, and no call is
+    repeated.
     """
     lineage = importlib.import_module("airflow_provider_cdm.lineage.facets")
     monkeypatch.setattr(lineage, "TIMEOUT", 0.5)
     stage.fail(**fault)
     before = len(stage.requests)
     with session_of(stage) as session:
-        told = lineage.describe(
+        result = lineage.describe(
             Submission(stage.cluster_id, "orders", **ENDED),
             open_session=lambda: session,
             definition=None,
             variables={},
         )
-    assert (told.inputs, told.outputs) == ([], [])
-    assert told.run_facets
+    assert (result.inputs, result.outputs) == ([], [])
+    assert result.run_facets
     assert "OpenLineage is not told all" in caplog.text
     routes = [each.route for each in stage.requests[before:]]
     assert len(routes) == len(set(routes))
@@ -429,29 +435,31 @@ def test_trouble_is_borne(
 
 
 def test_a_connection_that_is_gone(openlineage: None, caplog: pytest.LogCaptureFixture) -> None:
-    """When not even a session can be had, the event still names the run."""
+    """If not even a session can be opened, the event still names the run."""
     lineage = importlib.import_module("airflow_provider_cdm.lineage.facets")
 
     def gone() -> CdmSession:
         raise RuntimeError("no such connection")
 
     run = Submission("c", "orders", **ENDED)
-    told = lineage.describe(run, open_session=gone, definition=None, variables=None)
-    assert told.run_facets["externalQuery"].externalQueryId == "c/orders/1"
+    result = lineage.describe(run, open_session=gone, definition=None, variables=None)
+    assert result.run_facets["externalQuery"].externalQueryId == "c/orders/1"
     assert "no such connection" in caplog.text
 
 
 def test_a_task_without_a_run(openlineage: None) -> None:
-    """A task that failed before it had a run tells nothing."""
+    """The event of a task that failed before it had a run has no facets."""
     task = CdmStartJobOperator(task_id="t", job_name="orders")
     assert task.get_openlineage_facets_on_failure(None).run_facets == {}
 
 
 def test_nothing_is_imported() -> None:
-    """Operators and sensors import nothing of OpenLineage; there need not be any."""
+    """Operators and sensors do not import OpenLineage, which may not be installed."""
     code = (
         "import sys, airflow_provider_cdm.operators, airflow_provider_cdm.sensors;"
         "print(*({'openlineage', 'airflow_provider_cdm.lineage.facets'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == ""

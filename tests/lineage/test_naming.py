@@ -1,4 +1,4 @@
-"""Names of what a job reads and writes: one for each connector, none that is wrong, no secrets."""
+"""Names of datasets: one form for each connector, no uncertain names, and no secrets."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ CLUSTER = "6ec9a0a4-76be-4262-8697-e7af1fac7920"
 
 
 def block(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A block with one configuration."""
+    """Return a block with one configuration."""
     listed = [{"name": f"{name}.{key}", "value": value} for key, value in inputs.items()]
     return {"configs": [{"name": name, "inputs": listed}]}
 
 
-def one_side(
-    connector: str, job: dict[str, Any], link: dict[str, Any] | None = None, **more: Any
+def names(
+    connector: str, job: dict[str, Any], link: dict[str, Any] | None = None, **options: Any
 ) -> list[tuple[str, str]]:
-    """Name what a job with these inputs writes."""
-    return [(each.namespace, each.name) for each in full(connector, job, link, **more)]
+    """Return namespaces and names of the datasets that a job with these inputs writes."""
+    found = datasets(connector, job, link, **options)
+    return [(dataset.namespace, dataset.name) for dataset in found]
 
 
-def full(
+def datasets(
     connector: str,
     job: dict[str, Any],
     link: dict[str, Any] | None = None,
     *,
     side: Side = "to",
     job_type: str = "NORMAL_JOB",
-    **more: Any,
+    **options: Any,
 ) -> list[Dataset]:
-    """The same with all that is known of it."""
+    """Return the datasets of one side of a job with these inputs."""
     definition = {
         "job_type": job_type,
         f"{side}-connector-name": f"{connector}-connector",
@@ -52,11 +53,11 @@ def full(
         f"{side}-config-values": block(f"{side}JobConfig", job),
     }
     shown = None if link is None else {"link-config-values": block("linkConfig", link)}
-    return datasets_of(definition, side, shown, cluster_id=CLUSTER, **more)
+    return datasets_of(definition, side, shown, cluster_id=CLUSTER, **options)
 
 
 def database(kind: str, **more: str) -> dict[str, str]:
-    """A link to a relational database."""
+    """Return the inputs of a link to a relational database."""
     return {"databaseType": kind, "host": "Db.example.com", "port": "1234", "database": "d", **more}
 
 
@@ -77,22 +78,22 @@ TABLE = {"schemaName": "s", "tableName": "t"}
     ],
 )
 def test_relational_databases(kind: str, namespace: str, name: str) -> None:
-    """A table is named after its server, database and schema, as the naming rules say."""
-    assert one_side("generic-jdbc", TABLE, database(kind)) == [(namespace, name)]
+    """A table is named by server, database and schema, as OpenLineage specifies."""
+    assert names("generic-jdbc", TABLE, database(kind)) == [(namespace, name)]
 
 
-def test_an_oracle_database_that_is_named_by_its_sid() -> None:
-    """The name of an Oracle database is its service or, where the link says so, its SID."""
+def test_an_oracle_database_with_a_sid() -> None:
+    """The name of an Oracle database is its service or, if the link says so, its SID."""
     link = database("ORACLE", databaseconfig="SID", sidname="orcl")
-    assert one_side("generic-jdbc", TABLE, link) == [("oracle://db.example.com:1234", "orcl.s.t")]
+    assert names("generic-jdbc", TABLE, link) == [("oracle://db.example.com:1234", "orcl.s.t")]
 
 
 @pytest.mark.parametrize(
     ("kind", "name"), [("MYSQL", "d.t"), ("POSTGRESQL", "d.public.t"), ("SQLSERVER", "d.dbo.t")]
 )
 def test_a_table_without_a_schema(kind: str, name: str) -> None:
-    """Where the job names no schema, it is the one that the database takes by itself."""
-    ((_, found),) = one_side("generic-jdbc", {"tableName": "t"}, database(kind))
+    """If the job contains no schema, it is the default of the database."""
+    ((_, found),) = names("generic-jdbc", {"tableName": "t"}, database(kind))
     assert found == name
 
 
@@ -147,20 +148,20 @@ def test_a_table_without_a_schema(kind: str, name: str) -> None:
 def test_other_stores(
     connector: str, job: dict[str, str], link: dict[str, str] | None, expected: tuple[str, str]
 ) -> None:
-    """Each kind of store has names of its own; what has none is named after its link."""
-    assert one_side(connector, job, link) == [expected]
+    """Each kind of store has its own form of names; unknown ones are named after their links."""
+    assert names(connector, job, link) == [expected]
 
 
 def test_several_topics_and_files() -> None:
     """A job that reads several topics or files has as many sources."""
     topics = {"topicsList": "orders, customers"}
     brokers = {"brokerList": "k1:9092,k2:9092"}
-    assert one_side("dms-kafka", topics, brokers, side="from") == [
+    assert names("dms-kafka", topics, brokers, side="from") == [
         ("kafka://k1:9092", "orders"),
         ("kafka://k1:9092", "customers"),
     ]
     files = {"bucketName": "b", "inputDirectory": "in/a.csv|in/b.csv"}
-    assert one_side("obs", files, side="from") == [("obs://b", "in/a.csv"), ("obs://b", "in/b.csv")]
+    assert names("obs", files, side="from") == [("obs://b", "in/a.csv"), ("obs://b", "in/b.csv")]
 
 
 @pytest.mark.parametrize(
@@ -173,56 +174,58 @@ def test_several_topics_and_files() -> None:
         {},
     ],
 )
-def test_what_has_no_name_for_sure(inputs: dict[str, str]) -> None:
-    """A query, a pattern and a placeholder name no table, and none is made up."""
-    assert one_side("generic-jdbc", inputs, database("MYSQL")) == []
+def test_uncertain_names(inputs: dict[str, str]) -> None:
+    """A query, a pattern and a placeholder name no table, and no name is guessed."""
+    assert names("generic-jdbc", inputs, database("MYSQL")) == []
 
 
 def test_a_link_that_cannot_be_read() -> None:
-    """Without its link a table has no name: another one for the same table would be wrong."""
-    assert one_side("generic-jdbc", TABLE, None) == []
+    """Without its link a table gets no name, because a second name for it would be wrong."""
+    assert names("generic-jdbc", TABLE, None) == []
 
 
 def test_variables_and_macros() -> None:
-    """Variables of the run are filled in; of a path that CDM completes, the sure part is kept."""
+    """Variables of the run are replaced; of a path with a macro, the part before it is kept."""
     inputs = {"tableName": "t_${country}"}
-    found = one_side("generic-jdbc", inputs, database("MYSQL"), variables={"country": "nl"})
+    found = names("generic-jdbc", inputs, database("MYSQL"), variables={"country": "nl"})
     assert [name for _, name in found] == ["d.t_nl"]
     path = {"bucketName": "b", "outputDirectory": "in/${country}/x_${dateformat(yyyy/MM)}/y"}
-    assert one_side("obs", path, variables={"country": "nl"}) == [("obs://b", "in/nl")]
+    assert names("obs", path, variables={"country": "nl"}) == [("obs://b", "in/nl")]
 
 
 def test_a_whole_database() -> None:
-    """The tables of a whole database are those that its run has moved."""
+    """The tables of a whole-database job are those that its run has moved."""
     link = database("POSTGRESQL")
     inputs = {"schemaName": "s", "tableName": "*"}
-    found = one_side("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=["a", "b"])
+    found = names("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=["a", "b"])
     assert [name for _, name in found] == ["d.s.a", "d.s.b"]
-    assert one_side("generic-jdbc", TABLE, link, job_type="BATCH_JOB", tables=[]) == []
+    assert names("generic-jdbc", TABLE, link, job_type="BATCH_JOB", tables=[]) == []
     many = [f"t{n}" for n in range(LIMIT + 1)]
-    found = one_side("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=many)
+    found = names("generic-jdbc", inputs, link, job_type="BATCH_JOB", tables=many)
     assert len(found) == LIMIT
 
 
 def test_columns() -> None:
-    """Columns are those that the job lists, paired by their order; files have none."""
+    """Columns are those that the job lists, paired by order; files have none."""
     link = database("MYSQL")
-    (source,) = full("generic-jdbc", {**TABLE, "columnList": "id&name"}, link, side="from")
-    (target,) = full("hive", {"table": "t", "columnList": "nr&label"}, {"host": "h"})
-    pairs = [(one.name, other.name) for one, other in column_pairs(source, target)]
+    (source,) = datasets("generic-jdbc", {**TABLE, "columnList": "id&name"}, link, side="from")
+    (target,) = datasets("hive", {"table": "t", "columnList": "nr&label"}, {"host": "h"})
+    pairs = [(column.name, other.name) for column, other in column_pairs(source, target)]
     assert pairs == [("id", "nr"), ("name", "label")]
     assert column_pairs(source, Dataset("x", "y", (Column("only"),))) == []
-    (file,) = full("obs", {"bucketName": "b", "columnList": "1&2"})
+    (file,) = datasets("obs", {"bucketName": "b", "columnList": "1&2"})
     assert file.columns == ()
-    (index,) = full("elasticsearch", {"index": "i", "columnList": "a:numeric&b"}, {"host": "h:1"})
+    (index,) = datasets(
+        "elasticsearch", {"index": "i", "columnList": "a:numeric&b"}, {"host": "h:1"}
+    )
     assert index.columns == (Column("a", "numeric"), Column("b"))
 
 
 def test_encoded_values() -> None:
-    """What CDM shows percent-encoded has the same name as what was written."""
+    """Percent-encoding by CDM does not change a name."""
     path = {"bucketName": "b", "outputDirectory": "in/täglich"}
     shown = {key: quote(value, safe="") for key, value in path.items()}
-    assert one_side("obs", shown) == one_side("obs", path) == [("obs://b", "in/täglich")]
+    assert names("obs", shown) == names("obs", path) == [("obs://b", "in/täglich")]
 
 
 CONNECTORS = st.sampled_from(
@@ -269,16 +272,16 @@ SERVERS = ["host", "uri", "hiveMsUris", "zookeeperQuorum", "brokerList", "server
 def test_no_secret_in_a_name(
     connector: str, servers: dict[str, str], secrets: dict[str, str], kind: str
 ) -> None:
-    """Neither the secret inputs of a link show, nor a password in the address of a server."""
-    held = {key: value.format(SECRET) for key, value in servers.items()}
-    found = full(connector, PLACES, {"databaseType": kind, **held, **secrets})
+    """No name contains a secret input of a link, or a password in the address of a server."""
+    addresses = {key: value.format(SECRET) for key, value in servers.items()}
+    found = datasets(connector, PLACES, {"databaseType": kind, **addresses, **secrets})
     assert SECRET not in repr(found).lower()
 
 
-@pytest.mark.parametrize("address", [each for each in ADDRESSES if "://" in each])
-def test_no_password_of_a_path(address: str) -> None:
-    """A path that is written as an address leaves its user and password behind."""
-    (found,) = full("hdfs", {"outputDirectory": address.format(SECRET)}, {"uri": "n:1"})
+@pytest.mark.parametrize("address", [address for address in ADDRESSES if "://" in address])
+def test_no_password_from_a_path(address: str) -> None:
+    """A path that is written as an address loses its user and password."""
+    (found,) = datasets("hdfs", {"outputDirectory": address.format(SECRET)}, {"uri": "n:1"})
     assert found.name == "/p"
 
 
@@ -301,8 +304,8 @@ JUNK = st.recursive(
 
 
 @given(st.dictionaries(PARTS, JUNK), st.none() | st.dictionaries(PARTS, JUNK))
-def test_nonsense_raises_nothing(job: dict[str, Any], link: dict[str, Any] | None) -> None:
-    """Whatever a server shows as a job and a link, the names are texts, if there are any."""
+def test_any_definition(job: dict[str, Any], link: dict[str, Any] | None) -> None:
+    """Whatever a server shows as job and link, nothing is raised, and all names are text."""
     link_of(job, "to")
     for each in datasets_of(job, "to", link, cluster_id=CLUSTER):
         assert isinstance(each.name, str)
@@ -312,7 +315,7 @@ def test_nonsense_raises_nothing(job: dict[str, Any], link: dict[str, Any] | Non
 
 @given(CONNECTORS, st.dictionaries(KEYS, st.text()), st.dictionaries(KEYS, st.text()))
 def test_any_inputs(connector: str, job: dict[str, str], link: dict[str, str]) -> None:
-    """Any text in the inputs that are looked at gives names without placeholders, or none."""
-    for each in full(connector, job, link):
+    """Whatever the inputs contain, no name contains a placeholder."""
+    for each in datasets(connector, job, link):
         assert each.name
         assert "${" not in each.name

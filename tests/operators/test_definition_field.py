@@ -100,7 +100,7 @@ def test_missing_file_error_names_the_search_path(dag: DAG) -> None:
 def test_invalid_file_error_does_not_show_its_content(dag: DAG, tmp_path: Path) -> None:
     """The error for a file that is not YAML does not repeat the content of the file."""
     (tmp_path / "a.yaml").write_text("name: pa55word: x")
-    with pytest.raises(errors.CdmConfigError, match="not YAML") as raised:
+    with pytest.raises(errors.CdmConfigError, match="not valid YAML") as raised:
         render(dag, CdmApplyLinkOperator(task_id="t", definition="a.yaml"))
     assert "pa55word" not in str(raised.value)
 

@@ -126,7 +126,7 @@ def test_wait_timeout_fails_the_task_and_leaves_the_run_active(
 ) -> None:
     """After ``wait_timeout`` the task fails, and the run is not stopped."""
     sim.add_job(JOB, seconds=10_000)
-    with pytest.raises(errors.CdmWaitTimeout, match="left alone") as timeout:
+    with pytest.raises(errors.CdmWaitTimeout, match="was not stopped") as timeout:
         task_runner.run(lambda: make_operator(**mode, wait_timeout=90, poll_interval=60))
     assert timeout.value.submission is not None
     assert timeout.value.submission.status == "RUNNING"

@@ -107,7 +107,7 @@ def test_history_without_the_first_run_raises_outcome_unknown(
     for _ in range(12):
         sim.start(JOB)
         clock.advance(60)
-    with pytest.raises(errors.CdmOutcomeUnknown, match="which one was the first"):
+    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be determined which run"):
         task_runner.run(
             lambda: make_sensor(job_name=JOB, started_after=int(started_after * 1000), **mode)
         )
@@ -168,8 +168,8 @@ def test_each_poke_sends_one_status_call_and_no_second_history_call(
         ({}, "job_name must be text"),
         ({"job_name": JOB}, "Name the run"),
         ({"job_name": JOB, "submission_id": 1, "started_after": 5}, "Name the run"),
-        ({"job_name": JOB, "submission_id": "abc"}, "whole number"),
-        ({"job_name": JOB, "submission_id": True}, "whole number"),
+        ({"job_name": JOB, "submission_id": "abc"}, "must be an integer"),
+        ({"job_name": JOB, "submission_id": True}, "must be an integer"),
         ({"job_name": JOB, "started_after": "yesterday"}, "ISO 8601"),
         ({"job_name": JOB, "started_after": [1]}, "must be a time"),
         ({"submission": "x"}, "must be what CdmStartJobOperator returned"),

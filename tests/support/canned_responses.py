@@ -71,8 +71,8 @@ _VALIDATED = {"name": "j", "validation-result": [{"message": "slow", "status": "
 #: Documented responses by the names of operations; "errors" are those of all operations.
 SAMPLES: dict[str, list[Sample]] = {
     "start_job": _samples("start"),
-    "job_status": _samples("status"),
-    "submissions": _samples("submissions"),
+    "status": _samples("status"),
+    "history": _samples("submissions"),
     "stop_job": _samples("stop"),
     "show_job": [Sample(200, {"jobs": [_JOB], "total": 0, "page_no": 1, "page_size": 10})],
     "show": [

@@ -1,6 +1,6 @@
-"""The DAG of test_lineage, run by a process of its own, in which OpenLineage's listener is active.
+"""The DAG of the lineage tests, run in a separate process with OpenLineage's listener active.
 
-The argument is a logical date.
+The command line argument is a logical date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DAG_ID = "lineage_dag"
 
 
 def inputs(block: str, **values: str) -> dict[str, Any]:
-    """A block with one configuration."""
+    """Return a block with one configuration."""
     listed = [{"name": f"{block}.{name}", "value": value} for name, value in values.items()]
     return {"configs": [{"name": block, "inputs": listed}]}
 

@@ -243,7 +243,7 @@ _KILLED = [
         crash=("after the record",),
         runs=("SUCCEEDED",) * 4,
         copies=dict.fromkeys(DAYS[1:5], 1),
-        says="tells of a start with other arguments",
+        says="describes a start with other arguments",
     ),
 ]
 _FAILED = Scenario(

@@ -112,7 +112,7 @@ def test_invalid_threshold_is_refused_before_anything_is_sent(
     """A rendered threshold is checked before anything is started or waited for."""
     make_task = add_job(sim, waiter)
     requests_before = len(sim.requests)
-    with pytest.raises(errors.CdmConfigError, match="min_rows_written must be a whole number"):
+    with pytest.raises(errors.CdmConfigError, match="min_rows_written must be an integer"):
         task_runner.run(lambda: make_task(min_rows_written="None"))
     assert len(sim.requests) == requests_before
 

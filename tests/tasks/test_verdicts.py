@@ -124,7 +124,7 @@ def test_long_outage_raises_unavailable(
     sim.fail("status", "status", times=None, status=503)
     outcome = wait_for_run(sim, task_runner, waiter)
     assert type(outcome) is errors.CdmUnavailable
-    assert "left alone" in str(outcome)
+    assert "was not stopped" in str(outcome)
 
 
 @pytest.mark.parametrize("waiter", WAITERS)

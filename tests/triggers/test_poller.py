@@ -545,13 +545,13 @@ def test_a_run_that_stalls(
 
     with caplog.at_level(logging.INFO):
         if fails:
-            with pytest.raises(errors.CdmStalled, match="nothing has moved for 6"):
+            with pytest.raises(errors.CdmStalled, match="nothing has changed for 6"):
                 run()
         else:
             assert run()["status"] == "SUCCEEDED"
             # Airflow 3 writes a task's log without the help of logging.
             heard = caplog.text + "".join(capsys.readouterr())
-            warnings = re.findall(r"nothing has moved for (\d+) s", heard)
+            warnings = re.findall(r"nothing has changed for (\d+) s", heard)
             assert warnings
             assert len(set(warnings)) == len(range(600, int(warnings[-1]) + 1, 600))
     assert sim.runs(JOB)[-1].status == ("RUNNING" if fails else "SUCCEEDED")

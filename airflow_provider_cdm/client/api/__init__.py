@@ -1,6 +1,7 @@
-"""What CDM can be asked and what its answers show; decides nothing."""
+"""The API of CDM: its operations, and what their answers contain; makes no decisions."""
 
 __all__ = [
+    "call",
     "client",
     "cluster",
     "definitions",

@@ -1,4 +1,4 @@
-"""One operation of CDM's API as a value: what to send, and how to read the answer."""
+"""One operation of CDM's API as a value: what to send, and how to parse the answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Quota(Enum):
-    """Which of CDM's quotas a call draws on."""
+    """The quotas of CDM on which calls draw; each is 120 calls a minute."""
 
     STATUS = "status"
     HISTORY = "history"
@@ -26,15 +26,17 @@ class Quota(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One operation on CDM, before it is authorised.
+    """One operation of CDM, without authorization.
 
     :param operation: what it does, to complete the sentence "Could not ...".
+    :param method: HTTP method.
     :param path: path after ``/v1.1/{project_id}``, percent-encoded.
-    :param parse: makes a value of a successful answer.
-    :param body: JSON to send; not in the ``repr``, since a link's holds a password.
-    :param idempotent: whether it may be repeated without a thought.
-    :param wait_for_quota: whether to wait when a quota is used up.
-    :param quota: which quota it draws on, for the calls that waiting makes.
+    :param parse: function that returns the value of a successful answer.
+    :param query: parameters of the query string, not encoded.
+    :param body: JSON to send; not in the ``repr``, since that of a link contains a password.
+    :param idempotent: whether it may be repeated when the effect of the first call is unknown.
+    :param wait_for_quota: whether to wait while its quota is used up.
+    :param quota: quota on which it draws, for calls that are made while waiting.
     """
 
     operation: str
@@ -48,25 +50,25 @@ class Call(Generic[T]):
     quota: Quota | None = None
 
     def target(self, project_id: str) -> str:
-        """Path and query for one project."""
+        """Return path and query for one project."""
         query = f"?{urlencode(self.query, quote_via=quote)}" if self.query else ""
         return f"/v1.1/{segment(project_id)}{self.path}{query}"
 
     def payload(self) -> bytes | None:
-        """The body on the wire."""
+        """Return the body as it is sent."""
         return None if self.body is None else json.dumps(self.body).encode()
 
 
 def segment(text: str) -> str:
-    """Percent-encode a name, as one segment of a path."""
-    # "." and ".." would be taken for directories by every hop on the way.
+    """Percent-encode a name as one segment of a path."""
+    # Proxies on the way would resolve "." and ".." as directories.
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def json_object(response: Response, call: Call[Any]) -> Mapping[str, Any]:
     """Read the body of an answer.
 
-    :raises CdmBadResponse: when it is no JSON object.
+    :raises CdmBadResponse: when it is not a JSON object.
     """
     if not response.body.strip():
         raise error_mapping.bad_response(response, call.operation, "the answer is empty")

@@ -1,4 +1,4 @@
-"""Control flow, written once for threads and event loops: call, find, stop."""
+"""The client of the API: flows that perform calls, find runs and stop them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CdmApi:
-    """The flows of one user in one project.
+    """The API for one user in one project.
 
-    :param settings: where to send calls.
-    :param auth: authorises them.
-    :param exchanger: performs them.
+    Each method returns a flow, to be performed by a session.
+
+    :param settings: endpoints and project.
+    :param auth: authenticator that authorizes the calls.
+    :param exchanger: performer of HTTP exchanges, with retries.
     """
 
     settings: Settings
@@ -32,9 +34,11 @@ class CdmApi:
     exchanger: Exchanger
 
     def call(self, call: Call[T]) -> Flow[T]:
-        """Perform one operation: authorise, send, interpret, repeat where that is right.
+        """Authorize and send one operation, repeat it where that is safe, and parse the answer.
 
-        :raises CdmError: what the last attempt came to.
+        :param call: operation, see :mod:`~airflow_provider_cdm.client.api.runs` and
+            :mod:`~airflow_provider_cdm.client.api.resources`.
+        :raises CdmError: when the last attempt failed.
         """
         response = yield from with_authorization(
             self.auth, lambda authorization: self._send(call, authorization)
@@ -42,7 +46,7 @@ class CdmApi:
         return call.parse(response, call)
 
     def find(self, kind: Kind, cluster_id: str, name: str) -> Flow[dict[str, Any] | None]:
-        """Read the definition of a job or link, ``None`` if there is no such thing."""
+        """Read the definition of a job or link; return ``None`` if it does not exist."""
         try:
             return (yield from self.call(resources.show(kind, cluster_id, name)))
         except errors.CdmNotFound as error:
@@ -51,9 +55,9 @@ class CdmApi:
             raise
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
-        """Find the run of the job that is active now, whoever started it."""
-        seen = yield from self.call(runs.job_status(cluster_id, job_name))
-        newest = newest_first(seen)[0] if seen else None
+        """Return the active run of a job, whoever started it; ``None`` if none is active."""
+        shown = yield from self.call(runs.status(cluster_id, job_name))
+        newest = newest_first(shown)[0] if shown else None
         if newest is None or newest.ended or newest.verdict is Verdict.NO_RUN:
             return None
         return newest
@@ -61,30 +65,31 @@ class CdmApi:
     def first_run_since(
         self, cluster_id: str, job_name: str, created_from: int
     ) -> Flow[Submission | None]:
-        """Find the first run created at or after an instant.
+        """Find the first run of a job that was created at or after a point in time.
 
-        :param created_from: epoch milliseconds.
+        :param created_from: that time, epoch milliseconds.
         :returns: the run, or ``None`` while there is none.
-        :raises CdmOutcomeUnknown: when the history is too short to tell which run was the first.
+        :raises CdmOutcomeUnknown: when the history is too short to show which run was the first.
         """
-        history = yield from self.call(runs.submissions(cluster_id, job_name))
+        history = yield from self.call(runs.history(cluster_id, job_name))
         dated = [s for s in history.submissions if s.creation_date is not None]
         later = [s for s in dated if (s.creation_date or 0) >= created_from]
         if not later:
             return None
         if len(later) == len(history.submissions) and not history.complete:
             raise errors.CdmOutcomeUnknown(
-                f"CDM shows the {len(later)} newest of {history.total} runs of job {job_name!r} in"
-                f" cluster {cluster_id}, all created since {created_from} ms; which one was the"
-                " first cannot be told. Give the submission, or its id, to the sensor.",
+                f"It cannot be determined which run of job {job_name!r} in cluster {cluster_id} was"
+                f" the first since {created_from} ms: CDM shows the {len(later)} newest of"
+                f" {history.total} runs, and all were created since then. Pass the submission, or"
+                " its id, to the sensor.",
                 later[-1],
             )
         return newest_first(later)[-1]
 
     def stop_run(self, run: RunRef) -> Flow[bool]:
-        """Stop one run, and only that one: stopping goes by job name, so look first.
+        """Stop one run, and no other: CDM stops by job name, so the active run is read first.
 
-        :returns: whether a stop was sent; ``False`` when the run is not the active one.
+        :returns: whether the stop was sent; ``False`` if the run is not the active one.
         """
         active = yield from self.active_run(run.cluster_id, run.job_name)
         if active is None or not run.is_run(active):
@@ -92,9 +97,9 @@ class CdmApi:
         return (yield from self.stop(run.cluster_id, run.job_name))
 
     def stop(self, cluster_id: str, job_name: str) -> Flow[bool]:
-        """Stop whatever run of the job is active.
+        """Stop the active run of a job, whichever it is.
 
-        :returns: ``False`` when there was nothing to stop.
+        :returns: ``False`` if none was active.
         """
         try:
             yield from self.call(runs.stop_job(cluster_id, job_name))
@@ -106,7 +111,8 @@ class CdmApi:
         project_id = self.settings.project_id or authorization.project_id
         if project_id is None:
             raise errors.CdmConfigError(
-                "The project is not known: IAM's token names none. Fill in Project ID."
+                "The project is not known, because the token from IAM names none. Fill in Project"
+                " ID in the connection."
             )
         request = Request(
             method=call.method,

@@ -1,4 +1,4 @@
-"""What a cluster is doing, in people's words instead of CDM's numbers."""
+"""A cluster and its state, in words instead of CDM's numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_cdm.client import errors
 NORMAL = "normal"
 STOPPED = "stopped"
 
-#: Documented codes ("Querying Cluster Details").
+#: Status codes, as documented in "Querying Cluster Details".
 _STATES = {
     "100": "creating",
     "200": NORMAL,
@@ -24,9 +24,9 @@ _STATES = {
     "920": "starting",
 }
 STATES = tuple(_STATES.values())
-#: States that end only when a person acts.
+#: States that do not end until a person intervenes.
 DEAD_ENDS = ("failed", "creation failed", "frozen")
-#: Longest texts that are kept of a cluster, in characters.
+#: Maximum lengths of the texts kept of a cluster, in characters.
 _NAME_LIMIT, _REASONS_LIMIT = 200, 2_000
 
 
@@ -34,11 +34,11 @@ _NAME_LIMIT, _REASONS_LIMIT = 200, 2_000
 class Cluster:
     """A cluster, as its details describe it.
 
-    :param cluster_id: cluster that was asked for.
-    :param name: as shown in the console.
-    :param status: CDM's code, such as ``200``; an unknown one is no reason to fail.
-    :param frozen: whether the account may not use it, usually for an unpaid bill.
-    :param reasons: why it failed, as far as CDM says so.
+    :param cluster_id: id of the cluster.
+    :param name: name shown in the console.
+    :param status: CDM's code, such as ``200``; unknown codes are accepted.
+    :param frozen: whether the account may not use it, usually because of an unpaid bill.
+    :param reasons: reasons of a failure, if CDM gives any.
     """
 
     cluster_id: str
@@ -49,38 +49,38 @@ class Cluster:
 
     @property
     def state(self) -> str:
-        """What it is doing: one of :data:`STATES`, or ``status`` and an unknown code."""
+        """State: one of :data:`STATES`, or ``status`` and the code if that is unknown."""
         return "frozen" if self.frozen else _STATES.get(self.status, f"status {self.status}")
 
     def __str__(self) -> str:
         return f"cluster {self.name!r} ({self.cluster_id})"
 
     def ensure_usable(self) -> Cluster:
-        """Return the cluster unless it has come to a dead end.
+        """Return the cluster unless it is in one of :data:`DEAD_ENDS`.
 
-        :raises CdmClusterUnusable: says why, and what to do.
+        :raises CdmClusterUnusable: with the reason and what to do.
         """
         if self.state not in DEAD_ENDS:
             return self
         advice = (
-            "That is usually an unpaid bill or a violation: see the account's messages in the"
-            " console. Its jobs run again once it is unfrozen"
+            "The usual reason is an unpaid bill or a violation: see the messages for the account in"
+            " the console. Jobs can run again once the cluster is unfrozen"
             if self.frozen or self.state == "frozen"
-            else "Look at it in the CDM console under Cluster Management, restart it there, or have"
-            " it repaired by Huawei Cloud support"
+            else "Check it in the CDM console under Cluster Management, and restart it there or"
+            " contact Huawei Cloud support"
         )
         because = f": {self.reasons}" if self.reasons else ""
         raise errors.CdmClusterUnusable(f"The {self} is {self.state}{because}. {advice}.")
 
     def to_payload(self) -> dict[str, Any]:
-        """All of it as plain JSON, to cross from the triggerer to a worker."""
+        """Return the cluster as plain JSON, to pass it from the triggerer to a worker."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Cluster:
-        """Read what :meth:`to_payload` made.
+        """Read what :meth:`to_payload` returned.
 
-        :raises CdmBadResponse: when it is something else.
+        :raises CdmBadResponse: when the payload is anything else.
         """
         try:
             return cls(**payload)
@@ -89,15 +89,17 @@ class Cluster:
 
     @classmethod
     def from_wire(cls, data: Any, cluster_id: str | None = None) -> Cluster:
-        """Read a cluster of a list, or of the details, which one sample wraps in ``clusters``.
+        """Read an element of the list of clusters, or the details of one.
 
-        :param cluster_id: id that was asked for; by default the one in the object.
+        One documented sample of the details is wrapped in ``clusters``.
+
+        :param cluster_id: id that was requested; by default the one in the object.
         :raises ValueError: when it is not an object with a status.
         """
-        inside = data.get("clusters") if isinstance(data, Mapping) else None
-        if isinstance(inside, list) and inside:
-            inside = inside[0]
-        data = inside if isinstance(inside, Mapping) else data
+        wrapped = data.get("clusters") if isinstance(data, Mapping) else None
+        if isinstance(wrapped, list) and wrapped:
+            wrapped = wrapped[0]
+        data = wrapped if isinstance(wrapped, Mapping) else data
         status = data.get("status") if isinstance(data, Mapping) else None
         if isinstance(status, bool) or not isinstance(status, str | int):
             raise ValueError("a cluster has no status")
@@ -111,20 +113,20 @@ class Cluster:
 
 
 def state(value: Any) -> str:
-    """Return the state that a user means.
+    """Return the state that a user named, in the spelling of :data:`STATES`.
 
-    :raises CdmConfigError: when there is none of that name.
+    :raises CdmConfigError: when there is no such state.
     """
     text = str(value).strip().lower().replace("_", " ")
     if text not in STATES:
         raise errors.CdmConfigError(
-            f"There is no cluster state {value!r}; there are {', '.join(STATES)}."
+            f"There is no cluster state {value!r}; the states are {', '.join(STATES)}."
         )
     return text
 
 
 def _messages(reasons: Any) -> Iterator[str]:
-    """The texts in ``failedReasons``: objects with ``errorMsg``, under the name of an action."""
+    """Yield the texts in ``failedReasons``: objects with ``errorMsg``, by the name of an action."""
     if isinstance(reasons, str) and reasons:
         yield reasons
     elif isinstance(reasons, Mapping):

@@ -1,6 +1,7 @@
-"""Definitions of jobs and links as CDM wants them, and how they differ from what CDM shows.
+"""Definitions of jobs and links in CDM's format, and how they differ from what CDM shows.
 
-``drafts`` makes them of what users write. All values of inputs are text.
+:mod:`~airflow_provider_cdm.client.api.parsing` reads them from what users write. All values of
+inputs are text.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-#: Types of jobs: tables and files, whole databases, scenarios; a listing shows one of them.
+#: Types of jobs: tables and files, whole databases, scenarios. A listing shows one type only.
 NORMAL_JOB, BATCH_JOB, SCENARIO_JOB = JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
-#: Stands for a value that must not be seen.
+#: Text shown instead of a secret value.
 MASK = "***"
-#: How much of a value a log line shows, in characters.
+#: Characters of a value that a log line shows.
 _EXCERPT = 80
-# Judged by the end of an input's name, such as linkConfig.password.
+# Matches the end of an input's name, such as linkConfig.password.
 _SECRET = re.compile(
     r"(?i)(password|passwd|passphrase|passcode|secret|(secret|security|access|private)[._-]?key"
     r"|token|credentials?|(^|[._-])(ak|sk|dek))$"
@@ -28,15 +29,16 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is defined.
+    """A kind of thing that can be defined: jobs or links.
 
-    :param noun: how people call it.
-    :param plural: key of the list that CDM takes and shows it in.
-    :param texts: keys of plain text, the name first.
-    :param blocks: keys of configurations, which hold inputs.
-    :param optional: those of both that may be left out.
-    :param defaults: what CDM takes where one is left out.
-    :param read_only: keys that CDM adds when it shows one; what was shown may be sent again.
+    :param noun: its name, also in paths of the API.
+    :param plural: key of the list in which CDM accepts and shows definitions.
+    :param texts: keys with plain text, the name first.
+    :param blocks: keys with configurations, which contain inputs.
+    :param optional: keys of either sort that may be missing.
+    :param defaults: values that CDM uses for missing keys.
+    :param read_only: keys that CDM adds when it shows a definition. They are dropped, so that a
+        definition that was shown can be sent again.
     """
 
     noun: str
@@ -80,10 +82,11 @@ LINK = Kind(
 
 
 class Difference(NamedTuple):
-    """Something that CDM has otherwise than it is wanted.
+    """A difference between what CDM shows and a definition.
 
     :param what: name of an input, or key of the definition.
-    :param shown: what CDM has, ``None`` if nothing.
+    :param shown: value in CDM; ``None`` if there is none.
+    :param wanted: value in the definition.
     """
 
     what: str
@@ -96,9 +99,11 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A job or a link as CDM wants it, checked.
+    """The checked definition of a job or link.
 
-    :param wire: the object itself; not in the ``repr``, since a link's holds a password.
+    :param kind: whether it is a job or a link.
+    :param wire: definition as CDM accepts it; not in the ``repr``, since that of a link contains a
+        password.
     """
 
     kind: Kind
@@ -111,12 +116,12 @@ class Definition:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the create and update calls take: a list of one."""
+        """Body of the create and update calls: a list of one."""
         return {self.kind.plural: [dict(self.wire)]}
 
     @property
     def fingerprint(self) -> str:
-        """Tells definitions apart, but for values that are secret."""
+        """Digest that distinguishes definitions, except for their secret values."""
         inputs = [
             (block, name, MASK if is_secret(name) else value)
             for block in self.kind.blocks
@@ -126,18 +131,18 @@ class Definition:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     def named(self, name: str) -> Definition:
-        """The same under another name."""
+        """Return the same definition under another name."""
         return replace(self, wire={**self.wire, "name": name})
 
     def differences(self, shown: Mapping[str, Any]) -> list[Difference]:
-        """Say what a job or link has otherwise than it is wanted here.
+        """Return the differences between what CDM shows and this definition.
 
-        CDM may show values percent-encoded, which is no difference, nor is the order of inputs.
-        What this definition does not name is not compared: CDM adds defaults of its own. So a value
-        is taken away by naming the input with an empty value, not by leaving it out. Secret values
-        (see :func:`is_secret`) never differ, since CDM does not show them.
+        Percent-encoding and the order of inputs do not count as differences. Inputs that this
+        definition does not name are not compared, because CDM adds defaults of its own; to remove a
+        value, name the input with an empty value. Secret values (see :func:`is_secret`) are not
+        compared either, because CDM does not show them.
 
-        :param shown: the object as the show call returned it.
+        :param shown: object that the show call returned.
         """
         pairs = [
             (key, self.wire[key], shown.get(key, self.kind.defaults.get(key)))
@@ -145,20 +150,20 @@ class Definition:
             if key in self.wire
         ]
         for block in self.kind.blocks:
-            has = inputs_of(shown, block)
+            current = inputs_of(shown, block)
             pairs += [
-                (name, wanted, has.get(name))
+                (name, wanted, current.get(name))
                 for name, wanted in inputs_of(self.wire, block).items()
                 if not is_secret(name)
             ]
         return [
-            Difference(what, _text_or_none(has), wanted)
-            for what, wanted, has in pairs
-            if not _same(wanted, has)
+            Difference(what, _text_or_none(value), wanted)
+            for what, wanted, value in pairs
+            if not _same(wanted, value)
         ]
 
     def unmanaged(self, shown: Mapping[str, Any]) -> list[str]:
-        """The inputs that CDM shows with a value, and that are not named here."""
+        """Return the names of inputs that have a value in CDM and are not in this definition."""
         return [
             name
             for block in self.kind.blocks
@@ -168,31 +173,31 @@ class Definition:
 
 
 def is_secret(name: object) -> bool:
-    """Whether the value of an input of this name is secret: passwords, keys, tokens."""
+    """Return whether an input of this name has a secret value: a password, key or token."""
     return isinstance(name, str) and _SECRET.search(name) is not None
 
 
 def secret_inputs(value: Any) -> list[dict[str, Any]]:
-    """Find the inputs with secret values, anywhere in something that need not be checked yet."""
-    found: list[dict[str, Any]] = []
+    """Return the inputs with secret values, at any depth of a value that may not be checked yet."""
+    secrets: list[dict[str, Any]] = []
     pending = [value]
     while pending:
-        one = pending.pop()
-        if isinstance(one, dict):
-            if is_secret(one.get("name")) and one.get("value") not in (None, ""):
-                found.append(one)
-            one = list(one.values())
-        if isinstance(one, list | tuple):
-            pending.extend(one)
-    return found
+        item = pending.pop()
+        if isinstance(item, dict):
+            if is_secret(item.get("name")) and item.get("value") not in (None, ""):
+                secrets.append(item)
+            item = list(item.values())
+        if isinstance(item, list | tuple):
+            pending.extend(item)
+    return secrets
 
 
 def inputs_of(wire: Mapping[str, Any], block: str) -> dict[str, str]:
-    """The inputs of one block as name to value; what is malformed is passed over."""
+    """Return the inputs of one block as a mapping of name to value; malformed ones are skipped."""
     return {
-        str(each["name"]): _text_or_none(each.get("value")) or ""
-        for each in _inputs(wire.get(block))
-        if each.get("name") is not None
+        str(item["name"]): _text_or_none(item.get("value")) or ""
+        for item in _inputs(wire.get(block))
+        if item.get("name") is not None
     }
 
 
@@ -200,13 +205,13 @@ def _inputs(block: Any) -> Iterator[Mapping[str, Any]]:
     configs = block.get("configs") if isinstance(block, Mapping) else None
     for config in configs if isinstance(configs, list | tuple) else ():
         inputs = config.get("inputs") if isinstance(config, Mapping) else None
-        for each in inputs if isinstance(inputs, list | tuple) else ():
-            if isinstance(each, Mapping):
-                yield each
+        for item in inputs if isinstance(inputs, list | tuple) else ():
+            if isinstance(item, Mapping):
+                yield item
 
 
 def _same(wanted: str, shown: Any) -> bool:
-    # Which way of encoding a release uses, if any, is not documented.
+    # It is not documented whether, and how, CDM encodes values.
     text = _text_or_none(shown) or ""
     return wanted in (text, unquote(text), unquote_plus(text))
 

@@ -1,4 +1,4 @@
-"""The list of a cluster's jobs, as CDM shows it: a hundred jobs a page."""
+"""The job list of a cluster: pages of up to 100 jobs, each with the status of its newest run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from airflow_provider_cdm.client.submission import Verdict, read_int, verdict_of
 class ListedJob:
     """A job as a listing shows it.
 
-    :param status: of its newest run; ``NEW`` if it has none.
-    :param created: when that run was created, epoch milliseconds.
-    :param wire: all that the listing shows of it.
+    :param name: name of the job.
+    :param status: status of its newest run; ``NEW`` if it has none.
+    :param created: time at which that run was created, epoch milliseconds.
+    :param wire: complete entry of the listing.
     """
 
     name: str
@@ -26,7 +27,7 @@ class ListedJob:
 
     @property
     def active(self) -> bool:
-        """Whether its newest run is under way."""
+        """Whether its newest run is active."""
         return verdict_of(self.status) is Verdict.ACTIVE
 
     @classmethod
@@ -47,17 +48,20 @@ class ListedJob:
 class JobPage:
     """One page of a listing.
 
-    :param total: how many jobs there are on all pages, if the server says so.
+    :param jobs: jobs on this page.
+    :param total: number of jobs on all pages, if the server gives it.
     """
 
     jobs: list[ListedJob]
     total: int | None = None
 
 
-def name_filter(common: str) -> str:
-    """What to filter a listing by for names that begin alike: no more than surely means itself.
+def name_filter(prefix: str) -> str:
+    """Return the filter of a listing for names with a common prefix.
 
-    :param common: what they all begin with.
+    Only letters, digits, ``_`` and ``-`` are used: other characters may have a meaning in a filter.
+
+    :param prefix: prefix of all names.
     """
-    match = re.match(r"[A-Za-z0-9_-]*", common)
+    match = re.match(r"[A-Za-z0-9_-]*", prefix)
     return match[0] if match else ""

@@ -1,7 +1,7 @@
-"""What users write for a job or a link, read and checked before anything is sent.
+"""Reading and checking the definitions that users write, before anything is sent.
 
-A draft is what CDM's own create call takes, and what its console exports: the job or link as an
-object, bare or in a list of one under ``jobs`` or ``links``; a mapping, or JSON or YAML text.
+The format is that of CDM's create call and of its console's export: the job or link as an object,
+either alone or in a list of one under ``jobs`` or ``links``; a mapping, or JSON or YAML text.
 """
 
 from __future__ import annotations
@@ -19,70 +19,73 @@ from airflow_provider_cdm.client.errors import CdmConfigError
 
 
 def job(value: Any, name: str | None = None) -> Definition:
-    """Check the draft of a job. Numbers, booleans and dates among the values become text.
+    """Read the definition of a job. Numbers, booleans and dates among the values become text.
 
-    :param value: a mapping, or JSON or YAML text.
-    :param name: name the job must have; it may then be left out of the draft.
-    :raises CdmConfigError: names everything that is wrong with it, at once.
+    :param value: mapping, or JSON or YAML text.
+    :param name: name that the job must have; the definition may then omit it.
+    :raises CdmConfigError: when anything is wrong; the error lists all problems.
     """
     return _DefinitionParser(JOB).definition(value, name)
 
 
 def link(value: Any, name: str | None = None) -> Definition:
-    """Check the draft of a link, as :func:`job` does that of a job.
+    """Read the definition of a link, as :func:`job` does for a job.
 
-    :raises CdmConfigError: names everything that is wrong with it, at once.
+    :raises CdmConfigError: when anything is wrong; the error lists all problems.
     """
     return _DefinitionParser(LINK).definition(value, name)
 
 
 def read(text: str) -> Any:
-    """Read JSON or YAML; numbers, dates and words such as ``yes`` stay the text that was typed.
+    """Read JSON or YAML; numbers, dates and words such as ``yes`` remain text, as typed.
 
-    :raises CdmConfigError: when it is neither; its content is not repeated.
+    CDM accepts only text; YAML's types would turn ``12:30:00`` into 45000.
+
+    :raises CdmConfigError: when it is neither; the error does not quote the content.
     """
     try:
         return json.loads(text, parse_int=str, parse_float=str)
-    except json.JSONDecodeError as problem:
-        trouble = f"not JSON: {problem.msg} in line {problem.lineno}, column {problem.colno}"
+    except json.JSONDecodeError as error:
+        problem = f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
     except RecursionError:
         raise CdmConfigError("The definition is nested too deeply to be read.") from None
     import yaml
 
     try:
-        return yaml.load(text, _typed_text())  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        return yaml.load(text, _text_loader())  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         if not text.lstrip().startswith(("{", "[")):
-            mark = getattr(problem, "problem_mark", None)
-            what = getattr(problem, "problem", None) or "unreadable"
-            trouble = f"not YAML: {what}" + (f" in line {mark.line + 1}" if mark else "")
-    raise CdmConfigError(f"The definition cannot be read, it is {trouble}.")
+            mark = getattr(error, "problem_mark", None)
+            what = getattr(error, "problem", None) or "unreadable"
+            problem = f"not valid YAML: {what}" + (f" in line {mark.line + 1}" if mark else "")
+    raise CdmConfigError(f"The definition cannot be read: it is {problem}.")
 
 
-def _typed_text() -> Any:
+def _text_loader() -> Any:
+    """Return a YAML loader that reads every scalar but null as text."""
     import yaml
 
     kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
-    class TypedText(yaml.SafeLoader):
+    class TextLoader(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
             first: [resolver for resolver in resolvers if resolver[0] in kept]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
-    return TypedText
+    return TextLoader
 
 
 class _DefinitionParser:
-    """Checks one draft and gathers what is wrong with it."""
+    """Checks one definition and collects its problems."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._problems: list[str] = []
 
     def definition(self, value: Any, name: str | None) -> Definition:
-        """Return the definition with all values as text."""
-        given = self._unwrapped(read(value) if isinstance(value, str) else value)
+        """Return the definition, with all values as text."""
+        given = self._unwrap(read(value) if isinstance(value, str) else value)
         wire: dict[str, Any] = {"name": self._name(given.get("name"), name)}
         for key in self._kind.texts[1:]:
             if given.get(key) is not None:
@@ -96,33 +99,34 @@ class _DefinitionParser:
                 wire[key] = self._block(key, given[key])
             else:
                 self._missing(key, given)
-        wire |= self._others(given)
+        wire |= self._other_keys(given)
         self._raise_problems(wire["name"])
         return Definition(self._kind, wire)
 
-    def _unwrapped(self, value: Any) -> Mapping[str, Any]:
+    def _unwrap(self, value: Any) -> Mapping[str, Any]:
+        """Return the object itself, also from a list of one."""
         noun, plural = self._kind.noun, self._kind.plural
         if isinstance(value, Mapping) and plural in value:
-            several = value[plural]
-            count = len(several) if isinstance(several, list | tuple) else None
+            items = value[plural]
+            count = len(items) if isinstance(items, list | tuple) else None
             if count != 1:
-                shown = type(several).__name__ if count is None else count
+                shown = type(items).__name__ if count is None else count
                 self._problems.append(f"{plural} must be a list of exactly one {noun}, not {shown}")
                 self._raise_problems(None)
-            value = several[0]
+            value = items[0]
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             self._problems.append(
                 f"it must be an object with the keys of a CDM {noun} (name,"
                 f" {self._kind.texts[-1]}, ...), not {type(value).__name__}"
             )
             self._raise_problems(None)
-        found: Mapping[str, Any] = value
-        return found
+        definition: Mapping[str, Any] = value
+        return definition
 
     def _name(self, given: Any, wanted: str | None) -> str:
         if wanted is not None and given is not None and wanted != given:
             argument = f"{self._kind.noun}_name"
-            self._problems.append(f"it is named {given!r}, and {argument} says {wanted!r}")
+            self._problems.append(f"its name is {given!r}, but {argument} is {wanted!r}")
         name = given if given is not None else wanted
         if name is None:
             self._problems.append("name is missing")
@@ -132,24 +136,24 @@ class _DefinitionParser:
         except CdmConfigError as problem:
             self._problems.append(str(problem).rstrip("."))
         if name == "all":
-            self._problems.append("CDM lists everything under the name 'all'; take another")
+            self._problems.append("CDM lists everything under the name 'all'; choose another")
         return str(name)
 
     def _missing(self, key: str, given: Mapping[str, Any]) -> None:
-        # What a scenario consists of is not documented.
+        # The contents of a scenario are not documented.
         if key not in self._kind.optional and given.get("job_type") != "SCENARIO_JOB":
             self._problems.append(f"{key} is missing")
 
     def _text(self, key: str, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
             shown = "empty" if isinstance(value, str) else type(value).__name__
-            self._problems.append(f"{key} must be text, and is {shown}")
+            self._problems.append(f"{key} must be text, but is {shown}")
         elif key == "job_type" and value not in JOB_TYPES:
             self._problems.append(f"job_type must be one of {', '.join(JOB_TYPES)}, not {value!r}")
         return str(value)
 
-    def _others(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Keys of other releases of CDM pass; what looks like a slip of the pen does not."""
+    def _other_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return unknown keys, which other releases of CDM may use, and report likely typos."""
         import difflib
 
         known = (*self._kind.texts, *self._kind.blocks)
@@ -160,7 +164,7 @@ class _DefinitionParser:
         }
         for key in others:
             for close in difflib.get_close_matches(key, known, n=1, cutoff=0.75):
-                self._problems.append(f"there is no key {key!r}; is {close!r} meant?")
+                self._problems.append(f"there is no key {key!r}; did you mean {close!r}?")
         return others
 
     def _block(self, key: str, value: Any) -> dict[str, Any]:
@@ -169,7 +173,7 @@ class _DefinitionParser:
             self._problems.append(f"{key} must be an object with a list of configs")
             return {}
         checked = [self._config(key, config) for config in configs]
-        names = [each["name"] for config in checked for each in config.get("inputs", ())]
+        names = [item["name"] for config in checked for item in config.get("inputs", ())]
         self._problems += [
             f"{key}: {name!r} is given {names.count(name)} times"
             for name in dict.fromkeys(names)
@@ -182,12 +186,12 @@ class _DefinitionParser:
         if not isinstance(config, Mapping) or not isinstance(name, str) or not name:
             self._problems.append(f"{key}: each of its configs must be an object with a name")
             return {}
-        # Some documented samples have an empty object where the list belongs.
+        # Some documented samples have an empty object instead of the list.
         inputs = config.get("inputs") or []
         if not isinstance(inputs, list | tuple):
             self._problems.append(f"{key}: the inputs of {name!r} must be a list")
             return {}
-        return {**config, "inputs": [self._input(key, each) for each in inputs]}
+        return {**config, "inputs": [self._input(key, item) for item in inputs]}
 
     def _input(self, key: str, given: Any) -> dict[str, Any]:
         name = given.get("name") if isinstance(given, Mapping) else None
@@ -205,7 +209,7 @@ class _DefinitionParser:
             return value
         if isinstance(value, bool):
             return str(value).lower()
-        # Only the type is shown: values may be confidential.
+        # Only the type is named, because values may be confidential.
         if value is None:
             self._problems.append(f"{name!r} is null (an expression that yields nothing?)")
         elif not isinstance(value, int | float | Decimal | date):

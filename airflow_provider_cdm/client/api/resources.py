@@ -1,7 +1,8 @@
 """Operations on jobs, links and clusters: create, update, show, list, delete, start, stop.
 
 Routes and fields follow the CDM API reference, version 1.1
-(https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
+(https://support.huaweicloud.com/intl/en-us/api-cdm/). The functions return calls; they send
+nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from airflow_provider_cdm.client.sansio import Response
 
 
 def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
-    """Create a job or a link: ``POST .../cdm/job``, ``.../cdm/link``. A job is not started.
+    """Create a job or link: ``POST .../cdm/job``, ``.../cdm/link``. A job is not started.
 
-    Names are unique, so it may be repeated: at worst the answer is that it exists by now.
+    Safe to repeat, since names are unique: at worst the answer is that the name exists.
 
-    :returns: CDM's warnings.
+    :returns: warnings from CDM.
     """
     kind = definition.kind
     return Call(
@@ -38,7 +39,7 @@ def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
 def update(cluster_id: str, definition: Definition) -> Call[list[str]]:
     """Replace the definition of a job or link: ``PUT .../cdm/job/{job_name}``.
 
-    :returns: CDM's warnings.
+    :returns: warnings from CDM.
     """
     kind = definition.kind
     return Call(
@@ -57,16 +58,17 @@ def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
     """
     if kind is JOB and name == "all":
         raise errors.CdmConfigError(
-            "CDM cannot show a job named 'all': under that name it lists all jobs. Rename the job."
+            "CDM cannot show a job named 'all', because it lists all jobs under that name. Rename"
+            " the job."
         )
 
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
-        found = json_object(response, call).get(kind.plural)
-        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+        items = json_object(response, call).get(kind.plural)
+        if not isinstance(items, list) or not items or not isinstance(items[0], dict):
             raise error_mapping.bad_response(
-                response, call.operation, f"the answer holds no {kind.noun}"
+                response, call.operation, f"the answer contains no {kind.noun}"
             )
-        return found[0]
+        return items[0]
 
     return Call(
         operation=f"show {kind.noun} {name!r} in cluster {cluster_id}",
@@ -87,7 +89,7 @@ def delete(kind: Kind, cluster_id: str, name: str) -> Call[None]:
     )
 
 
-#: The most jobs that one page of a listing shows.
+#: Maximum number of jobs on one page of a listing.
 LISTING_PAGE = 100
 
 
@@ -96,10 +98,10 @@ def list_jobs(
 ) -> Call[JobPage]:
     """Read a page of the list of jobs: ``GET .../cdm/job/all``.
 
-    :param page_no: counted from 1.
+    :param page_no: number of the page, from 1.
     :param job_type: ``NORMAL_JOB``, ``BATCH_JOB`` (whole databases) or ``SCENARIO_JOB``; a listing
         shows one type only.
-    :param name_filter: a part of the names of the jobs to list; empty for all.
+    :param name_filter: part of the names of the jobs to list; empty for all jobs.
     """
 
     def parse(response: Response, call: Call[JobPage]) -> JobPage:
@@ -108,7 +110,7 @@ def list_jobs(
         if not isinstance(jobs, list):
             raise error_mapping.bad_response(response, call.operation, "the answer has no jobs")
         try:
-            listed = [ListedJob.from_wire(one) for one in jobs]
+            listed = [ListedJob.from_wire(item) for item in jobs]
         except ValueError as problem:
             raise error_mapping.bad_response(response, call.operation, str(problem)) from problem
         return JobPage(listed, total if isinstance(total, int) else None)
@@ -128,10 +130,10 @@ def list_clusters() -> Call[list[Cluster]]:
     """Read all clusters of the project: ``GET /clusters``."""
 
     def parse(response: Response, call: Call[list[Cluster]]) -> list[Cluster]:
-        found = json_object(response, call).get("clusters")
-        if not isinstance(found, list):
+        items = json_object(response, call).get("clusters")
+        if not isinstance(items, list):
             raise error_mapping.bad_response(response, call.operation, "the answer has no clusters")
-        return [_cluster(response, call, one, None) for one in found]
+        return [_cluster(response, call, item, None) for item in items]
 
     return Call(operation="list the clusters", method="GET", path="/clusters", parse=parse)
 
@@ -149,15 +151,20 @@ def show_cluster(cluster_id: str) -> Call[Cluster]:
 
 
 def start_cluster(cluster_id: str) -> Call[None]:
-    """Start a stopped cluster; its details tell when that is done."""
+    """Start a stopped cluster: ``POST /clusters/{cluster_id}/action``.
+
+    CDM answers before the cluster has started; its details show when it has.
+    """
     return _action(cluster_id, "start", {})
 
 
 def stop_cluster(cluster_id: str, *, graceful: bool, delay: int | None = None) -> Call[None]:
-    """Stop a running cluster; its details tell when that is done.
+    """Stop a running cluster: ``POST /clusters/{cluster_id}/action``.
 
-    :param graceful: let active runs go on; off, they fail.
-    :param delay: seconds for which active runs may go on; ``None`` until they are over.
+    CDM answers before the cluster has stopped; its details show when it has.
+
+    :param graceful: whether active runs may end first; otherwise they fail.
+    :param delay: seconds for which active runs may go on; ``None`` until they have ended.
     """
     mode = "GRACEFULLY" if graceful else "IMMEDIATELY"
     return _action(
@@ -166,9 +173,9 @@ def stop_cluster(cluster_id: str, *, graceful: bool, delay: int | None = None) -
 
 
 def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[None]:
-    """``POST /clusters/{cluster_id}/action``; what it answers leads nowhere.
+    """Return the call of an action; its answer contains nothing useful.
 
-    A repetition may be refused in the state that the first one led to, so it is not made blindly.
+    Not idempotent: the state that the first call leads to may make CDM reject a second one.
     """
     return Call(
         operation=f"{action} cluster {cluster_id}",
@@ -187,10 +194,10 @@ def _path(kind: Kind, cluster_id: str, name: str) -> str:
 def _validated(response: Response, call: Call[list[str]]) -> list[str]:
     if not response.body.strip():
         return []
-    found = json_object(response, call).get("validation-result")
-    if texts := error_mapping.validation_messages(found):
+    result = json_object(response, call).get("validation-result")
+    if texts := error_mapping.validation_messages(result):
         raise error_mapping.refused_with_success_status(response, call.operation, texts)
-    return error_mapping.validation_messages(found, "WARNING")
+    return error_mapping.validation_messages(result, "WARNING")
 
 
 def _cluster(response: Response, call: Call[Any], data: Any, cluster_id: str | None) -> Cluster:

@@ -1,7 +1,8 @@
 """Operations on runs: start, status, history, stop.
 
 Routes and fields follow the CDM API reference, version 1.1
-(https://support.huaweicloud.com/intl/en-us/api-cdm/). Nothing here sends anything.
+(https://support.huaweicloud.com/intl/en-us/api-cdm/). The functions return calls; they send
+nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ def start_job(
 ) -> Call[Submission]:
     """Start a job: ``PUT .../cdm/job/{job_name}/start``.
 
-    Not idempotent, and there is no idempotency key: two of these are two runs.
+    Not idempotent, and CDM has no idempotency key: two calls start two runs.
 
     :param variables: values for ``${name}`` in the job's parameters, for this run only.
     """
 
     def parse(response: Response, call: Call[Submission]) -> Submission:
-        found = _submissions(response, call, cluster_id, job_name)
-        if not found:
+        started = _submissions(response, call, cluster_id, job_name)
+        if not started:
             raise error_mapping.bad_response(
                 response, call.operation, "the answer names no submission"
             )
-        return newest_first(found)[0]
+        return newest_first(started)[0]
 
     return Call(
         operation=f"start job {job_name!r} in cluster {cluster_id}",
@@ -44,10 +45,10 @@ def start_job(
     )
 
 
-def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
+def status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
     """Read the latest run of a job: ``GET .../cdm/job/{job_name}/status``.
 
-    The list has one element, or none where CDM has nothing to say yet.
+    The list has one element, or none if CDM has no information yet.
     """
     return Call(
         operation=f"read the status of job {job_name!r} in cluster {cluster_id}",
@@ -58,15 +59,16 @@ def job_status(cluster_id: str, job_name: str) -> Call[list[Submission]]:
     )
 
 
-#: How many runs the history shows unless it says otherwise.
+#: Number of runs in an answer of the history, if the answer does not give a total.
 HISTORY_PAGE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Runs of a job, newest first.
+    """Runs of a job.
 
-    :param total: how many runs the job has in all, if the server says so.
+    :param submissions: runs, newest first.
+    :param total: number of all runs of the job, if the server gives it.
     """
 
     submissions: list[Submission]
@@ -74,16 +76,16 @@ class History:
 
     @property
     def complete(self) -> bool:
-        """Whether these are surely all runs that CDM remembers."""
+        """Whether these are certainly all runs that CDM has kept."""
         if self.total is None:
             return len(self.submissions) < HISTORY_PAGE
         return len(self.submissions) >= self.total
 
 
-def submissions(cluster_id: str, job_name: str) -> Call[History]:
+def history(cluster_id: str, job_name: str) -> Call[History]:
     """Read the history of a job: ``GET .../cdm/submissions?jname=``.
 
-    ``jname`` is the only documented parameter; the answer may hold only the ten newest runs.
+    ``jname`` is the only documented parameter; the answer may contain only the ten newest runs.
     """
 
     def parse(response: Response, call: Call[History]) -> History:
@@ -104,9 +106,9 @@ def submissions(cluster_id: str, job_name: str) -> Call[History]:
 
 
 def stop_job(cluster_id: str, job_name: str) -> Call[None]:
-    """Stop whatever run of the job is active: ``PUT .../cdm/job/{job_name}/stop``.
+    """Stop the active run of a job, whichever it is: ``PUT .../cdm/job/{job_name}/stop``.
 
-    The answer comes before the run has ended. Three generations of it are documented
+    CDM answers before the run has ended. Three forms of the answer are documented
     (``validation-result``, ``submissions``, an empty body); only ERROR entries matter.
     """
 
@@ -132,10 +134,10 @@ def _job_path(cluster_id: str, job_name: str) -> str:
 def _submissions(
     response: Response, call: Call[Any], cluster_id: str, job_name: str
 ) -> list[Submission]:
-    found = json_object(response, call).get("submissions")
-    if not isinstance(found, list):
+    items = json_object(response, call).get("submissions")
+    if not isinstance(items, list):
         raise error_mapping.bad_response(response, call.operation, "the answer has no submissions")
     try:
-        return [Submission.from_wire(one, cluster_id, job_name) for one in found]
+        return [Submission.from_wire(item, cluster_id, job_name) for item in items]
     except ValueError as problem:
         raise error_mapping.bad_response(response, call.operation, str(problem)) from problem

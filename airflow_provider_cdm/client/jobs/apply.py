@@ -1,4 +1,4 @@
-"""Making CDM's jobs and links what they shall be: create, apply, remove; each may be repeated."""
+"""Creating, updating and deleting jobs and links; each operation is safe to repeat."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CREATED, UPDATED, UNCHANGED = "created", "updated", "unchanged"
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """What was done to make a job or link what it shall be.
+    """What was done to make a job or link match its definition.
 
     :param action: ``created``, ``updated`` or ``unchanged``.
-    :param differences: what an update was made for.
-    :param unmanaged: inputs that CDM shows with a value and that the definition does not name.
-    :param warnings: CDM's own.
+    :param differences: differences that an update removed.
+    :param unmanaged: names of inputs that have a value in CDM and are not in the definition.
+    :param warnings: warnings from CDM.
     """
 
     action: str
@@ -30,29 +30,30 @@ class ApplyResult:
 
 
 def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-    """Create a job or link; one that exists just as it is wanted is taken for ours.
+    """Create a job or link; if it exists and matches the definition, that counts as created.
 
-    :raises CdmAlreadyExists: when there is another of that name; says what differs.
+    :raises CdmAlreadyExists: when one of that name exists and differs; the error lists the
+        differences.
     """
     try:
         warnings = yield from api.call(resources.create(cluster_id, wanted))
     except errors.CdmAlreadyExists as refusal:
-        # It may be the work of this very call, or of an earlier attempt, whose answer was lost.
+        # This call, or one of an earlier attempt, may have created it and lost the answer.
         shown = yield from api.find(wanted.kind, cluster_id, wanted.name)
         if shown is None:
             raise
         if differences := wanted.differences(shown):
-            refusal.add_detail(" What exists differs: " + _listed(differences))
+            refusal.add_detail(" The existing one differs: " + _join(differences))
             raise
         return ApplyResult(UNCHANGED, unmanaged=tuple(wanted.unmanaged(shown)))
     return ApplyResult(CREATED, warnings=tuple(warnings))
 
 
 def update(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
-    """Replace the definition of a job or link, whatever it is now.
+    """Replace the definition of a job or link, whether or not it differs.
 
-    :raises CdmNotFound: when there is none of that name.
-    :raises CdmInUse: when CDM cannot change it now.
+    :raises CdmNotFound: when none of that name exists.
+    :raises CdmInUse: when CDM cannot change it at the moment.
     """
     warnings = yield from api.call(resources.update(cluster_id, wanted))
     return ApplyResult(UPDATED, warnings=tuple(warnings))
@@ -61,15 +62,14 @@ def update(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
 def apply(
     api: CdmApi, cluster_id: str, wanted: Definition, *, always: bool = False
 ) -> Flow[ApplyResult]:
-    """Create or update a job or link, or do nothing when it is as wanted.
+    """Create or update a job or link, or do nothing if it matches the definition.
 
-    :param always: update it even then.
-    :raises CdmInUse: when an update is needed and CDM cannot change it now.
+    :param always: whether to update it even if it matches.
+    :raises CdmInUse: when it must be updated and CDM cannot change it at the moment.
     """
     shown = yield from api.find(wanted.kind, cluster_id, wanted.name)
     if shown is None:
-        made = yield from create(api, cluster_id, wanted)
-        return made
+        return (yield from create(api, cluster_id, wanted))
     differences = tuple(wanted.differences(shown))
     unmanaged = tuple(wanted.unmanaged(shown))
     if not differences and not always:
@@ -83,9 +83,10 @@ def delete(
 ) -> Flow[bool]:
     """Delete a job or link.
 
-    :param give_up_after: seconds for which to bear outages and a quota (120 a minute) that is used up.
-    :returns: ``False`` when it was gone already.
-    :raises CdmInUse: when the job runs, or jobs use the link.
+    :param give_up_after: seconds for which to go on during an outage, or while the quota (120
+        calls a minute) is used up; 0 by default.
+    :returns: ``False`` if it did not exist.
+    :raises CdmInUse: when the job is running, or the link is used by jobs.
     """
     give_up_at = api.exchanger.clock() + give_up_after
     while True:
@@ -103,5 +104,5 @@ def delete(
             return True
 
 
-def _listed(differences: list[Difference]) -> str:
+def _join(differences: list[Difference]) -> str:
     return "; ".join(map(str, differences)) + "."

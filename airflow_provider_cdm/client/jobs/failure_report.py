@@ -1,4 +1,4 @@
-"""What a person reads when a run has failed: enough to know what to do, without the console."""
+"""The report of a failed run: enough to know what to do without opening the console."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.whole_database.tables import failure_lines
 
-#: Lines of CDM's details that are shown; the rest of a stack trace helps few.
+#: Lines of CDM's details to show; the rest of a stack trace rarely helps.
 _DETAIL_LINES = 15
-#: Inputs of a job that tell a place, by the end of their names.
-_PLACES = (
+#: Last parts of the names of inputs that say where a job reads or writes.
+_LOCATION_INPUTS = (
     *("bucketName", "database", "schemaName", "tableName", "table", "inputDirectory"),
     *("outputDirectory", "streamName", "topicsName", "index", "collectionName"),
 )
-_PLACE_LIMIT = 120
+#: Characters to show of the value of such an input.
+_LOCATION_LIMIT = 120
 
 
 def ensure_succeeded(
     run: Submission, definition: Mapping[str, Any] | None = None, address: str | None = None
 ) -> Submission:
-    """Return an ended run that ended well.
+    """Return the run if it succeeded.
 
-    :param definition: definition of its job, if it is at hand.
-    :param address: where a person can look at the run.
-    :raises CdmSubmissionFailed: for any other run, with all that helps to understand it.
+    :param definition: definition of its job, if it is known.
+    :param address: URL at which a person can see the run.
+    :raises CdmSubmissionFailed: for any other run, with a report of the failure.
     """
     if run.verdict is Verdict.SUCCESS:
         return run
@@ -38,7 +39,7 @@ def ensure_succeeded(
 
 
 def _report(run: Submission, definition: Mapping[str, Any] | None, address: str | None) -> str:
-    lines = [f"{RunRef.of(run)} ended {run.status}: {run.error_summary or 'CDM gives no reason.'}"]
+    lines = [f"{RunRef.of(run)} ended {run.status}: {run.error_summary or 'CDM gave no reason.'}"]
     if definition is not None:
         lines += [f"  from: {_side(definition, 'from')}", f"  to: {_side(definition, 'to')}"]
     lines += [f"  when: {_times(run)}", f"  rows: {_rows(run)}"]
@@ -47,14 +48,14 @@ def _report(run: Submission, definition: Mapping[str, Any] | None, address: str 
         lines.append(f"  look at it: {address}")
     details = (run.error_details or "").strip().splitlines()
     if details:
-        left = len(details) - _DETAIL_LINES
+        hidden = len(details) - _DETAIL_LINES
         lines += ["Details:", *details[:_DETAIL_LINES]]
-        lines += [f"... {left} more lines in the CDM console"] if left > 0 else []
+        lines += [f"... {hidden} more lines in the CDM console"] if hidden > 0 else []
     return "\n".join(lines)
 
 
 def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]:
-    """Read the definition of a run's job; ``None`` when that is not possible now."""
+    """Read the definition of a run's job; return ``None`` if that fails."""
     try:
         return (yield from api.find(JOB, run.cluster_id, run.job_name))
     except errors.CdmError:
@@ -62,15 +63,16 @@ def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]
 
 
 def _side(definition: Mapping[str, Any], side: str) -> str:
-    """One end of a job: its link, and the place behind it as far as the usual inputs tell."""
+    """Describe the source or target of a job: its link, and the usual inputs for a location."""
     inputs = inputs_of(definition, f"{side}-config-values")
-    places = (
-        f"{name.rpartition('.')[2]} {value[:_PLACE_LIMIT]!r}"
+    locations = (
+        f"{name.rpartition('.')[2]} {value[:_LOCATION_LIMIT]!r}"
         for name, value in inputs.items()
-        if value and name.rpartition(".")[2] in _PLACES
+        if value and name.rpartition(".")[2] in _LOCATION_INPUTS
     )
-    link = f"link {str(definition.get(f'{side}-link-name'))!r} ({definition.get(f'{side}-connector-name')})"
-    return ", ".join((link, *places))
+    link = str(definition.get(f"{side}-link-name"))
+    connector = definition.get(f"{side}-connector-name")
+    return ", ".join((f"link {link!r} ({connector})", *locations))
 
 
 def _times(run: Submission) -> str:
@@ -88,12 +90,12 @@ def _instant(milliseconds: int | None) -> str:
 
 
 def _rows(run: Submission) -> str:
-    """CDM sends counters only for runs that succeed; while one runs, it tells what it wrote."""
-    so_far = {
+    """Describe the rows moved; CDM sends counters only for runs that succeed, else rows written."""
+    counts = {
         "written": run.write_rows,
         "updated": run.update_rows,
         "deleted": run.delete_rows,
         "read": run.counters.get("ROWS_READ"),
     }
-    known = [f"{count:,} {verb}" for verb, count in so_far.items() if count is not None]
-    return (", ".join(known) + " when it ended") if known else "CDM does not tell; check the target"
+    known = [f"{count:,} {verb}" for verb, count in counts.items() if count is not None]
+    return (", ".join(known) + " when it ended") if known else "unknown; check the target"

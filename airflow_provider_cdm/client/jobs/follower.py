@@ -1,6 +1,6 @@
-"""Following one run to its end: the only place that decides what was seen of it.
+"""Following one run to its end: the only place that decides what a status call shows of it.
 
-A worker's wait, a sensor's poke and the triggerer all look through a :class:`Follower`.
+The wait of a worker, the poke of a sensor and the triggerer all use a :class:`Follower`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from typing import Any, TypeAlias
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.poll_loop import poll_until_done
+from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
 
 log = logging.getLogger(__name__)
 
-#: Something to be done with what a look saw, such as looking at what belongs to the run as well.
+#: Extra work after a poll that showed the run, such as reading the state of its tables.
 SideTask: TypeAlias = Callable[[CdmApi, Submission], Flow[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class GracePeriods:
-    """How long a wait bears what is not an answer, in seconds.
+    """How long a wait tolerates missing answers, in seconds.
 
-    :param outage: CDM cannot be asked: no answer, errors of its own, throttling, nonsense.
-    :param unknown_status: the run's status is ``UNKNOWN`` or not documented.
-    :param no_run: a run that was started does not show up.
+    :param outage: time for which calls may fail: no answer, 5xx, 429, unreadable answers (600 by
+        default).
+    :param unknown_status: time for which the status of the run may be ``UNKNOWN`` or undocumented
+        (600 by default).
+    :param no_run: time for which a run that was started may not be shown (120 by default).
     """
 
     outage: float = 600.0
@@ -38,14 +41,15 @@ class GracePeriods:
 
 @dataclass(slots=True)
 class Follower:
-    """Follows one run from look to look, and bears what is not an answer for a bounded time.
+    """Polls one run until it has ended, and tolerates missing answers for a limited time.
 
-    :param run: the run to follow; no other run ever decides.
-    :param created_from: while the run is not known: it is the job's first run created at or after
-        this instant, epoch milliseconds.
-    :param grace: how long to bear what is not an answer.
-    :param last: the run as last seen.
-    :param problems_since: since when, in epoch seconds, each thing that is not an answer has lasted.
+    :param run: run to follow; no other run ever decides the outcome.
+    :param created_from: epoch milliseconds; while the run is not known, it is the first run of the
+        job created at or after this time.
+    :param grace: how long to tolerate missing answers.
+    :param last: run as last seen.
+    :param problems_since: epoch seconds since when each problem has lasted, by the name of its
+        grace period: ``outage``, ``unknown_status``, ``no_run``.
     """
 
     run: RunRef
@@ -63,45 +67,50 @@ class Follower:
         on_status: Callable[[Submission | None], None] | None = None,
         side_task: SideTask | None = None,
     ) -> Flow[Submission]:
-        """Wait until a run has ended, well or badly.
+        """Wait until the run has ended, whether it succeeded or failed.
 
-        :param poll_interval: seconds between two looks, spread by a tenth.
-        :param deadline: epoch seconds at which to give up; ``None`` to wait for as long as it runs.
-        :param on_status: told what each look saw; ``None`` for nothing usable.
-        :param side_task: performed after each look that saw the run.
-        :returns: the ended run; whether it ended well is for the caller to say.
+        :param poll_interval: seconds between two polls, with a jitter of a tenth.
+        :param deadline: epoch seconds at which to give up; ``None`` to wait as long as the run
+            takes.
+        :param on_status: called with the result of each poll, which is ``None`` if the run was not
+            seen.
+        :param side_task: performed after each poll that showed the run.
+        :returns: the ended run; the caller decides whether it succeeded.
         :raises CdmWaitTimeout: at the deadline.
-        :raises CdmSubmissionFailed: when the run cannot be followed to a known end.
-        :raises CdmError: when CDM could not be asked for too long, or refused.
+        :raises CdmSubmissionFailed: when the outcome of the run cannot be known any more.
+        :raises CdmError: when calls failed for longer than the grace period, or CDM rejected one.
         """
-        while True:
+
+        def poll() -> Flow[Submission | None]:
             seen = yield from self.poll(api)
             if on_status is not None:
                 on_status(seen)
             if side_task is not None and seen is not None:
                 yield from side_task(api, seen)
-            if seen is not None and seen.ended:
-                return seen
-            wait = poll_interval * (0.9 + 0.2 * api.exchanger.random())
-            if deadline is not None:
-                left = deadline - api.exchanger.clock()
-                if left <= 0:
-                    raise self.timed_out()
-                wait = min(wait, left)
-            yield from pause(max(wait, 0.01))
+            return seen if seen is not None and seen.ended else None
+
+        return (
+            yield from poll_until_done(
+                poll,
+                api.exchanger,
+                poll_interval=poll_interval,
+                deadline=deadline,
+                timed_out=self.timed_out,
+            )
+        )
 
     def poll(self, api: CdmApi) -> Flow[Submission | None]:
-        """Ask once; find the run first if it is not known.
+        """Read the status of the run once; find the run first if it is not known.
 
-        :returns: the run, active or ended; ``None`` while it cannot be seen.
-        :raises CdmSubmissionFailed: when it cannot be followed to a known end.
-        :raises CdmError: when CDM could not be asked for too long, or refused.
+        :returns: the run, active or ended; ``None`` if it was not seen.
+        :raises CdmSubmissionFailed: when the outcome of the run cannot be known any more.
+        :raises CdmError: when calls failed for longer than the grace period, or CDM rejected one.
         """
         clock = api.exchanger.clock
         try:
-            if not self.run.known and not (yield from self._discover(api)):
+            if not self.run.known and not (yield from self._find_first_run(api)):
                 return None
-            found, shown = yield from self._find(api)
+            seen, shown_instead = yield from self._read(api)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             self._tolerate_outage(error, clock())
             return None
@@ -110,31 +119,32 @@ class Follower:
                 raise
             raise self._job_deleted(error) from error
         self.problems_since.pop("outage", None)
-        if found is None:
-            self._tolerate("absence", shown, self.grace.no_run, clock())
+        if seen is None:
+            self._tolerate("no_run", shown_instead, self.grace.no_run, clock())
             return None
-        self._remember(found)
-        if found.verdict is Verdict.UNKNOWN:
-            self._tolerate("doubt", f"status {found.status}", self.grace.unknown_status, clock())
+        self._remember(seen)
+        if seen.verdict is Verdict.UNKNOWN:
+            shown = f"status {seen.status}"
+            self._tolerate("unknown_status", shown, self.grace.unknown_status, clock())
         else:
             self.problems_since.clear()
-        return found
+        return seen
 
     def dump(self) -> dict[str, Any]:
-        """What another process needs to go on looking, as plain JSON."""
+        """Return what another process needs to continue, as plain JSON."""
         return {
             "submission_id": self.run.submission_id,
             "creation_date": self.run.creation_date,
-            "troubles": dict(self.problems_since),
+            "problems_since": dict(self.problems_since),
         }
 
     def restore(self, dump: Mapping[str, Any] | None) -> None:
-        """Go on where another process left off.
+        """Continue where another process stopped.
 
-        :param dump: what :meth:`dump` returned there.
+        :param dump: what :meth:`dump` returned there; nothing to start afresh.
         """
         if dump:
-            self.problems_since = dict(dump["troubles"])
+            self.problems_since = dict(dump["problems_since"])
             self.run = replace(
                 self.run,
                 submission_id=dump["submission_id"],
@@ -142,37 +152,38 @@ class Follower:
             )
 
     def timed_out(self, limit: str = "wait_timeout") -> errors.CdmWaitTimeout:
-        """The error for a wait that reached its deadline.
+        """Return the error for a wait that reached its deadline.
 
-        :param limit: the task's argument that set it.
+        :param limit: name of the task's argument that set the deadline.
         """
         if not self.run.known:
             return errors.CdmWaitTimeout(
-                f"The time to wait is over ({limit}), and job {self.run.job_name!r} in cluster"
+                f"The wait timed out ({limit}): job {self.run.job_name!r} in cluster"
                 f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
             )
-        status = f"last seen {self.last.status}" if self.last else "never seen"
+        status = f"was last seen {self.last.status}" if self.last else "was never seen"
         return errors.CdmWaitTimeout(
-            f"The time to wait for {self.run} is over ({limit}); it was {status} and was left"
-            f" alone. Give it more time with {limit}, or look at it in the CDM console.",
+            f"The wait for {self.run} timed out ({limit}). The run {status}, and was not stopped."
+            f" Increase {limit}, or check the run in the CDM console.",
             self.last,
         )
 
     def unreachable(self, error: errors.CdmError, lasted: float) -> errors.CdmUnavailable:
-        """The error for a wait during which CDM could not be asked for too long.
+        """Return the error for a wait during which calls failed for too long.
 
-        :param error: what the last attempt failed with.
-        :param lasted: for how long, in seconds.
+        :param error: error of the last call.
+        :param lasted: seconds for which calls failed.
         """
         return errors.CdmUnavailable(
-            f"CDM could not be asked about {self.run} for {lasted:.0f} s, so the wait was given up;"
-            f" the run itself was left alone. The last attempt: {error}",
+            f"The status of {self.run} could not be read for {lasted:.0f} s, so the wait was given"
+            f" up. The run was not stopped. The last error: {error}",
             http_status=error.http_status,
             code=error.code,
             request_id=error.request_id,
         )
 
-    def _discover(self, api: CdmApi) -> Flow[bool]:
+    def _find_first_run(self, api: CdmApi) -> Flow[bool]:
+        """Find the run to follow; return whether there is one by now."""
         first = yield from api.first_run_since(
             self.run.cluster_id, self.run.job_name, self.created_from
         )
@@ -182,10 +193,11 @@ class Follower:
             log.info("Found %s, created at %s ms", self.run, first.creation_date)
         return first is not None
 
-    def _find(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
+    def _read(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
+        """Return the run, or ``None`` and a description of what CDM shows instead."""
         run = self.run
-        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
-        # A job without any run is shown as NEVER_EXECUTED, dated now: that is not a later run.
+        shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
+        # A job without any run has status NEVER_EXECUTED with the date of now: no later run.
         latest = [seen for seen in shown if seen.verdict is not Verdict.NO_RUN]
         for seen in newest_first(latest):
             if run.is_run(seen):
@@ -193,42 +205,44 @@ class Follower:
         newer = [seen for seen in latest if run.is_before(seen)]
         if not newer:
             return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
-        history = yield from api.call(runs.submissions(run.cluster_id, run.job_name))
+        history = yield from api.call(runs.history(run.cluster_id, run.job_name))
         for seen in history.submissions:
             if run.is_run(seen):
                 return seen, ""
         raise errors.CdmOutcomeUnknown(
-            f"{run} is no longer in the history of the job, and a later run"
-            f" ({RunRef.of(newest_first(newer)[0])}) has taken its place, so how it ended cannot be"
-            " learnt. Check the target before you run the job again.",
+            f"The outcome of {run} is unknown: the run is no longer in the history of the job, and"
+            f" there is a later one ({RunRef.of(newest_first(newer)[0])}). Check the target before"
+            " you run the job again.",
             self._as_submission(),
         )
 
-    def _remember(self, found: Submission) -> None:
-        self.last = found
+    def _remember(self, seen: Submission) -> None:
+        self.last = seen
         if self.run.submission_id is None or self.run.creation_date is None:
             self.run = replace(
                 self.run,
-                submission_id=found.submission_id,
-                creation_date=found.creation_date,
+                submission_id=seen.submission_id,
+                creation_date=seen.creation_date,
             )
 
     def _tolerate_outage(self, error: errors.CdmError, now: float) -> None:
         lasted = now - self.problems_since.setdefault("outage", now)
         if lasted < self.grace.outage:
-            log.warning("Cannot see %s at the moment: %s", self.run, error)
+            log.warning("The status of %s cannot be read at the moment: %s", self.run, error)
             return
         raise self.unreachable(error, lasted) from error
 
-    def _tolerate(self, trouble: str, shown: str, grace: float, now: float) -> None:
-        if trouble not in self.problems_since:
-            log.warning("CDM shows %s for %s; waiting up to %.0f s.", shown, self.run, grace)
-        lasted = now - self.problems_since.setdefault(trouble, now)
+    def _tolerate(self, problem: str, shown: str, grace: float, now: float) -> None:
+        if problem not in self.problems_since:
+            log.warning(
+                "CDM shows %s for %s. Waiting up to %.0f s for that to change.",
+                *(shown, self.run, grace),
+            )
+        lasted = now - self.problems_since.setdefault(problem, now)
         if lasted >= grace:
             raise errors.CdmOutcomeUnknown(
-                f"CDM has shown {shown} for {self.run} for {lasted:.0f} s, so how it ended cannot"
-                " be learnt. Check the job in the CDM console, and the target, before you run it"
-                " again.",
+                f"The outcome of {self.run} is unknown: CDM has shown {shown} for {lasted:.0f} s."
+                " Check the job in the CDM console, and the target, before you run the job again.",
                 self._as_submission(),
             )
 
@@ -236,8 +250,8 @@ class Follower:
         if not error.reported_by_cdm:
             return error
         return errors.CdmOutcomeUnknown(
-            f"The job of {self.run} no longer exists, so how the run ended cannot be learnt. A job"
-            " that deletes itself after a run (disposableType) cannot be followed. CDM said:"
+            f"The outcome of {self.run} is unknown: its job no longer exists. The run of a job that"
+            " deletes itself afterwards (disposableType) cannot be followed. CDM answered:"
             f" {error}",
             self._as_submission(),
         )

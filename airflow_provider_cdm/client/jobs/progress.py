@@ -1,4 +1,4 @@
-"""What a person reads while a run goes on: a line when something changed, else one a minute."""
+"""Log lines about an active run: one for each change, and one a minute without changes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import Any, Protocol
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
-#: Seconds without any movement after which a run is taken for stalled.
+#: Seconds without any change after which a run counts as stalled.
 STALLED_AFTER = 1800.0
+#: Seconds between two lines while nothing changes.
 _QUIET_SECONDS = 60.0
 
 
 class Log(Protocol):
-    """What a logger is used for here."""
+    """The methods of a logger that are used here."""
 
     def info(self, msg: str, /, *args: object) -> object:
-        """Write a line."""
+        """Log a message."""
 
     def warning(self, msg: str, /, *args: object) -> object:
-        """Write a line that deserves attention."""
+        """Log a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class StallPolicy:
-    """When a run counts as stalled, and what follows.
+    """When a run counts as stalled, and what happens then.
 
-    :param after: seconds in which neither status nor progress nor rows moved; ``None`` for never.
-    :param fail: end the wait then, instead of a warning.
+    :param after: seconds without a change of status, progress or rows; ``None`` for never.
+    :param fail: whether to end the wait instead of logging a warning.
     """
 
     after: float | None = STALLED_AFTER
@@ -37,19 +38,19 @@ class StallPolicy:
 
 
 class ProgressLog:
-    """Turns looks at a run into log lines.
+    """Logs what polls of a run show.
 
-    :param log: takes the lines.
-    :param clock: epoch seconds.
+    :param log: logger for the lines.
+    :param clock: function that returns epoch seconds.
     :param stall: when the run counts as stalled.
     """
 
     __slots__ = (
+        "_changed_at",
         "_clock",
         "_line",
         "_line_at",
         "_log",
-        "_moved_at",
         "_rows",
         "_stall",
         "_warned_at",
@@ -62,81 +63,82 @@ class ProgressLog:
         self._clock = clock
         self._stall = stall or StallPolicy()
         self._line: tuple[object, ...] | None = None
-        self._line_at = self._moved_at = self._warned_at = 0.0
+        self._line_at = self._changed_at = self._warned_at = 0.0
         self._rows = 0
 
     def __call__(self, seen: Submission | None) -> None:
-        """Take note of one look.
+        """Log the result of a poll, if there is anything to say.
 
-        :raises CdmStalled: when the run has stalled, and that is to end the wait.
+        :param seen: run as the poll showed it; ``None`` if it did not show the run.
+        :raises CdmStalled: when the run has stalled and the policy is to fail.
         """
         if seen is None:
             return
         now, line = self._clock(), _state(seen)
         if line != self._line:
-            self._moved_at = self._warned_at = now
+            self._changed_at = self._warned_at = now
         elif not seen.ended:
             self._check(seen, now)
         if line != self._line or now - self._line_at >= _QUIET_SECONDS:
             since = now - self._line_at if self._line_at else 0.0
-            self._log.info("%s", describe(seen, now, self._moved_at, self._speed(seen, since)))
+            self._log.info("%s", describe(seen, now, self._changed_at, self._speed(seen, since)))
             self._line, self._line_at, self._rows = line, now, _rows(seen)
 
     def dump(self) -> dict[str, Any] | None:
-        """What another process needs to go on, as plain JSON."""
+        """Return what another process needs to continue, as plain JSON."""
         if self._line is None:
             return None
-        return {"state": [*self._line], "moved_at": self._moved_at, "warned_at": self._warned_at}
+        return {"state": [*self._line], "moved_at": self._changed_at, "warned_at": self._warned_at}
 
     def restore(self, dump: dict[str, Any] | None) -> None:
-        """Go on where another process left off.
+        """Continue where another process stopped.
 
         :param dump: what :meth:`dump` returned there.
         """
         if dump:
             self._line = tuple(dump["state"])
-            self._moved_at, self._warned_at = dump["moved_at"], dump["warned_at"]
+            self._changed_at, self._warned_at = dump["moved_at"], dump["warned_at"]
 
     def _check(self, seen: Submission, now: float) -> None:
-        after, still = self._stall.after, now - self._moved_at
-        if after is None or still < after:
+        after, unchanged = self._stall.after, now - self._changed_at
+        if after is None or unchanged < after:
             return
         if self._stall.fail:
             raise errors.CdmStalled(
-                f"{RunRef.of(seen)} is {seen.status}, but nothing has moved for {still:.0f} s"
-                f" (stalled_after={after:g}, fail_when_stalled=True). It was left alone; look at it"
-                " in the CDM console, and stop it there if it hangs.",
+                f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
+                f" (stalled_after={after:g}, fail_when_stalled=True). The run was not stopped;"
+                " check it in the CDM console, and stop it there if it hangs.",
                 seen,
             )
         if now - self._warned_at >= after:
             self._warned_at = now
             self._log.warning(
-                "%s is %s, but nothing has moved for %.0f s. It may hang; look at it in the CDM"
-                " console. The wait goes on (fail_when_stalled=True would end it).",
-                *(RunRef.of(seen), seen.status, still),
+                "%s is %s, but nothing has changed for %.0f s. It may hang; check it in the CDM"
+                " console. The wait continues (fail_when_stalled=True would end it).",
+                *(RunRef.of(seen), seen.status, unchanged),
             )
 
     def _speed(self, seen: Submission, seconds: float) -> float | None:
-        """Rows a second since the last line, once there are any."""
-        moved = _rows(seen) - self._rows
-        return moved / seconds if seconds > 0 and moved > 0 else None
+        """Return the rows a second since the last line, or ``None`` if there were no new rows."""
+        rows = _rows(seen) - self._rows
+        return rows / seconds if seconds > 0 and rows > 0 else None
 
 
 def describe(
     seen: Submission,
     now: float,
-    moved_at: float | None = None,
+    changed_at: float | None = None,
     speed: float | None = None,
 ) -> str:
-    """One line about a run: status, progress as far as CDM tells it, and since when.
+    """Return one line about a run: its status, its progress as far as CDM reports it, and its age.
 
-    :param now: epoch seconds.
-    :param moved_at: when something changed last, epoch seconds.
+    :param now: current time, epoch seconds.
+    :param changed_at: time of the last change, epoch seconds.
     :param speed: rows a second.
     """
     parts = [f"{RunRef.of(seen)}: {seen.status}"]
     if seen.progress is not None and seen.progress >= 0 and not seen.ended:
-        # Some versions count to 1, others to 100; only above 1 it is clear which.
+        # Some versions count up to 1, others up to 100; only a value above 1 shows which.
         parts.append(f"{seen.progress:g} %" if seen.progress > 1 else f"progress {seen.progress:g}")
     if seen.ended and seen.counters:
         read, written = seen.counters.get("ROWS_READ", -1), seen.counters.get("ROWS_WRITTEN", -1)
@@ -151,13 +153,13 @@ def describe(
         parts.append(f"took {seen.duration_seconds:.1f} s")
     elif seen.creation_date is not None:
         parts.append(f"created {max(0.0, now - seen.creation_date / 1000):.0f} s ago")
-    if moved_at is not None and not seen.ended and now > moved_at:
-        parts.append(f"last change {now - moved_at:.0f} s ago")
+    if changed_at is not None and not seen.ended and now > changed_at:
+        parts.append(f"last change {now - changed_at:.0f} s ago")
     return ", ".join(parts)
 
 
 def _state(seen: Submission) -> tuple[object, ...]:
-    """What counts as movement. Dates do not: CDM may renew them whenever it is asked."""
+    """Return what counts as a change. Dates do not: CDM may renew them for every status call."""
     return (seen.status, seen.progress, seen.write_rows, seen.update_rows, seen.delete_rows)
 
 

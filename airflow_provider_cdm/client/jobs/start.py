@@ -1,12 +1,13 @@
 """Starting a job exactly once, although the start call has no idempotency key.
 
-What makes that possible: CDM runs a job only once at a time, and its history shows every run. So an
-*intent* is written down before the start is sent, together with the newest run at that time (the
-*baseline*). When no answer says whether the start took effect, a later run than the baseline in
-the history is the answer. Only when none has shown up for a settling time is the start sent again.
+This is possible because CDM runs a job only once at a time, and its history shows every run. Before
+the start is sent, the flow saves an *intent*, together with the newest run at that time (the
+*baseline*). If no answer says whether the start took effect, the history decides: a run that is
+newer than the baseline means that it did. Only if no such run has appeared after a settling time is
+the start sent again.
 
-Nothing here reads a clock, a journal or a socket by itself: :func:`start_once` is a flow, and
-yields :class:`~airflow_provider_cdm.client.sansio.Save` for everything that must be remembered.
+This module reads no clock, journal or socket itself: :func:`start_once` is a flow, and yields a
+:class:`~airflow_provider_cdm.client.sansio.Save` for everything that must be remembered.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any, cast
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.runs import History
 from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.jobs.own_run import find_own_run, start_uncertain, with_number
 from airflow_provider_cdm.client.jobs.start_record import (
     StartPolicy,
     StartRecord,
@@ -40,93 +41,99 @@ from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 
 log = logging.getLogger(__name__)
 
-#: The history may show no more runs than this.
-_ROWS = 10
-
 
 def start_once(
     api: CdmApi, request: StartRequest, payload: Mapping[str, Any] | None, policy: StartPolicy
 ) -> Flow[StartResult]:
-    """Start a job unless it is started already, and say which run is ours.
+    """Start a job unless it has been started already, and return the run that is ours.
 
-    :param payload: what the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or an
-        earlier attempt held, ``None`` if there was none.
-    :returns: our run: just started, found again, or ended well before.
-    :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` says which.
-    :raises CdmStartUncertain: when it cannot be established whether the job was started; the
-        journal stays open, so that the next attempt looks again.
-    :raises CdmOutcomeUnknown: when the run of an earlier attempt has vanished.
-    :raises CdmError: when CDM refused; then nothing was started.
+    :param request: what to start.
+    :param payload: record of the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or
+        an earlier attempt; ``None`` if there was none.
+    :param policy: time limits of the protocol.
+    :returns: our run: just started, found again, or already succeeded in an earlier attempt.
+    :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
+        run.
+    :raises CdmStartUncertain: when it cannot be determined whether the job was started. The journal
+        stays open, so that the next attempt searches for the run first.
+    :raises CdmOutcomeUnknown: when the run of an earlier attempt has disappeared.
+    :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
     if record is not None and record.fingerprint != request.fingerprint:
         log.warning(
-            "The journal of this task tells of a start with other arguments; that run is not"
-            " followed, and goes on if it is active."
+            "The journal of this task describes a start with other arguments. That run is not"
+            " followed; if it is active, it goes on."
         )
         record = None
     starter = _Starter(api, request, policy)
-    floor = None
+    ended_run = None
     if record is not None:
-        record, ours = yield from starter.resume(record)
-        if ours is not None:
-            return StartResult(ours, earlier=True)
-        floor = record.run or record.baseline
-    return StartResult((yield from starter.start(floor)))
+        record, run = yield from starter.resume(record)
+        if run is not None:
+            return StartResult(run, from_earlier_attempt=True)
+        ended_run = record.run or record.baseline
+    return StartResult((yield from starter.start(ended_run)))
 
 
 @dataclass(slots=True)
 class _Starter:
-    """One order on its way."""
+    """The protocol for one request.
+
+    :param server_ahead: seconds by which the server's clock is ahead of ours, as far as is known.
+    """
 
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
-    ahead: float = -math.inf
+    server_ahead: float = -math.inf
 
     def resume(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
-        """Take up where an earlier attempt left off; no submission when a new start is due."""
-        retry = record.generation == self.request.generation
-        if retry and (ended := record.ended_run()) is not None:
-            log.info("The run of an earlier attempt ended well, so nothing is started again.")
+        """Continue where an earlier attempt stopped.
+
+        :returns: the record, and our run; no run if the job must be started again.
+        """
+        same_generation = record.generation == self.request.generation
+        if same_generation and (ended := record.ended_run()) is not None:
+            log.info("The run of an earlier attempt succeeded, so nothing is started again.")
             return record, ended
         if record.open:
-            log.info("An earlier attempt may have started the job; looking for its run.")
+            log.info("An earlier attempt may have started the job; searching for its run.")
             settings = self.api.settings
             given_up_at = record.sent_at + settings.connect_timeout + settings.read_timeout
-            settled_at = given_up_at + self.policy.settle + self.policy.grace
-            found = yield from self._reconcile(record, settled_at, retry=retry)
-            if found is None:
+            settled_at = given_up_at + self.policy.settle + self.policy.clock_tolerance
+            run = yield from self._search(record, settled_at, same_generation=same_generation)
+            if run is None:
                 return record, None
-            record = record.with_run(found)
+            record = record.with_run(run)
             yield from save(record.to_payload())
         if record.run is None:
             return record, None
-        return record, (yield from self._recall(record, retry=retry))
+        return record, (yield from self._poll_run_of(record, same_generation=same_generation))
 
-    def start(self, floor: Mapping[str, Any] | None) -> Flow[Submission]:
+    def start(self, ended_run: Mapping[str, Any] | None) -> Flow[Submission]:
         """Start the job.
 
-        :param floor: a run that is over; the new one is newer.
+        :param ended_run: key of a run that has ended; the new one is newer.
         """
-        record, active = yield from self._intent(floor)
+        record, active = yield from self._read_baseline(ended_run)
         if active is not None:
-            return (yield from self._in_the_way(record, active))
+            return (yield from self._handle_active_run(record, active))
         run: Submission | None = None
         while run is None:
             record = replace(record, sends=record.sends + 1, sent_at=self._now())
             try:
                 run = yield from self._send(record)
             except errors.CdmAlreadyRunning as refusal:
-                return (yield from self._refused_as_running(record, refusal))
+                return (yield from self._handle_refusal(record, refusal))
             except errors.CdmError as error:
-                run = yield from self._after_failure(record, error)
-        return (yield from self._started(record, run))
+                run = yield from self._handle_failure(record, error)
+        return (yield from self._save_run(record, run))
 
     def _send(self, record: StartRecord) -> Flow[Submission]:
-        """Send the start, and write the intent down right before each time that it goes out.
+        """Send the start, and save the intent immediately before each time that it goes out.
 
-        A new token, a quota or a refused connection may take minutes of waiting in between.
+        Getting a token, waiting for a quota or repeating a refused connection may take minutes.
         """
         start = runs.start_job(
             self.request.cluster_id, self.request.job_name, self.request.variables
@@ -148,72 +155,81 @@ class _Starter:
         finally:
             flow.close()
 
-    def _intent(
-        self, floor: Mapping[str, Any] | None
+    def _read_baseline(
+        self, ended_run: Mapping[str, Any] | None
     ) -> Flow[tuple[StartRecord, Submission | None]]:
-        """Read the baseline, and see whether a run is in the way.
+        """Read the baseline, and return a new record and the active run, if there is one.
 
-        Costs one history call. When that quota (120 a minute) is used up, as in a burst of starts
-        (1,200 a minute), the start goes on without: then creation dates tell our run from others.
+        This costs one history call. When that quota (120 a minute) is used up, as in a burst of
+        starts (1,200 a minute), the start goes on without a baseline, and creation dates
+        distinguish our run from others.
         """
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
-        baseline, known, active = floor, True, None
+        call = runs.history(self.request.cluster_id, self.request.job_name)
+        baseline, known, active = ended_run, True, None
         try:
             history = yield from self.api.call(replace(call, wait_for_quota=False))
         except errors.CdmThrottled:
             known = False
         else:
             shown = [run for run in history.submissions if RunRef.of(run).known]
-            baseline = key_of(shown[0]) if shown else floor
+            baseline = key_of(shown[0]) if shown else ended_run
             active = shown[0] if shown and shown[0].verdict is Verdict.ACTIVE else None
         record = StartRecord(
             self.request.fingerprint,
             self.request.generation,
             baseline=baseline,
             baseline_known=known,
-            intent_at=self._by_server_clock(self._now()),
+            intent_at=self._to_server_time(self._now()),
         )
         return record, active
 
-    def _after_failure(
+    def _handle_failure(
         self, record: StartRecord, error: errors.CdmError
     ) -> Flow[Submission | None]:
-        """Say what a failed start has come to: our run, or ``None`` to send it again."""
+        """Return the run that a failed start call created, or ``None`` to send the start again.
+
+        :raises CdmError: when nothing was started, or when that cannot be determined.
+        """
         if not error.effect_unknown:
             if record.sends == 1:
-                yield from self._nothing_under_way(record)
+                yield from self._close_journal(record)
             raise error
-        log.warning("%s Whether the job was started is not known; looking for its run.", error)
-        found = yield from self._reconcile(record, self._now() + self.policy.settle)
-        if found is None and record.sends >= self.policy.sends:
-            raise self._uncertain(
-                f"none of {record.sends} starts was answered or shows a run", error
+        log.warning("%s It is not known whether the job was started; searching for its run.", error)
+        run = yield from self._search(record, self._now() + self.policy.settle)
+        if run is None and record.sends >= self.policy.max_sends:
+            reason = (
+                f"the start was sent {record.sends} times without an answer, and no run appeared"
             )
-        if found is None:
-            log.warning("No run has shown up for %.0f s: starting again.", self.policy.settle)
-        return found
+            raise start_uncertain(self.request, reason, error)
+        if run is None:
+            log.warning(
+                "No run has appeared within %.0f s, so the start is sent again.", self.policy.settle
+            )
+        return run
 
-    def _refused_as_running(
+    def _handle_refusal(
         self, record: StartRecord, refusal: errors.CdmAlreadyRunning
     ) -> Flow[Submission]:
+        """Return our run if it is the active one, or do what ``if_running`` says."""
         if record.sends > 1:
-            # What is in the way may be the late effect of a start that was given up.
-            found = yield from self._reconcile(record, self._now())
-            if found is not None:
-                return (yield from self._started(record, found))
-        # Before the next call, which may fail: what is in the way must not be taken for ours later.
-        yield from self._nothing_under_way(record)
+            # The active run may be the late effect of a start that was given up.
+            run = yield from self._search(record, self._now())
+            if run is not None:
+                return (yield from self._save_run(record, run))
+        # Before the next call, which may fail: a retry must not take the active run for ours.
+        yield from self._close_journal(record)
         active = yield from self.api.active_run(self.request.cluster_id, self.request.job_name)
         if active is None:
             raise refusal
-        return (yield from self._in_the_way(record, active, refusal))
+        return (yield from self._handle_active_run(record, active, refusal))
 
-    def _in_the_way(
+    def _handle_active_run(
         self,
         record: StartRecord,
         active: Submission,
         refusal: errors.CdmAlreadyRunning | None = None,
     ) -> Flow[Submission]:
+        """Attach to the active run of somebody else, or fail."""
         if self.request.if_running == "attach":
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
             yield from save(record.with_run(active).to_payload())
@@ -226,158 +242,108 @@ class _Starter:
         error.submission = active
         raise error
 
-    def _started(self, record: StartRecord, run: Submission) -> Flow[Submission]:
+    def _save_run(self, record: StartRecord, run: Submission) -> Flow[Submission]:
+        """Save the run that the start created, once its number or creation date is known."""
         if not RunRef.of(run).known:
-            # Some documented answers show neither number nor date; the history does.
-            found = yield from self._reconcile(record, self._now() + self.policy.settle)
-            if found is None:
-                raise self._uncertain("CDM accepted the start, but its history shows no run")
-            run = found
+            # Some documented answers have neither number nor date; the history has them.
+            in_history = yield from self._search(record, self._now() + self.policy.settle)
+            if in_history is None:
+                reason = "CDM accepted the start, but the history shows no run"
+                raise start_uncertain(self.request, reason)
+            run = in_history
         elif run.submission_id is None:
-            run = yield from self._numbered(record, run)
+            run = yield from self._read_number(record, run)
         yield from save(record.with_run(run).to_payload())
         return run
 
-    def _numbered(self, record: StartRecord, run: Submission) -> Flow[Submission]:
-        """Find the number of a run that was answered without one: dates may be the same for two."""
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
+    def _read_number(self, record: StartRecord, run: Submission) -> Flow[Submission]:
+        """Read the number of a run from the history, because two runs may have the same date."""
+        call = runs.history(self.request.cluster_id, self.request.job_name)
         try:
             history = yield from self.api.call(replace(call, wait_for_quota=False))
         except errors.CdmError:
             return run
-        baseline = self.request.run(record.baseline)
-        same = [
-            seen
-            for seen in history.submissions
-            if seen.creation_date == run.creation_date
-            and not seen.is_execute_auto
-            and (not baseline.known or baseline.is_before(seen))
-        ]
-        return same[-1] if same else run
+        return with_number(self.request, record, history, run)
 
-    def _recall(self, record: StartRecord, *, retry: bool) -> Flow[Submission | None]:
-        """Look at the run of an earlier attempt; ``None`` when it is over and a new one is due."""
+    def _poll_run_of(
+        self, record: StartRecord, *, same_generation: bool
+    ) -> Flow[Submission | None]:
+        """Poll the run of an earlier attempt.
+
+        :returns: the run; ``None`` if it has ended and a new one must be started.
+        """
         if record.result is not None:
             return None
         run = self.request.run(record.run)
         follower = Follower(run)
         try:
-            # Whether it is over decides what comes next, so there is no going on without a look.
+            # Whether the run has ended decides what to do, so there is no way around an answer.
             while (seen := (yield from follower.poll(self.api))) is None:
                 yield from pause(10.0)
         except errors.CdmOutcomeUnknown:
-            if retry:
+            if same_generation:
                 raise
             return None
         if not seen.ended:
-            log.info("Attached to %s of an earlier attempt: %s.", run, seen.status)
-            if not retry:
+            log.info("Attached to %s, which an earlier attempt started: %s.", run, seen.status)
+            if not same_generation:
                 yield from save(
                     replace(record, generation=self.request.generation, result=None).to_payload()
                 )
             return seen
-        log.info("%s of an earlier attempt ended %s.", run, seen.status)
-        return seen if retry and seen.verdict is Verdict.SUCCESS else None
+        log.info("%s, which an earlier attempt started, ended %s.", run, seen.status)
+        return seen if same_generation and seen.verdict is Verdict.SUCCESS else None
 
-    def _reconcile(
-        self, record: StartRecord, settled_at: float, *, retry: bool = True
+    def _search(
+        self, record: StartRecord, settled_at: float, *, same_generation: bool = True
     ) -> Flow[Submission | None]:
-        """Look for the run that a start has made, until one would have shown up.
+        """Search the history for the run that a start created, until it must have appeared.
 
-        :param settled_at: epoch seconds by our clock; a run created later is not ours.
-        :raises CdmStartUncertain: when the history cannot be read.
+        :param settled_at: epoch seconds, by our clock, at which to stop; a run that was created
+            later is not ours.
+        :raises CdmStartUncertain: when the history cannot be read, or may not show our run.
         """
-        call = runs.submissions(self.request.cluster_id, self.request.job_name)
+        call = runs.history(self.request.cluster_id, self.request.job_name)
         delay = 1.0
         while True:
             asked_at = self._now()
-            trouble: errors.CdmError | None = None
+            problem: errors.CdmError | None = None
             try:
                 history = yield from self.api.call(call)
             except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-                trouble = error
+                problem = error
             else:
-                found = self._ours(record, history, settled_at, retry=retry)
-                if found is not None:
-                    log.warning("Took %s for the one that the start made.", RunRef.of(found))
-                    return found
-                # An answer may be slow; what counts is that it was not made too early.
+                run = find_own_run(
+                    self.request,
+                    record,
+                    history,
+                    policy=self.policy,
+                    latest=self._to_server_time(settled_at),
+                    same_generation=same_generation,
+                )
+                if run is not None:
+                    log.warning("The history shows %s; it is taken for ours.", RunRef.of(run))
+                    return run
+                # The answer may have been slow, so the time of the request counts.
                 if asked_at >= settled_at:
                     return None
-            if trouble is not None and self._now() >= settled_at + self.policy.poll:
-                raise self._uncertain("the history of the job cannot be read", trouble)
-            left = settled_at - self._now()
-            yield from pause(delay if trouble is not None and left <= 0 else min(delay, left))
+            if problem is not None and self._now() >= settled_at + self.policy.history_timeout:
+                reason = "the history of the job cannot be read"
+                raise start_uncertain(self.request, reason, problem)
+            remaining = settled_at - self._now()
+            wait_full = problem is not None and remaining <= 0
+            yield from pause(delay if wait_full else min(delay, remaining))
             delay = min(2 * delay, 15.0)
 
-    def _ours(
-        self, record: StartRecord, history: History, settled_at: float, *, retry: bool
-    ) -> Submission | None:
-        """Choose the run that our start has made: the first that came after the baseline."""
-        baseline = self.request.run(record.baseline)
-        shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
-        since = (record.intent_at - self.policy.blur) * 1000
-        until = (self._by_server_clock(settled_at) + self.policy.blur) * 1000
-        after = [run for run in shown if not baseline.known or baseline.is_before(run)]
-        # Before this many rows, a history without a total is taken for complete.
-        cut = len(shown) >= _ROWS if history.total is None else not history.complete
-        if (
-            retry
-            and cut
-            and len(after) == len(shown)
-            and (after[0].creation_date or since) >= since
-        ):
-            raise self._uncertain("the history of the job does not reach back to the start")
-        later = [
-            run
-            for run in after
-            if not run.is_execute_auto and (run.creation_date is None or run.creation_date <= until)
-        ]
-        timely = [
-            run
-            for run in later
-            if (record.baseline_known if run.creation_date is None else run.creation_date >= since)
-        ]
-        if not record.baseline_known and not timely:
-            doubtful_from = since - self.policy.grace * 1000
-            doubtful = [
-                run
-                for run in later
-                if run.creation_date is None or run.creation_date >= doubtful_from
-            ]
-            if doubtful and retry:
-                raise self._uncertain(
-                    f"{RunRef.of(doubtful[0])} was created about when the start was sent, and may"
-                    " be its run or somebody else's"
-                )
-            return None
-        candidates = timely or later
-        if len(candidates) > 1:
-            names = ", ".join(str(RunRef.of(run)) for run in candidates)
-            log.warning("Several runs came after the start: %s. The first is taken.", names)
-        return candidates[0] if candidates else None
-
-    def _nothing_under_way(self, record: StartRecord) -> Flow[None]:
-        # Whatever is newer than a run of ours that is over must stay distinguishable from it.
+    def _close_journal(self, record: StartRecord) -> Flow[None]:
+        """Save that no start is under way."""
+        # The baseline is kept: a later start must be distinguishable from our run that has ended.
         yield from save(replace(record, sends=0).to_payload() if record.baseline else None)
 
-    def _uncertain(
-        self, what: str, cause: errors.CdmError | None = None
-    ) -> errors.CdmStartUncertain:
-        error = errors.CdmStartUncertain(
-            f"Whether job {self.request.job_name!r} in cluster {self.request.cluster_id} was started is"
-            f" not known: {what}.{f' The last attempt: {cause}' if cause else ''} A retry of this"
-            " task looks again before it starts anything. Look at the runs of the job in the CDM"
-            " console; clearing the task starts the job anew once no run of it is active.",
-            effect_unknown=True,
-        )
-        error.__cause__ = cause
-        return error
-
-    def _by_server_clock(self, at: float) -> float:
-        # A slow answer makes the server's clock look slow, and never fast.
-        self.ahead = max(self.ahead, self.api.exchanger.server_clock.offset)
-        return at + self.ahead
+    def _to_server_time(self, at: float) -> float:
+        # A slow answer makes the server's clock seem slow, but never fast.
+        self.server_ahead = max(self.server_ahead, self.api.exchanger.server_clock.offset)
+        return at + self.server_ahead
 
     def _now(self) -> float:
         return self.api.exchanger.clock()

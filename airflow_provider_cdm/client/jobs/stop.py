@@ -11,10 +11,10 @@ from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 
 
 def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission | None]:
-    """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
+    """Ask CDM to stop the active run of a job, whoever started it; the run ends a little later.
 
-    :returns: that run, ``None`` when none was active.
-    :raises CdmNotFound: when there is no such job.
+    :returns: the run; ``None`` if none was active.
+    :raises CdmNotFound: when the job does not exist.
     """
     active = yield from api.active_run(cluster_id, job_name)
     if active is None or not (yield from api.stop(cluster_id, job_name)):
@@ -23,19 +23,20 @@ def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submiss
 
 
 def delete_after_stop(
-    api: CdmApi, run: RunRef, *, deadline: float, spare_success: bool = False
+    api: CdmApi, run: RunRef, *, deadline: float, keep_if_succeeded: bool = False
 ) -> Flow[bool]:
-    """Delete the job of a run that was asked to stop, as soon as that run has ended.
+    """Delete the job of a run that is being stopped, as soon as that run has ended.
 
     :param deadline: epoch seconds at which to give up.
-    :param spare_success: leave the job when the run ended well in the meantime.
-    :returns: whether the job is gone.
+    :param keep_if_succeeded: whether to keep the job if the run succeeded in the meantime.
+    :returns: whether the job was deleted.
+    :raises CdmWaitTimeout: at the deadline.
     """
     follower = Follower(run)
     ended = yield from follower.follow(api, poll_interval=0.5, deadline=deadline)
-    if spare_success and ended.verdict is Verdict.SUCCESS:
+    if keep_if_succeeded and ended.verdict is Verdict.SUCCESS:
         return False
-    # A cleared task may have started it again by now.
+    # A cleared task may have started the job again.
     if (yield from api.active_run(run.cluster_id, run.job_name)) is not None:
         return False
     yield from apply.delete(api, JOB, run.cluster_id, run.job_name)

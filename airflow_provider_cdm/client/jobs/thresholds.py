@@ -1,4 +1,4 @@
-"""What a task demands of the numbers of a run that CDM calls a success."""
+"""Thresholds that a task sets for the counters of a succeeded run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _READ, _WRITTEN, _SKIPPED = "ROWS_READ", "ROWS_WRITTEN", "ROWS_WRITTEN_SKIPPED"
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Demands on the counters of a run, all of them optional.
+    """Limits for the counters of a run; all of them are optional.
 
-    A counter that CDM does not report cannot meet a demand: files have no rows, and what is not
-    known is not taken for good.
+    A counter that CDM does not report misses its threshold: an unknown number is never assumed to
+    be good. Jobs that move files have no rows.
 
-    :param min_rows_written: at least so many rows must have been written.
-    :param max_rows_skipped: at most so many rows may have been left out as faulty.
-    :param rows_written_equal_read: as many rows must have been written as were read.
+    :param min_rows_written: minimum number of rows written.
+    :param max_rows_skipped: maximum number of rows skipped as faulty.
+    :param rows_written_equal_read: whether as many rows must be written as were read.
     """
 
     min_rows_written: int | None = None
@@ -29,9 +29,9 @@ class Thresholds:
 
     @classmethod
     def of(cls, min_rows_written: Any, max_rows_skipped: Any, rows_written_equal_read: Any) -> Self:
-        """Read a task's arguments, the numbers of which may have come from templates.
+        """Read the arguments of a task; numbers may be text, since templates render to text.
 
-        :raises CdmConfigError: when one of them is not what it should be.
+        :raises CdmConfigError: when an argument has a wrong type or value.
         """
         if not isinstance(rows_written_equal_read, bool):
             raise errors.CdmConfigError(
@@ -44,9 +44,9 @@ class Thresholds:
         )
 
     def check(self, run: Submission) -> None:
-        """Compare the counters of a run with what is demanded.
+        """Compare the counters of a run with the thresholds.
 
-        :raises CdmThresholdMissed: names everything that is not as demanded, at once.
+        :raises CdmThresholdMissed: when any is missed; the error lists all that are.
         """
         read, written, skipped = (_count(run, name) for name in (_READ, _WRITTEN, _SKIPPED))
         least, most = self.min_rows_written, self.max_rows_skipped
@@ -61,16 +61,16 @@ class Thresholds:
             )
         if problems:
             raise errors.CdmThresholdMissed(
-                f"{RunRef.of(run)} ended {run.status}, but not as this task demands:"
-                f" {'; '.join(problems)}. The rows are in the target, so no retry runs the job"
-                " again. Look at source and target; then mark the task as a success, or clear it to"
-                " run the job anew.",
+                f"{RunRef.of(run)} ended {run.status}, but missed thresholds of this task:"
+                f" {'; '.join(problems)}. The rows are in the target, so a retry does not run the"
+                " job again. Check source and target; then mark the task as success, or clear it to"
+                " run the job again.",
                 run,
             )
 
 
 def _count(run: Submission, name: str) -> int | None:
-    """A counter; CDM sends -1 for one that does not apply."""
+    """Return a counter; CDM sends -1 for one that does not apply."""
     count = run.counters.get(name, -1)
     return None if count < 0 else count
 

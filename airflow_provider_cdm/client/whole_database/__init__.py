@@ -1,4 +1,4 @@
-"""The tables of a job that moves a whole database: its sub-jobs, and what became of each."""
+"""The tables of a whole-database job: their sub-jobs, and the outcome of each."""
 
 __all__ = [
     "collect",

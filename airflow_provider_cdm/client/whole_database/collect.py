@@ -1,15 +1,14 @@
-"""The tables of a run that moves a whole database (job type ``BATCH_JOB``).
+"""The outcome of the tables of a run of a whole-database job (job type ``BATCH_JOB``).
 
-CDM makes a sub-job ``<job>_<source table>`` for each table, anew in each run. What the run's own
-status is when only some of them succeeded is not documented, so each is looked at by itself: a run
-of which a table failed is never called good. How a sub-job is told to belong to a run, and what is
-not known:
+In each run, CDM creates a sub-job ``<job>_<source table>`` for each table. It is not documented
+which status the run itself has when only some tables succeeded. So each table is checked, and a run
+with a failed table never counts as a success.
 
-* A sub-job counts if its newest run was created at or after our run was. Both dates are CDM's, so
-  no clock of ours matters. One that was made anew since then and has no such run has not begun;
-  any other is left from an earlier run, maybe of a table that is not moved any more.
-* A listing shows 100 of them with a call, but no reasons; those come from the status of a sub-job,
-  and are asked for where a table did not end well.
+* A sub-job belongs to our run if its newest run was created at or after ours. Both dates are from
+  CDM, so clocks do not matter. A sub-job that was created since then and has no such run is
+  waiting; any other is from an earlier run, perhaps for a table that is no longer moved.
+* One list call shows 100 sub-jobs, but not why they failed. The reasons come from one status call
+  for each table that did not succeed.
 """
 
 from __future__ import annotations
@@ -25,140 +24,158 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, NORMAL_JOB
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobs
+from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
     TableState,
-    names_of,
-    type_of,
+    job_type_of,
+    join_names,
 )
 
 log = logging.getLogger(__name__)
 
-#: Tables whose own status is asked for, at most.
-_CLOSER_LOOKS = 50
-#: Seconds after the end of a run within which listings must show the end of its tables.
-_SETTLING = 60.0
-#: Seconds for which to bear that the tables of a run that succeeded cannot be listed.
+#: Maximum number of tables for which to make a status call.
+_MAX_DETAILS = 50
+#: Seconds after the end of a run within which listings show the end of its tables.
+_SETTLE = 60.0
+#: Seconds for which the tables of a succeeded run may be impossible to list.
 _OUTAGE = 300.0
-_PASSING = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
+_TRANSIENT = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
 
 
 def with_tables(
     api: CdmApi, run: Submission, definition: Mapping[str, Any] | None = None
 ) -> Flow[Submission]:
-    """Add to an ended run what became of its tables, if its job moves a whole database.
+    """Return an ended run with the outcome of its tables, if its job is a whole-database job.
 
-    :param definition: of the job, if it is at hand.
-    :returns: the run, of which a failed table makes a failure; itself, if the type of its job is
-        not known.
-    :raises CdmUnavailable: when the run succeeded and its tables cannot be listed; a later attempt
-        may look again.
-    :raises CdmOutcomeUnknown: when it succeeded, and a later run has taken its tables' place.
+    :param run: ended run.
+    :param definition: definition of its job, if it is known.
+    :returns: the run, failed if one of its tables is; unchanged if the type of its job is another
+        or not known.
+    :raises CdmUnavailable: when the run succeeded, but its tables cannot be listed; a later attempt
+        may try again.
+    :raises CdmOutcomeUnknown: when the run succeeded, but a later run has replaced its sub-jobs.
     """
     if run.tables is not None:
         return run
-    run = replace(run, job_type=run.job_type or type_of(definition))
+    run = replace(run, job_type=run.job_type or job_type_of(definition))
     if run.job_type != BATCH_JOB:
         return run
     return (yield from _collect(api, run, definition))
 
 
 def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]:
-    """Read the definition of a run's job, to learn its type.
+    """Read the definition of a run's job, which contains its type.
 
-    When that fails there is a warning, and the run is to be taken at CDM's word: nearly all jobs
-    move no database, and none of them shall fail for a question that does not concern it.
+    :returns: the definition; ``None``, after a warning, if it cannot be read. Then the run's own
+        status counts: nearly all jobs are of other types, and must not fail because of this call.
     """
-    definition, problem = None, "CDM does not show it"
+    definition, problem = None, "CDM does not show its definition"
     try:
         definition = yield from api.find(JOB, run.cluster_id, run.job_name)
     except errors.CdmError as error:
         problem = str(error)
-    if type_of(definition) is None:
+    if job_type_of(definition) is None:
         log.warning(
-            "Whether job %r moves a whole database cannot be learnt, so it is taken for one that"
-            " does not, and nothing is said about tables: %s",
+            "The type of job %r cannot be read, so the outcome of its tables, if it is a"
+            " whole-database job, is not checked: %s",
             *(run.job_name, problem),
         )
     return definition
 
 
 class TableProgress:
-    """Tells those who wait for the run of a whole database how its tables get on.
+    """Logs the progress of the tables while a task waits for the run of a whole-database job.
 
-    Says nothing while the wait is short, then learns the type of the job with one look-up, and
-    lists the sub-jobs about once a minute, less often where they are many. What cannot be asked is
-    left: the end of the run decides.
+    A side task of the wait. After some time it reads the type of the job, and then lists the
+    sub-jobs about once a minute, less often if there are many. Failed calls are only logged, since
+    the end of the run decides.
 
-    :param definition: of the job, if it is at hand.
+    :param definition: definition of the job, if it is known.
     """
 
-    __slots__ = ("_asked", "_definition", "_kind", "_line", "_next", "job_type")
+    __slots__ = (
+        *("_definition", "_line", "_listed_type", "_next_poll_at", "_type_requested"),
+        "job_type",
+    )
 
-    #: Seconds of waiting after which the first look is worth its calls.
+    #: Seconds of waiting before the first poll of the tables.
     FIRST_POLL_AFTER = 20.0
+    #: Seconds between two polls: at least, and for each page of the listing.
     _INTERVAL, _PER_PAGE = 60.0, 20.0
+    #: Seconds between two polls while neither listing shows sub-jobs.
+    _NOTHING_LISTED = 300.0
 
     def __init__(self, definition: Mapping[str, Any] | None = None) -> None:
-        self.job_type = type_of(definition)
+        self.job_type = job_type_of(definition)
         self._definition = definition
-        self._asked = False
-        self._next: float | None = None
+        self._type_requested = False
+        self._next_poll_at: float | None = None
         self._line = ""
-        self._kind = NORMAL_JOB
+        self._listed_type = NORMAL_JOB
 
     def __call__(self, api: CdmApi, seen: Submission, job_type: str | None = None) -> Flow[None]:
-        """Take note of a look at the run, and look at its tables if it is time.
+        """Log the progress of the tables if a poll of them is due.
 
-        :param job_type: type of the job, if somebody has learnt it.
+        :param seen: run as a status call showed it.
+        :param job_type: type of the job, if the caller knows it.
         """
         self.job_type = self.job_type or job_type
         now = api.exchanger.clock()
-        if self._next is None:
-            self._next = now + self.FIRST_POLL_AFTER
-        if seen.ended or now < self._next or self.job_type not in (None, BATCH_JOB):
+        if self._next_poll_at is None:
+            self._next_poll_at = now + self.FIRST_POLL_AFTER
+        if seen.ended or now < self._next_poll_at or self.job_type not in (None, BATCH_JOB):
             return
         try:
-            yield from self._look(api, seen)
+            yield from self._poll(api, seen)
         except errors.CdmError as error:
-            self._asked, self._next = True, now + self._INTERVAL
-            log.info("How the tables of %s get on cannot be said: %s", RunRef.of(seen), error)
+            self._type_requested, self._next_poll_at = True, now + self._INTERVAL
+            log.info("The tables of %s cannot be listed: %s", RunRef.of(seen), error)
 
-    def _look(self, api: CdmApi, seen: Submission) -> Flow[None]:
-        if self.job_type is None and not self._asked:
+    def _poll(self, api: CdmApi, seen: Submission) -> Flow[None]:
+        if self.job_type is None and not self._type_requested:
             call = resources.show(JOB, seen.cluster_id, seen.job_name)
             self._definition = yield from api.call(replace(call, wait_for_quota=False))
-            self._asked, self.job_type = True, type_of(self._definition)
+            self._type_requested, self.job_type = True, job_type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return
-        reader = SubJobs(api, seen, self._definition, (self._kind,), wait_for_quota=False)
+        reader = SubJobReader(
+            api, seen, self._definition, (self._listed_type,), wait_for_quota=False
+        )
         report = TableReport.of((yield from reader.read()), seen.creation_date)
-        rest = self._PER_PAGE * reader.pages
+        wait = self._PER_PAGE * reader.pages
         if not reader.found:
-            # Not made yet, or in the other listing.
-            self._kind, rest = (BATCH_JOB, 0) if self._kind == NORMAL_JOB else (NORMAL_JOB, 300.0)
-        self._next = api.exchanger.clock() + max(self._INTERVAL, rest)
+            # The sub-jobs do not exist yet, or the listing of the other type shows them.
+            if self._listed_type == NORMAL_JOB:
+                self._listed_type, wait = BATCH_JOB, 0.0
+            else:
+                self._listed_type, wait = NORMAL_JOB, self._NOTHING_LISTED
+        self._next_poll_at = api.exchanger.clock() + max(self._INTERVAL, wait)
         if report.tables and (line := report.progress_line()) != self._line:
             self._line = line
             log.info("%s: %s", RunRef.of(seen), line)
 
     def with_job_type(self, run: Submission) -> Submission:
-        """An ended run with the type of its job, if that was learnt on the way."""
+        """Return an ended run with the type of its job, if that was read during the wait."""
         return run if self.job_type is None else replace(run, job_type=self.job_type)
 
     def dump(self) -> dict[str, Any]:
-        """What another process needs to go on, as plain JSON."""
-        return {"type": self.job_type, "asked": self._asked, "next": self._next, "line": self._line}
+        """Return what another process needs to continue, as plain JSON."""
+        return {
+            "type": self.job_type,
+            "asked": self._type_requested,
+            "next": self._next_poll_at,
+            "line": self._line,
+        }
 
     def restore(self, dump: Mapping[str, Any] | None) -> None:
-        """Go on where another process left off.
+        """Continue where another process stopped.
 
         :param dump: what :meth:`dump` returned there.
         """
         if dump:
-            self.job_type, self._asked = dump["type"], dump["asked"]
-            self._next, self._line = dump["next"], dump["line"]
+            self.job_type, self._type_requested = dump["type"], dump["asked"]
+            self._next_poll_at, self._line = dump["next"], dump["line"]
 
 
 def _collect(
@@ -168,13 +185,13 @@ def _collect(
     while True:
         lasted = api.exchanger.clock() - ended_at
         try:
-            tables = yield from SubJobs(api, run, definition).read()
+            tables = yield from SubJobReader(api, run, definition).read()
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
-                log.warning("Which tables of %s failed cannot be said: %s", RunRef.of(run), error)
+                log.warning("The failed tables of %s cannot be listed: %s", RunRef.of(run), error)
                 return run
-            if lasted >= _OUTAGE or not isinstance(error, _PASSING):
+            if lasted >= _OUTAGE or not isinstance(error, _TRANSIENT):
                 raise _tables_unavailable(run, error, lasted) from error
             log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
             yield from pause(15.0 + 15.0 * api.exchanger.random())
@@ -182,62 +199,63 @@ def _collect(
         if later is not None:
             return _superseded(run, later)
         report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
-        settled = run.failed or lasted >= _SETTLING
-        if settled or not report.named(TableState.RUNNING, TableState.WAITING):
+        settled = run.failed or lasted >= _SETTLE
+        if settled or not report.names_in(TableState.RUNNING, TableState.WAITING):
             return _summarize(run, report)
         yield from pause(15.0)
 
 
 def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
-    """Find the run that has taken the place of ours, and with it all sub-jobs."""
+    """Return a later run of the job, which has replaced all sub-jobs; ``None`` if there is none."""
     try:
-        shown = yield from api.call(runs.job_status(run.cluster_id, run.job_name))
+        shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
     except errors.CdmNotFound:
-        # A job may delete itself after its run.
+        # The job may have deleted itself after its run.
         return None
-    latest = (one for one in shown if one.verdict is not Verdict.NO_RUN)
-    return next((one for one in latest if RunRef.of(run).is_before(one)), None)
+    latest = (other for other in shown if other.verdict is not Verdict.NO_RUN)
+    return next((other for other in latest if RunRef.of(run).is_before(other)), None)
 
 
 def _read_details(api: CdmApi, run: Submission, report: TableReport) -> Flow[TableReport]:
-    """Ask for the status of the tables that did not end well, or do not say when they ran."""
+    """Make a status call for each table that did not succeed, or whose run has no date."""
     tables = [table for _, table in report.tables]
-    looks = 0
-    for place, (state, table) in enumerate(report.tables):
-        if (state is TableState.DONE and table.created is not None) or looks >= _CLOSER_LOOKS:
+    calls = 0
+    for index, (state, table) in enumerate(report.tables):
+        if (state is TableState.DONE and table.created is not None) or calls >= _MAX_DETAILS:
             continue
-        looks += 1
+        calls += 1
         name = f"{run.job_name}_{table.name}"
         try:
-            shown = yield from api.call(runs.job_status(run.cluster_id, name))
+            shown = yield from api.call(runs.status(run.cluster_id, name))
         except errors.CdmNotFound:
             continue
         except errors.CdmError as error:
-            log.warning("Why table %s did not end well cannot be said: %s", table.name, error)
+            log.warning("The status of table %s cannot be read: %s", table.name, error)
             break
         if shown:
-            tables[place] = table.with_status(shown[0])
-    again = TableReport.of(tables, run.creation_date)
-    return TableReport(again.tables, [*report.stale, *again.stale])
+            tables[index] = table.with_status(shown[0])
+    detailed = TableReport.of(tables, run.creation_date)
+    return TableReport(detailed.tables, [*report.stale, *detailed.stale])
 
 
 def _summarize(run: Submission, report: TableReport) -> Submission:
+    """Log the outcome of the tables, and return the run with it."""
     name = RunRef.of(run)
     if report.stale:
         log.warning(
-            "%s: %d sub-jobs did not run in it: %s. They are left from earlier runs: of tables that"
-            " are not moved any more, or that this run did not get to.",
-            *(name, len(report.stale), names_of(report.stale)),
+            "%s: %d sub-jobs are from earlier runs: %s. Their tables are no longer moved, or the"
+            " run ended before it moved them.",
+            *(name, len(report.stale), join_names(report.stale)),
         )
     if not report.tables:
         log.warning(
-            "%s moves a whole database, and CDM shows none of its tables, so its own status is all"
-            " that is known. Ask for min_rows_written to be sure that it moved something.",
+            "%s is a run of a whole-database job, but CDM shows none of its tables, so only the"
+            " status of the run is known. Set min_rows_written to check that it moved rows.",
             name,
         )
     else:
         log.info("%s: %s", name, report.progress_line())
-    counters = {n: count for n, count in run.counters.items() if count >= 0}
+    counters = {name: count for name, count in run.counters.items() if count >= 0}
     run = replace(
         run,
         tables=report.to_dict(),
@@ -250,13 +268,16 @@ def _summarize(run: Submission, report: TableReport) -> Submission:
 
 
 def _superseded(run: Submission, later: Submission) -> Submission:
-    text = f"{RunRef.of(later)} has made the sub-jobs of {RunRef.of(run)} anew, so what became of"
+    """Return a failed run; of any other, the outcome of the tables must be known."""
+    reason = (
+        f"The outcome of the tables of {RunRef.of(run)} is unknown, because {RunRef.of(later)} has"
+        " replaced its sub-jobs."
+    )
     if run.failed:
-        log.warning("%s its tables cannot be said.", text)
+        log.warning("%s", reason)
         return run
     raise errors.CdmOutcomeUnknown(
-        f"{text} its tables cannot be learnt, though CDM reports {run.status}. Check the target.",
-        run,
+        f"{reason} CDM reports {run.status} for the run itself. Check the target.", run
     )
 
 
@@ -264,9 +285,9 @@ def _tables_unavailable(
     run: Submission, error: errors.CdmError, lasted: float
 ) -> errors.CdmUnavailable:
     return errors.CdmUnavailable(
-        f"CDM reports {run.status} for {RunRef.of(run)}, but what became of its tables could not be"
-        f" learnt for {lasted:.0f} s, and some may have failed. A retry of this task looks again,"
-        f" and starts nothing before. The last attempt: {error}",
+        f"CDM reports {run.status} for {RunRef.of(run)}, but its tables could not be listed for"
+        f" {lasted:.0f} s, and some may have failed. A retry of this task tries again, and starts"
+        f" nothing before it has succeeded. The last error: {error}",
         http_status=error.http_status,
         code=error.code,
         request_id=error.request_id,

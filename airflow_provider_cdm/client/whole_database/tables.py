@@ -1,6 +1,7 @@
-"""The tables of a run that moves a whole database, as values: what became of each, and of all.
+"""The tables of a run of a whole-database job, as values: the outcome of each and of all.
 
-How they are read is in ``subjobs``, and when, in ``collecting``.
+:mod:`~airflow_provider_cdm.client.whole_database.sub_jobs` reads them, and
+:mod:`~airflow_provider_cdm.client.whole_database.collect` decides when.
 """
 
 from __future__ import annotations
@@ -14,53 +15,56 @@ from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
 
-#: Tables that a result names; of the others it says how many they are.
+#: Maximum number of tables that a result lists; the others are only counted.
 TABLES_SHOWN = 50
-#: Characters of a reason.
+#: Maximum length of a reason, in characters.
 _REASON_LIMIT = 200
-#: Names of tables in one line of text.
+#: Maximum number of table names in one line of text.
 _NAMES_SHOWN = 10
-#: CDM's names of counters by those that a listing has for them.
+#: Names of counters in the answer of a status call, by their names in a listing.
 _COUNTERS = {
-    f"{what}_{done}": f"{what}_{done}".upper()
-    for what in ("rows", "files", "bytes")
-    for done in ("read", "written")
+    f"{unit}_{verb}": f"{unit}_{verb}".upper()
+    for unit in ("rows", "files", "bytes")
+    for verb in ("read", "written")
 }
 
 
 class TableState(Enum):
-    """What a table of a run has come to; the order is that of a result."""
+    """The state of a table in a run, in the order in which a result lists them."""
 
     FAILED = "failed"
     RUNNING = "running"
     WAITING = "waiting"
     DONE = "succeeded"
-    #: What its sub-job shows is of an earlier run.
+    #: The sub-job shows the run of an earlier run of the whole-database job.
     STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table by what is seen of its sub-job.
+    """A table, as its sub-job shows it.
 
-    :param name: of the source table, as far as the sub-job's name tells.
-    :param status: of the sub-job's newest run.
-    :param created: when that run was created, epoch milliseconds.
-    :param made: when the sub-job was made, epoch milliseconds.
+    :param name: name of the source table, taken from the name of the sub-job.
+    :param status: status of the newest run of the sub-job.
+    :param created: time at which that run was created, epoch milliseconds.
+    :param sub_job_created: time at which the sub-job was created, epoch milliseconds.
     :param counters: rows, bytes and files by CDM's names, where they apply.
-    :param reason: why it failed, one line.
+    :param reason: reason of a failure, one line.
     """
 
     name: str
     status: str
     created: int | None = None
-    made: int | None = None
+    sub_job_created: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
 
     @classmethod
     def of(cls, listed: ListedJob, parent: str) -> Table:
-        """Read a sub-job of a listing."""
+        """Return the table of a sub-job in a listing.
+
+        :param parent: name of the whole-database job.
+        """
         counts = ((name, read_int(listed.wire.get(key))) for key, name in _COUNTERS.items())
         return cls(
             listed.name[len(parent) + 1 :],
@@ -71,7 +75,7 @@ class Table:
         )
 
     def with_status(self, run: Submission) -> Table:
-        """The same with what the status of its sub-job says."""
+        """Return the table with the results of a status call for its sub-job."""
         if run.verdict is Verdict.NO_RUN:
             return replace(self, status=run.status, created=None)
         counters = {name: count for name, count in run.counters.items() if count >= 0}
@@ -85,28 +89,33 @@ class Table:
         )
 
     def state(self, since: int | None) -> TableState:
-        """Say what has become of it in a run.
+        """Return the state of the table in a run of the whole-database job.
 
-        :param since: when the run was created, epoch milliseconds. While that is not known, all
-            that shows is taken for its own: an old failure rather than an overlooked one.
+        :param since: time at which that run was created, epoch milliseconds. If it is not known,
+            everything is attributed to that run: reporting an old failure is better than
+            overlooking a new one.
         """
         verdict = verdict_of(self.status)
-        begun = verdict is not Verdict.NO_RUN and self.status != "NEW"
-        if since is not None and begun and self.created is not None:
-            begun = self.created >= since
-        if not begun:
-            old = since is not None and self.made is not None and self.made < since
+        has_run = verdict is not Verdict.NO_RUN and self.status != "NEW"
+        if since is not None and has_run and self.created is not None:
+            has_run = self.created >= since
+        if not has_run:
+            old = (
+                since is not None
+                and self.sub_job_created is not None
+                and self.sub_job_created < since
+            )
             return TableState.STALE if old else TableState.WAITING
         return {Verdict.SUCCESS: TableState.DONE, Verdict.FAILURE: TableState.FAILED}.get(
             verdict, TableState.RUNNING
         )
 
     def as_waiting(self) -> Table:
-        """The same without what it shows of an earlier run."""
+        """Return the table without the results of an earlier run."""
         return replace(self, status="NEW", counters={}, reason=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Itself as a small JSON object: ``table, status, counters``, and ``reason`` if any."""
+        """Return a small JSON object: ``table, status, counters``, and ``reason`` if any."""
         shown = {"table": self.name, "status": self.status, "counters": dict(self.counters)}
         return shown if self.reason is None else {**shown, "reason": self.reason}
 
@@ -115,8 +124,8 @@ class Table:
 class TableReport:
     """The tables of a run.
 
-    :param tables: by state, then by name; without those that are left from earlier runs.
-    :param stale: names of those.
+    :param tables: tables and their states, by state, then by name, without those of earlier runs.
+    :param stale: names of the tables of earlier runs.
     """
 
     tables: Sequence[tuple[TableState, Table]]
@@ -124,10 +133,13 @@ class TableReport:
 
     @classmethod
     def of(cls, tables: Sequence[Table], since: int | None) -> TableReport:
-        """Sort tables by what has become of them in a run that was created at an instant."""
+        """Sort tables by their states in a run.
+
+        :param since: time at which the run was created, epoch milliseconds, if it is known.
+        """
         order = list(TableState)
         states = [(table.state(since), table) for table in tables]
-        states.sort(key=lambda each: (order.index(each[0]), each[1].name))
+        states.sort(key=lambda pair: (order.index(pair[0]), pair[1].name))
         own = [
             (state, table.as_waiting() if state is TableState.WAITING else table)
             for state, table in states
@@ -135,27 +147,27 @@ class TableReport:
         ]
         return cls(own, [table.name for state, table in states if state is TableState.STALE])
 
-    def named(self, *states: TableState) -> list[str]:
-        """Names of the tables in some states."""
+    def names_in(self, *states: TableState) -> list[str]:
+        """Return the names of the tables in any of these states."""
         return [table.name for state, table in self.tables if state in states]
 
     def progress_line(self) -> str:
-        """One line for people who wait."""
-        done, failed = self.named(TableState.DONE), self.named(TableState.FAILED)
+        """Return one line about the progress of the tables."""
+        done, failed = self.names_in(TableState.DONE), self.names_in(TableState.FAILED)
         parts = [f"{len(done)} of {len(self.tables)} tables done"]
-        if running := self.named(TableState.RUNNING):
-            parts.append(f"{len(running)} running ({names_of(running)})")
+        if running := self.names_in(TableState.RUNNING):
+            parts.append(f"{len(running)} running ({join_names(running)})")
         if failed:
-            parts.append(f"{len(failed)} failed ({names_of(failed)})")
+            parts.append(f"{len(failed)} failed ({join_names(failed)})")
         return ", ".join(parts)
 
     def failure_summary(self) -> str:
-        """Which tables did not end well; empty if all did."""
-        unfinished = self.named(TableState.RUNNING, TableState.WAITING)
+        """Return which tables did not succeed, as a part of a sentence; empty if all did."""
+        unfinished = self.names_in(TableState.RUNNING, TableState.WAITING)
         parts = [
-            f"{len(names)} {verb} ({names_of(names)})"
+            f"{len(names)} {verb} ({join_names(names)})"
             for names, verb in (
-                (self.named(TableState.FAILED), "failed"),
+                (self.names_in(TableState.FAILED), "failed"),
                 (unfinished, "did not end"),
             )
             if names
@@ -163,18 +175,18 @@ class TableReport:
         return f"of {len(self.tables)} tables {' and '.join(parts)}" if parts else ""
 
     def totals(self) -> dict[str, int]:
-        """Sums of those counters that all tables that are done have."""
+        """Return the sums of the counters that all succeeded tables have."""
         done = [table.counters for state, table in self.tables if state is TableState.DONE]
-        shared = set.intersection(*(set(one) for one in done)) if done else set()
-        return {name: sum(one[name] for one in done) for name in sorted(shared)}
+        shared = set.intersection(*map(set, done)) if done else set()
+        return {name: sum(counters[name] for counters in done) for name in sorted(shared)}
 
     def to_dict(self) -> dict[str, Any]:
-        """What a task returns of it: a JSON object of bounded size.
+        """Return what a task returns of the tables: a JSON object of limited size.
 
-        ``total, succeeded, failed, unfinished`` are numbers of tables; ``list`` holds the first of
-        them, failed ones first, and ``left_out`` is the number of those that it does not hold.
+        ``total, succeeded, failed, unfinished`` are numbers of tables. ``list`` contains the first
+        tables, failed ones first, and ``left_out`` is the number of tables that it omits.
         """
-        done, failed = len(self.named(TableState.DONE)), len(self.named(TableState.FAILED))
+        done, failed = len(self.names_in(TableState.DONE)), len(self.names_in(TableState.FAILED))
         return {
             "total": len(self.tables),
             "succeeded": done,
@@ -185,25 +197,29 @@ class TableReport:
         }
 
 
-def type_of(definition: Mapping[str, Any] | None) -> str | None:
-    """The type that a job's definition names; ``None`` if it names none that is known."""
-    found = (definition or {}).get("job_type")
-    return found if found in JOB_TYPES else None
+def job_type_of(definition: Mapping[str, Any] | None) -> str | None:
+    """Return the type in the definition of a job; ``None`` if it is missing or not known."""
+    job_type = (definition or {}).get("job_type")
+    return job_type if job_type in JOB_TYPES else None
 
 
 def failure_lines(run: Submission) -> list[str]:
-    """Lines about the tables that did not end well; none for an ordinary job."""
-    shown = (run.tables or {}).get("list", ())
-    bad = [one for one in shown if verdict_of(one["status"]) is not Verdict.SUCCESS]
-    lines = [
-        f"  table {one['table']}: {one['status']}, {one.get('reason', 'no reason is known')}"
-        for one in bad[:_NAMES_SHOWN]
+    """Return lines about the tables that did not succeed; none for an ordinary job."""
+    tables = run.tables or {}
+    bad = [
+        table
+        for table in tables.get("list", ())
+        if verdict_of(table["status"]) is not Verdict.SUCCESS
     ]
-    left = (run.tables or {}).get("failed", 0) + (run.tables or {}).get("unfinished", 0)
-    return [*lines, f"  and {left - len(lines)} more"] if left > len(lines) else lines
+    lines = [
+        f"  table {table['table']}: {table['status']}, {table.get('reason', 'no reason is known')}"
+        for table in bad[:_NAMES_SHOWN]
+    ]
+    count = tables.get("failed", 0) + tables.get("unfinished", 0)
+    return [*lines, f"  and {count - len(lines)} more"] if count > len(lines) else lines
 
 
-def names_of(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    left = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {left} more" if left > 0 else "")
+def join_names(names: Sequence[str]) -> str:
+    """Return the first names as text, and how many more there are."""
+    hidden = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {hidden} more" if hidden > 0 else "")

@@ -1,4 +1,4 @@
-"""Every operation, through both drivers: what goes on the wire, and what comes of it."""
+"""Every operation, through both drivers: what is sent, and what is returned."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ PATHS = {
 class Op:
     """One operation.
 
-    :param make: makes its flow of the flows, the cluster and the run that is active.
+    :param make: function that returns its flow, from the API, the cluster and the active run.
     :param calls: method and route of each request to CDM.
-    :param result: what it must come to, or a part of it.
+    :param result: expected result, or a part of it.
     :param body: JSON of the first request.
     """
 
@@ -61,9 +61,9 @@ OPERATIONS = {
         STARTED,
         body={"variables": {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"}},
     ),
-    "status": Op(lambda f, c, _: f.call(runs.job_status(c, JOB)), [STATUS], [ACTIVE]),
+    "status": Op(lambda f, c, _: f.call(runs.status(c, JOB)), [STATUS], [ACTIVE]),
     "submissions": Op(
-        lambda f, c, _: f.call(runs.submissions(c, JOB)),
+        lambda f, c, _: f.call(runs.history(c, JOB)),
         [HISTORY],
         {"total": 1, "submissions": [ACTIVE]},
     ),
@@ -84,14 +84,14 @@ OPERATIONS = {
 }
 
 
-def seen(result: Any, wanted: Any) -> Any:
-    """The parts of a result that a table speaks about."""
+def select(result: Any, wanted: Any) -> Any:
+    """Return the parts of a result that an expected result contains."""
     if isinstance(wanted, list):
-        return [seen(one, part) for one, part in zip(result, wanted, strict=True)]
+        return [select(item, part) for item, part in zip(result, wanted, strict=True)]
     if not isinstance(wanted, dict):
         return result
-    found = result if isinstance(result, dict) else {n: getattr(result, n) for n in wanted}
-    return {name: seen(found[name], part) for name, part in wanted.items()}
+    values = result if isinstance(result, dict) else {n: getattr(result, n) for n in wanted}
+    return {name: select(values[name], part) for name, part in wanted.items()}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -103,7 +103,7 @@ def test_operations(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """Each operation sends what the API documents, authorised, and returns what came back."""
+    """Each operation sends what the API documents, with authorization, and returns the answer."""
     operation = OPERATIONS[name]
     sim.add_job(JOB)
     run = RunRef(sim.cluster_id, JOB, sim.start(JOB).submission_id)
@@ -111,7 +111,7 @@ def test_operations(
         clock.advance(10)
     session = make_session()
     result = drive(session, operation.make(session.api, sim.cluster_id, run))
-    assert seen(result, operation.result) == operation.result
+    assert select(result, operation.result) == operation.result
 
     requests = sent()
     prefix = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}"
@@ -139,7 +139,7 @@ def test_token(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A token is asked for by password and scoped to the project, by id or by the region's name."""
+    """A token is requested by password for one project, by its id or by the region's name."""
     scoped = {"id": sim.project_id} if by == "id" else {"name": sim.region}
     session = make_session(project_id=scoped.get("id"))
     token = drive(session, session.api.auth.authorize())
@@ -180,7 +180,7 @@ NAMES = st.one_of(
 def test_names_arrive_unchanged(
     drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, name: str
 ) -> None:
-    """Whatever a job's name is made of, the job that is started, shown and stopped is that job."""
+    """Whatever characters a name has, the job of that name is started, shown and stopped."""
     sim.add_job(name)
     before = len(sim.runs(name))
     session = make_session()
@@ -188,8 +188,8 @@ def test_names_arrive_unchanged(
     started = drive(session, api.call(runs.start_job(cluster, name)))
     [*_, run] = sim.runs(name)
     assert (len(sim.runs(name)), run.submission_id) == (before + 1, started.submission_id)
-    [shown] = drive(session, api.call(runs.job_status(cluster, name)))
-    history = drive(session, api.call(runs.submissions(cluster, name)))
+    [shown] = drive(session, api.call(runs.status(cluster, name)))
+    history = drive(session, api.call(runs.history(cluster, name)))
     assert RunRef.of(shown) == RunRef.of(history.submissions[0]) == RunRef.of(started)
     assert drive(session, api.stop_run(RunRef.of(started)))
     clock.advance(10)
@@ -217,7 +217,7 @@ def test_names_on_the_wire(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A name is one percent-encoded segment of the path, also where hops would fold it."""
+    """A name is one percent-encoded segment of the path, even if it is ``.`` or ``..``."""
     sim.add_job(name)
     session = make_session()
     drive(session, session.api.call(runs.start_job(sim.cluster_id, name)))

@@ -1,4 +1,4 @@
-"""Finding the run that is meant: the active one, the first since an instant, the one to stop."""
+"""Finding runs: the active one, the first since a date, and the one to stop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_active_run(
     sim: CdmSimulator,
     make_session: MakeSession,
 ) -> None:
-    """A run is active until CDM says that it ended, and a job that never ran has none."""
+    """A run is active until CDM shows its end; a job that never ran has no active run."""
     sim.add_job(JOB, statuses=script or [])
     if script:
         sim.start(JOB)
@@ -60,7 +60,7 @@ def test_stop_run_stops_no_other(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """Stopping goes by the job's name, so nothing is sent unless the active run is the one."""
+    """CDM stops by the job's name, so nothing is sent unless the run is the active one."""
     sim.add_job(JOB)
     if who != "no run":
         sim.start(JOB)
@@ -73,7 +73,7 @@ def test_stop_run_stops_no_other(
 
 
 def test_stop_without_a_run(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
-    """Stopping what does not run (Cdm.0053) is no error, and says so."""
+    """Stopping a job without an active run (Cdm.0053) is no error, and returns ``False``."""
     sim.add_job(JOB)
     session = make_session()
     assert drive(session, session.api.stop(sim.cluster_id, JOB)) is False
@@ -92,7 +92,7 @@ def test_first_run_since(
     clock: ManualClock,
     make_session: MakeSession,
 ) -> None:
-    """The first run created at or after an instant is found among runs 100 s apart."""
+    """The first run created at or after a date is found among runs 100 s apart."""
     sim.add_job(JOB)
     began = clock.now()
     for _ in range(runs):
@@ -107,7 +107,7 @@ def test_first_run_since(
 def test_first_run_beyond_the_history(
     drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
 ) -> None:
-    """When all of the ten runs that CDM shows are new, an eleventh may have been the first."""
+    """If all ten runs that CDM shows are new, an eleventh may have been the first."""
     sim.add_job(JOB)
     for _ in range(11):
         sim.start(JOB)

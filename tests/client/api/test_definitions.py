@@ -1,4 +1,4 @@
-"""Definitions of jobs and links: what differs from what CDM shows, and what does not."""
+"""Definitions of jobs and links: what counts as a difference to what CDM shows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ values = st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"])
 
 
 def inputs(block: str, pairs: dict[str, Any]) -> dict[str, Any]:
-    """A block with one configuration."""
+    """Return a block with one configuration."""
     listed = [{"name": f"{block}.{name}", "value": value} for name, value in pairs.items()]
     return {"configs": [{"name": block, "inputs": listed}]}
 
 
 def wire(pairs: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A job that reads something."""
+    """Return a job with these inputs of its source."""
     return {
         "name": "orders",
         "from-connector-name": "generic-jdbc-connector",
@@ -45,7 +45,7 @@ def wire(pairs: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def shown(job: Definition, encode: Callable[[str], str], chance: random.Random) -> dict[str, Any]:
-    """The job as CDM might show it: encoded, shuffled, with defaults and read-only keys."""
+    """Return the job as CDM may show it: encoded, shuffled, with defaults and read-only keys."""
     found = dict(job.wire)
     for block in ("from-config-values", "to-config-values"):
         listed = [
@@ -64,7 +64,7 @@ def shown(job: Definition, encode: Callable[[str], str], chance: random.Random) 
 def test_what_was_sent_does_not_differ(
     encode: Callable[[str], str], pairs: dict[str, str], chance: random.Random
 ) -> None:
-    """However CDM encodes and orders what it was sent, and whatever it adds, nothing differs."""
+    """Encoding, order and additions of CDM are no differences."""
     job = parsing.job(wire(pairs))
     assert job.differences(shown(job, encode, chance)) == []
 
@@ -74,7 +74,7 @@ def test_what_was_sent_does_not_differ(
 def test_what_has_changed_differs(
     encode: Callable[[str], str], pairs: dict[str, str], other: str, chance: random.Random
 ) -> None:
-    """A value that is another differs, and that one only."""
+    """A changed value is the only difference."""
     job = parsing.job(wire(pairs))
     changed = chance.choice(sorted(pairs))
     other = f"{pairs[changed]}!{other}"
@@ -90,16 +90,16 @@ def test_what_has_changed_differs(
      ("job_type", "BATCH_JOB")],
 )  # fmt: skip
 def test_links_connectors_and_type_count(key: str, value: str) -> None:
-    """What a job leads from and to is compared as well; its type is NORMAL_JOB unless said."""
+    """Links, connectors and type are compared as well; the default type is NORMAL_JOB."""
     job = parsing.job(wire({"tableName": "a"}))
     (difference,) = parsing.job(wire({"tableName": "a"}, **{key: value})).differences(job.wire)
     assert (difference.what, difference.wanted) == (key, value)
-    without_type = {name: each for name, each in job.wire.items() if name != "job_type"}
+    without_type = {name: value for name, value in job.wire.items() if name != "job_type"}
     assert job.differences(without_type) == []
 
 
 def test_empty_is_absent() -> None:
-    """An input without a value and one that is not there mean the same."""
+    """An input without a value is the same as a missing input."""
     job = parsing.job(wire({"tableName": "a", "whereClause": ""}))
     assert job.differences(wire({"tableName": "a"})) == []
     assert job.differences(wire({"tableName": "a", "whereClause": None})) == []
@@ -111,15 +111,15 @@ def test_empty_is_absent() -> None:
 
 @pytest.mark.parametrize("junk", [None, [], "x", {"configs": 1}, {"configs": [1, {"inputs": {}}]}])
 def test_whatever_cdm_shows(junk: Any) -> None:
-    """What CDM shows may lack everything; then everything differs, and nothing breaks."""
+    """CDM may show anything; then everything differs, and nothing is raised."""
     job = parsing.job(wire({"tableName": "a"}))
     broken = {"from-config-values": junk, "to-config-values": junk}
-    assert "fromJobConfig.tableName" in [each.what for each in job.differences(broken)]
+    assert "fromJobConfig.tableName" in [difference.what for difference in job.differences(broken)]
     assert job.unmanaged(broken) == []
 
 
 def test_what_is_not_named() -> None:
-    """What CDM has beyond the definition is listed, so that a log can say so."""
+    """Inputs that CDM has beyond the definition are listed for the log."""
     job = parsing.job(wire({"tableName": "a"}))
     assert job.unmanaged(wire({"tableName": "b", "whereClause": "c", "sql": ""})) == [
         "fromJobConfig.whereClause"
@@ -139,24 +139,24 @@ OPEN = [
 
 @pytest.mark.parametrize("name", SECRET)
 def test_secret_names(name: str) -> None:
-    """Passwords, keys and tokens are known by the end of their names."""
+    """Passwords, keys and tokens are recognized by the end of their names."""
     assert definitions.is_secret(name)
 
 
 @pytest.mark.parametrize("name", OPEN)
 def test_open_names(name: Any) -> None:
-    """Everything else may be seen and compared."""
+    """Any other input may be shown and compared."""
     assert not definitions.is_secret(name)
 
 
 def link(password: Any) -> dict[str, Any]:
-    """A link with a password."""
+    """Return a link with a password."""
     values = inputs("linkConfig", {"host": "db", "password": password})
     return {"name": "l", "connector-name": "c", "link-config-values": values}
 
 
 def test_secrets_never_differ_and_never_show() -> None:
-    """CDM does not show secrets, so they are not compared; no repr or fingerprint holds them."""
+    """CDM does not show secrets, so they are not compared; no repr or fingerprint has them."""
     one, other = parsing.link(link("pa55word")), parsing.link(link("other"))
     assert one.differences(link(None)) == other.differences(one.wire) == []
     assert one.fingerprint == other.fingerprint
@@ -166,14 +166,14 @@ def test_secrets_never_differ_and_never_show() -> None:
 
 
 def test_secret_inputs_are_found_anywhere() -> None:
-    """Also in a definition that would not pass the check, such as one with several links."""
+    """Secrets are found even in an invalid definition, such as one with several links."""
     draft = {"links": [link("a"), link(""), {"x": [{"name": "a.token", "value": 1}]}]}
-    assert {each["value"] for each in definitions.secret_inputs(draft)} == {"a", 1}
+    assert {item["value"] for item in definitions.secret_inputs(draft)} == {"a", 1}
     assert definitions.secret_inputs("a string") == []
 
 
 def test_fingerprints() -> None:
-    """A fingerprint tells definitions apart by everything but order and secrets."""
+    """A fingerprint depends on everything except order and secrets."""
     one = parsing.job(wire({"tableName": "a", "sql": "b"}))
     assert one.fingerprint == parsing.job(wire({"sql": "b", "tableName": "a"})).fingerprint
     assert one.fingerprint != parsing.job(wire({"tableName": "a", "sql": "c"})).fingerprint

@@ -1,4 +1,4 @@
-"""What users write for a job or a link: read, checked, and every problem told at once."""
+"""Definitions that users write: how they are read and checked, with all problems at once."""
 
 from __future__ import annotations
 
@@ -68,31 +68,31 @@ to-config-values: {configs: []}
 
 
 def changed(path: str, value: Any, of: dict[str, Any] = JOB) -> dict[str, Any]:
-    """A definition with something else at a place; ``...`` takes it away."""
-    whole = copy.deepcopy(of)
-    *way, last = [int(part) if part.isdigit() else part for part in path.split("/")]
-    place: Any = whole
-    for part in way:
-        place = place[part]
+    """Return a definition with another value at a path; ``...`` removes it."""
+    result = copy.deepcopy(of)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    parent: Any = result
+    for part in parents:
+        parent = parent[part]
     if value is ...:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
-    return whole
+        parent[last] = value
+    return result
 
 
 @pytest.mark.parametrize(
     "form", [JOB, {"jobs": [JOB]}, json.dumps(JOB), json.dumps({"jobs": [JOB]})]
 )
 def test_forms(form: Any) -> None:
-    """A job comes bare or in CDM's list of one, as a mapping or as text."""
+    """A job may be given alone or in CDM's list of one, as a mapping or as text."""
     expected = copy.deepcopy(JOB)
     expected["to-config-values"]["configs"][0]["inputs"] = []
     assert parsing.job(form).body == {"jobs": [expected]}
 
 
 def test_yaml_is_what_was_typed() -> None:
-    """Values are text, so YAML makes no numbers, dates or booleans of them."""
+    """Values are text, so YAML does not turn them into numbers, dates or booleans."""
     job = parsing.job(YAML)
     assert definitions.inputs_of(job.wire, "from-config-values") == {
         "fromJobConfig.tableName": "orders",
@@ -115,7 +115,7 @@ INPUT = "from-config-values/configs/0/inputs/0"
      (Decimal("1.10"), "1.10"), (date(2025, 1, 2), "2025-01-02")],
 )  # fmt: skip
 def test_values_become_text(value: Any, text: str) -> None:
-    """Numbers, booleans and dates of a mapping become the text that CDM wants."""
+    """Numbers, booleans and dates of a mapping become text, as CDM requires."""
     job = parsing.job(changed(f"{INPUT}/value", value))
     assert definitions.inputs_of(job.wire, "from-config-values") == {
         "fromJobConfig.tableName": text
@@ -123,14 +123,14 @@ def test_values_become_text(value: Any, text: str) -> None:
 
 
 def test_what_cdm_shows_may_be_sent_again() -> None:
-    """The read-only keys of a job that was shown or exported are left out."""
+    """The read-only keys of a job that was shown or exported are dropped."""
     read_only = {"id": 7, "status": "NEW", "creation-date": 5, "enabled": True}
     assert set(parsing.job({**JOB, **read_only}).wire) == set(JOB)
     assert parsing.job({**JOB, "keyOfTomorrow": {"a": 1}}).wire["keyOfTomorrow"] == {"a": 1}
 
 
 def test_names() -> None:
-    """The name stands in the definition, in the argument, or in both if they agree."""
+    """The name is in the definition, in the argument, or in both if they agree."""
     nameless = changed("name", ...)
     assert parsing.job(nameless, "a").name == "a"
     assert parsing.job(JOB, "orders").name == "orders"
@@ -154,13 +154,13 @@ WRONG: list[tuple[Any, list[str]]] = [
     (changed("name", "a" * 241), ["name has 241 characters; CDM allows 240"]),
     (changed("name", "a\ud800"), ["half a character"]),
     (changed("name", "all"), ["CDM lists everything under the name 'all'"]),
-    (changed("name", "b"), ["it is named 'b', and job_name says 'orders'"]),
+    (changed("name", "b"), ["its name is 'b', but job_name is 'orders'"]),
     (changed("job_type", "TABLE"), ["job_type must be one of NORMAL_JOB", "not 'TABLE'"]),
-    (changed("from-link-name", ""), ["from-link-name must be text, and is empty"]),
-    (changed("from-link-name", 5), ["from-link-name must be text, and is int"]),
+    (changed("from-link-name", ""), ["from-link-name must be text, but is empty"]),
+    (changed("from-link-name", 5), ["from-link-name must be text, but is int"]),
     (changed("from-link-name", None), ["from-link-name is missing"]),
-    ({**JOB, "job-type": "BATCH_JOB"}, ["there is no key 'job-type'; is 'job_type' meant?"]),
-    ({**JOB, "driver-config-value": {}}, ["is 'driver-config-values' meant?"]),
+    ({**JOB, "job-type": "BATCH_JOB"}, ["there is no key 'job-type'; did you mean 'job_type'?"]),
+    ({**JOB, "driver-config-value": {}}, ["did you mean 'driver-config-values'?"]),
     (changed("from-config-values", []), ["from-config-values must be an object with a list"]),
     (changed("from-config-values/configs", {}), ["from-config-values must be an object"]),
     (changed("from-config-values/configs/0", 1), ["each of its configs must be an object"]),
@@ -177,25 +177,25 @@ WRONG: list[tuple[Any, list[str]]] = [
         changed("from-config-values/configs/0/inputs", [{"name": "a", "value": "b"}] * 2),
         ["from-config-values: 'a' is given 2 times"],
     ),
-    ('{"name": "a"', ["not JSON: ", "in line 1, column 13"]),
-    ("name: a\n  b: c", ["not YAML: ", "in line 2"]),
+    ('{"name": "a"', ["not valid JSON: ", "in line 1, column 13"]),
+    ("name: a\n  b: c", ["not valid YAML: ", "in line 2"]),
     ("name: !!int x", ["cannot be read"]),
     ("[" * 100_000, ["nested too deeply"]),
-    ("a: \x00", ["not YAML"]),
+    ("a: \x00", ["not valid YAML"]),
 ]
 
 
-@pytest.mark.parametrize(("draft", "words"), WRONG)
-def test_wrong_definitions(draft: Any, words: list[str]) -> None:
-    """What is wrong is said in the user's words; nothing else is raised."""
+@pytest.mark.parametrize(("definition", "words"), WRONG)
+def test_wrong_definitions(definition: Any, words: list[str]) -> None:
+    """Each problem is described with the user's own keys, and no other error is raised."""
     with pytest.raises(CdmConfigError) as refusal:
-        parsing.job(draft, "orders" if draft == changed("name", "b") else None)
+        parsing.job(definition, "orders" if definition == changed("name", "b") else None)
     for text in words:
         assert text in str(refusal.value)
 
 
 def test_all_problems_at_once() -> None:
-    """One error names everything, so that a definition is mended in one go."""
+    """One error lists all problems, so that a definition can be fixed in one step."""
     broken = changed(f"{INPUT}/value", None)
     del broken["to-link-name"]
     broken["job_type"] = "x"
@@ -208,8 +208,8 @@ def test_all_problems_at_once() -> None:
     )
 
 
-def test_a_scenario_may_consist_of_anything() -> None:
-    """What a scenario consists of is not documented, so nothing is demanded of one."""
+def test_a_scenario_may_contain_anything() -> None:
+    """The contents of a scenario are not documented, so nothing is required."""
     assert parsing.job({"name": "a", "job_type": "SCENARIO_JOB"}).name == "a"
 
 
@@ -224,7 +224,7 @@ def test_a_scenario_may_consist_of_anything() -> None:
     ],
 )
 def test_wrong_links(path: str, value: Any, words: str) -> None:
-    """Links are checked in the same way, and no message holds a password."""
+    """Links are checked in the same way, and no message contains a password."""
     with pytest.raises(CdmConfigError) as refusal:
         parsing.link(changed(path, value, LINK))
     assert words in str(refusal.value)
@@ -235,7 +235,7 @@ def test_wrong_links(path: str, value: Any, words: str) -> None:
     "text", ['{"password": "pa55word"', "password: pa55word: x", "- pa55word\nx"]
 )
 def test_unreadable_text_is_not_repeated(text: str) -> None:
-    """What cannot be read may hold a password all the same."""
+    """An unreadable definition may contain a password, so it is not quoted."""
     with pytest.raises(CdmConfigError) as refusal:
         parsing.link(text)
     assert "pa55word" not in str(refusal.value)
@@ -249,21 +249,21 @@ json_like = st.recursive(
 )
 
 
-@given(draft=json_like, path=st.sampled_from(["", "name", "from-config-values", INPUT]))
-def test_any_draft_is_checked_or_refused(draft: Any, path: str) -> None:
-    """Whatever stands where: a checked definition, all of whose values are text, or one error."""
-    whole = changed(path, draft) if path else draft
+@given(value=json_like, path=st.sampled_from(["", "name", "from-config-values", INPUT]))
+def test_any_definition_is_checked_or_rejected(value: Any, path: str) -> None:
+    """Whatever a definition contains, it is read with all values as text, or rejected."""
+    definition = changed(path, value) if path else value
     try:
-        job = parsing.job(whole)
+        job = parsing.job(definition)
     except CdmConfigError:
         return
     for block in job.kind.blocks:
         for config in (job.wire.get(block) or {"configs": []})["configs"]:
-            assert all(isinstance(each["value"], str) for each in config["inputs"])
+            assert all(isinstance(item["value"], str) for item in config["inputs"])
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """Whatever stands in a file, reading it comes to a value or to one error."""
+def test_any_text_is_read_or_rejected(text: str) -> None:
+    """Whatever a file contains, it is read as a value, or there is one error."""
     with suppress(CdmConfigError):
         parsing.read(text)

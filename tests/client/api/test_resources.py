@@ -1,4 +1,4 @@
-"""Jobs, links and clusters managed through both drivers: the wire, and lost answers."""
+"""Jobs, links and clusters through both drivers: what is sent, and lost answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Sent = Callable[..., list[Any]]
 
 
 def link(name: str = "shop", host: str = "10.0.0.1") -> Any:
-    """A link that needs a password."""
+    """Return a link with a password."""
     inputs = [
         {"name": "linkConfig.host", "value": host},
         {"name": "linkConfig.password", "value": "pa55word"},
@@ -36,7 +36,7 @@ def link(name: str = "shop", host: str = "10.0.0.1") -> Any:
 
 
 def job(name: str = "orders") -> Any:
-    """A job between two links."""
+    """Return a job between two links."""
     block: dict[str, Any] = {"configs": []}
     ends = {f"{end}-connector-name": "generic-jdbc-connector" for end in ("from", "to")}
     blocks = {f"{end}-config-values": block for end in ("from", "to")}
@@ -80,7 +80,7 @@ def test_calls_on_the_wire(
     """Each call sends what the API documents."""
     make, method, path, body = CALLS[name]
     session = make_session()
-    with suppress(errors.CdmError):  # what there is to change is not the question
+    with suppress(errors.CdmError):  # only the request matters
         drive(session, session.api.call(make(sim.cluster_id)))
     request = sent()[-1]
     assert request.method == method
@@ -100,15 +100,15 @@ ANSWERS: list[tuple[Any, list[str] | type[errors.CdmError]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "comes_to"), ANSWERS)
-def test_answers_to_create_and_update(body: Any, comes_to: Any) -> None:
-    """Every documented form of the answer is read: warnings are returned, errors raised."""
+@pytest.mark.parametrize(("body", "expected"), ANSWERS)
+def test_answers_to_create_and_update(body: Any, expected: Any) -> None:
+    """Every documented form of the answer is read: warnings are returned, errors are raised."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     for call in (resources.create("c", job()), resources.update("c", job())):
-        if isinstance(comes_to, list):
-            assert call.parse(Response(200, {}, raw), call) == comes_to
+        if isinstance(expected, list):
+            assert call.parse(Response(200, {}, raw), call) == expected
         else:
-            with pytest.raises(comes_to):
+            with pytest.raises(expected):
                 call.parse(Response(200, {}, raw), call)
 
 
@@ -118,23 +118,23 @@ def test_a_password_is_in_no_repr() -> None:
 
 
 @pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "links": [{"name": "shop"}]}]}])
-def test_life_of_a_link(
+def test_lifecycle_of_a_link(
     drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A link is created, found as it is wanted although its password is not shown, and updated."""
+    """A link is created, found unchanged although its password is not shown, and updated."""
     session = make_session()
 
-    def applied(wanted: Any, **more: Any) -> Any:
-        return drive(session, apply.apply(session.api, sim.cluster_id, wanted, **more))
+    def apply_link(wanted: Any, **options: Any) -> Any:
+        return drive(session, apply.apply(session.api, sim.cluster_id, wanted, **options))
 
-    assert applied(link("new")).action == "created"
-    assert applied(link("new")).action == "unchanged"
-    assert applied(link("new"), always=True).action == "updated"
-    moved = applied(link("new", "10.0.0.2"))
-    assert [each.what for each in moved.differences] == ["linkConfig.host"]
-    for gone in (True, False):
+    assert apply_link(link("new")).action == "created"
+    assert apply_link(link("new")).action == "unchanged"
+    assert apply_link(link("new"), always=True).action == "updated"
+    result = apply_link(link("new", "10.0.0.2"))
+    assert [difference.what for difference in result.differences] == ["linkConfig.host"]
+    for deleted in (True, False):
         delete = apply.delete(session.api, LINK, sim.cluster_id, "new")
-        assert drive(session, delete) is gone
+        assert drive(session, delete) is deleted
     assert "pa55word" in str(sent("update_link")[-1].json())
 
 
@@ -145,7 +145,7 @@ def test_life_of_a_link(
 def test_a_link_that_does_not_connect(
     drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """CDM says 500 to a link that it cannot connect; that is a refusal, and is not repeated."""
+    """CDM answers 500 to a link that cannot connect; that is a refusal, and is not repeated."""
     session = make_session()
     with pytest.raises(errors.CdmRefused, match="unable to open database") as refusal:
         drive(session, apply.apply(session.api, sim.cluster_id, link("bad")))
@@ -154,8 +154,8 @@ def test_a_link_that_does_not_connect(
 
 
 def test_a_link_in_use(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
-    """A link that jobs use stays; the documented code, which means something else in the table, is
-    understood by its text.
+    """A link that jobs use is not deleted; its documented error code has another meaning in the
+    table of codes, so the text decides.
     """
     sim.add_link("shop")
     end = {"link": "shop", "table": "a"}
@@ -166,7 +166,7 @@ def test_a_link_in_use(drive: Drive, sim: CdmSimulator, make_session: MakeSessio
 
 
 def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
-    """A job of another user may be neither shown nor created; the first refusal is the reason."""
+    """A job of another user can be neither shown nor created; the first refusal is raised."""
     taken = {"errCode": "Cdm.0104", "externalMessage": "exists or was created by another user"}
     sim.fail("create_job", "status", status=400, body=taken)
     session = make_session()
@@ -174,10 +174,10 @@ def test_hidden_jobs(drive: Drive, sim: CdmSimulator, make_session: MakeSession)
         drive(session, apply.apply(session.api, sim.cluster_id, job()))
 
 
-def test_a_job_that_runs_again_is_not_discarded(
+def test_a_job_that_runs_again_is_not_deleted(
     drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, sent: Sent
 ) -> None:
-    """The job of a stopped run stays when somebody has started it again in the meantime."""
+    """The job of a stopped run is kept if somebody has started it again in the meantime."""
     sim.add_job("orders", seconds=100)
     stopped = sim.start("orders")
     sim.stop("orders")
@@ -185,8 +185,8 @@ def test_a_job_that_runs_again_is_not_discarded(
     sim.start("orders")
     session = make_session()
     run = RunRef(sim.cluster_id, "orders", stopped.submission_id)
-    discard = stop.delete_after_stop(session.api, run, deadline=clock.now() + 20)
-    assert drive(session, discard) is False
+    delete = stop.delete_after_stop(session.api, run, deadline=clock.now() + 20)
+    assert drive(session, delete) is False
     assert sent("delete_job") == []
 
 
@@ -194,11 +194,11 @@ def test_a_job_that_runs_again_is_not_discarded(
 
 
 def test_states() -> None:
-    """States are named as people do; an unknown name is an error that lists them."""
-    assert [state(each) for each in ("normal", " Stopped ", "CREATION_FAILED")] == [
+    """States may be spelled freely; an unknown one is an error that lists all states."""
+    assert [state(name) for name in ("normal", " Stopped ", "CREATION_FAILED")] == [
         *("normal", "stopped", "creation failed"),
     ]
-    with pytest.raises(errors.CdmConfigError, match="there are creating, normal"):
+    with pytest.raises(errors.CdmConfigError, match="the states are creating, normal"):
         state("running")
 
 
@@ -215,7 +215,7 @@ WIRE = [
 
 @pytest.mark.parametrize(("wire", "means"), WIRE)
 def test_clusters_on_the_wire(wire: Any, means: tuple[str, str]) -> None:
-    """Details come bare or wrapped, codes as text or numbers; an unknown code is no failure."""
+    """Details may be wrapped, codes may be text or numbers; an unknown code is no error."""
     cluster = Cluster.from_wire(wire, "c")
     assert (cluster.state, cluster.name) == means
     assert Cluster.from_payload(json.loads(json.dumps(cluster.to_payload()))) == cluster
@@ -224,29 +224,27 @@ def test_clusters_on_the_wire(wire: Any, means: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "wire", [None, [], {}, {"status": None}, {"status": True}, {"clusters": []}]
 )
-def test_what_is_no_cluster(wire: Any) -> None:
-    """An answer without a state is not taken for one."""
+def test_an_answer_without_a_cluster(wire: Any) -> None:
+    """An answer without a state is an error."""
     call = resources.show_cluster("c")
     with pytest.raises(errors.CdmBadResponse):
         call.parse(Response(200, {}, json.dumps(wire).encode()), call)
 
 
 def test_dead_ends() -> None:
-    """A failed cluster is an error with CDM's reason, a frozen one says what that usually means."""
+    """A failed cluster is an error with CDM's reason, a frozen one with the usual reason."""
     reasons = {"CREATE_FAILED": {"errorCode": "CDM.1", "errorMsg": "no address"}}
     failed = Cluster.from_wire({"status": "303", "name": "a", "failedReasons": reasons}, "c")
-    with pytest.raises(
-        errors.CdmClusterUnusable, match=r"creation failed: no address\. Look at it"
-    ):
+    with pytest.raises(errors.CdmClusterUnusable, match=r"creation failed: no address\. Check it"):
         failed.ensure_usable()
     with pytest.raises(errors.CdmClusterUnusable, match="unpaid bill"):
         Cluster("c", "a", "800").ensure_usable()
-    usable = [each for each in STATES if each not in ("failed", "creation failed", "frozen")]
+    usable = [name for name in STATES if name not in ("failed", "creation failed", "frozen")]
     assert len(usable) == 6
 
 
 def test_an_unknown_cluster(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
-    """The error names the clusters that there are."""
+    """The error lists the clusters of the project."""
     session = make_session()
     with pytest.raises(errors.CdmNotFound, match=r"Clusters of this project: .*demo") as refusal:
         drive(session, clusters.poll(session.api, "nowhere"))
@@ -269,7 +267,7 @@ def test_an_action_without_an_answer(
     make_session: MakeSession,
     sent: Sent,
 ) -> None:
-    """A stop whose answer is lost is looked after, and sent again only if it had no effect."""
+    """After a stop whose answer is lost, it is sent again only if it had no effect."""
     more = {"status": status} if status else {}
     sim.fail("stop_cluster", "status" if status else "drop", when, **more)
     session = make_session()
@@ -280,7 +278,7 @@ def test_an_action_without_an_answer(
     assert sim.cluster_status() in ("910", "900")
 
 
-def test_actions_without_effect_come_to_an_end(
+def test_actions_without_effect_end(
     drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
     """After three actions without an answer or an effect the error is raised."""
@@ -315,7 +313,7 @@ def test_busy_jobs(
 def test_a_listing_that_is_out_of_date(
     drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession
 ) -> None:
-    """What a listing shows as running is asked about before it counts."""
+    """A job that a listing shows as running counts only if a status call confirms it."""
     sim.add_job("orders")
     listed = {"total": 1, "jobs": [{"name": "orders", "status": "RUNNING"}]}
     sim.fail("list_jobs", "body", body=listed)
@@ -326,7 +324,7 @@ def test_a_listing_that_is_out_of_date(
 def test_a_listing_that_never_ends(
     drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """A server that ignores the page number, and gives no total, is not asked for ever."""
+    """A server that ignores the page number and gives no total causes no endless loop."""
     jobs = [{"name": f"job_{number}", "status": "NEW"} for number in range(100)]
     sim.fail("list_jobs", "body", body={"jobs": jobs}, times=None)
     session = make_session()

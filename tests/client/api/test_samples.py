@@ -1,4 +1,4 @@
-"""Reading answers: the documented samples in ``tests/wire``, what they leave open, and nonsense."""
+"""Reading answers: the documented samples in ``tests/wire``, their variants, and bad answers."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ SAMPLES = Path(__file__).parents[2] / "wire"
 PROPERTY = settings(derandomize=True, max_examples=80)
 CALLS: dict[str, Any] = {
     "start": runs.start_job("c", "asked"),
-    "status": runs.job_status("c", "asked"),
-    "submissions": runs.submissions("c", "asked"),
+    "status": runs.status("c", "asked"),
+    "submissions": runs.history("c", "asked"),
     "stop": runs.stop_job("c", "asked"),
     "show_job": resources.show(JOB, "c", "asked"),
 }
 
 
 def read(call: str, body: bytes) -> Any:
-    """What an operation makes of the body of a success."""
+    """Return what an operation reads from the body of a successful answer."""
     return CALLS[call].parse(Response(200, {"x-request-id": "r-1"}, body), CALLS[call])
 
 
 def samples(call: str) -> pytest.MarkDecorator:
-    """The samples of one operation, as parameters of a test."""
+    """Return the samples of one operation, as parameters of a test."""
     rows = json.loads((SAMPLES / f"{call}.json").read_text())
     assert all(row["source"].startswith(("documented", "assumed")) for row in rows)
     return pytest.mark.parametrize("sample", rows, ids=[row["name"] for row in rows])
 
 
 def body_of(sample: dict[str, Any]) -> bytes:
-    """The body of a sample: JSON, or as it stands."""
+    """Return the body of a sample: JSON, or raw text."""
     return (sample["raw"] if "raw" in sample else json.dumps(sample["body"])).encode()
 
 
 def part(submission: Submission, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a submission that a sample speaks about."""
+    """Return the attributes of a submission that a sample contains."""
     payload = submission.to_payload()
     return {name: payload[name] for name in wanted}
 
@@ -71,7 +71,7 @@ def test_status_samples(sample: dict[str, Any]) -> None:
 
 @samples("submissions")
 def test_history_samples(sample: dict[str, Any]) -> None:
-    """A history is read newest first, and tells whether it is complete."""
+    """A history is sorted newest first, and knows whether it is complete."""
     found = read("submissions", body_of(sample))
     ids = [submission.submission_id for submission in found.submissions]
     means = {"ids": ids, "total": found.total, "complete": found.complete}
@@ -80,7 +80,7 @@ def test_history_samples(sample: dict[str, Any]) -> None:
 
 @samples("stop")
 def test_stop_samples(sample: dict[str, Any]) -> None:
-    """Each generation of the stop answer is a success, unless it holds an ERROR."""
+    """Each documented form of the stop answer is a success, unless it contains an ERROR."""
     if sample["means"] is None:
         assert read("stop", body_of(sample)) is None
     else:
@@ -110,13 +110,13 @@ def test_stop_samples(sample: dict[str, Any]) -> None:
         ("status", b'{"submissions": [{"status": ""}]}', "has no status"),
         ("status", b'{"submissions": [{"status": 3}]}', "has no status"),
         ("stop", b"<html>Sign in</html>", "not JSON"),
-        ("show_job", b"{}", "holds no job"),
-        ("show_job", b'{"jobs": []}', "holds no job"),
-        ("show_job", b'{"jobs": ["asked"]}', "holds no job"),
+        ("show_job", b"{}", "contains no job"),
+        ("show_job", b'{"jobs": []}', "contains no job"),
+        ("show_job", b'{"jobs": ["asked"]}', "contains no job"),
     ],
 )
-def test_nonsense_is_named(call: str, body: bytes, problem: str) -> None:
-    """A success that is not what the API documents says so, and leaves open what it effected."""
+def test_bad_answers(call: str, body: bytes, problem: str) -> None:
+    """A success in another form than documented is an error, and its effect is unknown."""
     with pytest.raises(errors.CdmBadResponse) as caught:
         read(call, body)
     error = caught.value
@@ -151,7 +151,7 @@ def test_nonsense_is_named(call: str, body: bytes, problem: str) -> None:
     ],
 )
 def test_whole_numbers(sent: Any, read: int | None) -> None:
-    """Numbers and dates come plain or quoted; what is neither counts as absent."""
+    """Numbers and dates may be quoted; anything else counts as missing."""
     wire = {"status": "RUNNING", "creation-date": sent, "submission-id": sent}
     submission = Submission.from_wire(json.loads(json.dumps(wire)), "c", "j")
     assert (submission.creation_date, submission.submission_id) == (read, read)
@@ -159,7 +159,7 @@ def test_whole_numbers(sent: Any, read: int | None) -> None:
 
 @pytest.mark.parametrize("sent", [True, "true", " TRUE ", False, "false", "", None, 0, 1, [], {}])
 def test_flags(sent: Any) -> None:
-    """A flag comes as a boolean or as text, and only a clear yes is one."""
+    """A flag may be a boolean or text, and only true is true."""
     wire = {"status": "RUNNING", "is-execute-auto": sent}
     yes = sent is True or (isinstance(sent, str) and "true" in sent.lower())
     assert Submission.from_wire(wire, "c", "j").is_execute_auto is yes
@@ -209,7 +209,7 @@ ANSWERS = st.one_of(
 @given(st.sampled_from(sorted(CALLS)), ANSWERS)
 @PROPERTY
 def test_any_answer_is_a_value_or_our_error(call: str, body: bytes) -> None:
-    """Whatever a server sends, reading it gives a value that survives JSON, or our error."""
+    """Whatever a server sends is read as a value that JSON can represent, or is our error."""
     try:
         found = read(call, body)
     except errors.CdmError:
@@ -222,8 +222,8 @@ def test_any_answer_is_a_value_or_our_error(call: str, body: bytes) -> None:
         assert Submission.from_payload(payload) == submission
 
 
-def test_deep_complaints() -> None:
-    """A validation-result that is nested beyond reason is still our error, or none."""
+def test_deeply_nested_messages() -> None:
+    """A deeply nested validation-result raises nothing but our error."""
     body = b'{"validation-result": ' + b"[" * 900 + b"]" * 900 + b"}"
     assert read("stop", body) is None
 
@@ -231,7 +231,7 @@ def test_deep_complaints() -> None:
 @given(JSON)
 @PROPERTY
 def test_any_payload_is_a_submission_or_refused(payload: Any) -> None:
-    """What crosses from the triggerer is read, or refused as ValueError."""
+    """A payload from the triggerer is read, or rejected with ValueError."""
     try:
         assert Submission.from_payload(payload).status == payload["status"]
     except ValueError:
@@ -241,7 +241,7 @@ def test_any_payload_is_a_submission_or_refused(payload: Any) -> None:
 
 
 def test_long_details_are_cut() -> None:
-    """A stack trace of any length crosses from the triggerer in a bounded form."""
+    """A stack trace of any length is cut before it passes from the triggerer."""
     submission = Submission("c", "j", "FAILED", error_details="x" * 10 * DETAILS_LIMIT)
     assert len(submission.to_payload()["error_details"]) == DETAILS_LIMIT
 
@@ -258,8 +258,8 @@ RUNS = st.builds(
 
 @given(RUNS, RUNS)
 @PROPERTY
-def test_runs_are_told_apart(ours: Submission, other: Submission) -> None:
-    """Numbers decide where both sides have one, else dates do, else nothing is claimed."""
+def test_runs_are_distinguished(ours: Submission, other: Submission) -> None:
+    """Numbers decide if both sides have one, else dates; else nothing is claimed."""
     ref = RunRef.of(ours)
     keys = [
         (getattr(ours, name), getattr(other, name)) for name in ("submission_id", "creation_date")
@@ -273,7 +273,7 @@ def test_runs_are_told_apart(ours: Submission, other: Submission) -> None:
 @given(st.lists(RUNS.filter(lambda run: run.submission_id is not None), max_size=6))
 @PROPERTY
 def test_newest_first(runs: list[Submission]) -> None:
-    """Of runs with numbers, none stands before a later one, and none is lost."""
+    """Runs with numbers are sorted by them, and none is lost."""
     ordered = newest_first(runs)
     ids = [run.submission_id or 0 for run in ordered]
     assert ids == sorted(ids, reverse=True)

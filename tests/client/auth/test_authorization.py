@@ -111,7 +111,7 @@ def test_late_rejection_of_an_old_token(
 ) -> None:
     """A rejection of an old token that arrives late does not drop the new token."""
     session = make_session()
-    late = session.api.call(runs.job_status(sim.cluster_id, JOB))
+    late = session.api.call(runs.status(sim.cluster_id, JOB))
     read_status(session)
     first = next(late)
     sim.revoke_tokens()
@@ -154,7 +154,7 @@ def test_rejected_token(
     sim.fail(method, "status", status=status, body=body, times=None)
     session = make_session()
     call: Callable[[str, str], Any]
-    call = runs.job_status if method == "status" else runs.start_job
+    call = runs.status if method == "status" else runs.start_job
     with pytest.raises(errors.CdmError) as caught:
         drive(session, session.api.call(call(sim.cluster_id, JOB)))
     assert caught.value.http_status == status

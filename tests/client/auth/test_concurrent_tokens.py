@@ -113,7 +113,7 @@ def test_many_callers_with_a_revoked_token(
 ) -> None:
     """When a token is revoked during many calls, all of them use one new token."""
     sim.add_job(JOB)
-    call = runs.job_status(sim.cluster_id, JOB)
+    call = runs.status(sim.cluster_id, JOB)
 
     async def perform() -> list[Any]:
         renewed = asyncio.Event()

@@ -214,7 +214,7 @@ def test_redirects_are_not_followed(
         target = f"{elsewhere.url}/v1.1/p/clusters/c/cdm/job/orders/start"
         sim.fail(route, "status", status=status, headers={"Location": f"{target}?a=secret"})
         flow = (
-            session.api.call(runs.job_status(sim.cluster_id, JOB))
+            session.api.call(runs.status(sim.cluster_id, JOB))
             if route == "status"
             else session.api.call(runs.start_job(sim.cluster_id, JOB))
         )

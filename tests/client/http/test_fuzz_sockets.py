@@ -234,7 +234,7 @@ _HEADER_LINES += [
 @st.composite
 def _bytes(draw: st.DrawFn) -> bytes:
     """Draw the bytes of a response, with any corruption."""
-    response: CannedResponse = draw(canned_responses("job_status"))
+    response: CannedResponse = draw(canned_responses("status"))
     body = getattr(response, "body", b"")
     encoding = draw(st.integers(0, 9))
     if encoding == 0:

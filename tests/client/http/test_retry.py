@@ -242,7 +242,7 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("call", [runs.start_job, runs.job_status])
+@pytest.mark.parametrize("call", [runs.start_job, runs.status])
 def test_refused_connections(
     call: Callable[[str, str], Any],
     drive: Drive,

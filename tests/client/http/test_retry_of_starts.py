@@ -85,7 +85,7 @@ class TestStart:
         sim.fail("start", when=when, **fault, times=None)
         # Get a token first, since that may take longer than the timeout of this start.
         other = make_session()
-        drive(other, other.api.call(runs.job_status(sim.cluster_id, JOB)))
+        drive(other, other.api.call(runs.status(sim.cluster_id, JOB)))
         session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
         with pytest.raises(errors.CdmError) as caught:
             start(drive, session, sim.cluster_id)

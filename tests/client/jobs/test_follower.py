@@ -1,7 +1,7 @@
-"""Following a run: what each look shows, how long doubt is borne, and whose run decides.
+"""Following a run: what each poll shows, how long it may be unclear, and whose run decides.
 
-The follower is pure, so these tests play CDM by hand: a script says what the status call and the
-history show, look after look, and pauses move the clock.
+The follower does no I/O, so these tests need no server: a script says what status calls and the
+history show, poll after poll, and pauses advance the clock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CREATED = 1_735_787_045_000
 
 
 def run(status: str, number: int | None = 5, created: int | None = CREATED) -> dict[str, Any]:
-    """A submission on the wire; ours, if nothing else is said."""
+    """Return a submission on the wire; ours by default."""
     keys = {"submission-id": number, "creation-date": created, "job-name": "orders"}
     return {"status": status} | {name: value for name, value in keys.items() if value is not None}
 
@@ -58,7 +58,7 @@ NO_API, FORBIDDEN = Response(404, {}, b"<html>"), Response(403)
     ],
 )
 def test_ends(play_cdm: Play, shown: list[Any], status: str, looks: int) -> None:
-    """The run is followed through whatever is shown in between to its own end."""
+    """The run is followed to its own end, whatever polls show in between."""
     cdm = play_cdm(shown)
     ended = cdm.follow()
     assert (ended.status, ended.submission_id) == (status, 5)
@@ -79,7 +79,7 @@ def test_ends(play_cdm: Play, shown: list[Any], status: str, looks: int) -> None
     ],
 )
 def test_newer_run_of_somebody_else(play_cdm: Play, shown: Any, history: Any, wanted: Any) -> None:
-    """A later run never decides: ours is looked up in the history, and its absence is a failure."""
+    """A later run never decides: ours is read from the history, and its absence is a failure."""
     cdm = play_cdm([BUSY, shown], [history])
     if isinstance(wanted, str):
         ended = cdm.follow()
@@ -99,41 +99,41 @@ def test_newer_run_of_somebody_else(play_cdm: Play, shown: Any, history: Any, wa
         (STALE, 120, "run 4 of job 'orders' in cluster c, SUCCEEDED,"),
     ],
 )
-def test_doubt_ends(play_cdm: Play, stuck: Any, grace: float, text: str) -> None:
-    """What is no answer is borne for its time and no longer, and is never taken for a success."""
+def test_unclear_status_ends(play_cdm: Play, stuck: Any, grace: float, text: str) -> None:
+    """A missing status is tolerated for its grace period, and never counts as a success."""
     cdm = play_cdm([BUSY, stuck])
-    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt") as caught:
+    with pytest.raises(errors.CdmOutcomeUnknown, match=r"outcome of run 5 .* is unknown") as caught:
         cdm.follow()
-    assert f"CDM has shown {text} for run 5" in str(caught.value)
+    assert f"CDM has shown {text} for" in str(caught.value)
     assert cdm.looks[-1] == 10 + grace
     assert caught.value.submission.submission_id == 5
 
 
-@pytest.mark.parametrize("trouble", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
-def test_outage_ends(play_cdm: Play, trouble: Any) -> None:
-    """CDM that cannot be asked is borne for ten minutes; the error allows for another attempt."""
-    cdm = play_cdm([BUSY, trouble])
+@pytest.mark.parametrize("answer", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
+def test_outage_ends(play_cdm: Play, answer: Any) -> None:
+    """An outage is tolerated for ten minutes; the error allows a retry."""
+    cdm = play_cdm([BUSY, answer])
     with pytest.raises(errors.CdmUnavailable, match="for 600 s") as caught:
         cdm.follow()
     assert caught.value.retryable
-    assert caught.value.http_status == getattr(trouble, "status", None)
+    assert caught.value.http_status == getattr(answer, "status", None)
     assert cdm.looks[-1] == 610
 
 
 @pytest.mark.parametrize(
     ("final", "error", "text"),
     [
-        (GONE, errors.CdmOutcomeUnknown, "no longer exists, so how the run ended cannot be learnt"),
+        (GONE, errors.CdmOutcomeUnknown, "is unknown: its job no longer exists"),
         (NO_API, errors.CdmNotFound, "HTTP 404"),
         (FORBIDDEN, errors.CdmAuthError, "HTTP 403"),
         (Response(400), errors.CdmRefused, "HTTP 400"),
     ],
     ids=["job gone", "404", "403", "400"],
 )
-def test_refusals_are_not_borne(
+def test_refusals_end_the_wait(
     play_cdm: Play, final: Response, error: type[errors.CdmError], text: str
 ) -> None:
-    """A job that no longer exists, and a refusal for good, end the wait at once."""
+    """A missing job, or a refusal that would be repeated, ends the wait at once."""
     cdm = play_cdm([BUSY, final])
     with pytest.raises(error, match=text) as caught:
         cdm.follow()
@@ -142,7 +142,7 @@ def test_refusals_are_not_borne(
 
 
 @pytest.mark.parametrize(
-    ("problems_since", "at_most"),
+    ("problems", "at_most"),
     [
         ([DOUBT, NOTHING], 120),
         ([DOUBT, DOWN], 600),
@@ -152,18 +152,16 @@ def test_refusals_are_not_borne(
         ([PAGE, FULL, LOST], 600),
     ],
 )
-def test_alternating_troubles_end(
-    play_cdm: Play, problems_since: list[Any], at_most: float
-) -> None:
-    """Troubles that take turns do not start each other's time anew."""
-    cdm = play_cdm([BUSY, *problems_since * 200])
+def test_alternating_problems_end(play_cdm: Play, problems: list[Any], at_most: float) -> None:
+    """Alternating problems do not restart each other's grace period."""
+    cdm = play_cdm([BUSY, *problems * 200])
     with pytest.raises(errors.CdmError):
         cdm.follow()
-    assert cdm.looks[-1] <= 10 + at_most + 10 * len(problems_since)
+    assert cdm.looks[-1] <= 10 + at_most + 10 * len(problems)
 
 
-def test_a_good_look_makes_patience_whole(play_cdm: Play) -> None:
-    """After a look at the active run each trouble has its full time again."""
+def test_a_good_poll_restarts_grace_periods(play_cdm: Play) -> None:
+    """After a poll that showed the active run, each grace period is complete again."""
     spells = [[NOTHING] * 11 + [BUSY], [DOUBT] * 59 + [BUSY], [DOWN] * 59 + [BUSY]] * 3
     ended = play_cdm([*(poll for spell in spells for poll in spell), DONE]).follow()
     assert ended.status == "SUCCEEDED"
@@ -173,9 +171,11 @@ def test_a_good_look_makes_patience_whole(play_cdm: Play) -> None:
     ("deadline", "looks"), [(0, [0]), (5, [0, 5]), (20, [0, 10, 20]), (25, [0, 10, 20, 25])]
 )
 def test_deadline(play_cdm: Play, deadline: float, looks: list[float]) -> None:
-    """The last look is at the deadline, and the run is left alone."""
+    """The last poll is made at the deadline, and the run is not stopped."""
     cdm = play_cdm([BUSY])
-    with pytest.raises(errors.CdmWaitTimeout, match="last seen RUNNING and was left alone") as end:
+    with pytest.raises(
+        errors.CdmWaitTimeout, match="was last seen RUNNING, and was not stopped"
+    ) as end:
         cdm.follow(deadline=deadline)
     assert cdm.looks == looks
     assert end.value.submission is not None
@@ -197,7 +197,7 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=80), STATUSES, st.sampled_from([DOUBT, NOTHING, STALE, DOWN]))
 @settings(derandomize=True, max_examples=100)
 def test_whatever_is_shown(play_cdm: Play, shown: list[Any], past: str, stuck: Any) -> None:
-    """The end is our own run's, as CDM showed it, or our error; and there is an end."""
+    """The wait ends with our run, as CDM showed it, or with our error; and it does end."""
     cdm = play_cdm([*shown, stuck], [[*NEWER, run(past), *STALE]])
     try:
         ended = cdm.follow(grace=GracePeriods(outage=300, unknown_status=300, no_run=60))
@@ -212,7 +212,7 @@ def test_whatever_is_shown(play_cdm: Play, shown: list[Any], past: str, stuck: A
 
 @pytest.mark.parametrize("status", ["FAILED", "STOPPED", "FAILURE_ON_SUBMIT", "UNKNOWN", "RUNNING"])
 def test_only_success_is_success(status: str) -> None:
-    """Whatever is not SUCCEEDED is raised with CDM's reason and details."""
+    """Any other status is raised, with the reason and the details from CDM."""
     submission = Submission("c", "j", status, 5, error_summary="Too long", error_details="at X")
     with pytest.raises(errors.CdmSubmissionFailed) as caught:
         ensure_succeeded(submission)

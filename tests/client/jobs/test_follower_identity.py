@@ -1,4 +1,4 @@
-"""Which run is followed: by number, by date, found first, and across processes."""
+"""Which run is followed: by number, by date, the first since a date, and across processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOWN = Response(503)
 
 
 def run(status: str, number: int | None = None, created: int | None = None) -> dict[str, Any]:
-    """A submission on the wire."""
+    """Return a submission on the wire."""
     keys = {"submission-id": number, "creation-date": created}
     return {"status": status} | {name: value for name, value in keys.items() if value is not None}
 
@@ -42,7 +42,7 @@ def test_identity(
     offset: int,
     play_cdm: Play,
 ) -> None:
-    """Numbers tell runs apart where both sides have them, else dates; else nothing is claimed."""
+    """Numbers identify runs if both sides have them, else dates; else no run is taken."""
 
     def shown(status: str, later: int = 0) -> dict[str, Any]:
         date = CREATED + offset + later * 60_000
@@ -66,15 +66,15 @@ def test_identity(
 
 
 def test_identity_is_completed(play_cdm: Play) -> None:
-    """A start answer without a number is known by its date, until a look shows the number."""
+    """A run without a number is identified by its date, until a poll shows the number."""
     cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5)]])
     assert cdm.follow(RunRef("c", "orders", None, CREATED)).submission_id == 5
 
 
 def test_nothing_to_compare(play_cdm: Play) -> None:
-    """A cluster that shows neither numbers nor dates cannot be followed, and that ends."""
+    """A run without number and date cannot be followed, and the wait ends."""
     cdm = play_cdm([[run("SUCCEEDED")]])
-    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be learnt"):
+    with pytest.raises(errors.CdmOutcomeUnknown, match="is unknown"):
         cdm.follow()
     assert cdm.looks[-1] == 120
 
@@ -95,9 +95,9 @@ HISTORY = [run("BOOTING", 7, CREATED + 90), run("SUCCEEDED", 6, CREATED), run("F
 def test_discovery(
     histories: list[Any], since: int, number: int, looks: list[float], play_cdm: Play
 ) -> None:
-    """A run that is not known yet is the first one since an instant, however long that takes."""
+    """A run that is not known yet is the first one since a date, however long that takes."""
     ended = [run("SUCCEEDED", n, created) for n, created in ((5, 1), (6, CREATED))]
-    shown = [each for each in ended if each["submission-id"] == number]
+    shown = [item for item in ended if item["submission-id"] == number]
     cdm = play_cdm([shown or [run("FAILED", 7, CREATED + 90)]], histories)
     assert cdm.follow(UNKNOWN_RUN, created_from=since).submission_id == number
     assert cdm.looks == looks
@@ -116,60 +116,60 @@ def test_discovery(
 def test_discovery_ends(
     history: Any, error: type[errors.CdmError], text: str, play_cdm: Play
 ) -> None:
-    """Looking for a run ends at once where it is hopeless, else with patience or the deadline."""
+    """Searching for a run ends at once if it is pointless, else by grace period or deadline."""
     cdm = play_cdm([[]], [history])
     with pytest.raises(error, match=text) as caught:
         cdm.follow(UNKNOWN_RUN, created_from=CREATED, deadline=700)
     assert type(caught.value) is error
 
 
-def passed_on(follower: Follower) -> Follower:
-    """The follower as another process makes it from what it is told."""
-    heir = Follower(UNKNOWN_RUN, created_from=follower.created_from, grace=follower.grace)
-    heir.restore(json.loads(json.dumps(follower.dump())))
-    return heir
+def restored(follower: Follower) -> Follower:
+    """Return the follower as another process restores it."""
+    copy = Follower(UNKNOWN_RUN, created_from=follower.created_from, grace=follower.grace)
+    copy.restore(json.loads(json.dumps(follower.dump())))
+    return copy
 
 
 @pytest.mark.parametrize(
-    ("trouble", "grace"),
+    ("problem", "grace"),
     [([run("UNKNOWN", 5, CREATED)], 600), ([], 120), (DOWN, 600)],
-    ids=["doubt", "absence", "outage"],
+    ids=["unknown_status", "no_run", "outage"],
 )
-def test_patience_outlives_a_process(trouble: Any, grace: float, play_cdm: Play) -> None:
-    """A wait that moves on between looks bears a trouble no longer than one that stays."""
-    cdm = play_cdm([[run("RUNNING", 5, CREATED)], trouble])
+def test_grace_periods_outlive_a_process(problem: Any, grace: float, play_cdm: Play) -> None:
+    """A wait that changes processes between polls tolerates a problem no longer than others."""
+    cdm = play_cdm([[run("RUNNING", 5, CREATED)], problem])
 
-    def look_for_ever(follower: Follower) -> None:
+    def poll_forever(follower: Follower) -> None:
         while True:
             cdm.play(follower.poll(cdm.api))
-            follower = passed_on(follower)
+            follower = restored(follower)
             cdm.now += 10
 
     with pytest.raises(errors.CdmError):
-        look_for_ever(Follower(RunRef("c", "orders", 5, CREATED)))
+        poll_forever(Follower(RunRef("c", "orders", 5, CREATED)))
     assert cdm.looks[-1] == 10 + grace
 
 
 def test_discovery_outlives_a_process(play_cdm: Play) -> None:
-    """The run that was found stays the run, although the history has moved on by then."""
+    """The run that was found is followed, even if the history has changed since then."""
     cdm = play_cdm([[run("RUNNING", 7, CREATED + 90)]], [HISTORY, [run("RUNNING", 8, CREATED)]])
     follower = Follower(UNKNOWN_RUN, created_from=CREATED + 1)
     assert cdm.play(follower.poll(cdm.api)).submission_id == 7
-    heir = passed_on(follower)
-    assert heir.run == RunRef("c", "orders", 7, CREATED + 90)
-    assert cdm.play(heir.poll(cdm.api)).submission_id == 7
+    copy = restored(follower)
+    assert copy.run == RunRef("c", "orders", 7, CREATED + 90)
+    assert cdm.play(copy.poll(cdm.api)).submission_id == 7
 
 
 @pytest.mark.parametrize("dump", [None, {}])
-def test_nothing_to_recall(dump: Any) -> None:
-    """The first process has nothing to recall, and goes by what it was given."""
+def test_nothing_to_restore(dump: Any) -> None:
+    """The first process has nothing to restore, and follows the run it was given."""
     follower = Follower(RunRef("c", "orders", 5, CREATED))
     follower.restore(dump)
     assert follower.run == RunRef("c", "orders", 5, CREATED)
 
 
-def test_looks_are_told(play_cdm: Play) -> None:
-    """Whoever watches is told of every look, also of those that saw nothing."""
+def test_on_status(play_cdm: Play) -> None:
+    """The callback is called after every poll, also after those that did not show the run."""
     seen: list[Any] = []
     cdm = play_cdm([DOWN, [], [run("RUNNING", 5, CREATED)], [run("FAILED", 5, CREATED)]])
     follower = Follower(RunRef("c", "orders", 5), grace=GracePeriods())
@@ -178,8 +178,8 @@ def test_looks_are_told(play_cdm: Play) -> None:
 
 
 @pytest.mark.parametrize(("dice", "gap"), [(0.0, 27.0), (0.5, 30.0), (0.999999, 33.0)])
-def test_looks_are_spread(dice: float, gap: float, play_cdm: Play) -> None:
-    """Looks are spread by a tenth, so that tasks of one minute do not look as one."""
+def test_polls_have_jitter(dice: float, gap: float, play_cdm: Play) -> None:
+    """Intervals vary by a tenth, so that tasks that began together do not poll together."""
     cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5, CREATED)]], dice=dice)
     cdm.play(Follower(RunRef("c", "orders", 5)).follow(cdm.api, poll_interval=30))
     assert cdm.looks == [0, pytest.approx(gap, abs=1e-4)]

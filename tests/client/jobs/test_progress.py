@@ -1,4 +1,4 @@
-"""What people read while a run goes on."""
+"""Log lines about an active run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN = Submission("c", "orders", "RUNNING", 5, creation_date=int(BEGIN * 1000))
 
 
 class Reader:
-    """Reads the log of a run and moves the clock."""
+    """Collects the log lines about a run, and advances the clock."""
 
     def __init__(self, **stall: Any) -> None:
         self.now = BEGIN
@@ -38,7 +38,7 @@ class Reader:
 
 
 def test_a_line_when_something_changed_else_one_a_minute() -> None:
-    """Every change is a line; in between there is one a minute at most."""
+    """Every change is logged; between changes there is one line a minute at most."""
     reader = Reader()
     for seconds in range(0, 200, 10):
         reader.see(seconds, write_rows=100 if seconds < 30 else 200)
@@ -49,7 +49,7 @@ def test_a_line_when_something_changed_else_one_a_minute() -> None:
 
 
 def test_nothing_seen_is_no_line() -> None:
-    """A look that saw nothing says nothing."""
+    """A poll that did not show the run is not logged."""
     reader = Reader()
     reader.log(None)
     assert reader.lines == []
@@ -59,7 +59,7 @@ def test_nothing_seen_is_no_line() -> None:
     ("seen", "words"),
     [
         ({"progress": 45.0}, "RUNNING, 45 %, created"),
-        # Up to 1 it may be a hundredth or all of it.
+        # A value up to 1 may be on either scale.
         ({"progress": 0.5}, "RUNNING, progress 0.5, created"),
         ({"progress": -1.0}, "RUNNING, created"),
         ({"creation_date": None}, "RUNNING"),
@@ -74,36 +74,36 @@ def test_nothing_seen_is_no_line() -> None:
     ],
 )
 def test_describe(seen: dict[str, Any], words: str) -> None:
-    """A line tells the status, how far it is, and since when, as far as CDM says so."""
+    """A line contains status, progress and age, as far as CDM reports them."""
     assert words in describe(replace(RUN, **seen), BEGIN + 9)
 
 
 def test_a_run_that_stalls_is_warned_about() -> None:
-    """Nothing moved for the time: a warning, and one more after as long again, until it moves."""
+    """Without a change there is a warning after each period, until something changes."""
     reader = Reader(after=600)
     for seconds in range(0, 1900, 100):
         reader.see(seconds, progress=0.1)
     assert len(reader.warnings) == 3
-    assert "nothing has moved for 600 s" in reader.warnings[0]
+    assert "nothing has changed for 600 s" in reader.warnings[0]
     for seconds in range(1900, 2600, 100):
         reader.see(seconds, progress=0.2)
     assert len(reader.warnings) == 4
 
 
 @pytest.mark.parametrize("moving", ["status", "progress", "write_rows", "update_rows"])
-def test_whatever_moves_is_no_stall(moving: str) -> None:
-    """Status, progress and rows count; dates do not, since asking may renew them."""
+def test_a_change_is_no_stall(moving: str) -> None:
+    """Status, progress and rows count; dates do not, since a status call may renew them."""
     reader = Reader(after=600, fail=True)
     for seconds in range(0, 3000, 100):
         value: Any = seconds if moving != "status" else f"S{seconds}"
         reader.see(seconds, **{moving: value})
     reader.see(3000)
     reader.see(3500, last_update_date=3500)
-    with pytest.raises(errors.CdmStalled, match="nothing has moved for 600 s"):
+    with pytest.raises(errors.CdmStalled, match="nothing has changed for 600 s"):
         reader.see(3600, last_update_date=3600)
 
 
-def test_never_is_an_answer_too() -> None:
+def test_stalls_may_be_ignored() -> None:
     """With ``None`` nothing counts as stalled."""
     reader = Reader(after=None, fail=True)
     reader.see(0)
@@ -112,15 +112,15 @@ def test_never_is_an_answer_too() -> None:
 
 
 def test_an_ended_run_never_stalls() -> None:
-    """The end is the end, however long nothing was seen."""
+    """An ended run is not stalled, however long nothing has changed."""
     reader = Reader(after=600, fail=True)
     reader.see(0, status="SUCCEEDED")
     reader.see(9000, status="SUCCEEDED")
     assert reader.warnings == []
 
 
-def test_another_process_goes_on_counting() -> None:
-    """What a look learnt crosses from poke to poke as JSON."""
+def test_another_process_continues() -> None:
+    """The state passes from poke to poke as JSON."""
     reader = Reader(after=600)
     reader.see(0, progress=0.1)
     for seconds in range(100, 1300, 100):

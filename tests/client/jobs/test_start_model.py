@@ -1,7 +1,8 @@
-"""The start protocol in a small model of CDM, of Airflow's attempts, and of what goes wrong.
+"""The start protocol against a small model of CDM, of Airflow's attempts, and of faults.
 
-Random schedules of crashes, lost and late answers, other people, retries and clears; pure, without
-sockets, threads or sleeping. ``CDM_MODEL_SCHEDULES`` sets how many are played (1,000).
+Each schedule is a random sequence of crashes, lost and late answers, runs of other people, retries
+and clears, without sockets, threads or sleeping. ``CDM_MODEL_SCHEDULES`` sets the number of
+schedules (1,000 by default).
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ Owner = tuple[int, int]
 
 
 class Crash(BaseException):
-    """The worker is gone."""
+    """The worker process has died."""
 
 
-class Nobody(TokenAuth):
-    """Access without IAM, which has tests of its own."""
+class FixedToken(TokenAuth):
+    """An authenticator without IAM, which has tests of its own."""
 
     def token(self) -> Generator[Any, Any, Token]:
         yield from ()
@@ -55,7 +56,7 @@ class Nobody(TokenAuth):
 
 @dataclass
 class Run:
-    """A run as the model knows it; ``owner`` is the truth that nobody can see."""
+    """A run in the model; ``owner`` is who started it, which the protocol cannot see."""
 
     number: int
     created: float
@@ -69,10 +70,10 @@ class Run:
 
 
 @dataclass
-class World:
-    """One schedule: CDM with one job, a clock, and a source of misfortune.
+class CdmModel:
+    """One schedule: CDM with one job, a clock, and random faults.
 
-    :param seen: how often each thing happened, over all schedules.
+    :param seen: number of times that each event occurred, over all schedules.
     """
 
     seed: int
@@ -82,16 +83,17 @@ class World:
     runs: list[Run] = field(default_factory=list)
     late: list[tuple[float, Owner]] = field(default_factory=list)
     now: float = 1_000_000.0
-    #: Whether a run that somebody began in the instant of ours was taken for it: a stated limit.
+    #: Whether a run that somebody else started at the time of ours was taken for ours, which is a
+    #: documented limit.
     mistaken: bool = False
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.ids = self.rng.choice(["present", "present", "absent-in-start", "absent"])
-        # Coarse dates are unambiguous only as long as something else tells runs apart.
+        # Coarse dates are used only if numbers distinguish the runs.
         self.coarse = self.ids != "absent" and self.rng.random() < 0.3
         self.skew = self.rng.uniform(-0.8, 0.8)
-        self.trouble = self.rng.choice([0.0, 0.1, 0.3, 0.5])
+        self.fault_rate = self.rng.choice([0.0, 0.1, 0.3, 0.5])
         self.foreign = self.rng.choice([0.0, 0.0, 0.02, 0.08])
 
     def note(self, what: str, detail: object = "") -> None:
@@ -99,7 +101,7 @@ class World:
         self.trace.append(f"{self.now:12.2f} {what} {detail}")
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass; late effects and other people happen on the way."""
+        """Let time pass; late effects and runs of other people may begin meanwhile."""
         end = self.now + seconds
         for at, owner in sorted(self.late):
             if at <= end:
@@ -131,14 +133,14 @@ class World:
     # The wire
 
     def exchange(self, request: Request, owner: Owner) -> Response:
-        """Answer a request, or not."""
+        """Answer a request, or raise a transport error."""
         self.pass_time(self.rng.uniform(0.05, 1.0))
         start = request.url.endswith("/start")
         mishap = None
-        if not self.calm and self.rng.random() < self.trouble:
+        if not self.calm and self.rng.random() < self.fault_rate:
             mishap = self.rng.choice(_MISHAPS if start else _MISHAPS[:-2])
         if mishap in ("refused", "lost", "503 before", "429", "late"):
-            self.note(f"{mishap}: {'start' if start else 'look'}")
+            self.note(f"{mishap}: {'start' if start else 'other call'}")
             if mishap == "late":
                 self.late.append((self.now + self.rng.uniform(0, 55), owner))
             return self._fail(mishap)
@@ -146,7 +148,7 @@ class World:
         self.pass_time(self.rng.uniform(0.05, 1.0))
         if mishap is None:
             return answer
-        self.note(f"{mishap}: {'start' if start else 'look'}")
+        self.note(f"{mishap}: {'start' if start else 'other call'}")
         if mishap == "broken":
             return Response(200, self._headers(), b'{"submissions": [')
         return self._fail(mishap)
@@ -190,14 +192,14 @@ class World:
         return shown
 
     def find(self, number: int | None, created: int | None) -> Run:
-        """The run that an identity means."""
+        """Return the run with this number or date."""
         for run in self.runs:
             if number == run.number or (number is None and created == int(run.created * 1000)):
                 return run
         raise AssertionError(f"no such run: {number}, {created}")
 
 
-#: The last two, late effects, befall only starts.
+#: The last two, late effects, happen only to starts.
 _MISHAPS = ["refused", "lost", "503 before", "429", "unanswered", "503 after", "broken"] + [
     "late"
 ] * 2
@@ -206,9 +208,9 @@ Driver = Callable[["Task", Generator[Any, Any, StartResult]], StartResult]
 
 @dataclass
 class Task:
-    """One task instance and its journal; plays the operator around the start protocol."""
+    """One task instance and its journal; does what the operator does around the start protocol."""
 
-    world: World
+    cdm: CdmModel
     number: int
     if_running: str
     lasting: bool
@@ -220,88 +222,88 @@ class Task:
     problems: list[str] = field(default_factory=list)
 
     def attempt(self, drive: Driver, *, last: bool) -> bool:
-        """One attempt: whether the task ended well."""
-        world = self.world
+        """Perform one attempt; return whether the task succeeded."""
+        cdm = self.cdm
         request = StartRequest(
             "p", "c", JOB, {"task": str(self.number)}, str(self.generation), self.if_running
         )
         settings = Settings(
             "http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p"
         )
-        exchanger = Exchanger(RetryPolicy(attempts=3), lambda: world.now, world.rng.random)
-        api = CdmApi(settings, Nobody(settings, exchanger), exchanger)
+        exchanger = Exchanger(RetryPolicy(attempts=3), lambda: cdm.now, cdm.rng.random)
+        api = CdmApi(settings, FixedToken(settings, exchanger), exchanger)
         for _ in range(200):
             try:
                 started = drive(self, start_once(api, request, self.record, self.policy))
                 break
             except errors.CdmAlreadyRunning:
-                world.note("in the way")
+                cdm.note("already running")
                 if self.if_running == "fail":
                     return False
-                world.pass_time(30)
+                cdm.pass_time(30)
             except (errors.CdmStartUncertain, errors.CdmUnavailable, errors.CdmThrottled,
                     errors.CdmOutcomeUnknown, errors.CdmBadResponse) as error:  # fmt: skip
-                world.note(type(error).__name__)
+                cdm.note(type(error).__name__)
                 return False
         else:
             raise AssertionError("stuck behind other runs")
-        self._judge(started)
+        self._check(started)
         return self._follow(started, last=last)
 
-    def _judge(self, started: StartResult) -> None:
-        """The run must be ours by the rules."""
-        run = self.world.find(started.run.submission_id, started.run.creation_date)
+    def _check(self, started: StartResult) -> None:
+        """Check that the run is ours, or that a documented limit applies."""
+        run = self.cdm.find(started.run.submission_id, started.run.creation_date)
         if run.owner == (self.number, self.generation):
             return
-        if run.owner and run.owner[0] == self.number and started.earlier:
-            self.world.note("attached after a clear")
+        if run.owner and run.owner[0] == self.number and started.from_earlier_attempt:
+            self.cdm.note("attached after a clear")
         elif self.if_running == "attach":
-            self.world.note("attached to another's")
-            self.world.mistaken = True
+            self.cdm.note("attached to another's")
+            self.cdm.mistaken = True
         elif run.owner is None and not run.auto:
-            self.world.note("mistook somebody's run for ours")
-            self.world.mistaken = True
-        elif run.owner and any(": start" in line or "crash" in line for line in self.world.trace):
-            # Two tasks with one job, and a start whose effect was not known: the same limit.
-            self.world.note("mistook another task's run for ours")
-            self.world.mistaken = True
+            self.cdm.note("mistook somebody's run for ours")
+            self.cdm.mistaken = True
+        elif run.owner and any(": start" in line or "crash" in line for line in self.cdm.trace):
+            # Two tasks start one job, and the effect of one start is unknown: the same limit.
+            self.cdm.note("mistook another task's run for ours")
+            self.cdm.mistaken = True
         else:
             self.problems.append(f"took {run}")
 
     def _follow(self, started: StartResult, *, last: bool) -> bool:
-        world = self.world
+        cdm = self.cdm
         self.maybe_crash()
-        run = world.find(started.run.submission_id, started.run.creation_date)
-        world.pass_time(max(0.0, run.ends - world.now) + 0.1)
+        run = cdm.find(started.run.submission_id, started.run.creation_date)
+        cdm.pass_time(max(0.0, run.ends - cdm.now) + 0.1)
         self.maybe_crash()
         record = StartRecord.from_payload(self.record or {})
-        seen = started.run.from_wire(world._wire(run), "c", JOB)
+        seen = started.run.from_wire(cdm._wire(run), "c", JOB)
         if seen.failed:
             self.record = (
                 None if last and not self.lasting else record.ended_badly(seen).to_payload()
             )
-            world.note("ended badly")
+            cdm.note("ended badly")
             return False
         self.record = record.ended_well(seen).to_payload() if self.lasting else None
         if self.lasting:
-            # Where the journal is a Variable, a crash here is a documented limit.
+            # If the journal is a Variable, a crash here is a documented limit.
             self.maybe_crash()
         if run.outcome != "SUCCEEDED":
             self.problems.append(f"called {run} good")
-        world.note("ended well")
+        cdm.note("ended well")
         return True
 
     def maybe_crash(self) -> None:
-        if not self.world.calm and self.world.rng.random() < self.crashes:
-            self.world.note("crash")
+        if not self.cdm.calm and self.cdm.rng.random() < self.crashes:
+            self.cdm.note("crash")
             raise Crash
 
     def perform(self, step: Any) -> Response | None:
-        """Do what a flow waits for."""
+        """Perform a step of a flow."""
         if isinstance(step, Request):
-            return self.world.exchange(step, (self.number, self.generation))
+            return self.cdm.exchange(step, (self.number, self.generation))
         if isinstance(step, Sleep):
-            self.world.pass_time(step.seconds)
+            self.cdm.pass_time(step.seconds)
         elif isinstance(step, Save):
             self.keep(step.record)
         return None
@@ -311,7 +313,7 @@ class Task:
 
 
 def drive(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
-    """The driver, with crashes before and after every step."""
+    """Drive a flow, with crashes before and after every step."""
     try:
         step = next(flow)
         while True:
@@ -331,8 +333,8 @@ def drive(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
         flow.close()
 
 
-def careless(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
-    """A mutant: what should be remembered before a request is remembered after it."""
+def drive_and_save_too_late(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
+    """Drive a flow wrongly: what must be saved before a request is saved after it."""
     waiting: list[Save] = []
     perform = task.perform
 
@@ -366,19 +368,19 @@ def careless(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
 
 @dataclass
 class Explorer:
-    """Plays schedules and says what went wrong in them."""
+    """Runs schedules and finds violations of the protocol."""
 
     seen: Counter[str] = field(default_factory=Counter)
 
     def play(
         self, seed: int, policy: StartPolicy | None = None, driver: Driver = drive
     ) -> list[str]:
-        """Play one schedule; return its problems, each with the trace."""
-        world = World(seed, self.seen)
-        rng = world.rng
+        """Run one schedule; return its violations, each with the trace."""
+        cdm = CdmModel(seed, self.seen)
+        rng = cdm.rng
         tasks = [
             Task(
-                world,
+                cdm,
                 number,
                 if_running=rng.choice(["fail", "wait", "attach"]),
                 lasting=rng.random() < 0.6,
@@ -390,19 +392,19 @@ class Explorer:
         ]
         for generation in range(rng.choice([1, 2])):
             for task in tasks:
-                self._life(task, generation, driver)
-        world.calm = True
-        world.pass_time(1000)
+                self._attempts(task, generation, driver)
+        cdm.calm = True
+        cdm.pass_time(1000)
         problems = [problem for task in tasks for problem in task.problems]
-        if not world.mistaken:
-            problems += _doubles(world)
-        return [f"seed {seed}: {problem}\n" + "\n".join(world.trace) for problem in problems]
+        if not cdm.mistaken:
+            problems += _doubles(cdm)
+        return [f"seed {seed}: {problem}\n" + "\n".join(cdm.trace) for problem in problems]
 
-    def _life(self, task: Task, generation: int, driver: Driver) -> None:
-        """All attempts between two clears."""
-        world = task.world
+    def _attempts(self, task: Task, generation: int, driver: Driver) -> None:
+        """Perform all attempts between two clears."""
+        cdm = task.cdm
         if generation:
-            world.note("clear")
+            cdm.note("clear")
         task.generation = generation
         for number in range(task.retries + 1):
             try:
@@ -410,14 +412,14 @@ class Explorer:
                     return
             except Crash:
                 pass
-            world.note("retry")
-            world.pass_time(world.rng.choice([0.5, 10, 100]))
+            cdm.note("retry")
+            cdm.pass_time(cdm.rng.choice([0.5, 10, 100]))
 
 
-def _doubles(world: World) -> list[str]:
-    """Runs of one task and generation beside one that did not end badly."""
+def _doubles(cdm: CdmModel) -> list[str]:
+    """Return the runs that one task and generation started after one of its runs succeeded."""
     by_owner: dict[Owner, list[Run]] = {}
-    for run in world.runs:
+    for run in cdm.runs:
         if run.owner:
             by_owner.setdefault(run.owner, []).append(run)
     return [
@@ -428,38 +430,40 @@ def _doubles(world: World) -> list[str]:
 
 
 SCHEDULES = int(os.environ.get("CDM_MODEL_SCHEDULES", "1000"))
-#: What has to occur for the test to mean anything.
+#: Events that must occur for the test to prove anything.
 OCCURRENCES = [
-    *("crash", "retry", "clear", "0052", "in the way", "late effect"),
+    *("crash", "retry", "clear", "0052", "already running", "late effect"),
     *("lost: start", "unanswered: start", "503 before: start", "503 after: start"),
-    *("429: start", "429: look", "broken: start", "refused: start", "late: start"),
+    *("429: start", "429: other call", "broken: start", "refused: start", "late: start"),
     *("somebody's run", "scheduler's run", "attached to another's", "attached after a clear"),
     *("ended badly", "ended well", "CdmStartUncertain", "CdmUnavailable"),
 ]
 
 
 def test_never_doubled_never_mistaken() -> None:
-    """No schedule doubles a run, loses a start, or takes for ours what is not by the rules."""
+    """No schedule starts a run twice, loses a start, or wrongly takes a run for ours."""
     explorer = Explorer()
     for seed in range(SCHEDULES):
         problems = explorer.play(seed)
         assert not problems, problems[0]
     missing = [name for name in OCCURRENCES if not explorer.seen[name]]
     assert not missing, explorer.seen
-    # The stated limit: what somebody begins in the moment of a lost start can be taken for ours.
+    # The documented limit: a run that somebody else starts during a lost start may be taken.
     mistaken = sum(n for name, n in explorer.seen.items() if name.startswith("mistook"))
     assert mistaken < 0.1 * SCHEDULES
 
 
-def test_an_intent_written_after_the_start_is_found_out() -> None:
-    """The model finds the doubled run of an implementation that remembers too late."""
-    found = [p for seed in range(600) for p in Explorer().play(seed, driver=careless)]
+def test_an_intent_saved_after_the_start_is_detected() -> None:
+    """The model detects the second run of an implementation that saves the intent too late."""
+    found = [
+        p for seed in range(600) for p in Explorer().play(seed, driver=drive_and_save_too_late)
+    ]
     assert any("doubled" in problem for problem in found)
 
 
 @pytest.mark.parametrize("settle", [0.0, 5.0])
-def test_impatience_is_found_out(settle: float) -> None:
-    """The model finds the doubled run of an implementation that does not wait for late effects."""
-    policy = StartPolicy(settle=settle, grace=0)
+def test_a_short_settling_time_is_detected(settle: float) -> None:
+    """The model detects the second run of an implementation that ignores late effects."""
+    policy = StartPolicy(settle=settle, clock_tolerance=0)
     found = [p for seed in range(600) for p in Explorer().play(seed, policy)]
     assert any("doubled" in problem for problem in found)

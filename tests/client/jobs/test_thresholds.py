@@ -1,4 +1,4 @@
-"""Demands on the rows of a run that CDM calls a success."""
+"""Thresholds for the rows of a succeeded run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COUNTS = st.none() | st.integers(-1, 6)
 
 
 def run(read: int | None, written: int | None, skipped: int | None) -> Submission:
-    """A run that ended well, with the counters that there are."""
+    """Return a succeeded run with these counters."""
     counters = {"ROWS_READ": read, "ROWS_WRITTEN": written, "ROWS_WRITTEN_SKIPPED": skipped}
     known = {name: count for name, count in counters.items() if count is not None}
     return Submission("c", "orders", "SUCCEEDED", 7, counters=known)
 
 
-#: Thresholds, rows read, written and skipped, and what a person reads if that is not good.
+#: Thresholds; rows read, written and skipped; the expected error, if any.
 TABLE: list[tuple[dict[str, Any], tuple[int | None, int | None, int | None], str | None]] = [
     ({}, (0, 0, 5), None),
     ({}, (None, None, None), None),
@@ -43,20 +43,20 @@ TABLE: list[tuple[dict[str, Any], tuple[int | None, int | None, int | None], str
 ]
 
 
-@pytest.mark.parametrize(("demands", "rows", "complaint"), TABLE)
+@pytest.mark.parametrize(("limits", "rows", "expected"), TABLE)
 def test_thresholds(
-    demands: dict[str, Any], rows: tuple[int | None, int | None, int | None], complaint: str | None
+    limits: dict[str, Any], rows: tuple[int | None, int | None, int | None], expected: str | None
 ) -> None:
-    """A demand that is missed is named with both numbers, and all of them at once."""
+    """Every missed threshold is reported, with both numbers."""
     thresholds = Thresholds.of(
-        demands.get("min_rows_written"),
-        demands.get("max_rows_skipped"),
-        demands.get("rows_written_equal_read", False),
+        limits.get("min_rows_written"),
+        limits.get("max_rows_skipped"),
+        limits.get("rows_written_equal_read", False),
     )
-    if complaint is None:
+    if expected is None:
         thresholds.check(run(*rows))
         return
-    with pytest.raises(errors.CdmThresholdMissed, match=complaint) as missed:
+    with pytest.raises(errors.CdmThresholdMissed, match=expected) as missed:
         thresholds.check(run(*rows))
     assert missed.value.submission == run(*rows)
     assert missed.value.final
@@ -69,8 +69,8 @@ def test_nothing_unknown_passes(
     equal: bool,
     rows: tuple[int | None, int | None, int | None],
 ) -> None:
-    """What passes meets every demand with numbers that CDM has reported."""
-    least, most = (None if demand == -1 else demand for demand in (least, most))
+    """A run passes only if reported numbers meet every threshold."""
+    least, most = (None if limit == -1 else limit for limit in (least, most))
     try:
         Thresholds(least, most, equal).check(run(*rows))
     except errors.CdmThresholdMissed:
@@ -86,14 +86,14 @@ def test_nothing_unknown_passes(
 
 @pytest.mark.parametrize("value", [-1, "many", 1.5, True, [], "-3", float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
-def test_numbers_that_are_none(name: str, value: Any) -> None:
-    """A demand that is not a whole number is refused, and says which it is."""
+def test_invalid_numbers(name: str, value: Any) -> None:
+    """A threshold that is not an integer is rejected, and the error names it."""
     given = {"min_rows_written": None, "max_rows_skipped": None, name: value}
-    with pytest.raises(errors.CdmConfigError, match=f"{name} must be a whole number"):
+    with pytest.raises(errors.CdmConfigError, match=f"{name} must be an integer"):
         Thresholds.of(**given, rows_written_equal_read=False)
 
 
-def test_not_a_switch() -> None:
-    """So is a switch that is neither on nor off."""
+def test_invalid_flag() -> None:
+    """A flag that is neither true nor false is rejected."""
     with pytest.raises(errors.CdmConfigError, match="True or False, not 'yes'"):
         Thresholds.of(None, None, "yes")

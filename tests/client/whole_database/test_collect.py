@@ -1,4 +1,4 @@
-"""The tables of a whole database: what counts, what is said, and how much of it."""
+"""The tables of a whole-database job: which count, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -54,31 +54,31 @@ RUN = Submission("c", "shop", "SUCCEEDED", 5, SINCE, job_type="BATCH_JOB")
 
 @given(tables=TABLES)
 def test_all_tables_are_accounted_for(tables: list[Table]) -> None:
-    """Each table is in one of the numbers of a result, or is left from an earlier run."""
+    """Each table is in one of the numbers of a result, or belongs to an earlier run."""
     report = TableReport.of(tables, SINCE)
-    told = report.to_dict()
-    assert told["succeeded"] + told["failed"] + told["unfinished"] == told["total"]
-    assert told["total"] + len(report.stale) == len(tables)
-    assert len(told["list"]) + told["left_out"] == told["total"]
-    assert (report.failure_summary() == "") == (told["succeeded"] == told["total"])
+    result = report.to_dict()
+    assert result["succeeded"] + result["failed"] + result["unfinished"] == result["total"]
+    assert result["total"] + len(report.stale) == len(tables)
+    assert len(result["list"]) + result["left_out"] == result["total"]
+    assert (report.failure_summary() == "") == (result["succeeded"] == result["total"])
 
 
 @given(tables=TABLES)
 def test_a_result_is_small(tables: list[Table]) -> None:
-    """However many tables there are, what is returned and said of them stays small."""
+    """However many tables there are, results and messages stay small."""
     report = TableReport.of(tables, SINCE)
-    told = report.to_dict()
-    assert len(told["list"]) <= TABLES_SHOWN
-    bad = [one for one in told["list"] if one["status"] != "SUCCEEDED"]
-    assert told["list"][: len(bad)] == bad
-    assert len(json.dumps(told, ensure_ascii=False)) < TABLES_SHOWN * 2_000
+    result = report.to_dict()
+    assert len(result["list"]) <= TABLES_SHOWN
+    bad = [table for table in result["list"] if table["status"] != "SUCCEEDED"]
+    assert result["list"][: len(bad)] == bad
+    assert len(json.dumps(result, ensure_ascii=False)) < TABLES_SHOWN * 2_000
     assert len(report.progress_line()) < 20 * 250 + 100
-    assert len(failure_lines(Submission("c", "j", "FAILED", tables=told))) <= 11
+    assert len(failure_lines(Submission("c", "j", "FAILED", tables=result))) <= 11
 
 
 @given(tables=TABLES)
 def test_totals(tables: list[Table]) -> None:
-    """A total is the sum over all tables that are done, or it is not given."""
+    """A total is the sum over all succeeded tables, or it is missing."""
     report = TableReport.of(tables, SINCE)
     done = [table for state, table in report.tables if state is TableState.DONE]
     for name, total in report.totals().items():
@@ -86,7 +86,7 @@ def test_totals(tables: list[Table]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "created", "made", "state"),
+    ("status", "created", "sub_job_created", "state"),
     [
         ("SUCCEEDED", SINCE, None, TableState.DONE),
         ("SUCCEEDED", SINCE - 1, None, TableState.WAITING),
@@ -103,22 +103,24 @@ def test_totals(tables: list[Table]) -> None:
         ("NEVER_EXECUTED", SINCE + 1, SINCE - 1, TableState.STALE),
     ],
 )
-def test_state(status: str, created: int | None, made: int | None, state: TableState) -> None:
-    """Only what was begun since the run was created counts, and no doubt makes a success."""
-    assert Table("t", status, created, made).state(SINCE) is state
-
-
-@given(status=STATUSES, created=DAYS, made=DAYS)
-def test_without_a_date_of_the_run_nothing_is_left_out(
-    status: str, created: int | None, made: int | None
+def test_state(
+    status: str, created: int | None, sub_job_created: int | None, state: TableState
 ) -> None:
-    """While it is not known since when the run lasts, no table is taken for an earlier run's."""
-    assert Table("t", status, created, made).state(None) is not TableState.STALE
+    """Only runs created since our run count, and an unclear status is no success."""
+    assert Table("t", status, created, sub_job_created).state(SINCE) is state
+
+
+@given(status=STATUSES, created=DAYS, sub_job_created=DAYS)
+def test_without_a_date_of_the_run_no_table_is_stale(
+    status: str, created: int | None, sub_job_created: int | None
+) -> None:
+    """While the date of the run is not known, no table is attributed to an earlier run."""
+    assert Table("t", status, created, sub_job_created).state(None) is not TableState.STALE
 
 
 @given(tables=TABLES, status=st.sampled_from(["SUCCEEDED", "FAILED", "RUNNING"]))
-def test_a_success_of_which_a_table_lacks_is_none(tables: list[Table], status: str) -> None:
-    """The verdict on a run takes its tables in; they never make a success of a failure."""
+def test_a_success_needs_all_tables(tables: list[Table], status: str) -> None:
+    """The verdict on a run includes its tables, which never turn a failure into a success."""
     report = TableReport.of(tables, SINCE)
     run = Submission("c", "j", status, tables=report.to_dict())
     well = status == "SUCCEEDED" and not report.failure_summary()
@@ -142,7 +144,7 @@ SUB_JOBS = st.lists(
 def server(
     jobs: list[dict[str, Any]], listed_as: str = "NORMAL_JOB", later: int | None = None
 ) -> Callable[[Request], Response]:
-    """Answer for the job ``shop`` and its sub-jobs."""
+    """Return a function that answers for the job ``shop`` and its sub-jobs."""
 
     def answer(request: Request) -> Response:
         url = urlsplit(request.url)
@@ -174,8 +176,10 @@ def _json(body: Any) -> Response:
     return Response(200, {}, json.dumps(body).encode())
 
 
-def sub_job(table: str, status: str, created: int, made: int | None = None) -> dict[str, Any]:
-    shown = {"name": f"shop_{table}", "status": status, "creation-date": made}
+def sub_job(
+    table: str, status: str, created: int, sub_job_created: int | None = None
+) -> dict[str, Any]:
+    shown = {"name": f"shop_{table}", "status": status, "creation-date": sub_job_created}
     return {**shown, "execute_create_date": created, "rows_read": 3, "rows_written": 3}
 
 
@@ -188,13 +192,15 @@ def collect(answer: Callable[[Request], Response], run: Submission = RUN) -> Any
 
 @given(drawn=SUB_JOBS, listed_as=st.sampled_from(["NORMAL_JOB", "BATCH_JOB"]))
 def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None:
-    """Whatever the tables came to: the run is good if and only if all of its own went well."""
+    """The run succeeded if and only if all of its own tables did."""
     jobs = [sub_job(f"t{n}", *each) for n, each in enumerate(drawn)]
     run = collect(server(jobs, listed_as))
     own = [
         status
-        for status, created, made in drawn
-        if (status != "NEW" and created >= SINCE) or made is None or made >= SINCE
+        for status, created, sub_job_created in drawn
+        if (status != "NEW" and created >= SINCE)
+        or sub_job_created is None
+        or sub_job_created >= SINCE
     ]
     since = [s for s, created, _ in drawn if s == "SUCCEEDED" and created >= SINCE]
     assert run.tables["total"] == len(own)
@@ -202,8 +208,8 @@ def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None
     assert run.failed == (len(since) < len(own))
 
 
-def test_the_definition_tells_the_type() -> None:
-    """A run is of a whole database if the definition of its job says so."""
+def test_the_definition_contains_the_type() -> None:
+    """The definition of a job decides whether it is a whole-database job."""
     run = Submission("c", "shop", "SUCCEEDED", 5, SINCE)
     answer = server([sub_job("t", "SUCCEEDED", SINCE)])
 
@@ -217,7 +223,7 @@ def test_the_definition_tells_the_type() -> None:
 
 @pytest.mark.parametrize("definition", [{"job_type": "NORMAL_JOB"}, {"job_type": "WHAT"}, {}, None])
 def test_other_types_cost_nothing(definition: Any, make_session: Callable[..., Any]) -> None:
-    """Nothing is asked about the tables of a job that has none, or is not known to have any."""
+    """No call is made for the tables of a job of another, or of an unknown, type."""
     flow = with_tables(make_session().api, Submission("c", "j", "SUCCEEDED"), definition)
     with pytest.raises(StopIteration) as end:
         next(flow)
@@ -225,7 +231,7 @@ def test_other_types_cost_nothing(definition: Any, make_session: Callable[..., A
 
 
 def test_other_jobs_are_no_tables() -> None:
-    """A job whose own source table is another than its name says is not a table of ours."""
+    """A job whose source table does not match its name is not a sub-job."""
 
     def job(name: str, source: str, schema: str = "") -> dict[str, Any]:
         inputs = [
@@ -238,17 +244,17 @@ def test_other_jobs_are_no_tables() -> None:
     ours = [job("orders", "orders"), job("a_b", "a$b"), job("x_t", "t", "x"), job("u_", "u%5F")]
     others = [job("daily", "orders"), job("eu_orders", "orders"), job("all", "*")]
     run = collect(server([*ours, *others]))
-    assert sorted(one["table"] for one in run.tables["list"]) == ["a_b", "orders", "u_", "x_t"]
+    assert sorted(table["table"] for table in run.tables["list"]) == ["a_b", "orders", "u_", "x_t"]
 
 
 @pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED"])
 def test_tables_that_lag_behind(end: str) -> None:
-    """The end of a table may show later than that of its run, which is waited for, and judged."""
-    job, asked = sub_job("t", "RUNNING", SINCE), []
+    """The end of a table may show later than that of its run, and is waited for."""
+    job, requests = sub_job("t", "RUNNING", SINCE), []
 
     def answer(request: Request) -> Response:
-        asked.append(request)
-        if len(asked) > 5:
+        requests.append(request)
+        if len(requests) > 5:
             job["status"] = end
         return server([job])(request)
 
@@ -259,20 +265,20 @@ def test_tables_that_lag_behind(end: str) -> None:
 
 
 def test_a_table_that_never_ends() -> None:
-    """A table that still runs a minute after the end of its run keeps the run from being good."""
+    """A table that is still active a minute after the end of its run makes the run fail."""
     run = collect(server([sub_job("t", "RUNNING", SINCE)]))
     assert (run.failed, "1 did not end (t)" in (run.error_summary or "")) == (True, True)
 
 
 def test_a_later_run() -> None:
-    """When the job has run again, its sub-jobs say nothing about our run."""
+    """If the job has run again, its sub-jobs say nothing about our run."""
     answer = server([sub_job("t", "SUCCEEDED", SINCE + 9)], later=SINCE + 5)
     with pytest.raises(errors.CdmOutcomeUnknown):
         collect(answer)
 
 
 def test_a_listing_without_an_end() -> None:
-    """A server that has always one more page is not read for ever."""
+    """A listing that always has one more page is an error."""
     page = {"jobs": [sub_job("t", "SUCCEEDED", SINCE)] * 100, "total": 10**9}
 
     def answer(request: Request) -> Response:

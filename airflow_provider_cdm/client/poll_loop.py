@@ -1,0 +1,45 @@
+"""The loop that every wait runs: poll, pause for a jittered interval, give up at the deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.http.retry import Exchanger
+from airflow_provider_cdm.client.sansio import Flow, pause
+
+T = TypeVar("T")
+
+#: Seconds of the shortest pause, which keeps an interval of zero from becoming a busy loop.
+_SHORTEST_PAUSE = 0.01
+
+
+def poll_until_done(
+    poll: Callable[[], Flow[T | None]],
+    exchanger: Exchanger,
+    *,
+    poll_interval: float,
+    deadline: float | None,
+    timed_out: Callable[[], errors.CdmError],
+) -> Flow[T]:
+    """Poll until there is a result; the last poll is made at the deadline.
+
+    :param poll: flow of one poll; returns ``None`` to go on waiting.
+    :param exchanger: source of the time and of the random numbers for the jitter.
+    :param poll_interval: seconds between two polls; each pause differs from it by up to a tenth.
+    :param deadline: epoch seconds at which to give up; ``None`` to wait without a limit.
+    :param timed_out: returns the error to raise at the deadline.
+    :returns: the first result that is not ``None``.
+    """
+    while True:
+        result = yield from poll()
+        if result is not None:
+            return result
+        seconds = poll_interval * (0.9 + 0.2 * exchanger.random())
+        if deadline is not None:
+            remaining = deadline - exchanger.clock()
+            if remaining <= 0:
+                raise timed_out()
+            seconds = min(seconds, remaining)
+        yield from pause(max(seconds, _SHORTEST_PAUSE))
