@@ -98,7 +98,7 @@ def test_create_refuses_to_change_a_job_of_the_same_name(
     with pytest.raises(errors.CdmAlreadyExists) as raised:
         task_runner.run(lambda: CdmCreateJobOperator(task_id="t", definition=definition()))
     assert "fromJobConfig.whereClause is 'a" in str(raised.value)
-    assert "update what exists" in str(raised.value)
+    assert "update the existing job" in str(raised.value)
     assert sent_routes(sim) == ["create_job", "create_job"]
 
 
@@ -143,7 +143,7 @@ def test_update_of_a_running_job_raises_in_use(
     """CDM's refusal to update a running job is a typed error that says what to wait for."""
     task_runner.run(lambda: CdmCreateJobOperator(task_id="t", definition=definition("a = 1")))
     sim.start(JOB)
-    with pytest.raises(errors.CdmInUse, match="wait for those runs"):
+    with pytest.raises(errors.CdmInUse, match="wait until those runs have ended"):
         task_runner.run(lambda: operator(task_id="t", definition=definition()))
 
 
