@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.settings import Settings
     from airflow_provider_cdm.client.submission import Submission
 
+__all__ = ["CdmHook"]
+
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
 #: Seconds for which all triggers share one look-up of a connection. Airflow masks the secrets again

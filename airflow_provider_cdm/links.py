@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.settings import Settings
     from airflow_provider_cdm.client.submission import Submission
 
+__all__ = ["CdmRunLink"]
+
 #: No deep link to a job is documented, so the default is the root of the console.
 DEFAULT_CONSOLE_URL = "https://console.huaweicloud.com/cdm/?region={region}"
 

@@ -11,6 +11,8 @@ from airflow_provider_cdm.client.errors import CdmError, CdmOutcomeUnknown, CdmS
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
 
+__all__ = ["CdmRetryPolicy"]
+
 
 class CdmRetryPolicy(RetryPolicy):
     """Decides from the error whether a task of this package is retried.

@@ -20,8 +20,8 @@ EXTRA = {"region": "eu-west-101", "domain_name": "acme"}
 PASSWORD = "correct-horse-battery"
 
 
-def settings(extra: dict[str, Any] | str | None = None, **fields: Any) -> Settings:
-    """Make settings of a connection."""
+def read_settings(extra: dict[str, Any] | str | None = None, **fields: Any) -> Settings:
+    """Return the settings of a connection with these fields."""
     text = extra if isinstance(extra, str) else json.dumps({**EXTRA, **(extra or {})})
     values = {
         **dict.fromkeys(("host", "schema", "port")),
@@ -33,13 +33,13 @@ def settings(extra: dict[str, Any] | str | None = None, **fields: Any) -> Settin
     return settings_from(SimpleNamespace(**{**values, **fields}))
 
 
-def test_defaults_come_from_the_region() -> None:
-    """Region, user, password and account are enough."""
-    made = settings()
-    assert made.cdm_endpoint == "https://cdm.eu-west-101.myhuaweicloud.com"
-    assert made.iam_endpoint == "https://iam.eu-west-101.myhuaweicloud.com"
-    assert (made.project_id, made.project_name) == (None, "eu-west-101")
-    assert (made.verify, made.connect_timeout, made.read_timeout) == (True, 10.0, 60.0)
+def test_endpoints_and_project_default_to_the_region() -> None:
+    """Region, user, password and account are sufficient."""
+    settings = read_settings()
+    assert settings.cdm_endpoint == "https://cdm.eu-west-101.myhuaweicloud.com"
+    assert settings.iam_endpoint == "https://iam.eu-west-101.myhuaweicloud.com"
+    assert (settings.project_id, settings.project_name) == (None, "eu-west-101")
+    assert (settings.verify, settings.connect_timeout, settings.read_timeout) == (True, 10.0, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -57,28 +57,28 @@ def test_defaults_come_from_the_region() -> None:
         ({"host": " cdm.example.eu "}, "https://cdm.example.eu"),
     ],
 )
-def test_endpoint(fields: dict[str, Any], endpoint: str) -> None:
-    """Host may be bare or a URL; scheme and port may stand in their own fields."""
-    assert settings(**fields).cdm_endpoint == endpoint
+def test_endpoint_may_be_a_host_or_a_url(fields: dict[str, Any], endpoint: str) -> None:
+    """The host may be a host name or a URL, and scheme and port may be in fields of their own."""
+    assert read_settings(**fields).cdm_endpoint == endpoint
 
 
-def test_other_clouds_need_no_region() -> None:
-    """With both endpoints and a project id, the region is not needed."""
+def test_region_is_optional_with_endpoints_and_project() -> None:
+    """With both endpoints and a project ID, the region is not needed."""
     extra = {"domain_name": "acme", "iam_endpoint": "https://iam.example.eu", "project_id": "0f"}
-    made = settings(json.dumps(extra), host="cdm.example.eu")
-    assert (made.iam_endpoint, made.project_id) == ("https://iam.example.eu", "0f")
+    settings = read_settings(json.dumps(extra), host="cdm.example.eu")
+    assert (settings.iam_endpoint, settings.project_id) == ("https://iam.example.eu", "0f")
 
 
-def test_all_missing_fields_are_named_at_once() -> None:
-    """One error names every missing field by the label that the form shows."""
+def test_one_error_names_all_missing_fields() -> None:
+    """One error names every missing field by the label in the form."""
     with pytest.raises(CdmConfigError) as error:
-        settings("", login=None, password=None)
+        read_settings("", login=None, password=None)
     for label in ("IAM User Name", "IAM Password", "Region", "Account Name", "cdm_default"):
         assert label in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("extra", "fields", "words"),
+    ("extra", "fields", "message"),
     [
         ("not json", {}, "not a JSON object"),
         ("[1]", {}, "not a JSON object"),
@@ -112,11 +112,13 @@ def test_all_missing_fields_are_named_at_once() -> None:
         ({"proxy": "proxy:3128"}, {}, "Proxy is not a URL"),
     ],
 )
-def test_wrong_fields_are_named(extra: Any, fields: dict[str, Any], words: str) -> None:
-    """A field that cannot work is named, and the password is not shown."""
+def test_error_names_the_invalid_field_without_secrets(
+    extra: Any, fields: dict[str, Any], message: str
+) -> None:
+    """The error names the invalid field and does not show the password."""
     with pytest.raises(CdmConfigError) as error:
-        settings(extra, **fields)
-    assert words in str(error.value)
+        read_settings(extra, **fields)
+    assert message in str(error.value)
     assert PASSWORD not in str(error.value)
 
 
@@ -124,63 +126,63 @@ def test_wrong_fields_are_named(extra: Any, fields: dict[str, Any], words: str) 
     ("value", "expected"),
     [(False, False), ("false", False), (True, True), ("/etc/ca.pem", "/etc/ca.pem"), ("", True)],
 )
-def test_verify(value: Any, expected: Any) -> None:
-    """Certificates are checked by default; a path names a CA bundle."""
-    assert settings({"verify": value}).verify == expected
+def test_verify_is_a_flag_or_a_path(value: Any, expected: Any) -> None:
+    """Certificates are verified by default, and a path names a CA bundle."""
+    assert read_settings({"verify": value}).verify == expected
 
 
 def test_plain_http_can_be_allowed() -> None:
-    """Whoever insists may talk without TLS beyond this machine."""
-    made = settings({"allow_http": True}, host="http://cdm.example.eu")
-    assert made.cdm_endpoint == "http://cdm.example.eu"
+    """``allow_http`` permits plain HTTP to other machines."""
+    settings = read_settings({"allow_http": True}, host="http://cdm.example.eu")
+    assert settings.cdm_endpoint == "http://cdm.example.eu"
 
 
 def test_numbers_may_be_text() -> None:
-    """A connection given as a URI has only text in its extra."""
-    made = settings({"read_timeout": "7.5", "requests_per_minute": "60"})
-    assert (made.read_timeout, made.requests_per_minute) == (7.5, 60)
+    """Numbers may be text, since the extra of a connection in URI form holds only text."""
+    settings = read_settings({"read_timeout": "7.5", "requests_per_minute": "60"})
+    assert (settings.read_timeout, settings.requests_per_minute) == (7.5, 60)
 
 
-def test_settings_show_no_secret() -> None:
-    """Neither the settings nor their credentials show the password."""
-    made = settings({"proxy": "http://u:proxy-word@proxy:3128"})
-    assert PASSWORD not in f"{made!r} {made} {made.credentials!r}"
-    assert "proxy-word" not in repr(made)
+def test_representation_of_settings_shows_no_secret() -> None:
+    """Neither the settings nor their credentials show a password."""
+    settings = read_settings({"proxy": "http://u:proxy-word@proxy:3128"})
+    assert PASSWORD not in f"{settings!r} {settings} {settings.credentials!r}"
+    assert "proxy-word" not in repr(settings)
 
 
-def test_keys() -> None:
+def test_access_keys_need_no_user() -> None:
     """Access keys need neither user nor password nor account name."""
-    given = {"region": "eu-west-101", "access_key": " AK ", "secret_key": "SK\n"}
-    made = settings(json.dumps(given), login=None, password=None)
-    assert made.credentials == KeyCredentials("AK", "SK")
-    made = settings(json.dumps({**given, "security_token": "ST"}), login="", password=None)
-    assert made.credentials == KeyCredentials("AK", "SK", "ST")
+    extra = {"region": "eu-west-101", "access_key": " AK ", "secret_key": "SK\n"}
+    settings = read_settings(json.dumps(extra), login=None, password=None)
+    assert settings.credentials == KeyCredentials("AK", "SK")
+    settings = read_settings(json.dumps({**extra, "security_token": "ST"}), login="", password=None)
+    assert settings.credentials == KeyCredentials("AK", "SK", "ST")
 
 
-def test_connection_of_the_other_provider() -> None:
+def test_connection_of_the_huawei_provider_is_accepted() -> None:
     """A connection made for apache-airflow-providers-huawei is read as that provider reads it."""
     extra = {"region": "cn-north-4", "project_id": "0f", "obs_bucket": "b"}
-    made = settings(json.dumps(extra), conn_type="huaweicloud", login="AK", password="SK")
-    assert made.credentials == KeyCredentials("AK", "SK")
-    assert (made.region, made.project_id) == ("cn-north-4", "0f")
-    assert made.cdm_endpoint == "https://cdm.cn-north-4.myhuaweicloud.com"
+    settings = read_settings(json.dumps(extra), conn_type="huaweicloud", login="AK", password="SK")
+    assert settings.credentials == KeyCredentials("AK", "SK")
+    assert (settings.region, settings.project_id) == ("cn-north-4", "0f")
+    assert settings.cdm_endpoint == "https://cdm.cn-north-4.myhuaweicloud.com"
 
 
 @pytest.mark.parametrize("login", ["user", None])
-def test_agency(login: str | None) -> None:
-    """An agency comes on top of a password or of keys."""
+def test_agency_works_with_password_and_keys(login: str | None) -> None:
+    """An agency may be combined with a password or with access keys."""
     extra = {"agency_name": "migrations", "agency_domain_name": "partner"}
     if login is None:
         extra |= {"access_key": "AK", "secret_key": "SK"}
-    made = settings(extra, login=login, password=login and PASSWORD)
-    assert made.agency == Agency("migrations", "partner")
+    settings = read_settings(extra, login=login, password=login and PASSWORD)
+    assert settings.agency == Agency("migrations", "partner")
 
 
 SECRETS = ["secret_key", "security_token"]
 
 
-def test_form_of_airflow_3() -> None:
-    """Provider info describes every extra field, with a label and without a default."""
+def test_provider_info_describes_every_form_field() -> None:
+    """The provider info describes every extra field, with a label and without a default."""
     fields = get_provider_info()["connection-types"][0]["conn-fields"]
     assert list(fields) == [field.name for field in EXTRA_FIELDS]
     assert all("default" not in field["schema"] for field in fields.values())
@@ -191,9 +193,11 @@ def test_form_of_airflow_3() -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("flask_appbuilder") is None, reason="the form of Airflow 2"
 )
-def test_form_of_airflow_2() -> None:
-    """The hook's widgets are the same fields."""
+def test_form_widgets_are_the_same_fields() -> None:
+    """The widgets of the hook are the same fields."""
     widgets = CdmHook.get_connection_form_widgets()
     assert list(widgets) == [field.name for field in EXTRA_FIELDS]
-    assert [name for name, one in widgets.items() if "Password" in str(one.field_class)] == SECRETS
+    assert [
+        name for name, widget in widgets.items() if "Password" in str(widget.field_class)
+    ] == SECRETS
     assert CdmHook.get_ui_field_behaviour()["relabeling"]["login"] == "IAM User Name"

@@ -41,10 +41,10 @@ def connection(
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_start_and_wait(
-    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """A run is started and followed while tokens expire, in the right project."""
-    result = task_life.run(
+    result = task_runner.run(
         lambda: CdmStartJobOperator(
             task_id="move",
             job_name=JOB,
@@ -59,16 +59,16 @@ def test_start_and_wait(
     assert {request.status for request in sim.requests} <= {200, 201}
     signed = "agency_name" not in connection["extra"] and not connection["extra"].get("domain_name")
     assert all("authorization" in request.headers for request in sim.requests) is signed
-    assert bool(task_life.deferrals) is deferrable
+    assert bool(task_runner.deferrals) is deferrable
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_sensor(
-    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    deferrable: bool, connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """A sensor waits for a run that was started elsewhere."""
     run = CdmHook().start_job(JOB)
-    result = task_life.run(
+    result = task_runner.run(
         lambda: CdmSubmissionSensor(
             task_id="wait", submission=run.to_dict(), deferrable=deferrable, poke_interval=60
         )
@@ -77,15 +77,15 @@ def test_sensor(
 
 
 def test_nothing_secret_leaves_the_session(
-    connection: dict[str, Any], sim: CdmSimulator, task_life: Any
+    connection: dict[str, Any], sim: CdmSimulator, task_runner: Any
 ) -> None:
     """Trigger arguments, events, results and XComs contain no secret and no token."""
-    task_life.run(
+    task_runner.run(
         lambda: CdmStartJobOperator(
             task_id="move", job_name=JOB, wait_for_completion=True, deferrable=True
         )
     )
-    shown = json.dumps([task_life.deferrals, task_life.events, task_life.ti.xcoms])
+    shown = json.dumps([task_runner.deferrals, task_runner.events, task_runner.ti.xcoms])
     extra = connection["extra"]
     secrets = [connection.get("password"), extra.get("secret_key"), extra.get("security_token")]
     tokens = [request.headers.get("x-auth-token") for request in sim.requests]

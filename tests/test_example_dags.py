@@ -27,8 +27,8 @@ from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers import CdmSubmissionTrigger
-from tests.conftest import tell_of_assets
 from tests.support import example_stage as examples
+from tests.support.airflow_home import register_assets
 from tests.support.example_stage import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
@@ -381,7 +381,7 @@ def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureReque
     Database(HOME / "airflow.db").run(f"DELETE FROM {by_version('dataset', 'asset')}_event")
     for day in demo.days[:2]:
         dag = load("example_cdm_asset_driven", deferrable=deferrable)
-        tell_of_assets(dag)
+        register_assets(dag)
         assert run(dag, day).state == "success"
     request.getfixturevalue("triggering")
     done = run(load("example_cdm_asset_report"), demo.days[0])

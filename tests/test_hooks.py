@@ -1,4 +1,4 @@
-"""CdmHook as a ``@task`` author uses it."""
+"""``CdmHook`` as authors of ``@task`` functions use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 JOB = "orders"
 
 
-def test_start_follow_stop(
+def test_hook_starts_polls_and_stops_a_job(
     sim: CdmSimulator, cdm_default: dict[str, Any], clock: ManualClock
 ) -> None:
     """The hook starts a job, reads its status and history, and stops it."""
@@ -34,8 +34,10 @@ def test_start_follow_stop(
     assert [run.submission_id for run in hook.list_submissions(JOB)] == [2, 1]
 
 
-def test_never_run(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """A job without runs has a status that says so, and an empty history."""
+def test_job_without_runs_has_a_status_and_an_empty_history(
+    sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """A job that never ran has the status NEVER_EXECUTED and an empty history."""
     sim.add_job(JOB)
     assert CdmHook().get_job_status(JOB).status == "NEVER_EXECUTED"
     assert CdmHook().list_submissions(JOB) == []
@@ -49,7 +51,7 @@ def test_never_run(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
         lambda hook: hook.stop_job("no such job"),
     ],
 )
-def test_unknown_job(
+def test_unknown_job_raises_not_found(
     call: Callable[[CdmHook], Any], sim: CdmSimulator, cdm_default: dict[str, Any]
 ) -> None:
     """A job that does not exist is a typed error with CDM's code."""
@@ -58,19 +60,19 @@ def test_unknown_job(
     assert str(error.value.code).startswith("Cdm.")
 
 
-def test_a_cluster_is_needed(
+def test_missing_cluster_raises_an_error(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a cluster anywhere, the error says where to name one."""
-    bare = sim.connection_json.replace(f', "cluster_id": "{sim.cluster_id}"', "")
-    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", bare)
+    """Without a cluster in the connection or the arguments, the error says where to name one."""
+    connection = sim.connection_json.replace(f', "cluster_id": "{sim.cluster_id}"', "")
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", connection)
     with pytest.raises(errors.CdmConfigError, match="cluster_id"):
         CdmHook().start_job(JOB)
     sim.add_job(JOB)
     assert CdmHook(cluster_id=sim.cluster_id).start_job(JOB).cluster_id == sim.cluster_id
 
 
-def test_uri_connection(
+def test_connection_may_be_a_uri(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection works in Airflow's URI form."""
@@ -79,26 +81,26 @@ def test_uri_connection(
     assert CdmHook().start_job(JOB).submission_id == 1
 
 
-def test_making_a_hook_does_nothing() -> None:
-    """The constructor looks nothing up, so DAG files and triggers can make hooks freely."""
+def test_constructor_reads_no_connection() -> None:
+    """The constructor reads no connection, so that DAG files and triggers can make hooks freely."""
     assert "no_such_connection" in CdmHook("no_such_connection").cdm_conn_id
 
 
-def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """A trigger gets the same session without blocking its loop."""
+def test_session_runs_on_an_event_loop(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A trigger gets the same session without blocking its event loop."""
     sim.add_job(JOB)
 
     sim.start(JOB)
 
-    async def look() -> Any:
+    async def read_active_run() -> Any:
         session = await CdmHook().aget_conn()
         return await session.arun(session.api.active_run(sim.cluster_id, JOB))
 
-    assert asyncio.run(look()).submission_id == 1
+    assert asyncio.run(read_active_run()).submission_id == 1
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "words"),
+    ("fault", "error", "message"),
     [
         ({"kind": "body", "body": "<html>Sign in</html>"}, errors.CdmBadResponse, "not JSON"),
         ({"kind": "body", "body": ""}, errors.CdmBadResponse, "empty"),
@@ -107,26 +109,28 @@ def test_event_loop_session(sim: CdmSimulator, cdm_default: dict[str, Any]) -> N
         ({"kind": "status", "status": 302}, errors.CdmBadResponse, "redirects"),
     ],
 )
-def test_nonsense_answers(
-    answer: dict[str, Any],
+def test_unusable_response_raises_a_typed_error(
+    fault: dict[str, Any],
     error: type[Exception],
-    words: str,
+    message: str,
     sim: CdmSimulator,
     cdm_default: dict[str, Any],
 ) -> None:
-    """A proxy's page, an empty body or a missing field is a typed error that shows what came."""
+    """The page of a proxy, an empty body or a missing field is a typed error that shows the
+    response.
+    """
     sim.add_job(JOB)
-    sim.fail("status", **answer)
-    with pytest.raises(error, match=words):
+    sim.fail("status", **fault)
+    with pytest.raises(error, match=message):
         CdmHook().get_job_status(JOB)
 
 
-def test_unreachable_endpoint(
+def test_unreachable_endpoint_raises_unavailable(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endpoint that nobody listens on is unavailable, and the error names it."""
-    closed = sim.connection_json.replace(sim.url, "http://127.0.0.1:9")
-    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", closed)
+    """An endpoint that refuses connections is unavailable, and the error names it."""
+    unreachable = sim.connection_json.replace(sim.url, "http://127.0.0.1:9")
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", unreachable)
     with pytest.raises(errors.CdmUnavailable, match=r"127\.0\.0\.1:9") as error:
         CdmHook().get_job_status(JOB)
     assert not error.value.effect_unknown

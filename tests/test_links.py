@@ -13,14 +13,15 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
-START: dict[str, dict[str, Any]] = {
+START_MODES: dict[str, dict[str, Any]] = {
     "start only": {"wait_for_completion": False, "deferrable": False},
     "on the worker": {"wait_for_completion": True, "deferrable": False},
     "deferred": {"wait_for_completion": True, "deferrable": True},
 }
-SENSOR: dict[str, dict[str, Any]] = {
+SENSOR_MODES: dict[str, dict[str, Any]] = {
     "poke": {"deferrable": False, "mode": "poke"},
     "reschedule": {"deferrable": False, "mode": "reschedule"},
     "deferred": {"deferrable": True},
@@ -28,144 +29,153 @@ SENSOR: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def pushed(
-    sim: CdmSimulator, task_life: Any, monkeypatch: pytest.MonkeyPatch
+def pushed_links(
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[str, bool]]:
-    """The addresses that a task leaves, and whether the run was active then."""
-    found: list[tuple[str, bool]] = []
-    keep = task_life.ti.xcom_push
+    """Record every address that the task stores, and whether its run was active at that time."""
+    links: list[tuple[str, bool]] = []
+    original_push = task_runner.ti.xcom_push
 
     def push(key: str, value: Any) -> None:
-        keep(key, value)
+        original_push(key, value)
         if key == "cdm_run_link":
             job = value.split("/jobs/")[1].split("/")[0]
-            found.append((value, sim.runs(job)[-1].active))
+            links.append((value, sim.runs(job)[-1].active))
 
-    monkeypatch.setattr(task_life.ti, "xcom_push", push)
-    return found
+    monkeypatch.setattr(task_runner.ti, "xcom_push", push)
+    return links
 
 
-def start(**arguments: Any) -> CdmStartJobOperator:
-    """Make a task that starts."""
+def make_operator(**arguments: Any) -> CdmStartJobOperator:
+    """Make an operator that starts the job."""
     return CdmStartJobOperator(**{"task_id": "t", "job_name": JOB, **arguments})
 
 
-def shown(address: str) -> str:
-    """What a person sees who clicks."""
-    answer = requests.get(address, timeout=10)
-    assert answer.status_code == 200
-    return answer.text
+def open_page(address: str) -> str:
+    """Return the page that a user who clicks the button sees."""
+    response = requests.get(address, timeout=10)
+    assert response.status_code == 200
+    return response.text
 
 
 @pytest.mark.parametrize("outcome", ["SUCCEEDED", "FAILED"])
-@pytest.mark.parametrize("mode", START.values(), ids=START)
-def test_after_a_start(
+@pytest.mark.parametrize("mode", START_MODES.values(), ids=START_MODES)
+def test_link_of_an_operator_leads_to_the_active_and_ended_run(
     mode: dict[str, Any],
     outcome: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     clock: ManualClock,
-    pushed: list[tuple[str, bool]],
+    pushed_links: list[tuple[str, bool]],
 ) -> None:
-    """It leads to the run while it is active, and once it has failed as well."""
+    """The link leads to the run while it is active and after it succeeded or failed."""
     sim.add_job(JOB, outcome=outcome, seconds=60)
     try:
-        task_life.run(lambda: start(**mode))
+        task_runner.run(lambda: make_operator(**mode))
     except errors.CdmSubmissionFailed:
         assert outcome == "FAILED"
     clock.advance(60)
-    address, active = pushed[0]
+    address, active = pushed_links[0]
     assert active
-    assert {each for each, _ in pushed} == {address}
-    assert outcome in shown(address)
+    assert {link for link, _ in pushed_links} == {address}
+    assert outcome in open_page(address)
     assert address.endswith(f"/clusters/{sim.cluster_id}/jobs/{JOB}/runs/1")
 
 
-@pytest.mark.parametrize("mode", SENSOR.values(), ids=SENSOR)
-@pytest.mark.parametrize("known", [True, False], ids=["by number", "by time"])
-def test_of_a_sensor(
-    known: bool,
+@pytest.mark.parametrize("mode", SENSOR_MODES.values(), ids=SENSOR_MODES)
+@pytest.mark.parametrize("by_number", [True, False], ids=["by number", "by time"])
+def test_link_of_a_sensor_leads_to_the_run_it_waits_for(
+    by_number: bool,
     mode: dict[str, Any],
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     clock: ManualClock,
-    pushed: list[tuple[str, bool]],
+    pushed_links: list[tuple[str, bool]],
 ) -> None:
-    """It leads to the run that the sensor waits for, once that is known."""
+    """The link leads to the run that the sensor waits for, as soon as that run is known."""
     sim.add_job(JOB, seconds=60)
     sim.start(JOB)
     clock.advance(90)
-    second = sim.start(JOB)
+    second_run = sim.start(JOB)
     since = int((clock.now() - 10) * 1000)
-    wanted: dict[str, Any] = {"started_after": since}
-    if known:
-        wanted = {"submission_id": second.submission_id}
-    task_life.run(
+    run_arguments: dict[str, Any] = {"started_after": since}
+    if by_number:
+        run_arguments = {"submission_id": second_run.submission_id}
+    task_runner.run(
         lambda: CdmSubmissionSensor(
-            task_id="t", job_name=JOB, poke_interval=10, timeout=600, **wanted, **mode
+            task_id="t", job_name=JOB, poke_interval=10, timeout=600, **run_arguments, **mode
         )
     )
-    assert all(address.endswith("/runs/2") for address, _ in pushed)
-    assert pushed[0][1] or (mode["deferrable"] and not known)
-    assert "SUCCEEDED" in shown(pushed[0][0])
+    assert all(address.endswith("/runs/2") for address, _ in pushed_links)
+    assert pushed_links[0][1] or (mode["deferrable"] and not by_number)
+    assert "SUCCEEDED" in open_page(pushed_links[0][0])
 
 
-def test_of_a_sensor_that_gives_up(
-    sim: CdmSimulator, task_life: Any, pushed: list[tuple[str, bool]]
+def test_link_of_a_timed_out_sensor_leads_to_the_run(
+    sim: CdmSimulator, task_runner: TaskRunner, pushed_links: list[tuple[str, bool]]
 ) -> None:
-    """Who comes to look why nothing ended can click, too."""
+    """The link leads to the run even if the sensor timed out."""
     sim.add_job(JOB, seconds=6000)
-    number = sim.start(JOB).submission_id
+    submission_id = sim.start(JOB).submission_id
     with pytest.raises(AirflowSensorTimeout):
-        task_life.run(
+        task_runner.run(
             lambda: CdmSubmissionSensor(
-                task_id="t", job_name=JOB, submission_id=number, poke_interval=10, timeout=60,
+                task_id="t",
+                job_name=JOB,
+                submission_id=submission_id,
+                poke_interval=10,
+                timeout=60,
                 deferrable=True,
             )
-        )  # fmt: skip
-    assert "RUNNING" in shown(pushed[0][0])
+        )
+    assert "RUNNING" in open_page(pushed_links[0][0])
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["on the worker", "deferred"])
-def test_of_a_job_of_its_own(
-    deferrable: bool, sim: CdmSimulator, task_life: Any, pushed: list[tuple[str, bool]]
+def test_link_leads_to_the_run_of_a_deleted_job(
+    deferrable: bool,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    pushed_links: list[tuple[str, bool]],
 ) -> None:
-    """It leads to the run although the job that ran is deleted afterwards."""
+    """The link leads to the run although the task deletes the job afterwards."""
     connectors = {"from-connector-name": "a", "to-connector-name": "b"}
     links = {"from-link-name": "x", "to-link-name": "y"}
-    configs: dict[str, Any] = {f"{each}-config-values": {"configs": []} for each in ("from", "to")}
+    configs: dict[str, Any] = {f"{side}-config-values": {"configs": []} for side in ("from", "to")}
     definition = {"name": JOB, **connectors, **links, **configs}
     for name in ("x", "y"):
         sim.add_link(name)
-    task_life.run(
+    task_runner.run(
         lambda: CdmRunJobOperator(task_id="t", definition=definition, deferrable=deferrable)
     )
     assert JOB not in "".join(sim.jobs())
-    address, active = pushed[0]
+    address, active = pushed_links[0]
     assert active
-    assert "SUCCEEDED" in shown(address)
+    assert "SUCCEEDED" in open_page(address)
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("console_url", "expected_link"),
     [
         (None, "https://console.huaweicloud.com/cdm/?region={region}"),
         ("https://x/{project_id}?j={job_name}&n={submission_id}", "https://x/{project_id}?j=a%2Fb%20%C3%A9&n=1"),
         ("https://x/{cluster_id}/{what}", "https://x/{cluster_id}/{{what}}"),
     ],
 )  # fmt: skip
-def test_console_url(
-    given: str | None,
-    wanted: str,
+def test_console_url_of_the_connection_is_filled_in(
+    console_url: str | None,
+    expected_link: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The connection says where it leads; names are quoted, unknown placeholders stay."""
+    """The link is made of the connection's console URL: names are quoted, and unknown placeholders
+    are kept.
+    """
     name = "a/b é"
     sim.add_job(name)
-    extra = {**sim.connection_extra, "console_url": given}
+    extra = {**sim.connection_extra, "console_url": console_url}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps({**sim.connection, "extra": extra}))
-    task_life.run(lambda: start(job_name=name, **START["start only"]))
-    facts = {each: extra[each] for each in ("region", "project_id", "cluster_id")}
-    assert task_life.ti.xcoms["cdm_run_link"] == wanted.format(**facts)
+    task_runner.run(lambda: make_operator(job_name=name, **START_MODES["start only"]))
+    values = {field: extra[field] for field in ("region", "project_id", "cluster_id")}
+    assert task_runner.ti.xcoms["cdm_run_link"] == expected_link.format(**values)

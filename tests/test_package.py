@@ -25,11 +25,11 @@ ROOT = Path(airflow_provider_cdm.__file__).parent
 
 def run_airflow(*arguments: str) -> str:
     """Run Airflow's command line and return what it printed."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "airflow", *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout
 
 
 def test_provider_info_is_valid_for_this_airflow() -> None:
@@ -38,20 +38,20 @@ def test_provider_info_is_valid_for_this_airflow() -> None:
     jsonschema.validate(INFO, json.loads(schema.read_text()))
 
 
-def test_provider_yaml_says_the_same() -> None:
-    """So does the strict schema of provider.yaml, which tells what the provider info tells."""
-    described = yaml.safe_load((ROOT / "provider.yaml").read_text())
+def test_provider_yaml_equals_the_provider_info() -> None:
+    """``provider.yaml`` is valid and has the same content as the provider info."""
+    provider_yaml = yaml.safe_load((ROOT / "provider.yaml").read_text())
     schema = json.loads((Path(airflow.__file__).parent / "provider.yaml.schema.json").read_text())
     connection = schema["properties"]["connection-types"]["items"]["properties"]
-    if "conn-fields" in connection:  # below Airflow 3.2 a form was code
-        jsonschema.validate(described, schema)
-    assert described.pop("state") == "ready"
-    described.pop("source-date-epoch")
-    assert described == INFO
+    if "conn-fields" in connection:  # below Airflow 3.2 forms were code
+        jsonschema.validate(provider_yaml, schema)
+    assert provider_yaml.pop("state") == "ready"
+    provider_yaml.pop("source-date-epoch")
+    assert provider_yaml == INFO
 
 
 def test_package_name_is_the_distribution() -> None:
-    """Airflow refuses all providers when one names another distribution than its own."""
+    """The provider info names its own distribution; Airflow rejects all providers otherwise."""
     assert importlib.metadata.metadata("airflow-provider-cdm")["Name"] == INFO["package-name"]
     assert importlib.metadata.version("airflow-provider-cdm") == airflow_provider_cdm.__version__
 
@@ -73,8 +73,10 @@ def test_listed_classes_exist(path: str) -> None:
     assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
-def test_airflow_lists_the_provider_and_takes_its_connection(airflow_database: None) -> None:
-    """``airflow providers list`` shows it, and ``connections add`` knows the connection type."""
+def test_airflow_lists_the_provider_and_accepts_its_connection(airflow_database: None) -> None:
+    """``airflow providers list`` shows the provider, and ``connections add`` accepts its connection
+    type.
+    """
     providers: list[dict[str, Any]] = json.loads(run_airflow("providers", "list", "-o", "json"))
     assert "airflow-provider-cdm" in [provider["package_name"] for provider in providers]
     hooks = json.loads(run_airflow("providers", "hooks", "-o", "json"))
@@ -84,35 +86,35 @@ def test_airflow_lists_the_provider_and_takes_its_connection(airflow_database: N
         *("connections", "add", "cdm_cli", "--conn-type", "huaweicloud_cdm"),
         *("--conn-login", "airflow", "--conn-password", "a-password", "--conn-extra", extra),
     )
-    shown = json.loads(run_airflow("connections", "get", "cdm_cli", "-o", "json"))
-    assert shown[0]["conn_type"] == "huaweicloud_cdm"
+    connections = json.loads(run_airflow("connections", "get", "cdm_cli", "-o", "json"))
+    assert connections[0]["conn_type"] == "huaweicloud_cdm"
 
 
-def test_parsing_a_dag_imports_no_http_library() -> None:
-    """Importing the operators, on top of Airflow's own imports, loads only this package."""
+def test_importing_the_operators_loads_only_this_package() -> None:
+    """Importing the operators loads only this package, apart from what Airflow loaded before."""
     script = """if True:
         import sys, json
-        import html  # small, and with most versions of Airflow there already
+        import html  # small, and already imported by most versions of Airflow
         import airflow_provider_cdm._compat as compat
         before = set(sys.modules)
         import airflow_provider_cdm.operators, airflow_provider_cdm.sensors
         print(json.dumps(sorted(set(sys.modules) - before)))
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
-    added = json.loads(done.stdout.splitlines()[-1])
-    assert "airflow_provider_cdm.operators" in added
-    assert [name for name in added if not name.startswith("airflow_provider_cdm")] == []
+    imported = json.loads(process.stdout.splitlines()[-1])
+    assert "airflow_provider_cdm.operators" in imported
+    assert [name for name in imported if not name.startswith("airflow_provider_cdm")] == []
 
 
-def test_root_imports_nothing_heavy() -> None:
-    """Provider discovery, which runs in every Airflow process, loads no Airflow and no requests."""
+def test_provider_discovery_loads_neither_airflow_nor_requests() -> None:
+    """Provider discovery, which every Airflow process runs, loads neither Airflow nor requests."""
     script = (
         "import sys, airflow_provider_cdm as p; p.get_provider_info(); print(sorted(sys.modules))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert "'requests'" not in done.stdout
-    assert "'airflow'" not in done.stdout
+    assert "'requests'" not in process.stdout
+    assert "'airflow'" not in process.stdout

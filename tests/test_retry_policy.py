@@ -1,4 +1,4 @@
-"""Which failures are tried again: decided by the error, run by Airflow itself."""
+"""Which failures are retried: the decision of the policy, and what Airflow makes of it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 RUN = Submission("c", JOB, "FAILED", 7)
-DAYS = (datetime(2026, 5, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
+LOGICAL_DATES = (datetime(2026, 5, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
 
-#: Errors, and whether a retry can mend them.
-FINAL: list[tuple[errors.CdmError, bool]] = [
+#: Errors, and whether they are final, so that a retry is useless.
+DECISIONS: list[tuple[errors.CdmError, bool]] = [
     (errors.CdmConfigError("no job_name"), True),
     (errors.CdmAuthError("wrong password"), True),
     (errors.CdmNotFound("no such job"), True),
@@ -58,6 +59,7 @@ from airflow import DAG
 from airflow_provider_cdm.operators import *
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.sensors import *
+from tests.support.task_harness import TaskRunner
 
 with DAG("{dag_id}", schedule=None) as dag:
     common = dict(
@@ -70,38 +72,40 @@ with DAG("{dag_id}", schedule=None) as dag:
 
 
 @pytest.fixture
-def attempts(
+def count_attempts(
     sim: CdmSimulator, cdm_default: dict[str, Any], airflow_database: None
 ) -> Callable[[str], int]:
-    """Let Airflow run a task to its end; returns how often it ran.
+    """Return a function that lets Airflow run a task to its end and returns the number of attempts.
 
-    The task is given as it stands in a DAG file, since Airflow 3 runs no DAG without a file.
+    The task is given as source code, since Airflow 3 runs no DAG without a file.
     """
 
     def run(task: str) -> int:
-        at = next(DAYS)
-        path = Path(os.environ["AIRFLOW_HOME"]) / "dags" / f"retries_{at:%m%d}.py"
+        logical_date = next(LOGICAL_DATES)
+        path = Path(os.environ["AIRFLOW_HOME"]) / "dags" / f"retries_{logical_date:%m%d}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(DAG_FILE.format(dag_id=path.stem, task=task))
         module = runpy.run_path(str(path))
-        when = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
-        done = module["dag"].test(**{when: at})
-        return sum(each.try_number for each in done.get_task_instances())
+        date_argument = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
+        dag_run = module["dag"].test(**{date_argument: logical_date})
+        return sum(ti.try_number for ti in dag_run.get_task_instances())
 
     return run
 
 
-def test_every_class_of_error_is_decided() -> None:
-    """No class of errors is left out of the table."""
-    assert {type(error) for error, _ in FINAL} == {
+def test_table_covers_every_error_class() -> None:
+    """The table names every class of errors."""
+    assert {type(error) for error, _ in DECISIONS} == {
         cls for cls in vars(errors).values()
         if isinstance(cls, type) and issubclass(cls, errors.CdmError)
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("error", "final"), FINAL, ids=lambda x: type(x).__name__)
-def test_decisions(error: errors.CdmError, final: bool) -> None:
-    """What a person has to mend is final; the rest is tried again as the task says."""
+@pytest.mark.parametrize(("error", "final"), DECISIONS, ids=lambda x: type(x).__name__)
+def test_policy_decides_by_the_error(error: errors.CdmError, final: bool) -> None:
+    """Errors that only a person can correct are final; all others are retried as the task is
+    configured.
+    """
     assert CdmRetryPolicy().is_final(error) == final
     if HAS_RETRY_POLICY:
         decision = CdmRetryPolicy().evaluate(error, 1, 3)
@@ -109,8 +113,10 @@ def test_decisions(error: errors.CdmError, final: bool) -> None:
         assert (type(error).__name__ in (decision.reason or "")) == final
 
 
-def test_failed_runs_as_configured() -> None:
-    """Whether a failed run is repeated is the user's to say; one that nobody saw end is not one."""
+def test_retry_failed_runs_applies_to_failed_runs_only() -> None:
+    """``retry_failed_runs=False`` makes failed runs final, but no run of unknown outcome and no
+    other error.
+    """
     policy = CdmRetryPolicy(retry_failed_runs=False)
     assert policy.is_final(errors.CdmSubmissionFailed("failed", RUN))
     assert not policy.is_final(errors.CdmOutcomeUnknown("gone", RUN))
@@ -120,8 +126,10 @@ def test_failed_runs_as_configured() -> None:
 
 
 @pytest.mark.skipif(not HAS_RETRY_POLICY, reason="below 3.3 Airflow decides when to try again")
-def test_the_servers_delay() -> None:
-    """A retry comes when the server said, if it did, also for an error out of the triggerer."""
+def test_retry_waits_as_long_as_the_server_asked() -> None:
+    """A retry comes after the delay that the server asked for, also for an error from the
+    triggerer.
+    """
     throttled = errors.from_payload(errors.to_payload(errors.CdmThrottled("429", retry_after=75)))
     decision = CdmRetryPolicy().evaluate(throttled, 1, 3)
     assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=75))
@@ -136,8 +144,8 @@ DEFINITION = {
     "to-link-name": "absent",
     "to-config-values": {"configs": []},
 }
-#: Tasks that cannot succeed before a person has mended something.
-HOPELESS = {
+#: Tasks that cannot succeed until a person has corrected something.
+FAILING_TASKS = {
     "start": "CdmStartJobOperator(job_name='absent', deferrable=False, **common)",
     "run": f"CdmRunJobOperator(definition={DEFINITION}, deferrable=False, **common)",
     "apply": f"CdmApplyJobOperator(definition={DEFINITION}, **common)",
@@ -151,47 +159,59 @@ HOPELESS = {
 }
 
 
-@pytest.mark.parametrize("task", HOPELESS)
-def test_what_no_retry_mends_fails_at_once(task: str, attempts: Callable[[str], int]) -> None:
-    """Every operator and sensor fails with its first attempt, though two more are left."""
-    assert attempts(HOPELESS[task]) == 1
+@pytest.mark.parametrize("task", FAILING_TASKS)
+def test_final_error_fails_the_task_at_its_first_attempt(
+    task: str, count_attempts: Callable[[str], int]
+) -> None:
+    """Every operator and sensor fails at its first attempt with a final error, although two retries
+    remain.
+    """
+    assert count_attempts(FAILING_TASKS[task]) == 1
 
 
-WAITING = "CdmStartJobOperator(job_name='orders', wait_for_completion=True, **common"
+WAITING_TASK = "CdmStartJobOperator(job_name='orders', wait_for_completion=True, **common"
 
 
-def test_other_failures_are_tried_again(sim: CdmSimulator, attempts: Callable[[str], int]) -> None:
-    """A failed run is started again as often as the task says."""
+def test_failed_run_is_retried_as_configured(
+    sim: CdmSimulator, count_attempts: Callable[[str], int]
+) -> None:
+    """A failed run is retried as often as the task is configured."""
     sim.add_job(JOB, outcome="FAILED")
-    assert attempts(WAITING + ")") == 3
+    assert count_attempts(WAITING_TASK + ")") == 3
     assert len(sim.runs(JOB)) == 3
 
 
-def test_failed_runs_that_shall_not_be_repeated(
-    sim: CdmSimulator, attempts: Callable[[str], int]
+def test_failed_run_is_not_retried_with_retry_failed_runs_false(
+    sim: CdmSimulator, count_attempts: Callable[[str], int]
 ) -> None:
-    """With a policy of one's own a failed run is not repeated, on every version of Airflow."""
+    """With such a policy a failed run is not retried, on every version of Airflow."""
     sim.add_job(JOB, outcome="FAILED")
     policy = "retry_policy=CdmRetryPolicy(retry_failed_runs=False)"
-    assert attempts(f"{WAITING}, {policy})") == 1
+    assert count_attempts(f"{WAITING_TASK}, {policy})") == 1
     assert len(sim.runs(JOB)) == 1
 
 
-def test_a_mapped_task_has_a_policy(sim: CdmSimulator, attempts: Callable[[str], int]) -> None:
-    """So has each instance of a mapped task, by default or by partial()."""
-    partial = (
+def test_mapped_task_has_a_retry_policy(
+    sim: CdmSimulator, count_attempts: Callable[[str], int]
+) -> None:
+    """Each instance of a mapped task has the policy, by default or by ``partial()``."""
+    mapped_task = (
         "CdmStartJobOperator.partial(deferrable=False, **common{}).expand(job_name=['a', 'b'])"
     )
-    assert attempts(partial.format(", retry_policy=CdmRetryPolicy()")) == 2
-    assert attempts(partial.format("")) == 2
+    assert count_attempts(mapped_task.format(", retry_policy=CdmRetryPolicy()")) == 2
+    assert count_attempts(mapped_task.format("")) == 2
 
 
 @pytest.mark.skipif(HAS_RETRY_POLICY, reason="Airflow asks the policy itself")
-def test_the_error_keeps_its_class(sim: CdmSimulator, task_life: Any) -> None:
-    """Where Airflow knows no policies the error is of two classes, and crosses processes as one."""
+def test_final_error_has_two_classes_below_airflow_3_3(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Without retry policies a final error is also an ``AirflowFailException``, and is pickled
+    without that class.
+    """
     with pytest.raises(errors.CdmNotFound, match="Could not") as failure:
-        task_life.run(lambda: CdmStartJobOperator(task_id="t", job_name="absent"))
+        task_runner.run(lambda: CdmStartJobOperator(task_id="t", job_name="absent"))
     assert isinstance(failure.value, AirflowFailException)
-    travelled = pickle.loads(pickle.dumps(failure.value))
-    assert type(travelled) is errors.CdmNotFound
-    assert vars(travelled) == vars(failure.value)
+    unpickled = pickle.loads(pickle.dumps(failure.value))
+    assert type(unpickled) is errors.CdmNotFound
+    assert vars(unpickled) == vars(failure.value)

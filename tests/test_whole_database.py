@@ -75,14 +75,14 @@ def add_job(sim: CdmSimulator, *tables: Any, **settings: Any) -> None:
     sim.add_job(JOB, **{"type": "BATCH_JOB", "tables": tables, "seconds": seconds, **settings})
 
 
-def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
+def wait(sim: CdmSimulator, task_runner: Any, path: str) -> Any:
     """Wait for a run in one of the ways; return the result or the error."""
     run = None
     if path.startswith("sensor"):
         number = sim.start(JOB).submission_id
         run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
     try:
-        return task_life.run(lambda: PATHS[path](run))
+        return task_runner.run(lambda: PATHS[path](run))
     except errors.CdmError as error:
         return error
 
@@ -98,10 +98,10 @@ def listings(sim: CdmSimulator) -> list[float]:
 
 
 @each_path
-def test_all_tables_well(path: str, sim: CdmSimulator, task_life: Any, log: Any) -> None:
+def test_all_tables_well(path: str, sim: CdmSimulator, task_runner: Any, log: Any) -> None:
     """The result contains each table, and the log their progress."""
     add_job(sim, *succeeding("orders", "parts", "stock", "customers"))
-    result = wait(sim, task_life, path)
+    result = wait(sim, task_runner, path)
     assert set(result) == {*ORDINARY, "tables"}
     tables = result["tables"]
     assert {key: tables[key] for key in ("total", "succeeded", "failed", "left_out")} == {
@@ -118,18 +118,18 @@ def test_all_tables_well(path: str, sim: CdmSimulator, task_life: Any, log: Any)
     assert definition_calls(sim) == 1
 
 
-def test_the_result_of_the_documentation(sim: CdmSimulator, task_life: Any) -> None:
+def test_the_result_of_the_documentation(sim: CdmSimulator, task_runner: Any) -> None:
     """The result shown in the documentation is what a task returns."""
     add_job(sim, *succeeding("orders", "customers"))
     shown = json.loads((Path(__file__).parents[1] / "docs/snippets/tables.json").read_text())
-    assert wait(sim, task_life, "operator on the worker")["tables"] == shown
+    assert wait(sim, task_runner, "operator on the worker")["tables"] == shown
 
 
 @each_path
-def test_a_table_failed(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_table_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """If a table failed, the run failed, even if CDM shows SUCCEEDED; the error names the table."""
     add_job(sim, *succeeding("orders"), *failing("parts", "stock"))
-    error = wait(sim, task_life, path)
+    error = wait(sim, task_runner, path)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
     assert type(error) is errors.CdmSubmissionFailed
     assert "of 3 tables 2 failed (parts, stock)" in str(error)
@@ -139,40 +139,40 @@ def test_a_table_failed(path: str, sim: CdmSimulator, task_life: Any) -> None:
 
 @each_path
 @pytest.mark.parametrize("behaviour", [{"partial_status": "FAILED"}])
-def test_cdm_shows_failed(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_cdm_shows_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """If CDM shows such a run as FAILED, the error names the tables as well."""
     add_job(sim, *succeeding("orders"), *failing("parts"))
-    error = wait(sim, task_life, path)
+    error = wait(sim, task_runner, path)
     assert type(error) is errors.CdmSubmissionFailed
     assert "1 of 2 sub-jobs failed" in str(error)
     assert "table parts: FAILED, CHECK constraint failed" in str(error)
 
 
 @each_path
-def test_an_ordinary_job(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_an_ordinary_job(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """For jobs of other types there is one call, which reads the type."""
     sim.add_job(JOB, seconds=60)
-    assert set(wait(sim, task_life, path)) == ORDINARY
+    assert set(wait(sim, task_runner, path)) == ORDINARY
     assert definition_calls(sim) <= 1
     assert listings(sim) == []
 
 
 @pytest.mark.parametrize("path", ["operator on the worker", "operator deferred"])
-def test_a_retry_starts_anew(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_a_retry_starts_anew(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """After a table has failed, a retry of the operator runs the job again."""
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     add_job(sim, *succeeding("orders"), *failing("parts"))
-    assert isinstance(wait(sim, task_life, path), errors.CdmSubmissionFailed)
+    assert isinstance(wait(sim, task_runner, path), errors.CdmSubmissionFailed)
     add_job(sim, *succeeding("orders", "parts"))
-    task_life.ti.try_number += 1
-    result = wait(sim, task_life, path)
+    task_runner.ti.try_number += 1
+    result = wait(sim, task_runner, path)
     assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (2, 2)
 
 
 @each_path
 @pytest.mark.parametrize("behaviour", [{}, {"sub_job_history": "dropped"}], ids=["kept", "dropped"])
 def test_leftovers_of_an_earlier_run(
-    path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any, log: Any
+    path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any, log: Any
 ) -> None:
     """The failure of a table that is no longer moved belongs to an earlier run."""
     add_job(sim, *succeeding("orders"), *failing("parts"))
@@ -180,31 +180,31 @@ def test_leftovers_of_an_earlier_run(
     clock.advance(1000)
     assert sim.runs(f"{JOB}_parts")[-1].status == "FAILED"
     add_job(sim, *succeeding("orders"))
-    result = wait(sim, task_life, path)
+    result = wait(sim, task_runner, path)
     assert [table["table"] for table in result["tables"]["list"]] == ["orders"]
     assert "1 sub-jobs are from earlier runs: parts" in log.text
 
 
 @each_path
 def test_a_success_of_an_earlier_run_hides_nothing(
-    path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any
+    path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any
 ) -> None:
     """A table that succeeded in the previous run and fails in ours has failed."""
     add_job(sim, *succeeding("orders", "parts"))
     sim.start(JOB)
     clock.advance(1000)
     add_job(sim, *succeeding("orders"), *failing("parts"))
-    error = wait(sim, task_life, path)
+    error = wait(sim, task_runner, path)
     assert isinstance(error, errors.CdmSubmissionFailed)
     assert "1 failed (parts)" in str(error)
 
 
 @each_path
-def test_many_tables(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_many_tables(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """Of 250 tables the result lists as many as an XCom should contain, failed ones first."""
     names = [f"t{n:03}" for n in range(250)]
     add_job(sim, *succeeding(*names), tables_at_once=100, seconds={"booting": 5, "running": 120})
-    result = wait(sim, task_life, path)
+    result = wait(sim, task_runner, path)
     tables = result["tables"]
     assert (tables["total"], len(tables["list"]), tables["left_out"]) == (250, 50, 200)
     assert result["counters"]["ROWS_WRITTEN"] == 250 * 7
@@ -214,11 +214,11 @@ def test_many_tables(path: str, sim: CdmSimulator, task_life: Any) -> None:
     assert len(listed) <= 3 * (365 / 60 + 1) + 3 + 1
 
 
-def test_many_failed_tables(sim: CdmSimulator, task_life: Any) -> None:
+def test_many_failed_tables(sim: CdmSimulator, task_runner: Any) -> None:
     """Of 250 failed tables, the error names some and counts the others."""
     names = [f"t{n:03}" for n in range(250)]
     add_job(sim, *failing(*names, summary="x" * 5000), *succeeding("orders"), tables_at_once=300)
-    error = wait(sim, task_life, "operator on the worker")
+    error = wait(sim, task_runner, "operator on the worker")
     assert "of 251 tables 250 failed (t000, t001," in str(error)
     assert "and 240 more" in str(error)
     assert len(str(error)) < 5_000
@@ -227,7 +227,7 @@ def test_many_failed_tables(sim: CdmSimulator, task_life: Any) -> None:
 
 
 @each_path
-def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any) -> None:
+def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_runner: Any) -> None:
     """If somebody stops the run, the error says which tables did not end."""
     add_job(sim, *succeeding("orders", "parts", "stock"), tables_at_once=1)
     original = clock.advance
@@ -238,8 +238,8 @@ def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any
             if run.active and not run.stopping and clock.now() > run.created + 90:
                 sim.stop(JOB)
 
-    clock.advance = task_life.advance = advance  # type: ignore[method-assign]
-    error = wait(sim, task_life, path)
+    clock.advance = task_runner.advance = advance  # type: ignore[method-assign]
+    error = wait(sim, task_runner, path)
     assert isinstance(error, errors.CdmSubmissionFailed)
     assert error.submission.status == "STOPPED"
     tables = error.submission.tables or {}
@@ -248,42 +248,42 @@ def test_a_stop(path: str, sim: CdmSimulator, clock: ManualClock, task_life: Any
 
 
 @each_path
-def test_throttled_for_a_while(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_throttled_for_a_while(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """If the quota is used up, the wait takes longer, and no table is overlooked."""
     add_job(sim, *succeeding("orders"), *failing("parts"))
     sim.fail("list_jobs", "status", times=12, status=429)
-    error = wait(sim, task_life, path)
+    error = wait(sim, task_runner, path)
     assert isinstance(error, errors.CdmSubmissionFailed)
     assert "1 failed (parts)" in str(error)
 
 
 @each_path
-def test_always_throttled(path: str, sim: CdmSimulator, task_life: Any, log: Any) -> None:
+def test_always_throttled(path: str, sim: CdmSimulator, task_runner: Any, log: Any) -> None:
     """If the type of the job cannot be read, there is a warning, and the run's status counts."""
     add_job(sim, *succeeding("orders"))
     sim.fail("show_job", "status", times=None, status=429)
-    assert set(wait(sim, task_life, path)) == ORDINARY
+    assert set(wait(sim, task_runner, path)) == ORDINARY
     assert "The type of job 'shop' cannot be read" in log.text
 
 
-def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_life: Any) -> None:
+def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_runner: Any) -> None:
     """If the tables of a run cannot be listed, the task fails; a retry lists them again, and starts
     nothing.
     """
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     add_job(sim, *succeeding("orders"))
     sim.fail("list_jobs", "status", times=None, status=503)
-    error = wait(sim, task_life, "operator on the worker")
+    error = wait(sim, task_runner, "operator on the worker")
     assert type(error) is errors.CdmUnavailable
     assert "some may have failed" in str(error)
     sim.faults.clear()
-    task_life.ti.try_number += 1
-    result = wait(sim, task_life, "operator on the worker")
+    task_runner.ti.try_number += 1
+    result = wait(sim, task_runner, "operator on the worker")
     assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (1, 1)
 
 
 def test_a_later_run_has_replaced_the_sub_jobs(
-    sim: CdmSimulator, clock: ManualClock, task_life: Any
+    sim: CdmSimulator, clock: ManualClock, task_runner: Any
 ) -> None:
     """Sub-jobs of a later run say nothing about ours, so its outcome is unknown."""
     add_job(sim, *succeeding("orders"))
@@ -294,27 +294,29 @@ def test_a_later_run_has_replaced_the_sub_jobs(
     with pytest.raises(
         errors.CdmOutcomeUnknown, match=r"tables of run 1 .* has replaced its sub-jobs"
     ):
-        task_life.run(lambda: PATHS["sensor poke"](run))
+        task_runner.run(lambda: PATHS["sensor poke"](run))
 
 
 @pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "nowhere"}])
-def test_sub_jobs_that_are_not_listed(sim: CdmSimulator, task_life: Any, log: Any) -> None:
+def test_sub_jobs_that_are_not_listed(sim: CdmSimulator, task_runner: Any, log: Any) -> None:
     """If CDM lists no sub-jobs, the status of the run counts, with a warning."""
     add_job(sim, *succeeding("orders"))
-    result = wait(sim, task_life, "operator on the worker")
+    result = wait(sim, task_runner, "operator on the worker")
     assert result["tables"]["total"] == 0
     assert "CDM shows none of its tables" in log.text
 
 
 @pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "BATCH_JOB"}])
 @each_path
-def test_sub_jobs_in_the_other_listing(path: str, sim: CdmSimulator, task_life: Any) -> None:
+def test_sub_jobs_in_the_other_listing(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """Sub-jobs are also found in the listing of whole-database jobs."""
     add_job(sim, *succeeding("orders"), *failing("parts"))
-    assert "1 failed (parts)" in str(wait(sim, task_life, path))
+    assert "1 failed (parts)" in str(wait(sim, task_runner, path))
 
 
-def test_a_job_with_the_same_prefix(sim: CdmSimulator, clock: ManualClock, task_life: Any) -> None:
+def test_a_job_with_the_same_prefix(
+    sim: CdmSimulator, clock: ManualClock, task_runner: Any
+) -> None:
     """A job whose name only begins like a sub-job's is not counted."""
     for name, type_ in ((f"{JOB}_daily", "NORMAL_JOB"), (f"{JOB}_eu", "BATCH_JOB")):
         source = {"link": "source", "table": "orders"}
@@ -326,23 +328,23 @@ def test_a_job_with_the_same_prefix(sim: CdmSimulator, clock: ManualClock, task_
     for other in ("daily", "eu"):
         sim.start(f"{JOB}_{other}")
     run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
-    result = task_life.run(lambda: PATHS["sensor poke"](run))
+    result = task_runner.run(lambda: PATHS["sensor poke"](run))
     assert [table["table"] for table in result["tables"]["list"]] == ["orders"]
 
 
 @pytest.mark.parametrize("behaviour", [{"whole_counters": "absent"}])
-def test_thresholds_count_all_tables(sim: CdmSimulator, task_life: Any) -> None:
+def test_thresholds_count_all_tables(sim: CdmSimulator, task_runner: Any) -> None:
     """If CDM gives no counters for the run, thresholds are compared with the sum of the tables."""
     add_job(sim, *succeeding("orders", "parts"))
 
     def run_with_threshold(least: int) -> Any:
-        task_life.ti.run_id = f"at_least_{least}"
-        return task_life.run(
+        task_runner.ti.run_id = f"at_least_{least}"
+        return task_runner.run(
             lambda: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER, min_rows_written=least)
         )
 
     assert run_with_threshold(14)["counters"]["ROWS_WRITTEN"] == 14
-    task_life.store.content.clear()
+    task_runner.store.content.clear()
     with pytest.raises(errors.CdmThresholdMissed, match="14 rows written"):
         run_with_threshold(15)
 
@@ -355,7 +357,7 @@ def block(name: str, **inputs: str) -> dict[str, Any]:
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("one_fails", [False, True])
 def test_a_job_of_its_own(
-    deferrable: bool, one_fails: bool, sim: CdmSimulator, task_life: Any, tmp_path: Path
+    deferrable: bool, one_fails: bool, sim: CdmSimulator, task_runner: Any, tmp_path: Path
 ) -> None:
     """A job that the task creates moves real tables, and is deleted after they were checked.
 
@@ -384,9 +386,9 @@ def test_a_job_of_its_own(
 
     if one_fails:
         with pytest.raises(errors.CdmSubmissionFailed, match=r"table parts: FAILED, .*CHECK"):
-            task_life.run(make)
+            task_runner.run(make)
     else:
-        result = task_life.run(make)
+        result = task_runner.run(make)
         assert result["counters"]["ROWS_WRITTEN"] == 10
         assert [table["table"] for table in result["tables"]["list"]] == ["orders", "parts"]
     with sqlite3.connect(tmp_path / "target.db") as database:

@@ -10,7 +10,7 @@ from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, StallPolicy
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
 from airflow_provider_cdm.tasks.base import fail_without_retry
-from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
+from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.tasks.attempt import AttemptJob, IfRunning, OnGivingUp
 
 
-class JobRunOperator(RunOutcomeMixin):
+class JobRunOperator(RunOutcomeTask):
     """Starts a job once per generation of the task and, if asked to, waits for its run.
 
     A subclass says which job; its docstring describes the parameters.
     """
 
-    template_fields: Sequence[str] = ("variables", *RunOutcomeMixin.template_fields)
+    template_fields: Sequence[str] = ("variables", *RunOutcomeTask.template_fields)
     operator_extra_links = (CdmRunLink(),)
     ui_color = "#f4e3e3"
     #: What waits for the run in the triggerer.

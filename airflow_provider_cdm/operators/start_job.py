@@ -49,7 +49,7 @@ class CdmStartJobOperator(JobRunOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeMixin`; they need ``wait_for_completion``.
+    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeTask`; they need ``wait_for_completion``.
     """
 
     template_fields: Sequence[str] = ("job_name", *JobRunOperator.template_fields)

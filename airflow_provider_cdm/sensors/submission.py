@@ -18,14 +18,14 @@ from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.tasks.journal import TaskStore
-from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeMixin
+from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeTask
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context, XComArg
 
 
-class CdmSubmissionSensor(RunOutcomeMixin, CdmSensor):
+class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     """Waits until one run of a CDM job has ended, and fails unless it succeeded.
 
     It judges the run that was asked for and no other: neither an earlier run that the status still
@@ -49,7 +49,7 @@ class CdmSubmissionSensor(RunOutcomeMixin, CdmSensor):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeMixin`.
+    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeTask`.
     """
 
     template_fields: Sequence[str] = (
@@ -57,7 +57,7 @@ class CdmSubmissionSensor(RunOutcomeMixin, CdmSensor):
         "job_name",
         "submission_id",
         "started_after",
-        *RunOutcomeMixin.template_fields,
+        *RunOutcomeTask.template_fields,
     )
     template_fields_renderers = {"submission": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)

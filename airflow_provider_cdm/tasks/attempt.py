@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.jobs.start_record import StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
-    from airflow_provider_cdm.tasks.outcome import RunOutcomeMixin
+    from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 
 IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
 OnGivingUp: TypeAlias = Literal["leave", "stop"]
@@ -147,7 +147,7 @@ class Attempt:
 
     def __init__(
         self,
-        task: RunOutcomeMixin,
+        task: RunOutcomeTask,
         context: Context,
         job: AttemptJob,
         options: AttemptOptions,

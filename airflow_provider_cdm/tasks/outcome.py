@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
 
 
-class RunOutcomeMixin(DeferrableCdmTask):
+class RunOutcomeTask(DeferrableCdmTask):
     """Base of the tasks that wait for a run and succeed or fail with it.
 
     The thresholds are compared with the counters of a run that CDM reports as succeeded. A missed

@@ -28,8 +28,9 @@ from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.lineage.naming import datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.conftest import AIRFLOW_HOME, Conn
 from tests.support import lineage_dag
+from tests.support.airflow_home import AIRFLOW_HOME
+from tests.support.connection import Conn
 
 #: A clone of OpenLineage's repository (folder ``spec``), to validate events against its schemas.
 SPEC = os.environ.get("OPENLINEAGE_SPEC")

@@ -1,4 +1,4 @@
-"""Operators and sensor for clusters, against the simulator."""
+"""The cluster operators and the cluster sensor, against the simulator."""
 
 from __future__ import annotations
 
@@ -13,192 +13,226 @@ from airflow_provider_cdm.operators import CdmStartClusterOperator, CdmStopClust
 from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 MODES = {"on the worker": {"deferrable": False}, "deferred": {"deferrable": True}}
 each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-Make = Callable[..., CdmSimulator]
+StartSimulator = Callable[..., CdmSimulator]
 
 
 @pytest.fixture
-def begin(clock: ManualClock) -> Iterator[Make]:
-    """Start the simulator with a cluster in some status; ``sim`` is that simulator."""
+def start_simulator(clock: ManualClock) -> Iterator[StartSimulator]:
+    """Start simulators with a cluster in a given status."""
     opened: list[CdmSimulator] = []
 
-    def begin(status: str = "200") -> CdmSimulator:
+    def start_simulator(status: str = "200") -> CdmSimulator:
         seconds = {"start": 200, "stop": 100, "restart": 50}
         config = {"clusters": [{"name": "demo", "status": status, "seconds": seconds}]}
         opened.append(CdmSimulator(config, clock=clock))
         opened[-1].__enter__()
         return opened[-1]
 
-    yield begin
+    yield start_simulator
     for simulator in opened:
         simulator.__exit__(None, None, None)
 
 
 @pytest.fixture
 def status() -> str:
-    """The status that the cluster begins in; a test may parametrise it."""
+    """Return the status that the cluster begins in; tests parametrize it."""
     return "200"
 
 
 @pytest.fixture
-def sim(begin: Make, status: str) -> CdmSimulator:
-    """A simulator with a cluster in a status."""
-    return begin(status)
+def sim(start_simulator: StartSimulator, status: str) -> CdmSimulator:
+    """Return a simulator with one cluster in that status."""
+    return start_simulator(status)
 
 
-begins = pytest.mark.parametrize
-
-
-def actions(sim: CdmSimulator) -> list[str]:
-    """The actions that were sent."""
+def sent_actions(sim: CdmSimulator) -> list[str]:
+    """Return the routes of the start and stop calls that CDM received."""
     return [r.route for r in sim.requests if r.route.endswith("_cluster") and r.method == "POST"]
 
 
-def start(**arguments: Any) -> CdmStartClusterOperator:
+def start_operator(**arguments: Any) -> CdmStartClusterOperator:
     """Make the operator that starts a cluster."""
     return CdmStartClusterOperator(**{"task_id": "t", "deferrable": False, **arguments})
 
 
-def stop(**arguments: Any) -> CdmStopClusterOperator:
+def stop_operator(**arguments: Any) -> CdmStopClusterOperator:
     """Make the operator that stops a cluster."""
     return CdmStopClusterOperator(**{"task_id": "t", "deferrable": False, **arguments})
 
 
 @each_mode
-@begins("status", ["900"])
-def test_start(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """A stopped cluster is started, and jobs can run on it when the task has ended."""
-    assert task_life.run(lambda: start(**mode)) == {
+@pytest.mark.parametrize("status", ["900"])
+def test_start_operator_starts_a_stopped_cluster(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A stopped cluster is started, and is ready for jobs when the task ends."""
+    assert task_runner.run(lambda: start_operator(**mode)) == {
         "cluster_id": sim.cluster_id,
         "name": "demo",
         "state": "normal",
         "action": "started",
     }
-    assert actions(sim) == ["start_cluster"]
-    assert len(task_life.deferrals) == mode["deferrable"]
+    assert sent_actions(sim) == ["start_cluster"]
+    assert len(task_runner.deferrals) == mode["deferrable"]
 
 
 @each_mode
-def test_stop(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """An idle cluster is stopped, and has stopped when the task has ended."""
-    done = task_life.run(lambda: stop(**mode))
-    assert (done["state"], done["action"]) == ("stopped", "stopped")
-    assert (actions(sim), sim.cluster_status()) == (["stop_cluster"], "900")
-
-
-@pytest.mark.parametrize(("make", "status"), [(start, "200"), (stop, "900")])
-def test_nothing_to_do(make: Any, status: str, sim: CdmSimulator, task_life: Any) -> None:
-    """Starting what runs and stopping what is stopped is a success; nothing is sent."""
-    assert task_life.run(make)["action"] == "none"
-    assert actions(sim) == []
-
-
-@each_mode
-def test_start_of_a_cluster_that_is_stopping(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+def test_stop_operator_stops_an_idle_cluster(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """The cluster is started as soon as it has stopped; a retry finds it starting and waits."""
-    task_life.run(lambda: stop(wait_for_completion=False))
+    """An idle cluster is stopped, and has stopped when the task ends."""
+    done = task_runner.run(lambda: stop_operator(**mode))
+    assert (done["state"], done["action"]) == ("stopped", "stopped")
+    assert (sent_actions(sim), sim.cluster_status()) == (["stop_cluster"], "900")
+
+
+@pytest.mark.parametrize(
+    ("make_operator", "status"), [(start_operator, "200"), (stop_operator, "900")]
+)
+def test_cluster_in_the_wanted_state_gets_no_action(
+    make_operator: Any, status: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Starting a running cluster or stopping a stopped one succeeds without sending an action."""
+    assert task_runner.run(make_operator)["action"] == "none"
+    assert sent_actions(sim) == []
+
+
+@each_mode
+def test_start_waits_until_a_stopping_cluster_has_stopped(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A cluster that is stopping is started once it has stopped; a retry that finds it starting
+    only waits.
+    """
+    task_runner.run(lambda: stop_operator(wait_for_completion=False))
     assert sim.cluster_status() == "910"
     with pytest.raises(errors.CdmWaitTimeout, match="last seen starting"):
-        task_life.run(lambda: start(**mode, wait_timeout=150))
-    done = task_life.run(lambda: start(**mode))
+        task_runner.run(lambda: start_operator(**mode, wait_timeout=150))
+    done = task_runner.run(lambda: start_operator(**mode))
     assert (done["state"], done["action"]) == ("normal", "none")
-    assert actions(sim) == ["stop_cluster", "start_cluster"]
+    assert sent_actions(sim) == ["stop_cluster", "start_cluster"]
 
 
 @each_mode
-@begins("status", ["900"])
-def test_stop_of_a_cluster_that_is_starting(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+@pytest.mark.parametrize("status", ["900"])
+def test_stop_waits_until_a_starting_cluster_is_running(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """The teardown of a setup that was given up waits until there is something to stop."""
-    task_life.run(lambda: start(wait_for_completion=False))
-    assert task_life.run(lambda: stop(**mode))["action"] == "stopped"
-    assert actions(sim) == ["start_cluster", "stop_cluster"]
+    """A cluster that is starting, such as after an abandoned setup task, is stopped once it is
+    running.
+    """
+    task_runner.run(lambda: start_operator(wait_for_completion=False))
+    assert task_runner.run(lambda: stop_operator(**mode))["action"] == "stopped"
+    assert sent_actions(sim) == ["start_cluster", "stop_cluster"]
 
 
 @pytest.mark.parametrize("kind", ["NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB"])
-def test_a_cluster_in_use_is_left_running(kind: str, sim: CdmSimulator, task_life: Any) -> None:
-    """A run of somebody else, of a job of any type, keeps the cluster up; the task succeeds."""
+def test_stop_operator_leaves_a_cluster_in_use_running(
+    kind: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """An active run of a job of any type keeps the cluster running, and the task succeeds."""
     sim.add_job(JOB, type=kind, seconds=1000)
     sim.start(JOB)
-    done = task_life.run(stop)
+    done = task_runner.run(stop_operator)
     assert (done["state"], done["action"]) == ("normal", "left running")
-    assert (actions(sim), sim.runs(JOB)[0].active) == ([], True)
+    assert (sent_actions(sim), sim.runs(JOB)[0].active) == ([], True)
 
 
-def test_a_cluster_is_not_stopped_unseen(sim: CdmSimulator, task_life: Any) -> None:
-    """When the jobs cannot be listed, nothing is stopped."""
+def test_stop_operator_sends_nothing_when_jobs_cannot_be_listed(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """When the jobs cannot be listed, the task fails and the cluster is not stopped."""
     sim.fail("list_jobs", "status", status=403, times=None)
     with pytest.raises(errors.CdmAuthError):
-        task_life.run(stop)
-    assert actions(sim) == []
+        task_runner.run(stop_operator)
+    assert sent_actions(sim) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "outcome"),
     [({}, "SUCCEEDED"), ({"delay": 5}, "FAILED"), ({"stop_mode": "immediate"}, "FAILED")],
 )
-def test_ways_to_stop(
-    arguments: dict[str, Any], outcome: str, sim: CdmSimulator, task_life: Any
+def test_stop_of_a_cluster_in_use_on_request(
+    arguments: dict[str, Any], outcome: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """On request the cluster stops although it is used: gracefully, after a delay, or at once."""
+    """With ``only_if_idle=False`` the cluster is stopped with active runs: gracefully, after a
+    delay, or immediately.
+    """
     sim.add_job(JOB, seconds=300)
     sim.start(JOB)
-    assert task_life.run(lambda: stop(only_if_idle=False, **arguments))["state"] == "stopped"
+    assert (
+        task_runner.run(lambda: stop_operator(only_if_idle=False, **arguments))["state"]
+        == "stopped"
+    )
     assert sim.runs(JOB)[0].status == outcome
 
 
 @each_mode
-@pytest.mark.parametrize("make", [start, stop])
+@pytest.mark.parametrize("make_operator", [start_operator, stop_operator])
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [("800", "frozen"), ("300", "is failed"), ("303", "no free address")],
 )
-def test_a_cluster_of_no_use(
-    status: str, words: str, make: Any, mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+def test_frozen_or_failed_cluster_fails_the_task_at_once(
+    status: str,
+    message: str,
+    make_operator: Any,
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
 ) -> None:
-    """A frozen or failed cluster is a clear error at once."""
-    with pytest.raises(errors.CdmClusterUnusable, match=words):
-        task_life.run(lambda: make(**mode))
-    assert actions(sim) == []
+    """A frozen or failed cluster fails the task at once with a clear error."""
+    with pytest.raises(errors.CdmClusterUnusable, match=message):
+        task_runner.run(lambda: make_operator(**mode))
+    assert sent_actions(sim) == []
 
 
 @each_mode
-@begins("status", ["100"])
-def test_a_wait_has_an_end(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """A cluster that does not get ready is given up after ``wait_timeout``."""
+@pytest.mark.parametrize("status", ["100"])
+def test_wait_timeout_ends_the_wait_for_a_cluster(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A cluster that does not become ready within ``wait_timeout`` fails the task."""
     with pytest.raises(errors.CdmWaitTimeout, match="last seen creating"):
-        task_life.run(lambda: start(**mode, wait_timeout=500))
+        task_runner.run(lambda: start_operator(**mode, wait_timeout=500))
 
 
 @each_mode
-@begins("status", ["900"])
-def test_an_outage_is_borne(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """While CDM cannot be asked the wait goes on, for ten minutes."""
+@pytest.mark.parametrize("status", ["900"])
+def test_wait_for_a_cluster_tolerates_a_limited_outage(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The wait continues while CDM does not answer, and fails after the grace period of ten
+    minutes.
+    """
     sim.fail("show_cluster", "status", status=503, skip=1, times=20)
-    assert task_life.run(lambda: start(**mode))["state"] == "normal"
+    assert task_runner.run(lambda: start_operator(**mode))["state"] == "normal"
     sim.fail("show_cluster", "status", status=503, skip=1, times=None)
     with pytest.raises(errors.CdmUnavailable):
-        task_life.run(lambda: stop(**mode))
+        task_runner.run(lambda: stop_operator(**mode))
 
 
-@begins("status", ["900"])
-def test_an_unanswered_start_is_not_doubled(sim: CdmSimulator, task_life: Any) -> None:
-    """A start whose answer is lost had its effect: the cluster is starting, so none is sent."""
+@pytest.mark.parametrize("status", ["900"])
+def test_start_without_an_answer_is_not_sent_again(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """When the answer to a start is lost but the cluster is starting, no second start is sent."""
     sim.fail("start_cluster", "drop", "after")
-    assert task_life.run(start)["state"] == "normal"
-    assert actions(sim) == ["start_cluster"]
+    assert task_runner.run(start_operator)["state"] == "normal"
+    assert sent_actions(sim) == ["start_cluster"]
 
 
-def test_deferral_is_plain(begin: Make, task_life: Any, sim: CdmSimulator) -> None:
-    """The trigger gets plain JSON and an instant as deadline, and makes itself again of it."""
-    task_life.run(lambda: stop(deferrable=True, wait_timeout=900))
-    (arguments,) = task_life.deferrals
+def test_trigger_arguments_are_json_without_credentials(
+    start_simulator: StartSimulator, task_runner: TaskRunner, sim: CdmSimulator
+) -> None:
+    """The trigger's arguments are JSON without credentials, and make the same trigger again."""
+    task_runner.run(lambda: stop_operator(deferrable=True, wait_timeout=900))
+    (arguments,) = task_runner.deferrals
     assert arguments["states"] == ["stopped"]
     assert json.loads(json.dumps(arguments)) == arguments
     assert CdmClusterTrigger(**arguments).serialize()[1] == arguments
@@ -207,63 +241,73 @@ def test_deferral_is_plain(begin: Make, task_life: Any, sim: CdmSimulator) -> No
 
 @pytest.mark.parametrize("event", [None, {}, [], "x", {"cluster": None}, {"cluster": {"a": 1}},
                                    {"error": "text"}, {"error": {"message": 1}}])  # fmt: skip
-def test_a_malformed_event_is_no_success(event: Any) -> None:
-    """Whatever comes back from the triggerer, only a cluster counts."""
+def test_malformed_event_raises_an_error(event: Any) -> None:
+    """An event that holds no cluster raises an error, whatever else it holds."""
     with pytest.raises(errors.CdmError):
         unwrap(event)
 
 
 # Sensor
 
-WAYS: dict[str, dict[str, Any]] = {
+SENSOR_MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
-each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+each_sensor_mode = pytest.mark.parametrize("sensor_mode", SENSOR_MODES.values(), ids=SENSOR_MODES)
 
 
-def sensor(**arguments: Any) -> CdmClusterSensor:
-    """Make the sensor."""
+def make_sensor(**arguments: Any) -> CdmClusterSensor:
+    """Make the sensor under test."""
     defaults = {"task_id": "t", "poke_interval": 30, "timeout": 1000, "deferrable": False}
     return CdmClusterSensor(**{**defaults, **arguments})
 
 
-@each_way
-@begins("status", ["900"])
-def test_sensor(way: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """The sensor waits for a state by its human name, and returns it."""
-    task_life.run(lambda: start(wait_for_completion=False))
+@each_sensor_mode
+@pytest.mark.parametrize("status", ["900"])
+def test_sensor_waits_for_a_state_and_returns_it(
+    sensor_mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The sensor waits for any of the named states, and returns the cluster."""
+    task_runner.run(lambda: start_operator(wait_for_completion=False))
     found = {"cluster_id": sim.cluster_id, "name": "demo", "state": "normal"}
     began = sim.clock.now()
-    assert task_life.run(lambda: sensor(**way)) == found
+    assert task_runner.run(lambda: make_sensor(**sensor_mode)) == found
     assert sim.clock.now() - began >= 200
-    assert task_life.run(lambda: sensor(**way, state=["stopped", "Normal"])) == found
+    assert task_runner.run(lambda: make_sensor(**sensor_mode, state=["stopped", "Normal"])) == found
 
 
-@each_way
-@begins("status", ["800"])
-def test_sensor_at_a_dead_end(way: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """A frozen cluster is an error, or a skip with ``soft_fail``, unless that is waited for."""
+@each_sensor_mode
+@pytest.mark.parametrize("status", ["800"])
+def test_sensor_fails_or_skips_for_a_frozen_cluster(
+    sensor_mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A frozen cluster fails the sensor, or skips it with ``soft_fail``, unless the sensor waits
+    for it.
+    """
     with pytest.raises(errors.CdmClusterUnusable):
-        task_life.run(lambda: sensor(**way))
+        task_runner.run(lambda: make_sensor(**sensor_mode))
     with pytest.raises(BaseException, match="soft_fail") as skip:
-        task_life.run(lambda: sensor(**way, soft_fail=True))
+        task_runner.run(lambda: make_sensor(**sensor_mode, soft_fail=True))
     assert type(skip.value).__name__ == "AirflowSkipException"
-    assert task_life.run(lambda: sensor(**way, state="frozen"))["state"] == "frozen"
+    assert task_runner.run(lambda: make_sensor(**sensor_mode, state="frozen"))["state"] == "frozen"
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
-def test_sensor_times_out(soft_fail: bool, sim: CdmSimulator, task_life: Any) -> None:
-    """The timeout of the sensor holds in the triggerer, and skips with ``soft_fail``."""
+def test_timeout_ends_a_deferred_sensor(
+    soft_fail: bool, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The sensor's timeout also holds in the triggerer, and skips the task with ``soft_fail``."""
     expected = "AirflowSkipException" if soft_fail else "AirflowSensorTimeout"
     with pytest.raises(BaseException, match=r"last seen normal|soft_fail") as end:
-        task_life.run(lambda: sensor(state="stopped", deferrable=True, soft_fail=soft_fail))
+        task_runner.run(lambda: make_sensor(state="stopped", deferrable=True, soft_fail=soft_fail))
     assert type(end.value).__name__ == expected
 
 
-@each_way
-def test_sensor_bears_outages(way: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """A few polls that fail do not fail the sensor."""
+@each_sensor_mode
+def test_sensor_tolerates_a_few_failed_polls(
+    sensor_mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A few failed polls do not fail the sensor."""
     sim.fail("show_cluster", "status", status=503, times=12)
-    assert task_life.run(lambda: sensor(**way))["state"] == "normal"
+    assert task_runner.run(lambda: make_sensor(**sensor_mode))["state"] == "normal"

@@ -1,4 +1,4 @@
-"""CdmStartJobOperator beyond the verdict table."""
+"""``CdmStartJobOperator``, except how it judges runs (``tests/tasks/test_verdicts.py``)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 MODES: dict[str, dict[str, Any]] = {
@@ -21,21 +22,25 @@ MODES: dict[str, dict[str, Any]] = {
 START_ONLY: dict[str, Any] = {"wait_for_completion": False, "deferrable": False}
 
 
-def operator(**arguments: Any) -> CdmStartJobOperator:
+def make_operator(**arguments: Any) -> CdmStartJobOperator:
     """Make the operator under test."""
     return CdmStartJobOperator(**{"task_id": "t", "job_name": JOB, **arguments})
 
 
-def routes(sim: CdmSimulator) -> list[str]:
-    """What was asked of CDM, without the token."""
+def sent_routes(sim: CdmSimulator) -> list[str]:
+    """Return the routes of the calls that CDM received, without logins."""
     return [request.route for request in sim.requests if request.route != "token"]
 
 
 @pytest.mark.parametrize("mode", [START_ONLY, *MODES.values()], ids=["start only", *MODES])
-def test_result(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """Every mode returns the same small object, with the numbers of the end once there is one."""
+def test_result_identifies_the_run_and_holds_its_outcome(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Every mode returns the same small object, with the figures of the ended run when the task
+    waits for it.
+    """
     sim.add_job(JOB, counters={"ROWS_READ": 7, "ROWS_WRITTEN": 7}, seconds=60)
-    result = task_life.run(lambda: operator(**mode))
+    result = task_runner.run(lambda: make_operator(**mode))
     assert (result["cluster_id"], result["job_name"]) == (sim.cluster_id, JOB)
     (run,) = sim.runs(JOB)
     assert result["submission_id"] == run.submission_id
@@ -52,122 +57,134 @@ def test_result(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_failure_shows_why(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """The error holds CDM's summary and details, and the run."""
+def test_failed_run_raises_an_error_with_the_reason(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The error holds CDM's summary and details of the failure, and the run."""
     sim.add_job(JOB, outcome="FAILED", error_summary="no space", error_details="at Writer.java:1")
     with pytest.raises(errors.CdmSubmissionFailed, match="no space") as failure:
-        task_life.run(lambda: operator(**mode))
+        task_runner.run(lambda: make_operator(**mode))
     assert "at Writer.java:1" in str(failure.value)
     assert failure.value.submission.status == "FAILED"
     assert pickle.loads(pickle.dumps(failure.value)).submission == failure.value.submission
 
 
 @pytest.mark.parametrize("mode", [START_ONLY, *MODES.values()], ids=["start only", *MODES])
-def test_a_start_that_fails_at_once(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+def test_failed_submit_fails_the_task_in_every_mode(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """CDM answers a failed submit with HTTP 200; it fails the task even if nobody waits."""
+    """CDM answers a failed submit with HTTP 200, which fails the task even if it does not wait."""
     sim.add_job(JOB, outcome="FAILURE_ON_SUBMIT", error_summary="link is broken")
     with pytest.raises(errors.CdmSubmissionFailed, match="link is broken"):
-        task_life.run(lambda: operator(**mode))
+        task_runner.run(lambda: make_operator(**mode))
 
 
-def test_a_run_that_is_over_is_not_waited_for(
-    sim: CdmSimulator, task_life: Any, clock: ManualClock
+def test_retry_takes_the_outcome_of_an_ended_run_without_a_deferral(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
-    """The next attempt takes an end that nobody was told of without a trip to the triggerer."""
+    """A retry whose run has ended in the meantime takes its outcome without a deferral."""
     sim.add_job(JOB, seconds=60)
-    task_life.ti.max_tries = 1
+    task_runner.ti.max_tries = 1
     sim.fail("status", "status", status=401, times=None)
     with pytest.raises(errors.CdmAuthError):
-        task_life.run(lambda: operator(**MODES["deferred"]))
+        task_runner.run(lambda: make_operator(**MODES["deferred"]))
     sim.faults.clear()
     clock.advance(100)
-    task_life.ti.try_number += 1
-    assert task_life.run(lambda: operator(**MODES["deferred"]))["status"] == "SUCCEEDED"
-    assert len(task_life.deferrals) == 1
+    task_runner.retry()
+    assert task_runner.run(lambda: make_operator(**MODES["deferred"]))["status"] == "SUCCEEDED"
+    assert len(task_runner.deferrals) == 1
     assert len(sim.runs(JOB)) == 1
 
 
-def test_a_deferral_costs_no_look(sim: CdmSimulator, task_life: Any) -> None:
-    """Before the deferral, a start looks for runs before it, starts, and asks nothing more."""
+def test_no_status_call_before_the_deferral(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """Before the deferral the task reads the history and starts the job, but not its status."""
     sim.add_job(JOB, seconds=60)
-    task_life.run(lambda: operator(**MODES["deferred"]))
-    assert routes(sim)[:2] == ["submissions", "start"]
+    task_runner.run(lambda: make_operator(**MODES["deferred"]))
+    assert sent_routes(sim)[:2] == ["submissions", "start"]
     (start,) = [request.at for request in sim.requests if request.route == "start"]
-    # The triggerer's first look comes when the deferral is settled.
+    # The first poll of the triggerer comes once Airflow has recorded the deferral.
     assert all(request.at >= start + 5 for request in sim.requests if request.route == "status")
 
 
-def test_deferral_is_plain_and_keeps_its_deadline(
-    sim: CdmSimulator, task_life: Any, clock: ManualClock
+def test_trigger_arguments_are_json_with_an_absolute_deadline(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
-    """The trigger gets JSON scalars, no credentials, and an instant as deadline."""
+    """The trigger gets JSON scalars, no credentials, and a deadline in epoch seconds."""
     sim.add_job(JOB, seconds=60)
-    began = clock.now()
-    task_life.run(lambda: operator(**MODES["deferred"], wait_timeout=600))
-    (arguments,) = task_life.deferrals
+    started_at = clock.now()
+    task_runner.run(lambda: make_operator(**MODES["deferred"], wait_timeout=600))
+    (arguments,) = task_runner.deferrals
     assert arguments["submission_id"] == 1
-    assert arguments["deadline"] == began + 600
+    assert arguments["deadline"] == started_at + 600
     assert sim.password not in repr(arguments)
     assert all(isinstance(value, str | int | float | None) for value in arguments.values())
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_wait_timeout(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """When the time to wait is over the task fails, and the run goes on."""
+def test_wait_timeout_fails_the_task_and_leaves_the_run_active(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """After ``wait_timeout`` the task fails, and the run is not stopped."""
     sim.add_job(JOB, seconds=10_000)
     with pytest.raises(errors.CdmWaitTimeout, match="was not stopped") as timeout:
-        task_life.run(lambda: operator(**mode, wait_timeout=90, poll_interval=60))
+        task_runner.run(lambda: make_operator(**mode, wait_timeout=90, poll_interval=60))
     assert timeout.value.submission is not None
     assert timeout.value.submission.status == "RUNNING"
     assert sim.runs(JOB)[-1].status == "RUNNING"
-    assert "stop" not in routes(sim)
+    assert "stop" not in sent_routes(sim)
 
 
-def test_if_running_fail(sim: CdmSimulator, task_life: Any) -> None:
-    """A job that runs already is a clear error, and nothing is started."""
+def test_if_running_fail_raises_and_starts_nothing(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """By default a job that is already running is an error, and nothing is started."""
     sim.add_job(JOB, seconds=60)
     sim.start(JOB)
     with pytest.raises(errors.CdmAlreadyRunning, match="if_running"):
-        task_life.run(operator)
+        task_runner.run(make_operator)
     assert len(sim.runs(JOB)) == 1
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_if_running_wait(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """With ``wait`` the task starts a run of its own once the other one is over, well or badly."""
+def test_if_running_wait_starts_after_the_other_run_has_ended(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """With ``wait`` the task starts a run of its own after the other run has ended, whatever its
+    outcome.
+    """
     sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=60)
     sim.start(JOB)
-    result = task_life.run(lambda: operator(**mode, if_running="wait", variables={"a": 1}))
+    result = task_runner.run(lambda: make_operator(**mode, if_running="wait", variables={"a": 1}))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
     assert sim.runs(JOB)[-1].variables == {"a": "1"}
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_if_running_wait_respects_the_deadline(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+def test_if_running_wait_ends_at_the_wait_timeout(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """Waiting for somebody else's run counts against ``wait_timeout``; nothing is started then."""
+    """The wait for another run counts against ``wait_timeout``, and nothing is started after it."""
     sim.add_job(JOB, seconds=10_000)
     sim.start(JOB)
     with pytest.raises(errors.CdmWaitTimeout):
-        task_life.run(lambda: operator(**mode, if_running="wait", wait_timeout=120))
+        task_runner.run(lambda: make_operator(**mode, if_running="wait", wait_timeout=120))
     assert len(sim.runs(JOB)) == 1
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_if_running_attach(mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """With ``attach`` the task takes the active run for its own."""
+def test_if_running_attach_follows_the_active_run(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """With ``attach`` the task follows the active run as if it had started it."""
     sim.add_job(JOB, seconds=60)
     sim.start(JOB)
-    result = task_life.run(lambda: operator(**mode, if_running="attach"))
+    result = task_runner.run(lambda: make_operator(**mode, if_running="attach"))
     assert (result["submission_id"], result["status"]) == (1, "SUCCEEDED")
     assert len(sim.runs(JOB)) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"job_name": ""}, "job_name is empty"),
         ({"job_name": "   "}, "job_name is empty"),
@@ -181,47 +198,49 @@ def test_if_running_attach(mode: dict[str, Any], sim: CdmSimulator, task_life: A
         ({"variables": "dt=1"}, "must be a mapping"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(
-    arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+def test_invalid_arguments_are_refused_before_anything_is_sent(
+    arguments: dict[str, Any], message: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """Wrong arguments are one clear error; CDM and IAM hear nothing."""
-    with pytest.raises(errors.CdmConfigError) as refusal:
-        task_life.run(lambda: operator(**arguments))
-    assert words in str(refusal.value)
+    """Invalid arguments raise one clear error before any request to CDM or IAM."""
+    with pytest.raises(errors.CdmConfigError) as raised:
+        task_runner.run(lambda: make_operator(**arguments))
+    assert message in str(raised.value)
     assert sim.requests == []
 
 
 @pytest.mark.parametrize(
     "arguments", [{"if_running": "maybe"}, {"poll_interval": 0}, {"wait_timeout": -1}]
 )
-def test_bad_settings_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
-    """What is not templated is checked when the operator is made."""
+def test_invalid_settings_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    """Arguments that are not templated are checked when the operator is made."""
     with pytest.raises(errors.CdmConfigError):
-        operator(**arguments)
+        make_operator(**arguments)
 
 
-def test_unknown_job_and_cluster(sim: CdmSimulator, task_life: Any) -> None:
-    """A wrong name is a typed error that says what to check."""
+def test_unknown_job_or_cluster_raises_a_typed_error(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """An unknown job or cluster is a typed error, and that of a job says what to check."""
     with pytest.raises(errors.CdmNotFound, match="Check the spelling"):
-        task_life.run(operator)
+        task_runner.run(make_operator)
     with pytest.raises(errors.CdmRefused):
-        task_life.run(lambda: operator(cluster_id="no-such-cluster"))
+        task_runner.run(lambda: make_operator(cluster_id="no-such-cluster"))
 
 
-def test_variables_become_text(sim: CdmSimulator, task_life: Any) -> None:
-    """CDM takes text only, so numbers and dates are sent as text."""
+def test_variables_are_sent_as_text(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """CDM accepts only text as values of variables, so other values are converted."""
     sim.add_job(JOB)
-    task_life.run(lambda: operator(variables={"n": 1, "f": 1.5, "s": "x", "b": True}))
+    task_runner.run(lambda: make_operator(variables={"n": 1, "f": 1.5, "s": "x", "b": True}))
     assert sim.runs(JOB)[-1].variables == {"n": "1", "f": "1.5", "s": "x", "b": "True"}
 
 
-def test_templates() -> None:
-    """Everything that names the work is templated; variables are shown as JSON."""
+def test_templated_fields_are_rendered() -> None:
+    """The fields that name the job and its variables are templated."""
     assert set(CdmStartJobOperator.template_fields) == {
         *("job_name", "cluster_id", "variables", "project_id", "cdm_conn_id"),
         *("min_rows_written", "max_rows_skipped"),
     }
-    task = operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
+    task = make_operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
     task.render_template_fields({"ds": "2025-01-02", "ds_nodash": "20250102"})
     assert (task.job_name, task.variables) == ("orders_20250102", {"dt": "2025-01-02"})
 
@@ -233,19 +252,29 @@ def test_templates() -> None:
      {"submission": {"status": "NEW", "job_name": JOB, "cluster_id": "c"}},
      {"error": {"type": "CdmNoSuchError"}}, {"error": "text"}],
 )  # fmt: skip
-def test_a_malformed_event_is_no_success(event: Any) -> None:
-    """Whatever comes back from the triggerer, only a run that SUCCEEDED ends the task well."""
+def test_malformed_event_raises_an_error(event: Any) -> None:
+    """Only an event with a run that SUCCEEDED ends the task successfully; any other raises an
+    error.
+    """
     with pytest.raises(errors.CdmError):
-        operator().execute_complete({}, event)
+        make_operator().execute_complete({}, event)
 
 
-def test_kill_stops_only_the_own_run(sim: CdmSimulator, task_life: Any, clock: ManualClock) -> None:
-    """A killed task stops its run, and nobody else's that came later."""
+def test_on_kill_stops_only_the_run_of_this_task(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """A killed task stops its own run, but no later run of the job, and nothing with
+    ``cancel_on_kill=False``.
+    """
     sim.add_job(JOB, seconds=60)
-    tasks = [operator() for _ in range(3)]
+    tasks = [make_operator() for _ in range(3)]
     tasks[2].cancel_on_kill = False
+
+    def run(task: CdmStartJobOperator) -> None:
+        task_runner.run(lambda: task)
+
     for task, expected in zip(tasks, ["STOPPED", "SUCCEEDED", "SUCCEEDED"], strict=True):
-        task_life.run(lambda task=task: task)
+        run(task)
         if task is tasks[1]:
             clock.advance(100)
             sim.start(JOB)
@@ -254,27 +283,27 @@ def test_kill_stops_only_the_own_run(sim: CdmSimulator, task_life: Any, clock: M
         assert sim.runs(JOB)[-1].status == expected
 
 
-def test_kill_before_the_start_does_nothing(sim: CdmSimulator) -> None:
-    """A task that is killed before it started anything stops nothing and raises nothing."""
-    operator().on_kill()
+def test_on_kill_before_the_start_does_nothing(sim: CdmSimulator) -> None:
+    """A task that is killed before it started a run sends nothing and raises nothing."""
+    make_operator().on_kill()
     assert sim.requests == []
 
 
-def test_mapped_arguments_reach_the_operator() -> None:
-    """The operator can be mapped: it takes all it needs as keyword arguments."""
+def test_operator_can_be_mapped() -> None:
+    """The operator can be mapped, since it takes all arguments as keyword arguments."""
     mapped = CdmStartJobOperator.partial(task_id="t", wait_for_completion=True).expand(
         job_name=["a", "b"]
     )
     assert mapped.partial_kwargs["wait_for_completion"] is True
 
 
-def test_operator_can_be_copied_and_logs_no_secret(
-    sim: CdmSimulator, task_life: Any, caplog: pytest.LogCaptureFixture
+def test_operator_can_be_deep_copied_and_logs_no_password(
+    sim: CdmSimulator, task_runner: TaskRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Airflow deep-copies operators; and nothing that this package logs holds the password."""
+    """Airflow can deep-copy the operator, and no log line of this package holds the password."""
     sim.add_job(JOB, seconds=60)
-    copy.deepcopy(operator())
+    copy.deepcopy(make_operator())
     with caplog.at_level(logging.DEBUG):
-        task_life.run(lambda: operator(**MODES["on the worker"]))
+        task_runner.run(lambda: make_operator(**MODES["on the worker"]))
     assert caplog.records
     assert sim.password not in caplog.text

@@ -1,4 +1,4 @@
-"""Operators by wrong input, and what the user reads then."""
+"""What users read when they give an operator or cluster sensor wrong arguments."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from airflow_provider_cdm.operators import (
 )
 from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 BLOCK = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": "b"}]}]}
 JOB = {
@@ -36,8 +37,8 @@ LINK = {"name": "shop", "connector-name": "generic-jdbc-connector", "link-config
 DEFINING = [CdmCreateJobOperator, CdmUpdateJobOperator, CdmApplyJobOperator]
 NULL = {"configs": [{"name": "c", "inputs": [{"name": "c.a", "value": None}]}]}
 
-#: What is wrong by itself: nothing is sent. Operators, their arguments, what the user reads.
-BEFOREHAND: list[tuple[list[Any], dict[str, Any], str]] = [
+#: Invalid without asking CDM: operators, their arguments, part of the error message.
+INVALID_ARGUMENTS: list[tuple[list[Any], dict[str, Any], str]] = [
     ([*DEFINING, CdmRunJobOperator], {"definition": None}, "not NoneType"),
     ([*DEFINING, CdmRunJobOperator], {"definition": {}}, "name is missing; from-connector-name"),
     ([*DEFINING, CdmRunJobOperator], {"definition": "name: a: b"}, "it is not valid YAML"),
@@ -73,8 +74,8 @@ BEFOREHAND: list[tuple[list[Any], dict[str, Any], str]] = [
         "needs stop_mode='graceful'",
     ),
 ]
-#: What CDM has to be asked for. Operators, their arguments, the class, what the user reads.
-BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str]] = [
+#: Refused by CDM: operators, their arguments, class of the error, pattern of its message.
+REFUSED_BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str]] = [
     (
         [*DEFINING[::2], CdmRunJobOperator],
         {"definition": JOB},
@@ -104,8 +105,8 @@ BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str]] = [
 ]
 
 
-def cases(table: list[Any]) -> list[Any]:
-    """One case for each operator of a row."""
+def expand_operators(table: list[Any]) -> list[Any]:
+    """Return one test case for each operator of each row."""
     return [
         pytest.param(operator, *row[1:], id=f"{operator.__name__}-{number}")
         for number, row in enumerate(table)
@@ -113,26 +114,34 @@ def cases(table: list[Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("operator", "arguments", "words"), cases(BEFOREHAND))
-def test_wrong_by_itself(
-    operator: Any, arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+@pytest.mark.parametrize(("operator", "arguments", "message"), expand_operators(INVALID_ARGUMENTS))
+def test_invalid_arguments_raise_before_anything_is_sent(
+    operator: Any,
+    arguments: dict[str, Any],
+    message: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
 ) -> None:
-    """Wrong arguments are one clear error when the DAG is parsed or the task begins."""
-    with pytest.raises(errors.CdmConfigError) as refusal:
-        task_life.run(lambda: operator(task_id="t", **arguments))
-    assert words in str(refusal.value)
+    """Invalid arguments raise one clear error when the DAG is parsed or when the task begins, and
+    nothing is sent.
+    """
+    with pytest.raises(errors.CdmConfigError) as raised:
+        task_runner.run(lambda: operator(task_id="t", **arguments))
+    assert message in str(raised.value)
     assert sim.requests == []
 
 
-@pytest.mark.parametrize(("operator", "arguments", "cls", "words"), cases(BY_CDM))
-def test_wrong_by_cdm(
+@pytest.mark.parametrize(
+    ("operator", "arguments", "error_class", "message"), expand_operators(REFUSED_BY_CDM)
+)
+def test_refusal_of_cdm_raises_a_typed_error(
     operator: Any,
     arguments: dict[str, Any],
-    cls: type[errors.CdmError],
-    words: str,
+    error_class: type[errors.CdmError],
+    message: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: TaskRunner,
 ) -> None:
-    """What CDM refuses is a typed error: what was tried, what came back, what to do."""
-    with pytest.raises(cls, match=words):
-        task_life.run(lambda: operator(task_id="t", **arguments))
+    """What CDM refuses is a typed error that says what was tried, what came back and what to do."""
+    with pytest.raises(error_class, match=message):
+        task_runner.run(lambda: operator(task_id="t", **arguments))

@@ -1,4 +1,4 @@
-"""CdmSubmissionSensor beyond the verdict table."""
+"""``CdmSubmissionSensor``, except how it judges runs (``tests/tasks/test_verdicts.py``)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow_provider_cdm._compat import AirflowSensorTimeout, AirflowSkipExcept
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 MODES: dict[str, dict[str, Any]] = {
@@ -21,135 +22,154 @@ MODES: dict[str, dict[str, Any]] = {
 all_modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 
 
-def sensor(**arguments: Any) -> CdmSubmissionSensor:
+def make_sensor(**arguments: Any) -> CdmSubmissionSensor:
     """Make the sensor under test."""
     return CdmSubmissionSensor(**{"task_id": "t", "poke_interval": 30, **arguments})
 
 
-def instant(clock: ManualClock, seconds: float = 0) -> datetime:
-    """A time relative to the test's clock."""
+def clock_time(clock: ManualClock, seconds: float = 0) -> datetime:
+    """Return the time of the test's clock plus some seconds."""
     return datetime.fromtimestamp(clock.now(), UTC) + timedelta(seconds=seconds)
 
 
 @all_modes
-@pytest.mark.parametrize("given", ["number", "text"])
-def test_by_submission_id(
-    given: str, mode: dict[str, Any], sim: CdmSimulator, task_life: Any
+@pytest.mark.parametrize("id_type", ["number", "text"])
+def test_sensor_waits_for_the_run_with_a_submission_id(
+    id_type: str, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """A run can be named by job and number; a template renders the number as text."""
+    """A run can be named by job and number, which a template renders as text."""
     sim.add_job(JOB, seconds=60)
     number = sim.start(JOB).submission_id
-    wanted = number if given == "number" else str(number)
-    result = task_life.run(lambda: sensor(job_name=JOB, submission_id=wanted, **mode))
+    submission_id = number if id_type == "number" else str(number)
+    result = task_runner.run(lambda: make_sensor(job_name=JOB, submission_id=submission_id, **mode))
     assert (result["submission_id"], result["status"]) == (number, "SUCCEEDED")
 
 
 @all_modes
-@pytest.mark.parametrize("form", ["datetime", "naive", "iso", "ms", "ms as text"])
-def test_by_started_after(
-    form: str, mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+@pytest.mark.parametrize("time_format", ["datetime", "naive", "iso", "ms", "ms as text"])
+def test_sensor_waits_for_the_first_run_after_an_instant(
+    time_format: str,
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
 ) -> None:
-    """The first run since an instant is meant, not one before it and not a later one."""
+    """``started_after`` names the first run since that instant, no earlier and no later one."""
     sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED", "FAILED"], seconds=10)
     sim.start(JOB)
     clock.advance(60)
-    since = instant(clock)
+    since = clock_time(clock)
     milliseconds = int(since.timestamp() * 1000)
     sim.start(JOB)
     clock.advance(60)
     sim.start(JOB)
-    wanted = {
+    started_after = {
         "datetime": since,
         "naive": since.replace(tzinfo=None),
         "iso": since.isoformat(),
         "ms": milliseconds,
         "ms as text": str(milliseconds),
-    }[form]
-    result = task_life.run(lambda: sensor(job_name=JOB, started_after=wanted, **mode))
+    }[time_format]
+    result = task_runner.run(lambda: make_sensor(job_name=JOB, started_after=started_after, **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
 
 
 @all_modes
-def test_waits_for_a_run_to_come(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+def test_sensor_waits_until_a_run_is_started(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
-    """Until a run since the instant exists, the sensor waits, and then follows it."""
+    """The sensor waits until a run since the instant exists, and then follows it."""
     sim.add_job(JOB, seconds=10)
     sim.start(JOB)
     clock.advance(60)
-    begin = clock.now()
+    started_after = clock.now()
 
     def start_later() -> None:
-        if clock.now() - begin > 100 and len(sim.runs(JOB)) == 1:
+        if clock.now() - started_after > 100 and len(sim.runs(JOB)) == 1:
             sim.start(JOB)
 
     clock.subscribe(start_later)
-    result = task_life.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
+    result = task_runner.run(
+        lambda: make_sensor(job_name=JOB, started_after=int(started_after * 1000), **mode)
+    )
     assert result["submission_id"] == 2
 
 
 @all_modes
-def test_an_unclear_history_is_an_error(
-    mode: dict[str, Any], sim: CdmSimulator, task_life: Any, clock: ManualClock
+def test_history_without_the_first_run_raises_outcome_unknown(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
-    """CDM lists ten runs; when all of them are later than the instant, the first is not known."""
+    """CDM lists ten runs; if all of them are later than the instant, the first one cannot be
+    determined.
+    """
     sim.add_job(JOB)
-    begin = clock.now()
+    started_after = clock.now()
     for _ in range(12):
         sim.start(JOB)
         clock.advance(60)
     with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be determined which run"):
-        task_life.run(lambda: sensor(job_name=JOB, started_after=int(begin * 1000), **mode))
-
-
-@all_modes
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_soft_fail_is_the_same_everywhere(
-    soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_life: Any
-) -> None:
-    """A failed run skips the task with ``soft_fail``, and fails it without, in each mode."""
-    sim.add_job(JOB, outcome="FAILED", seconds=60)
-    number = sim.start(JOB).submission_id
-    expected = AirflowSkipException if soft else errors.CdmSubmissionFailed
-    with pytest.raises(expected):
-        task_life.run(lambda: sensor(job_name=JOB, submission_id=number, soft_fail=soft, **mode))
-
-
-@pytest.mark.parametrize("mode", [MODES["poke"], MODES["deferred"]], ids=["poke", "deferred"])
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_timeout(soft: bool, mode: dict[str, Any], sim: CdmSimulator, task_life: Any) -> None:
-    """After ``timeout`` seconds the sensor times out as every sensor does.
-
-    The reschedule mode reads its beginning from the metadata database and is Airflow's own code.
-    """
-    sim.add_job(JOB, seconds=10_000)
-    number = sim.start(JOB).submission_id
-    expected = AirflowSkipException if soft else AirflowSensorTimeout
-    with pytest.raises(expected):
-        task_life.run(
-            lambda: sensor(job_name=JOB, submission_id=number, soft_fail=soft, timeout=100, **mode)
+        task_runner.run(
+            lambda: make_sensor(job_name=JOB, started_after=int(started_after * 1000), **mode)
         )
 
 
-def test_a_poke_costs_one_call_and_remembers(sim: CdmSimulator, task_life: Any) -> None:
-    """In reschedule mode each poke is a process of its own, and still asks only once."""
+@all_modes
+@pytest.mark.parametrize("soft_fail", [False, True], ids=["hard", "soft"])
+def test_failed_run_fails_or_skips_in_every_mode(
+    soft_fail: bool, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """In every mode a failed run fails the task, or skips it with ``soft_fail``."""
+    sim.add_job(JOB, outcome="FAILED", seconds=60)
+    number = sim.start(JOB).submission_id
+    expected = AirflowSkipException if soft_fail else errors.CdmSubmissionFailed
+    with pytest.raises(expected):
+        task_runner.run(
+            lambda: make_sensor(job_name=JOB, submission_id=number, soft_fail=soft_fail, **mode)
+        )
+
+
+@pytest.mark.parametrize("mode", [MODES["poke"], MODES["deferred"]], ids=["poke", "deferred"])
+@pytest.mark.parametrize("soft_fail", [False, True], ids=["hard", "soft"])
+def test_timeout_fails_or_skips_the_task(
+    soft_fail: bool, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """After ``timeout`` seconds the sensor times out as every sensor does.
+
+    The mode reschedule is not tested here: it reads the beginning of the wait from the metadata
+    database, which is code of Airflow.
+    """
+    sim.add_job(JOB, seconds=10_000)
+    number = sim.start(JOB).submission_id
+    expected = AirflowSkipException if soft_fail else AirflowSensorTimeout
+    with pytest.raises(expected):
+        task_runner.run(
+            lambda: make_sensor(
+                job_name=JOB, submission_id=number, soft_fail=soft_fail, timeout=100, **mode
+            )
+        )
+
+
+def test_each_poke_sends_one_status_call_and_no_second_history_call(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """In mode reschedule each poke is a process of its own, but the history is read only once."""
     sim.add_job(JOB, seconds=100)
     sim.start(JOB)
-    task_life.run(lambda: sensor(job_name=JOB, started_after=0, **MODES["reschedule"]))
-    asked = [request.route for request in sim.requests if request.route != "token"]
-    assert asked.count("submissions") == 1
-    assert asked.count("status") == task_life.reschedules + 1
-    assert task_life.store.content == {}
+    task_runner.run(lambda: make_sensor(job_name=JOB, started_after=0, **MODES["reschedule"]))
+    sent_routes = [request.route for request in sim.requests if request.route != "token"]
+    assert sent_routes.count("submissions") == 1
+    assert sent_routes.count("status") == task_runner.reschedules + 1
+    assert task_runner.store.content == {}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({}, "job_name must be text"),
         ({"job_name": JOB}, "Name the run"),
         ({"job_name": JOB, "submission_id": 1, "started_after": 5}, "Name the run"),
-        ({"job_name": JOB, "submission_id": "abc"}, "whole number"),
-        ({"job_name": JOB, "submission_id": True}, "whole number"),
+        ({"job_name": JOB, "submission_id": "abc"}, "must be an integer"),
+        ({"job_name": JOB, "submission_id": True}, "must be an integer"),
         ({"job_name": JOB, "started_after": "yesterday"}, "ISO 8601"),
         ({"job_name": JOB, "started_after": [1]}, "must be a time"),
         ({"submission": "x"}, "must be what CdmStartJobOperator returned"),
@@ -157,19 +177,19 @@ def test_a_poke_costs_one_call_and_remembers(sim: CdmSimulator, task_life: Any) 
         ({"submission": {"submission_id": 1}}, "job_name must be text"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(
-    arguments: dict[str, Any], words: str, sim: CdmSimulator, task_life: Any
+def test_invalid_arguments_are_refused_before_anything_is_sent(
+    arguments: dict[str, Any], message: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """Wrong arguments are one clear error; CDM and IAM hear nothing."""
-    with pytest.raises(errors.CdmConfigError) as refusal:
-        task_life.run(lambda: sensor(**arguments))
-    assert words in str(refusal.value)
+    """Invalid arguments raise one clear error before any request to CDM or IAM."""
+    with pytest.raises(errors.CdmConfigError) as raised:
+        task_runner.run(lambda: make_sensor(**arguments))
+    assert message in str(raised.value)
     assert sim.requests == []
 
 
-def test_templates() -> None:
-    """Everything that names the run is templated."""
-    task = sensor(job_name="orders_{{ ds }}", started_after="{{ ts }}")
+def test_templated_fields_are_rendered() -> None:
+    """The fields that name the run are templated."""
+    task = make_sensor(job_name="orders_{{ ds }}", started_after="{{ ts }}")
     task.render_template_fields({"ds": "2025-01-02", "ts": "2025-01-02T00:00:00+00:00"})
     assert (task.job_name, task.started_after) == (
         "orders_2025-01-02",

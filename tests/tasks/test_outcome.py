@@ -1,4 +1,4 @@
-"""What an ended run means for its task: thresholds, and the notice of a failure."""
+"""What the end of a run means for its task: thresholds and failure reports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
-TRACE = "\n".join(f"at com.huawei.cdm.Writer.line({n})" for n in range(40))
-ROUTE = {
+STACK_TRACE = "\n".join(f"at com.huawei.cdm.Writer.line({n})" for n in range(40))
+ENDPOINTS = {
     "from": {"link": "shop", "inputs": {"schemaName": "SALES", "tableName": "ORDERS"}},
     "to": {"link": "warehouse", "inputs": {"tableName": "orders_copy"}},
 }
 
 
-def start(deferrable: bool) -> Callable[..., Any]:
-    """Make an operator that waits."""
+def start_operator(deferrable: bool) -> Callable[..., Any]:
+    """Return a function that makes an operator that waits for its run."""
 
-    def make(**arguments: Any) -> Any:
+    def make_task(**arguments: Any) -> Any:
         return CdmStartJobOperator(
             task_id="t",
             job_name=JOB,
@@ -37,13 +38,13 @@ def start(deferrable: bool) -> Callable[..., Any]:
             **arguments,
         )
 
-    return make
+    return make_task
 
 
-def sensor(mode: str, deferrable: bool = False) -> Callable[..., Any]:
-    """Make a sensor for the first run."""
+def sensor_for_first_run(mode: str, deferrable: bool = False) -> Callable[..., Any]:
+    """Return a function that makes a sensor for run 1 of the job."""
 
-    def make(**arguments: Any) -> Any:
+    def make_task(**arguments: Any) -> Any:
         return CdmSubmissionSensor(
             task_id="t",
             job_name=JOB,
@@ -53,111 +54,130 @@ def sensor(mode: str, deferrable: bool = False) -> Callable[..., Any]:
             **arguments,
         )
 
-    return make
+    return make_task
 
 
-WAYS = {
-    "worker": start(deferrable=False),
-    "deferred": start(deferrable=True),
-    "poke": sensor("poke"),
-    "reschedule": sensor("reschedule"),
-    "deferred sensor": sensor("poke", deferrable=True),
+WAITERS = {
+    "worker": start_operator(deferrable=False),
+    "deferred": start_operator(deferrable=True),
+    "poke": sensor_for_first_run("poke"),
+    "reschedule": sensor_for_first_run("reschedule"),
+    "deferred sensor": sensor_for_first_run("poke", deferrable=True),
 }
-each_way = pytest.mark.parametrize("way", WAYS)
+each_waiter = pytest.mark.parametrize("waiter", WAITERS)
 
 
-def ready(sim: CdmSimulator, way: str, **job: Any) -> Callable[..., Any]:
-    """A job, started already where a sensor waits for its run; returns what makes the task."""
+def add_job(sim: CdmSimulator, waiter: str, **job: Any) -> Callable[..., Any]:
+    """Add a job, start it if a sensor waits for its run, and return the function that makes the
+    task.
+    """
     sim.add_job(JOB, seconds=60, **job)
-    if way not in ("worker", "deferred"):
+    if waiter not in ("worker", "deferred"):
         sim.start(JOB)
-    return WAYS[way]
+    return WAITERS[waiter]
 
 
-@each_way
-def test_a_threshold_that_is_missed(way: str, sim: CdmSimulator, task_life: Any) -> None:
-    """A success with too few rows fails the task, in every mode, and says what was demanded."""
-    make = ready(sim, way, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 7, "ROWS_WRITTEN_SKIPPED": 2})
+@each_waiter
+def test_missed_threshold_fails_the_task(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """In every mode a successful run with too few rows fails the task, and the error names the
+    threshold.
+    """
+    make_task = add_job(
+        sim, waiter, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 7, "ROWS_WRITTEN_SKIPPED": 2}
+    )
     with pytest.raises(errors.CdmThresholdMissed, match="7 rows written, min_rows_written is 8"):
-        task_life.run(lambda: make(min_rows_written=8))
+        task_runner.run(lambda: make_task(min_rows_written=8))
 
 
-@each_way
-def test_thresholds_that_are_met(way: str, sim: CdmSimulator, task_life: Any) -> None:
-    """A success with the rows that were demanded is one, also by numbers out of a template."""
-    make = ready(sim, way, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 9, "ROWS_WRITTEN_SKIPPED": 0})
-    result = task_life.run(
-        lambda: make(min_rows_written="9", max_rows_skipped="0", rows_written_equal_read=True)
+@each_waiter
+def test_met_thresholds_let_the_task_succeed(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A run that meets the thresholds is a success, also when templates rendered them as text."""
+    make_task = add_job(
+        sim, waiter, counters={"ROWS_READ": 9, "ROWS_WRITTEN": 9, "ROWS_WRITTEN_SKIPPED": 0}
+    )
+    result = task_runner.run(
+        lambda: make_task(min_rows_written="9", max_rows_skipped="0", rows_written_equal_read=True)
     )
     assert result["status"] == "SUCCEEDED"
 
 
-@each_way
-def test_a_threshold_that_is_nonsense(way: str, sim: CdmSimulator, task_life: Any) -> None:
-    """What a template made of a threshold is checked before anything is started or waited for."""
-    make = ready(sim, way)
-    before = len(sim.requests)
-    with pytest.raises(errors.CdmConfigError, match="min_rows_written must be a whole number"):
-        task_life.run(lambda: make(min_rows_written="None"))
-    assert len(sim.requests) == before
+@each_waiter
+def test_invalid_threshold_is_refused_before_anything_is_sent(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A rendered threshold is checked before anything is started or waited for."""
+    make_task = add_job(sim, waiter)
+    requests_before = len(sim.requests)
+    with pytest.raises(errors.CdmConfigError, match="min_rows_written must be an integer"):
+        task_runner.run(lambda: make_task(min_rows_written="None"))
+    assert len(sim.requests) == requests_before
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_no_attempt_doubles_the_rows(deferrable: bool, sim: CdmSimulator, task_life: Any) -> None:
-    """A missed threshold is final: an attempt that comes all the same fails without a new run.
+def test_missed_threshold_is_not_retried_with_a_new_run(
+    deferrable: bool, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A missed threshold is final, so a further attempt fails without a new run.
 
-    Below Airflow 3.3 no attempt comes: the error says so to Airflow, and the journal is gone.
+    Below Airflow 3.3 there is no further attempt: the error prevents it, and the journal is
+    deleted.
     """
     sim.add_job(JOB, counters={"ROWS_WRITTEN": 1})
-    task_life.ti.max_tries = 3
-    with pytest.raises(errors.CdmThresholdMissed) as missed:
-        task_life.run(lambda: start(deferrable)(min_rows_written=2))
+    task_runner.ti.max_tries = 3
+    with pytest.raises(errors.CdmThresholdMissed) as raised:
+        task_runner.run(lambda: start_operator(deferrable)(min_rows_written=2))
     if not HAS_RETRY_POLICY:
-        assert isinstance(missed.value, AirflowFailException)
+        assert isinstance(raised.value, AirflowFailException)
         return
-    task_life.ti.try_number += 1
+    task_runner.retry()
     with pytest.raises(errors.CdmThresholdMissed):
-        task_life.run(lambda: start(deferrable)(min_rows_written=2))
+        task_runner.run(lambda: start_operator(deferrable)(min_rows_written=2))
     assert len(sim.runs(JOB)) == 1
 
 
-def test_thresholds_need_somebody_who_waits() -> None:
-    """A task that only starts a job sees no rows, which is said when the DAG is parsed."""
+def test_thresholds_without_waiting_are_refused() -> None:
+    """Thresholds on a task that does not wait are refused when the DAG is parsed."""
     with pytest.raises(errors.CdmConfigError, match="min_rows_written and rows_written_equal_read"):
         CdmStartJobOperator(
             task_id="t", job_name=JOB, min_rows_written=1, rows_written_equal_read=True
         )
 
 
-def test_soft_fail_skips_for_a_threshold(sim: CdmSimulator, task_life: Any) -> None:
-    """A sensor with soft_fail treats a missed threshold like any unwanted outcome."""
-    make = ready(sim, "poke", counters={"ROWS_WRITTEN": 1})
+def test_missed_threshold_skips_a_sensor_with_soft_fail(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A missed threshold skips a sensor with ``soft_fail``, as a failed run does."""
+    make_task = add_job(sim, "poke", counters={"ROWS_WRITTEN": 1})
     with pytest.raises(AirflowSkipException, match="min_rows_written is 2"):
-        task_life.run(lambda: make(min_rows_written=2, soft_fail=True))
+        task_runner.run(lambda: make_task(min_rows_written=2, soft_fail=True))
 
 
-def _config(side: str) -> dict[str, Any]:
-    inputs = ROUTE[side]["inputs"]
+def _config_values(side: str) -> dict[str, Any]:
+    inputs = ENDPOINTS[side]["inputs"]
     assert isinstance(inputs, dict)
     block = f"{side}JobConfig"
-    listed = [{"name": f"{block}.{name}", "value": value} for name, value in inputs.items()]
-    return {"configs": [{"name": block, "inputs": listed}]}
+    entries = [{"name": f"{block}.{name}", "value": value} for name, value in inputs.items()]
+    return {"configs": [{"name": block, "inputs": entries}]}
 
 
-def _wire() -> dict[str, Any]:
+def _definition() -> dict[str, Any]:
     return {
         "name": JOB,
         "from-connector-name": "generic-jdbc-connector",
         "from-link-name": "shop",
-        "from-config-values": _config("from"),
+        "from-config-values": _config_values("from"),
         "to-connector-name": "generic-jdbc-connector",
         "to-link-name": "warehouse",
-        "to-config-values": _config("to"),
+        "to-config-values": _config_values("to"),
     }
 
 
-def _says_everything(text: str) -> None:
-    """Who reads it at night needs no console to understand it."""
+def _assert_report_is_complete(text: str) -> None:
+    """Assert that the report explains the failure without a look into the CDM console."""
     for part in (
         "ended FAILED: Disk full",
         "from: link 'shop' (generic-jdbc-connector), schemaName 'SALES', tableName 'ORDERS'",
@@ -171,38 +191,44 @@ def _says_everything(text: str) -> None:
     assert "line(15)" not in text
 
 
-@each_way
-def test_notice(way: str, sim: CdmSimulator, task_life: Any) -> None:
-    """The error tells job, cluster, run, from where to where, when, rows, reason and link."""
-    make = ready(
+@each_waiter
+def test_failure_report_is_complete_in_every_mode(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The error names job, cluster, run, endpoints, times, rows, reason and link."""
+    make_task = add_job(
         sim,
-        way,
-        wire=_wire(),
+        waiter,
+        wire=_definition(),
         outcome="FAILED",
         error_summary="Disk full",
-        error_details=TRACE,
+        error_details=STACK_TRACE,
     )
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
-        task_life.run(make)
+        task_runner.run(make_task)
     assert str(failure.value).startswith(f"run 1 of job '{JOB}' in cluster {sim.cluster_id} ended")
-    _says_everything(str(failure.value))
+    _assert_report_is_complete(str(failure.value))
 
 
-def test_notice_of_a_job_that_is_gone(sim: CdmSimulator, task_life: Any) -> None:
-    """A task that deletes its job says all the same from where to where it was to move rows."""
+def test_failure_report_of_a_deleted_job_names_its_endpoints(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The error names the endpoints of the job even when the task has deleted the job."""
     for link in ("shop", "warehouse"):
         sim.add_link(link, url="sqlite://")
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
-        task_life.run(lambda: CdmRunJobOperator(task_id="t", definition=_wire()))
+        task_runner.run(lambda: CdmRunJobOperator(task_id="t", definition=_definition()))
     assert "from: link 'shop' (generic-jdbc-connector), schemaName 'SALES'" in str(failure.value)
     assert not any(name.startswith(JOB) for name in sim.jobs())
 
 
-def test_notice_without_the_definition(sim: CdmSimulator, task_life: Any) -> None:
-    """When CDM does not show the job, the reason of the failure is told without it."""
+def test_failure_report_without_the_definition_names_the_reason(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """When CDM does not show the job, the error still names the reason of the failure."""
     sim.add_job(JOB, outcome="FAILED", error_summary="Disk full")
     sim.fail("show_job", "status", status=403, times=None)
     with pytest.raises(errors.CdmSubmissionFailed, match="ended FAILED: Disk full") as failure:
-        task_life.run(WAYS["worker"])
+        task_runner.run(WAITERS["worker"])
     assert "from:" not in str(failure.value)
     assert "look at it: http://" in str(failure.value)

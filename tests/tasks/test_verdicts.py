@@ -1,6 +1,7 @@
-"""One table judges a status, and every way of waiting comes to the same verdict.
+"""Every way of waiting for a run comes to the same verdict about what CDM shows.
 
-Each row is a script of what CDM shows of the run, look after look; each column is a way of waiting.
+Each row is a script of the statuses that CDM shows, poll by poll, and each column is a way of
+waiting.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
-WORKER: dict[str, Any] = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
-PATHS: dict[str, Callable[[Any], Any]] = {
-    "operator on the worker": lambda _: CdmStartJobOperator(task_id="t", job_name=JOB, **WORKER),
+OPERATOR_ARGUMENTS: dict[str, Any] = {
+    "wait_for_completion": True,
+    "deferrable": False,
+    "poll_interval": 30,
+}
+WAITERS: dict[str, Callable[[Any], Any]] = {
+    "operator on the worker": lambda _: CdmStartJobOperator(
+        task_id="t", job_name=JOB, **OPERATOR_ARGUMENTS
+    ),
     "operator deferred": lambda _: CdmStartJobOperator(
-        task_id="t", job_name=JOB, **{**WORKER, "deferrable": True}
+        task_id="t", job_name=JOB, **{**OPERATOR_ARGUMENTS, "deferrable": True}
     ),
     "sensor poke": lambda run: CdmSubmissionSensor(
         task_id="t", submission=run, deferrable=False, poke_interval=30
@@ -32,28 +40,28 @@ PATHS: dict[str, Callable[[Any], Any]] = {
         task_id="t", submission=run, deferrable=True, poke_interval=30
     ),
 }
-SUCCESS, FAILED, UNKNOWABLE = "success", errors.CdmSubmissionFailed, errors.CdmOutcomeUnknown
+SUCCESS, FAILED, UNKNOWN = "success", errors.CdmSubmissionFailed, errors.CdmOutcomeUnknown
 VERDICTS: dict[str, tuple[list[str], Any]] = {
     "straight": (["BOOTING", "RUNNING", "SUCCEEDED"], SUCCESS),
     "queued first": (["PENDING", "PENDING", "BOOTING", "RUNNING", "SUCCEEDED"], SUCCESS),
-    "over at once": (["SUCCEEDED"], SUCCESS),
+    "ended at once": (["SUCCEEDED"], SUCCESS),
     "failed": (["RUNNING", "FAILED"], FAILED),
     "failed on submit": (["BOOTING", "FAILURE_ON_SUBMIT"], FAILED),
     "stopped": (["RUNNING", "STOPPED"], FAILED),
     "unknown for a while": (["RUNNING", *["UNKNOWN"] * 5, "RUNNING", "SUCCEEDED"], SUCCESS),
-    "unknown for ever": (["RUNNING", "UNKNOWN"], UNKNOWABLE),
+    "unknown forever": (["RUNNING", "UNKNOWN"], UNKNOWN),
     "unlisted for a while": (["PAUSED", "PAUSED", "SUCCEEDED"], SUCCESS),
-    "unlisted for ever": (["PAUSED"], UNKNOWABLE),
-    "lower case is unlisted": (["succeeded"], UNKNOWABLE),
+    "unlisted forever": (["PAUSED"], UNKNOWN),
+    "lower case is unlisted": (["succeeded"], UNKNOWN),
     "not visible for a while": (["NEVER_EXECUTED", "NEVER_EXECUTED", "SUCCEEDED"], SUCCESS),
-    "not visible for ever": (["NEVER_EXECUTED"], UNKNOWABLE),
+    "not visible forever": (["NEVER_EXECUTED"], UNKNOWN),
 }
 
 
-def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
-    """Go one way of waiting to its end: the result, or the error."""
+def wait_for_run(sim: CdmSimulator, task_runner: TaskRunner, waiter: str) -> Any:
+    """Run a task that waits for a run, and return its result or its error."""
     run = None
-    if path.startswith("sensor"):
+    if waiter.startswith("sensor"):
         started = sim.start(JOB)
         run = {
             "cluster_id": sim.cluster_id,
@@ -61,18 +69,20 @@ def wait(sim: CdmSimulator, task_life: Any, path: str) -> Any:
             "submission_id": started.submission_id,
         }
     try:
-        return task_life.run(lambda: PATHS[path](run))
+        return task_runner.run(lambda: WAITERS[waiter](run))
     except errors.CdmError as error:
         return error
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("row", VERDICTS)
-def test_status_by_path(row: str, path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """Every way of waiting judges what CDM shows in the same way."""
-    statuses, expected = VERDICTS[row]
+@pytest.mark.parametrize("waiter", WAITERS)
+@pytest.mark.parametrize("script", VERDICTS)
+def test_every_waiter_gives_the_same_verdict(
+    script: str, waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Every way of waiting gives the same verdict about the same statuses."""
+    statuses, expected = VERDICTS[script]
     sim.add_job(JOB, statuses=statuses)
-    outcome = wait(sim, task_life, path)
+    outcome = wait_for_run(sim, task_runner, waiter)
     if expected == SUCCESS:
         assert not isinstance(outcome, Exception), outcome
         assert outcome["status"] == "SUCCEEDED"
@@ -82,72 +92,90 @@ def test_status_by_path(row: str, path: str, sim: CdmSimulator, task_life: Any) 
         assert outcome.submission.job_name == JOB
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_an_empty_list_is_no_success(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """A status answer without submissions never ends a wait well."""
+@pytest.mark.parametrize("waiter", WAITERS)
+def test_status_without_submissions_is_no_success(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A status response without submissions never makes the task succeed."""
     sim.add_job(JOB, statuses=["RUNNING"])
     sim.fail("status", "body", times=None, body='{"submissions": []}')
-    assert type(wait(sim, task_life, path)) is UNKNOWABLE
+    assert type(wait_for_run(sim, task_runner, waiter)) is UNKNOWN
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_deleted_job_is_no_success(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """When the job disappears, the outcome cannot be known, and the task says so."""
+@pytest.mark.parametrize("waiter", WAITERS)
+def test_deleted_job_raises_outcome_unknown(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """When the job was deleted, the outcome of its run is unknown, and the error says so."""
     sim.add_job(JOB, statuses=["RUNNING"])
-    gone = '{"errCode": "Cdm.0054", "externalMessage": "Job[orders] doesn\'t exist."}'
-    sim.fail("status", "status", times=None, skip=1, status=400, body=gone)
-    outcome = wait(sim, task_life, path)
-    assert type(outcome) is UNKNOWABLE
+    not_found_body = '{"errCode": "Cdm.0054", "externalMessage": "Job[orders] doesn\'t exist."}'
+    sim.fail("status", "status", times=None, skip=1, status=400, body=not_found_body)
+    outcome = wait_for_run(sim, task_runner, waiter)
+    assert type(outcome) is UNKNOWN
     assert "no longer exists" in str(outcome)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_an_outage_is_borne_and_then_reported(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """CDM may be away for minutes; after ten the wait ends as unavailable, not as failed."""
+@pytest.mark.parametrize("waiter", WAITERS)
+def test_long_outage_raises_unavailable(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """After an outage of ten minutes the wait ends with ``CdmUnavailable``, not as a failed run."""
     sim.add_job(JOB, statuses=["RUNNING"])
     sim.fail("status", "status", times=None, status=503)
-    outcome = wait(sim, task_life, path)
+    outcome = wait_for_run(sim, task_runner, waiter)
     assert type(outcome) is errors.CdmUnavailable
     assert "was not stopped" in str(outcome)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_short_outage_is_forgotten(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """A wait goes on after some minutes without an answer."""
+@pytest.mark.parametrize("waiter", WAITERS)
+def test_wait_continues_after_a_short_outage(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The wait continues after an outage of some minutes."""
     sim.add_job(JOB, statuses=["RUNNING", "RUNNING", "SUCCEEDED"])
     sim.fail("status", "status", times=22, status=503)
-    assert wait(sim, task_life, path)["status"] == "SUCCEEDED"
+    assert wait_for_run(sim, task_runner, waiter)["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path.startswith("sensor")])
-def test_an_earlier_success_decides_nothing(path: str, sim: CdmSimulator, task_life: Any) -> None:
-    """While the status still shows the run before, the sensor waits for the one it was given."""
+@pytest.mark.parametrize("waiter", [waiter for waiter in WAITERS if waiter.startswith("sensor")])
+def test_success_of_an_earlier_run_is_ignored(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """While the status call still shows the earlier run, the sensor waits for the run that it was
+    given.
+    """
     sim.add_job(JOB)
     sim.start(JOB)
     sim.clock.advance(60)  # type: ignore[attr-defined]  # a ManualClock in tests
     sim.add_job(JOB, statuses=["RUNNING", "FAILED"])
-    stale = (
+    earlier_run_body = (
         '{"submissions": [{"submission-id": 1, "job-name": "orders", "status": "SUCCEEDED",'
         ' "creation-date": 1}]}'
     )
-    sim.fail("status", "body", times=2, body=stale)
-    assert type(wait(sim, task_life, path)) is FAILED
+    sim.fail("status", "body", times=2, body=earlier_run_body)
+    assert type(wait_for_run(sim, task_runner, waiter)) is FAILED
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path.startswith("sensor")])
-@pytest.mark.parametrize(("ours", "theirs"), [("FAILED", "SUCCEEDED"), ("SUCCEEDED", "FAILED")])
-def test_a_later_run_by_somebody_else_decides_nothing(
-    ours: str, theirs: str, path: str, sim: CdmSimulator, task_life: Any
+@pytest.mark.parametrize("waiter", [waiter for waiter in WAITERS if waiter.startswith("sensor")])
+@pytest.mark.parametrize(
+    ("awaited_outcome", "later_outcome"), [("FAILED", "SUCCEEDED"), ("SUCCEEDED", "FAILED")]
+)
+def test_outcome_of_a_later_run_is_ignored(
+    awaited_outcome: str,
+    later_outcome: str,
+    waiter: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
 ) -> None:
-    """When the status shows a later run, the sensor looks its own up in the history."""
-    sim.add_job(JOB, outcomes=[ours, theirs])
+    """When the status call shows a later run, the sensor reads its own run from the history."""
+    sim.add_job(JOB, outcomes=[awaited_outcome, later_outcome])
     sim.start(JOB)
     sim.clock.advance(60)  # type: ignore[attr-defined]  # a ManualClock in tests
     run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": 1}
     sim.start(JOB)
-    if ours == "SUCCEEDED":
-        assert task_life.run(lambda: PATHS[path](run))["submission_id"] == 1
+    if awaited_outcome == "SUCCEEDED":
+        assert task_runner.run(lambda: WAITERS[waiter](run))["submission_id"] == 1
     else:
         with pytest.raises(errors.CdmSubmissionFailed) as failure:
-            task_life.run(lambda: PATHS[path](run))
+            task_runner.run(lambda: WAITERS[waiter](run))
         assert failure.value.submission.submission_id == 1

@@ -468,12 +468,12 @@ def test_slower_polling_is_logged(
     assert len(lines) < 8
 
 
-def test_a_deferred_wait_ends_at_the_execution_timeout(sim: CdmSimulator, task_life: Any) -> None:
+def test_a_deferred_wait_ends_at_the_execution_timeout(sim: CdmSimulator, task_runner: Any) -> None:
     """The wait ends at ``execution_timeout``, which Airflow 3 does not enforce while deferred."""
     sim.add_job(JOB, seconds=10_000)
     begin = sim.clock.now()
     with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout") as timeout:
-        task_life.run(
+        task_runner.run(
             lambda: CdmStartJobOperator(
                 task_id="t",
                 job_name=JOB,
@@ -491,14 +491,14 @@ def test_a_deferred_wait_ends_at_the_execution_timeout(sim: CdmSimulator, task_l
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_a_deferred_sensor_ends_at_its_execution_timeout(
-    soft: bool, sim: CdmSimulator, task_life: Any
+    soft: bool, sim: CdmSimulator, task_runner: Any
 ) -> None:
     """The error of a deferred sensor names the limit that it has reached."""
     sim.add_job(JOB, seconds=10_000)
     submission_id = sim.start(JOB).submission_id
     expected: type[Exception] = AirflowSkipException if soft else errors.CdmWaitTimeout
     with pytest.raises(expected, match="soft_fail" if soft else "execution_timeout"):
-        task_life.run(
+        task_runner.run(
             lambda: CdmSubmissionSensor(
                 task_id="t",
                 job_name=JOB,
@@ -536,7 +536,7 @@ def test_a_stalled_run_is_reported(
     fails: bool,
     mode: str,
     sim: CdmSimulator,
-    task_life: Any,
+    task_runner: Any,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -546,7 +546,7 @@ def test_a_stalled_run_is_reported(
         sim.start(JOB)
 
     def run() -> Any:
-        return task_life.run(lambda: MODES[mode](stalled_after=600, fail_when_stalled=fails))
+        return task_runner.run(lambda: MODES[mode](stalled_after=600, fail_when_stalled=fails))
 
     with caplog.at_level(logging.INFO):
         if fails:

@@ -1,4 +1,4 @@
-"""CdmSubmissionTrigger as Airflow's triggerer sees it."""
+"""``CdmSubmissionTrigger`` as Airflow's triggerer runs it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, Submi
 JOB = "orders"
 
 
-def events(trigger: CdmSubmissionTrigger) -> list[Any]:
-    """Run a trigger to its end and return its payloads."""
+def run_trigger(trigger: CdmSubmissionTrigger) -> list[Any]:
+    """Run a trigger to its end and return the payloads of its events."""
 
-    async def gather() -> list[Any]:
+    async def collect() -> list[Any]:
         return [event.payload async for event in trigger.run()]
 
-    return asyncio.run(gather())
+    return asyncio.run(collect())
 
 
-def test_round_trip() -> None:
-    """What is serialised makes the same trigger again."""
+def test_serialized_trigger_can_be_restored() -> None:
+    """The serialized form of a trigger makes the same trigger again."""
     trigger = CdmSubmissionTrigger(
         job_name=JOB, cluster_id="c", submission_id=1, deadline=5.5, project_id="p"
     )
@@ -36,23 +36,27 @@ def test_round_trip() -> None:
     assert CdmSubmissionTrigger(**arguments).serialize() == (path, arguments)
 
 
-def test_one_event_with_the_end(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
-    """The trigger reports once, with the whole submission."""
+def test_trigger_yields_one_event_with_the_submission(
+    sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """The trigger yields one event, with the complete submission."""
     sim.add_job(JOB, outcome="FAILED", error_summary="no space", seconds=60)
     number = sim.start(JOB).submission_id
-    (payload,) = events(
+    (payload,) = run_trigger(
         CdmSubmissionTrigger(job_name=JOB, cluster_id=sim.cluster_id, submission_id=number)
     )
     assert SubmissionEvent.unwrap(payload).error_summary == "no space"
 
 
-def test_first_look_comes_soon_but_not_at_once(
+def test_first_poll_comes_after_five_seconds(
     sim: CdmSimulator, cdm_default: dict[str, Any], virtual_time: Any
 ) -> None:
-    """Airflow needs a moment to settle a deferral; a short run is not kept waiting after that."""
+    """The first poll comes when Airflow has had time to record the deferral, but before
+    ``poll_interval``.
+    """
     sim.add_job(JOB)
     number = sim.start(JOB).submission_id
-    events(
+    run_trigger(
         CdmSubmissionTrigger(
             job_name=JOB, cluster_id=sim.cluster_id, submission_id=number, poll_interval=45
         )
@@ -60,71 +64,73 @@ def test_first_look_comes_soon_but_not_at_once(
     assert virtual_time.slept == [5]
 
 
-def test_one_look_up_for_all_that_begin_together(
+def test_triggers_that_begin_together_look_the_connection_up_once(
     sim: CdmSimulator,
     cdm_default: dict[str, Any],
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """When a triggerer begins with hundreds of waits it reads their connection once; each look-up
-    would have Airflow go through all of them.
+    """Triggers that begin together look their connection up once, since Airflow does much work for
+    each look-up.
     """
-    asked: list[str] = []
+    lookups: list[str] = []
 
-    async def noticed(conn_id: str) -> Any:
-        asked.append(conn_id)
+    async def counting_lookup(conn_id: str) -> Any:
+        lookups.append(conn_id)
         await asyncio.sleep(0)
         return await aget_connection(conn_id)
 
-    monkeypatch.setattr("airflow_provider_cdm.hooks.aget_connection", noticed)
+    monkeypatch.setattr("airflow_provider_cdm.hooks.aget_connection", counting_lookup)
     sim.add_job(JOB, seconds=60)
     number = sim.start(JOB).submission_id
     clock.advance(60)
 
-    async def one() -> list[Any]:
+    async def run_one() -> list[Any]:
         trigger = CdmSubmissionTrigger(
             job_name=JOB, cluster_id=sim.cluster_id, submission_id=number
         )
         return [event.payload async for event in trigger.run()]
 
-    async def crowd() -> list[Any]:
-        first, *others = [asyncio.create_task(one()) for _ in range(200)]
+    async def run_many() -> list[Any]:
+        first, *others = [asyncio.create_task(run_one()) for _ in range(200)]
         await asyncio.sleep(0)
         first.cancel()
         return list(await asyncio.gather(*others))
 
-    found = asyncio.run(crowd())
-    assert asked == ["cdm_default"]
-    assert {SubmissionEvent.unwrap(payload).status for (payload,) in found} == {"SUCCEEDED"}
+    payloads = asyncio.run(run_many())
+    assert lookups == ["cdm_default"]
+    assert {SubmissionEvent.unwrap(payload).status for (payload,) in payloads} == {"SUCCEEDED"}
 
 
-def test_a_look_up_that_failed_is_not_kept(
+def test_failed_lookup_of_the_connection_is_not_cached(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that was missing a moment ago is found by the next trigger."""
     sim.add_job(JOB)
     number = sim.start(JOB).submission_id
 
-    async def one() -> Any:
+    async def run_one() -> Any:
         trigger = CdmSubmissionTrigger(
             job_name=JOB, cluster_id=sim.cluster_id, submission_id=number, cdm_conn_id="late"
         )
         (payload,) = [event.payload async for event in trigger.run()]
         return payload
 
-    async def twice() -> list[Any]:
-        first = await one()
+    async def run_two() -> list[Any]:
+        first = await run_one()
         monkeypatch.setenv("AIRFLOW_CONN_LATE", sim.connection_json)
-        return [first, await one()]
+        return [first, await run_one()]
 
-    first, second = asyncio.run(twice())
+    first, second = asyncio.run(run_two())
     assert first["error"]
     assert SubmissionEvent.unwrap(second).status == "SUCCEEDED"
 
 
-def test_an_unusable_connection_is_an_event(cdm_default: dict[str, Any]) -> None:
-    """A trigger that cannot begin reports why, and the task fails with it."""
-    (payload,) = events(
+def test_missing_connection_is_reported_by_an_event(cdm_default: dict[str, Any]) -> None:
+    """A trigger that cannot use its connection yields an event with the error, which fails the
+    task.
+    """
+    (payload,) = run_trigger(
         CdmSubmissionTrigger(
             job_name=JOB, cluster_id="c", submission_id=1, cdm_conn_id="no_such_connection"
         )
@@ -142,8 +148,8 @@ def test_an_unusable_connection_is_an_event(cdm_default: dict[str, Any]) -> None
         errors.CdmAuthError("no", http_status=401),
     ],
 )
-def test_errors_cross_with_their_type(error: errors.CdmError) -> None:
-    """An error in the triggerer is the same typed error on the worker."""
+def test_error_keeps_its_type_from_the_triggerer_to_the_worker(error: errors.CdmError) -> None:
+    """An error in the triggerer is raised on the worker with the same type and attributes."""
     event = SubmissionEvent(getattr(error, "submission", None), error)
     with pytest.raises(type(error)) as raised:
         SubmissionEvent.unwrap(event.to_payload())
@@ -152,17 +158,17 @@ def test_errors_cross_with_their_type(error: errors.CdmError) -> None:
     assert getattr(raised.value, "submission", None) == getattr(error, "submission", None)
 
 
-def test_cancellation_passes_and_stops_nothing(
+def test_cancelled_trigger_yields_no_event_and_stops_nothing(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trigger that is cancelled ends without an event; Airflow will run it again elsewhere."""
+    """A cancelled trigger yields no event and stops no run, since Airflow will run it elsewhere."""
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", True)
-    asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
+    asyncio.run(cancel_while_waiting(trigger_of_a_long_run(sim), sim))
     assert [request.route for request in sim.requests].count("stop") == 0
 
 
-def waiting_trigger(sim: CdmSimulator, **arguments: Any) -> CdmSubmissionTrigger:
-    """A trigger for a run that goes on for long."""
+def trigger_of_a_long_run(sim: CdmSimulator, **arguments: Any) -> CdmSubmissionTrigger:
+    """Return a trigger for an active run that takes long."""
     sim.add_job(JOB, seconds=10_000)
     number = sim.start(JOB).submission_id
     return CdmSubmissionTrigger(
@@ -174,8 +180,8 @@ def waiting_trigger(sim: CdmSimulator, **arguments: Any) -> CdmSubmissionTrigger
     )
 
 
-async def cancelled_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulator) -> None:
-    """Cancel a trigger after its first look, as the triggerer does."""
+async def cancel_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulator) -> None:
+    """Cancel a trigger after its first poll, as the triggerer does."""
     task = asyncio.ensure_future(anext(trigger.run()))  # type: ignore[arg-type,var-annotated,unused-ignore]
     while not any(request.route == "status" for request in sim.requests):  # noqa: ASYNC110 - the server is another thread
         await asyncio.sleep(0)
@@ -185,7 +191,7 @@ async def cancelled_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulat
 
 
 @pytest.mark.parametrize(
-    ("cancel_on_kill", "foreign", "state", "expected"),
+    ("cancel_on_kill", "later_run", "state", "expected"),
     [
         (True, False, "failed", "STOPPED"),
         (False, False, "failed", "RUNNING"),
@@ -194,9 +200,9 @@ async def cancelled_while_waiting(trigger: CdmSubmissionTrigger, sim: CdmSimulat
     ],
     ids=["ours", "switched off", "somebody else's", "another triggerer has it"],
 )
-def test_on_kill(
+def test_on_kill_stops_the_run_of_a_task_that_was_ended(
     cancel_on_kill: bool,
-    foreign: bool,
+    later_run: bool,
     state: str,
     expected: str,
     sim: CdmSimulator,
@@ -204,18 +210,20 @@ def test_on_kill(
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``on_kill`` stops the run that the task waited for, also while it is cancelled itself."""
+    """``on_kill`` stops the run that the task waited for, even while ``on_kill`` itself is
+    cancelled.
+    """
 
-    async def look(_: Any) -> str:
+    async def read_task_state(_: Any) -> str:
         return state
 
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", True)
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
-    trigger = waiting_trigger(sim, cancel_on_kill=cancel_on_kill)
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    trigger = trigger_of_a_long_run(sim, cancel_on_kill=cancel_on_kill)
 
     async def kill() -> None:
-        await cancelled_while_waiting(trigger, sim)
-        if foreign:
+        await cancel_while_waiting(trigger, sim)
+        if later_run:
             sim.stop(JOB)
             clock.advance(60)
             sim.start(JOB)
@@ -236,7 +244,7 @@ def test_on_kill(
     [("deferred", "RUNNING"), ("failed", "STOPPED"), (None, "STOPPED"), ("?", "RUNNING")],
     ids=["triggerer restart", "marked failed", "cleared", "unreadable"],
 )
-def test_cancelled_below_airflow_3_3(
+def test_cancellation_stops_the_run_of_an_ended_task_below_airflow_3_3(
     state: str | None,
     expected: str,
     sim: CdmSimulator,
@@ -244,15 +252,17 @@ def test_cancelled_below_airflow_3_3(
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where triggers hear of no kill, the task's state tells a user's act from a restart."""
+    """Where triggers have no ``on_kill``, the state of the task shows whether a user ended it or
+    the triggerer restarts.
+    """
 
-    async def look(_: Any) -> str | None:
+    async def read_task_state(_: Any) -> str | None:
         if state == "?":
             raise OSError("the metadata database is away")
         return state
 
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.TRIGGERS_HAVE_ON_KILL", False)
-    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", look)
-    asyncio.run(cancelled_while_waiting(waiting_trigger(sim), sim))
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    asyncio.run(cancel_while_waiting(trigger_of_a_long_run(sim), sim))
     clock.advance(60)
     assert sim.runs(JOB)[-1].status == expected

@@ -87,9 +87,9 @@ def test_nothing_unknown_passes(
 @pytest.mark.parametrize("value", [-1, "many", 1.5, True, [], "-3", float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
 def test_invalid_numbers(name: str, value: Any) -> None:
-    """A threshold that is not a whole number is rejected, and the error names it."""
+    """A threshold that is not an integer is rejected, and the error names it."""
     given = {"min_rows_written": None, "max_rows_skipped": None, name: value}
-    with pytest.raises(errors.CdmConfigError, match=f"{name} must be a whole number"):
+    with pytest.raises(errors.CdmConfigError, match=f"{name} must be an integer"):
         Thresholds.of(**given, rows_written_equal_read=False)
 
 

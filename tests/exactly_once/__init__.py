@@ -1,0 +1,1 @@
+"""A job is started exactly once despite network faults, retries and clears, with real rows."""

@@ -1,0 +1,265 @@
+"""Retries, clears and kills of the task that starts a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.exactly_once.task import JOB, MODES, count_starts, migrate
+from tests.support.order_databases import ROWS, OrderDatabases
+from tests.support.task_harness import FakeSupervisor, TaskRunner
+
+
+def run_and_kill_after(
+    task_runner: TaskRunner,
+    make_operator: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    url_end: str,
+) -> None:
+    """Run an attempt that dies right after an exchange whose URL has a given end."""
+
+    class Killed(BaseException):
+        """Stands for the death of the process."""
+
+    exchange = CdmSession._exchange
+
+    def exchange_then_die(self: CdmSession, request: Any) -> Any:
+        answer = exchange(self, request)
+        if request.url.endswith(url_end):
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CdmSession, "_exchange", exchange_then_die)
+        with pytest.raises(Killed):
+            task_runner.run(make_operator)
+    task_runner.retry()
+
+
+@pytest.mark.parametrize(
+    ("mode", "url_end"),
+    [
+        *(("on the worker", url_end) for url_end in ("/start", "/status", f"jname={JOB}")),
+        *(("deferred", url_end) for url_end in ("/start", f"jname={JOB}")),
+    ],
+)
+def test_retry_follows_the_run_of_a_killed_attempt(
+    url_end: str,
+    mode: str,
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The retry of an attempt that died after any of its calls follows the same run."""
+    task_runner.ti.max_tries = 1
+    run_and_kill_after(task_runner, lambda: migrate(**MODES[mode]), monkeypatch, url_end)
+    assert task_runner.run(lambda: migrate(**MODES[mode]))["status"] == "SUCCEEDED"
+    assert (len(sim.runs(JOB)), databases.count_rows(), count_starts(sim)) == (1, ROWS, 1)
+
+
+def test_retry_after_success_starts_nothing(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """The retry of an attempt that died between the end of the run and its report returns the same
+    result.
+
+    Below Airflow 3.3 the journal is already deleted at that point, which is a documented limit.
+    """
+    task_runner.ti.max_tries = 1
+    first = task_runner.run(migrate)
+    if not task_runner.store.content:
+        pytest.skip("no task state store in this Airflow")
+    task_runner.retry()
+    assert task_runner.run(migrate) == first
+    assert len(sim.runs(JOB)) == 1
+
+
+def test_retry_after_a_failed_run_starts_a_new_run(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The retry of a failed run starts a new run, even if its start is lost at first."""
+    sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=30)
+    task_runner.ti.max_tries = 1
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(migrate)
+    task_runner.retry()
+    sim.fail("start", "drop", "before")
+    assert task_runner.run(migrate)["submission_id"] == 2
+
+
+def test_clear_of_a_finished_task_starts_a_new_run(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """Clearing a finished task starts a new run."""
+    task_runner.run(migrate)
+    task_runner.clear()
+    assert task_runner.run(migrate)["submission_id"] == 2
+    assert databases.count_rows() == 2 * ROWS
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_clear_after_a_wait_timeout_follows_the_active_run(
+    mode: dict[str, Any], sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """When the wait timed out but the run is still active, the cleared task follows that run to its
+    end.
+    """
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: migrate(**mode, wait_timeout=5, poll_interval=5))
+    task_runner.clear()
+    assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 1
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
+
+
+def test_retry_with_other_variables_starts_its_own_run(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """The journal entry of another migration, with other variables, is not used."""
+    task_runner.ti.max_tries = 1
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: migrate(wait_timeout=1, poll_interval=1))
+    task_runner.retry()
+    task_runner.advance(60)
+    result = task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
+    assert result["submission_id"] == 2
+    assert (databases.count_rows(), databases.count_rows("2025-01-03")) == (ROWS, ROWS)
+
+
+def test_retry_after_an_outage_follows_the_run(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """After ``CdmUnavailable`` the retry follows the run, which continued meanwhile."""
+    task_runner.ti.max_tries = 1
+    sim.fail("status", "status", status=503, times=200)
+    with pytest.raises(errors.CdmUnavailable):
+        task_runner.run(migrate)
+    sim.faults.clear()
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
+
+
+def test_clear_of_a_running_task_stops_its_run_and_starts_another(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """Clearing a running task kills it, which stops its run, and the next attempt starts another
+    run.
+    """
+    operator = migrate(wait_timeout=5, poll_interval=5)
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: operator)
+    operator.on_kill()
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 2
+    assert [run.status for run in sim.runs(JOB)] == ["STOPPED", "SUCCEEDED"]
+    assert databases.count_rows() == ROWS
+
+
+def test_nothing_is_started_when_the_journal_cannot_be_written(
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When the journal cannot be written, the task fails and starts nothing."""
+
+    def fail_to_write(self: Any, content: Any) -> None:
+        raise OSError("the metadata database is away")
+
+    monkeypatch.setattr("airflow_provider_cdm.tasks.journal.TaskStore.write", fail_to_write)
+    with pytest.raises(errors.CdmJournalError, match="nothing is started"):
+        task_runner.run(migrate)
+    assert (count_starts(sim), sim.runs(JOB)) == (0, [])
+
+
+def break_journal_reads(
+    task_runner: TaskRunner, supervisor: FakeSupervisor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Make reads of the journal fail, in the place where this version of Airflow keeps it."""
+
+    def fail_to_read(*_: Any) -> None:
+        raise OSError("the API server answers 500")
+
+    if task_runner.store.content:
+        monkeypatch.setattr(task_runner.store, "get", fail_to_read)
+    elif supervisor is not None:
+        supervisor.read_error = OSError("the API server answers 500")
+    else:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            rows = session.query(Variable).filter(Variable.key.contains(task_runner.ti.run_id))
+            # A value that was encrypted with another key is read as None.
+            assert rows.update({"val": None}, synchronize_session=False) == 1
+
+
+def test_nothing_is_started_when_the_journal_cannot_be_read(
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    supervisor: FakeSupervisor | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A journal that cannot be read is not treated as an empty one."""
+    task_runner.ti.max_tries = 1
+    sim.fail("status", "status", status=503, times=200)
+    with pytest.raises(errors.CdmUnavailable):
+        task_runner.run(migrate)
+    sim.faults.clear()
+    break_journal_reads(task_runner, supervisor, monkeypatch)
+    task_runner.retry()
+    with pytest.raises(errors.CdmJournalError, match="cannot be read, so nothing is started"):
+        task_runner.run(migrate)
+    assert (count_starts(sim), len(sim.runs(JOB))) == (1, 1)
+
+
+@pytest.mark.parametrize("on_giving_up", ["leave", "stop"])
+def test_last_attempt_stops_or_leaves_the_run_as_configured(
+    on_giving_up: str,
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    caplog: Any,
+) -> None:
+    """When no retry remains, an active run is stopped or left as ``on_giving_up`` says."""
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up=on_giving_up))
+    clock.advance(100)
+    assert sim.runs(JOB)[-1].status == {"leave": "SUCCEEDED", "stop": "STOPPED"}[on_giving_up]
+
+
+def test_attempt_with_retries_remaining_does_not_stop_the_run(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """``on_giving_up`` has no effect while a retry remains."""
+    task_runner.ti.max_tries = 1
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up="stop"))
+    clock.advance(100)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+
+
+def test_retry_of_a_start_only_task_does_not_start_again(
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The retry of a start-only task that died after the start returns the run that was started."""
+    task_runner.ti.max_tries = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(CdmRunLink, "store", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            task_runner.run(lambda: migrate(wait_for_completion=False))
+    task_runner.retry()
+    result = task_runner.run(lambda: migrate(wait_for_completion=False))
+    assert (result["submission_id"], len(sim.runs(JOB))) == (1, 1)

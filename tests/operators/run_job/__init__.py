@@ -1,0 +1,1 @@
+"""Tests of ``CdmRunJobOperator``: its job is created, run exactly once and deleted."""

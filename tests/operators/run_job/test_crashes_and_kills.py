@@ -1,0 +1,250 @@
+"""Crashes and kills of the task, and the attempts after them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.operators import CdmRunJobOperator
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
+from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
+from tests.operators.run_job.task import (
+    MODES,
+    created_job_names,
+    each_mode,
+    migrate,
+    sent_routes,
+)
+from tests.support.order_databases import ROWS, OrderDatabases
+from tests.support.task_harness import TaskRunner
+
+
+class Killed(BaseException):
+    """Stands for the death of the process."""
+
+
+class ProcessKiller:
+    """Kills the process at one of its steps: before or after an exchange or a change of the
+    journal.
+
+    :param step: number of the step at which to kill, counted from 1; 0 to only count the steps.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        self.steps, self.kill_at = 0, step
+        self._wrap(monkeypatch, CdmSession, "_exchange")
+        self._wrap(monkeypatch, TaskStore, "write")
+        self._wrap(monkeypatch, TaskStore, "delete")
+
+    def _wrap(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def with_steps(*arguments: Any) -> Any:
+            self._count_step()
+            result = original(*arguments)
+            self._count_step()
+            return result
+
+        monkeypatch.setattr(owner, name, with_steps)
+
+    def _count_step(self) -> None:
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise Killed
+
+
+@each_mode
+def test_retry_after_a_crash_at_any_step_moves_the_rows_once(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    databases: OrderDatabases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At whatever step an attempt dies, the retry starts no second run, moves every row once and
+    leaves no job.
+    """
+    task_runner.ti.max_tries = 1
+    with monkeypatch.context() as patch:
+        killer = ProcessKiller(patch, step=0)
+        task_runner.run(lambda: migrate(**mode))
+    assert killer.steps > 20
+    for step in range(1, killer.steps + 1):
+        sim.reset()
+        task_runner = task_runner.another_task()
+        task_runner.ti.max_tries = 1
+        before = databases.count_rows()
+        with monkeypatch.context() as patch:
+            ProcessKiller(patch, step)
+            # A trigger reports what raised in it, so the process survives.
+            with pytest.raises((Killed, errors.CdmError)):
+                task_runner.run(lambda: migrate(**mode))
+        task_runner.retry()
+        if step == killer.steps and not task_runner.store.content:
+            continue  # below Airflow 3.3 the journal is deleted by then: a documented limit
+        assert task_runner.run(lambda: migrate(**mode))["status"] == "SUCCEEDED", step
+        assert (databases.count_rows() - before, sim.jobs()) == (ROWS, []), step
+        assert sent_routes(sim).count("start") == 1, step
+
+
+def test_retry_after_success_creates_no_job(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """A retry of an attempt that died right before it reported success returns the same result.
+
+    Below Airflow 3.3 the journal is already deleted at that point, which is a documented limit.
+    """
+    task_runner.ti.max_tries = 1
+    first = task_runner.run(migrate)
+    if not task_runner.store.content:
+        pytest.skip("no task state store in this Airflow")
+    task_runner.retry()
+    assert task_runner.run(migrate) == first
+    assert sent_routes(sim).count("create_job") == 1
+
+
+def run_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> CdmRunJobOperator:
+    """Run an attempt until its wait times out, and return its operator."""
+    task = migrate(wait_timeout=5, poll_interval=5, **arguments)
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: task)
+    return task
+
+
+@pytest.mark.parametrize(
+    "next_attempt", [TaskRunner.retry, TaskRunner.clear], ids=["retry", "clear"]
+)
+def test_on_kill_stops_the_run_and_deletes_the_job(
+    next_attempt: Callable[[Any], None],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    databases: OrderDatabases,
+) -> None:
+    """A killed task stops its run and deletes its job, and the next attempt creates and runs it
+    again.
+    """
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner).on_kill()
+    (name,) = created_job_names(sim)
+    assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [])
+    next_attempt(task_runner)
+    assert task_runner.run(migrate)["submission_id"] == 2
+    assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
+
+
+@pytest.mark.parametrize("poll_interval", [0.1, 2])
+def test_retry_runs_the_job_again_when_the_killed_process_survives(
+    poll_interval: float,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    databases: OrderDatabases,
+    clock: ManualClock,
+) -> None:
+    """What a process that survives its kill does afterwards must not prevent the retry from running
+    the job again.
+    """
+    task_runner.ti.max_tries = 1
+    task = migrate(poll_interval=poll_interval)
+    started_at = clock.now()
+    killed: list[CdmRunJobOperator] = []
+
+    def kill() -> None:
+        if not killed and clock.now() > started_at + 5:
+            killed.append(task)
+            task.on_kill()
+
+    clock.subscribe(kill)
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(lambda: task)
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 2
+    assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
+
+
+def test_on_kill_after_the_end_of_the_run_moves_no_rows_again(
+    sim: CdmSimulator, task_runner: TaskRunner, databases: OrderDatabases, clock: ManualClock
+) -> None:
+    """A run that succeeds before it can be stopped is not repeated by the retry."""
+    task_runner.ti.max_tries = 1
+    task = run_until_wait_timeout(task_runner)
+    clock.advance(60)
+    task.on_kill()
+    assert len(sim.jobs()) == 1
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
+    assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
+
+
+def test_on_kill_does_nothing_without_cancel_on_kill(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """With ``cancel_on_kill=False`` a kill neither stops the run nor deletes the job."""
+    run_until_wait_timeout(task_runner, cancel_on_kill=False).on_kill()
+    assert sent_routes(sim) == ["create_job", "start"]
+
+
+@each_mode
+def test_attempt_starts_again_when_the_kill_before_it_deletes_its_job(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    databases: OrderDatabases,
+    clock: ManualClock,
+) -> None:
+    """A cleared task that attached to the run of a killed attempt starts again when that kill
+    deletes the job.
+    """
+    predecessor = run_until_wait_timeout(task_runner)
+    task_runner.clear()
+    started_at = clock.now()
+    killed: list[CdmRunJobOperator] = []
+
+    def kill() -> None:
+        if not killed and clock.now() > started_at:
+            killed.append(predecessor)
+            predecessor.on_kill()
+
+    clock.subscribe(kill)
+    assert task_runner.run(lambda: migrate(poll_interval=2, **mode))["submission_id"] == 2
+    assert (len(killed), databases.count_rows(), sim.jobs()) == (1, ROWS, [])
+
+
+@pytest.mark.parametrize(
+    ("state", "kept_jobs"), [("failed", []), (None, []), ("deferred", ["the job"])],
+    ids=["marked failed", "cleared", "another triggerer has it"],
+)  # fmt: skip
+def test_trigger_on_kill_stops_run_and_job_unless_the_task_is_still_deferred(
+    state: str | None,
+    kept_jobs: list[str],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user who ends the deferred task stops the run and deletes the job, while a move to another
+    triggerer does not.
+    """
+
+    async def read_task_state(_: Any) -> str | None:
+        return state
+
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    trigger = CdmOwnedJobTrigger(
+        job_name=name, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
+    )
+    asyncio.run(trigger.on_kill())
+    assert sim.jobs() == [name] * len(kept_jobs)
+    assert sim.runs(name)[0].status == ("RUNNING" if kept_jobs else "STOPPED")
+
+
+def test_operator_defers_to_the_trigger_that_deletes_the_job(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The operator defers to the trigger that deletes the job on a kill."""
+    task_runner.run(lambda: migrate(**MODES["deferred"]))
+    assert task_runner.trigger_paths == ["airflow_provider_cdm.triggers.CdmOwnedJobTrigger"]

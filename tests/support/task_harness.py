@@ -1,0 +1,170 @@
+"""Runs an operator as Airflow runs a task: attempts, deferrals, reschedules, retries and clears."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class FakeTaskStateStore:
+    """The task state store of Airflow 3.3, with the methods that a task calls."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.content[key]) if key in self.content else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.content[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self.content.pop(key, None)
+
+
+class FakeSupervisor:
+    """The supervisor of a task in Airflow 3.0 to 3.2, which reads and writes Variables for it.
+
+    :param variables: the Variables, as text.
+    :param read_error: error to raise when a Variable is read, if any.
+    """
+
+    def __init__(self) -> None:
+        self.variables: dict[str, str] = {}
+        self.read_error: Exception | None = None
+
+    def send(self, message: Any) -> Any:
+        comms = importlib.import_module("airflow.sdk.execution_time.comms")
+        if isinstance(message, comms.PutVariable):
+            self.variables[message.key] = message.value
+        elif isinstance(message, comms.DeleteVariable):
+            self.variables.pop(message.key, None)
+        elif isinstance(message, comms.GetVariable):
+            if self.read_error is not None:
+                raise self.read_error
+            if message.key in self.variables:
+                value = self.variables[message.key]
+                return comms.VariableResult(key=message.key, value=value)
+            error_types = importlib.import_module("airflow.sdk.exceptions").ErrorType
+            return comms.ErrorResponse(error=error_types.VARIABLE_NOT_FOUND)
+        return None
+
+
+@dataclass
+class FakeTaskInstance:
+    """The attributes and methods of a task instance that a task uses."""
+
+    task: Any = None
+    dag_id: str = "a_dag"
+    task_id: str = "a_task"
+    run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4()}")
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 0
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def get_first_reschedule_date(self, context: Any) -> None:
+        return None
+
+
+@dataclass
+class TaskRunner:
+    """Runs the attempts of one task instance as Airflow does.
+
+    Each process of Airflow gets an operator of its own here, and everything that crosses a process
+    boundary in Airflow is converted to JSON and back. The trigger runs on an event loop of its own.
+
+    :param advance: advances the clock of the test by a number of seconds.
+    :param deferrals: arguments of every trigger that the task deferred to.
+    :param trigger_paths: import paths of these triggers.
+    :param events: payloads of the events of these triggers.
+    :param reschedules: number of times that the task gave its worker slot back.
+    """
+
+    advance: Callable[[float], None]
+    ti: FakeTaskInstance = field(default_factory=FakeTaskInstance)
+    store: FakeTaskStateStore = field(default_factory=FakeTaskStateStore)
+    deferrals: list[dict[str, Any]] = field(default_factory=list)
+    trigger_paths: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    reschedules: int = 0
+
+    def run(self, make_operator: Callable[[], Any]) -> Any:
+        """Run one attempt to its end and return its result.
+
+        :param make_operator: makes the operator, as parsing the DAG does in each process.
+        """
+        task_deferred, task_rescheduled = _airflow_signals()
+        method = "execute"
+        kwargs: dict[str, Any] = {}
+        while True:
+            operator = make_operator()
+            context = {"ti": self.ti, "task_instance": self.ti, "task": operator}
+            if has_task_state_store():
+                context["task_state_store"] = self.store
+            self.ti.task = operator
+            try:
+                if method == "execute":
+                    return operator.execute(context)
+                return operator.resume_execution(method, kwargs, context)
+            except task_deferred as deferral:
+                event = self._run_trigger(deferral.trigger)
+                method, kwargs = deferral.method_name, {**(deferral.kwargs or {}), "event": event}
+                kwargs = json.loads(json.dumps(kwargs))
+            except task_rescheduled:
+                self.reschedules += 1
+                self.advance(operator.poke_interval)
+
+    def retry(self) -> None:
+        """Make the next call of :meth:`run` a retry."""
+        self.ti.try_number += 1
+
+    def clear(self) -> None:
+        """Make the next call of :meth:`run` the only attempt after a clear of the task."""
+        self.ti.max_tries = self.ti.try_number
+        self.ti.try_number += 1
+
+    def another_task(self) -> TaskRunner:
+        """Return a runner for another task instance, on the same clock."""
+        return TaskRunner(advance=self.advance)
+
+    def _run_trigger(self, trigger: Any) -> dict[str, Any]:
+        path, arguments = json.loads(json.dumps(trigger.serialize()))
+        self.deferrals.append(arguments)
+        self.trigger_paths.append(path)
+        module, name = path.rsplit(".", 1)
+        deserialized = getattr(importlib.import_module(module), name)(**arguments)
+
+        async def collect_events() -> list[Any]:
+            return [event async for event in deserialized.run()]
+
+        (event,) = asyncio.run(collect_events())
+        self.events.append(json.loads(json.dumps(event.payload)))
+        return self.events[-1]
+
+
+def _airflow_signals() -> list[Any]:
+    """Return the exceptions by which a task asks Airflow for a deferral and for a reschedule."""
+    try:
+        module = importlib.import_module("airflow.sdk.exceptions")
+        return [module.TaskDeferred, module.AirflowRescheduleException]
+    except (ImportError, AttributeError):
+        module = importlib.import_module("airflow.exceptions")
+        return [module.TaskDeferred, module.AirflowRescheduleException]
+
+
+def has_task_state_store() -> bool:
+    """Return whether this Airflow has a task state store (3.3 and later)."""
+    try:
+        module = importlib.import_module("airflow.sdk.execution_time.context")
+    except ImportError:
+        return False
+    return hasattr(module, "TaskStateStoreAccessor")
