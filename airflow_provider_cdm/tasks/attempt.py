@@ -348,7 +348,7 @@ class Attempt:
         try:
             run_bounded(lambda: self._stop(session, run), _KILL_SECONDS)
         except NotFinishedError:
-            self.log.error(
+            self.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
                 "Killed; CDM did not confirm within %.0f s that it stops %s. Check the run in the"
                 " CDM console",
                 *(_KILL_SECONDS, run),

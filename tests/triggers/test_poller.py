@@ -556,7 +556,7 @@ def test_a_stalled_run_is_reported(
             assert run()["status"] == "SUCCEEDED"
             # Airflow 3 writes the log of a task without the logging module.
             logged = caplog.text + "".join(capsys.readouterr())
-            warnings = re.findall(r"nothing has moved for (\d+) s", logged)
+            warnings = re.findall(r"nothing has changed for (\d+) s", logged)
             assert warnings
             assert len(set(warnings)) == len(range(600, int(warnings[-1]) + 1, 600))
     assert sim.runs(JOB)[-1].status == ("RUNNING" if fails else "SUCCEEDED")
