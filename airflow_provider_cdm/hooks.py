@@ -21,7 +21,6 @@ from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import newest_first
 from airflow_provider_cdm.connection.fields import CONN_TYPE, EXTRA_FIELDS, LABELS, PLACEHOLDERS
 from airflow_provider_cdm.connection.reader import settings_from
@@ -29,6 +28,7 @@ from airflow_provider_cdm.connection.reader import settings_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.client.settings import Settings
     from airflow_provider_cdm.client.submission import Submission
 
@@ -112,6 +112,9 @@ class CdmHook(BaseHook):
     def _open(
         self, settings: Settings, mask: Callable[[str], None], *, impatient: bool = False
     ) -> CdmSession:
+        # Only a running task has a session; parsing a DAG does not need the modules for it.
+        from airflow_provider_cdm.client.session import CdmSession
+
         options = self.session_options
         if impatient:
             settings = replace(settings, connect_timeout=4.0, read_timeout=5.0)

@@ -134,7 +134,7 @@ def _read_endpoints(
         problem = error
     else:
         return
-    log.warning("OpenLineage is not told all that the run read and wrote: %s", problem)
+    log.warning("The OpenLineage event lacks part of what the run read and wrote: %s", problem)
 
 
 def _external_query(run: Submission) -> Any:

@@ -67,7 +67,7 @@ class CdmUpdateJobOperator(_JobDefinitionOperator):
     Returns ``cluster_id, job_name, action`` (``updated``) and ``differences`` (empty, since nothing
     is compared).
 
-    :param definition: the whole job, as for :class:`CdmCreateJobOperator` (templated).
+    :param definition: the complete job, as for :class:`CdmCreateJobOperator` (templated).
     :param job_name: name of the job, if the definition names none (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
@@ -88,7 +88,7 @@ class CdmApplyJobOperator(_JobDefinitionOperator):
     Returns ``cluster_id, job_name, action`` (``created``, ``updated`` or ``unchanged``) and
     ``differences``, the names of what an update changed.
 
-    :param definition: the whole job, as for :class:`CdmCreateJobOperator` (templated).
+    :param definition: the complete job, as for :class:`CdmCreateJobOperator` (templated).
     :param job_name: name of the job, if the definition names none (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
@@ -173,7 +173,7 @@ class CdmStopJobOperator(CdmOperator):
                 "Job %r in cluster %s has no active run; nothing to stop", name, cluster_id
             )
             return {**result, "action": "not running", "submission": None}
-        self.log.info("CDM was asked to stop %s", RunRef.of(run))
+        self.log.info("Asked CDM to stop %s", RunRef.of(run))
         if self.wait_for_completion and RunRef.of(run).known:
             wait = Follower(RunRef.of(run)).follow(
                 session.api,

@@ -194,7 +194,7 @@ class Attempt:
     # From the start to the end
 
     def run(self) -> dict[str, Any]:
-        """Go through the whole attempt.
+        """Go through all steps of the attempt.
 
         :returns: the task's result.
         """

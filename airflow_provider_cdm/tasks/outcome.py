@@ -96,7 +96,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         except Exception as error:
             if run.job_type is not None and not run.failed:
                 raise
-            self.log.warning("Whether the run has tables cannot be read: %s", error)
+            self.log.warning("The tables of the run cannot be read: %s", error)
             return run
         if run.job_type is None and self.job_definition is None:
             self._definition_read = session.run(collect.read_definition(session.api, run)) or {}

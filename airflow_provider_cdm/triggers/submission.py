@@ -20,10 +20,11 @@ from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
-from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+
+    from airflow_provider_cdm.triggers.poller import ClusterPoller
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ class CdmSubmissionTrigger(CdmTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
+        # Only the triggerer polls; parsing a DAG does not need the modules for it.
+        from airflow_provider_cdm.triggers.poller import shared_poller
+
         try:
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
             with shared_poller(session, self.cluster_id) as self._poller:

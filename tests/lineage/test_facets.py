@@ -428,7 +428,7 @@ def test_failed_calls(
         )
     assert (result.inputs, result.outputs) == ([], [])
     assert result.run_facets
-    assert "OpenLineage is not told all" in caplog.text
+    assert "The OpenLineage event lacks part" in caplog.text
     routes = [each.route for each in stage.requests[before:]]
     assert len(routes) == len(set(routes))
     stage.faults.clear()

@@ -16,7 +16,7 @@ DEFERRED = {"deferrable": True}
 #: Copies of each day in the target after a run of ours and one of somebody else.
 OWN_AND_FOREIGN = {DAY: 1, DAYS[4]: 1}
 #: What the logs say about an active run.
-STOPPED, LEFT_RUNNING = "CDM was asked to stop it", "is left running"
+STOPPED, LEFT_RUNNING = "asked CDM to stop it", "is left running"
 
 
 def no_action(run: ScenarioRun) -> None:
@@ -389,7 +389,7 @@ _TRIGGERER = [
         name="triggerer-frozen",
         actions=at_triggerer(freeze_triggerer),
         seconds=50,
-        logged="the task still waits: nothing is stopped",
+        logged="the task is still deferred, so nothing is stopped",
     ),
 ]
 

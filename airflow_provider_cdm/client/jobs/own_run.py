@@ -38,7 +38,7 @@ def find_own_run(
     :param latest: time after which a run was created too late to be ours, in epoch seconds by the
         server's clock.
     :param same_generation: whether the start belongs to the generation of ``request``. If not, the
-        task was cleared and must start anew, so unclear evidence counts as no run.
+        task was cleared and must start again, so unclear evidence counts as no run.
     :returns: the run, or ``None`` if the history does not show one.
     :raises CdmStartUncertain: when a run that is shown, or that is no longer shown, may be ours.
     """
@@ -93,7 +93,7 @@ def start_uncertain(
         f"It is not known whether job {request.job_name!r} in cluster {request.cluster_id} was"
         f" started: {reason}.{last_error} A retry of this task searches for the run before it"
         " starts anything. Check the runs of the job in the CDM console. Clearing the task starts"
-        " the job anew once it has no active run.",
+        " the job again once it has no active run.",
         effect_unknown=True,
     )
     error.__cause__ = cause

@@ -13,7 +13,7 @@ from airflow_provider_cdm.client.submission import RunRef, Submission
 
 VERSION = 1
 _HOW_TO_RESET = (
-    "To start anew, check in CDM how the last run of the job ended, and delete cdm_start from the"
+    "To start again, check in CDM how the last run of the job ended, and delete cdm_start from the"
     " state of the task (before Airflow 3.3: the Variable cdm__start__ with the names of DAG, task"
     " and run)."
 )
