@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth.factory import authenticator_for
 from airflow_provider_cdm.client.auth.token_cache import Cipher
+from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.sansio import (
     Flow,
@@ -136,7 +137,7 @@ class CdmSession:
                         self._sleep(step.seconds)
                     else:
                         result = self._work(step, save)()
-                except TransportError as failure:
+                except (TransportError, CdmJournalError) as failure:
                     step = flow.throw(failure)
                 else:
                     step = flow.send(result)
@@ -164,7 +165,7 @@ class CdmSession:
                         await self._async_sleep(step.seconds)
                     else:
                         result = await loop.run_in_executor(_thread_pool(), self._work(step, save))
-                except TransportError as failure:
+                except (TransportError, CdmJournalError) as failure:
                     step = flow.throw(failure)
                 else:
                     step = flow.send(result)

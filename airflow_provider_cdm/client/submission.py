@@ -8,6 +8,9 @@ from enum import Enum
 from typing import Any
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
+#: Largest difference between two creation dates of one run, in milliseconds: some answers have whole
+#: seconds.
+_DATE_TOLERANCE = 2_000
 #: Longest text of a run that is kept, such as its ``error-details``, in characters.
 DETAILS_LIMIT = 8_000
 #: Longest status that is kept, in characters; documented ones are one word.
@@ -213,7 +216,9 @@ class Submission:
 class RunRef:
     """Identity of a run, which stays valid across retries, deferrals and other runs of the job.
 
-    Runs are distinguished by ``submission_id`` if both have one, else by ``creation_date``.
+    Runs are distinguished by ``submission_id`` if both have one, else by ``creation_date``. Numbers
+    can begin again, for example after a cluster was rebuilt: so equal numbers with different dates
+    are different runs, and runs whose numbers and dates contradict each other have no order.
 
     :param cluster_id: id of the cluster.
     :param job_name: name of the job.
@@ -245,16 +250,25 @@ class RunRef:
         """Return whether a submission is this run."""
         return self._compare(submission) == 0
 
+    def is_unordered(self, submission: Submission) -> bool:
+        """Return whether it is not known if this run is a submission, or before or after it."""
+        return self._compare(submission) is None
+
     def is_before(self, submission: Submission) -> bool:
         """Return whether this run was created before a submission."""
         return self._compare(submission) == -1
 
     def _compare(self, submission: Submission) -> int | None:
+        by_number = by_date = None
         if self.submission_id is not None and submission.submission_id is not None:
-            return _sign(self.submission_id - submission.submission_id)
+            by_number = _sign(self.submission_id - submission.submission_id)
         if self.creation_date is not None and submission.creation_date is not None:
-            return _sign(self.creation_date - submission.creation_date)
-        return None
+            by_date = self.creation_date - submission.creation_date
+        if by_number is None:
+            return None if by_date is None else _sign(by_date)
+        if by_date is not None and abs(by_date) > _DATE_TOLERANCE and _sign(by_date) != by_number:
+            return None
+        return by_number
 
     def __str__(self) -> str:
         number = f"run {self.submission_id}" if self.submission_id is not None else "the run"

@@ -17,7 +17,7 @@ from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import fail_without_retry
-from airflow_provider_cdm.tasks.journal import TaskStore
+from airflow_provider_cdm.tasks.journal import SensorStore
 from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeTask
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
@@ -91,7 +91,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
             return super().execute(context)
         seconds, limit = self.wait_limit(self.timeout, "timeout")
         deadline = self.hook.get_conn().clock() + (seconds or 0.0)
-        answer = self.poke(context)
+        answer = self._poll(context)
         if not answer.is_done:
             self._defer(deadline, limit)
         return answer.xcom_value
@@ -104,7 +104,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         if not self.reschedule:
             return self._poll(context)
         # Each poke of this mode is a process of its own, so what a poll found out is stored.
-        store = TaskStore(context, "sensor")
+        store = SensorStore(context, self._question(context))
         stored = store.read()
         self._restore(stored)
         state = None
@@ -113,10 +113,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
             if not answer.is_done:
                 state = self._dump()
         finally:
-            if state is not None and state != stored:
-                store.write(state)
-            elif state is None and stored is not None:
-                store.delete()
+            if state is None or state != stored:
+                store.replace(state)
         return answer
 
     @fail_without_retry
@@ -133,6 +131,15 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         except SOFT_FAILURES as failure:
             self._skip_if_soft(failure)
             raise
+
+    def _question(self, context: Context) -> dict[str, Any]:
+        """Return what this attempt waits for: another attempt, or other arguments, start afresh."""
+        run = self._follower.run
+        return {
+            "try_number": context["ti"].try_number,
+            "run": [run.cluster_id, run.job_name, run.submission_id, run.creation_date],
+            "created_from": self._follower.created_from,
+        }
 
     @cached_property
     def _follower(self) -> Follower:

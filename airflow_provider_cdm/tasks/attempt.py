@@ -162,12 +162,13 @@ class Attempt:
         self.attached_at = attached_at
         self.log = task.log
         self.killed = False
+        self.resumed = False
         self._own_run: RunRef | None = None
 
     @cached_property
     def journal(self) -> Journal:
-        """The journal of the task instance."""
-        return Journal(self.context)
+        """The journal of what this attempt starts."""
+        return Journal(self.context, self.task)
 
     @cached_property
     def session(self) -> CdmSession:
@@ -187,6 +188,7 @@ class Attempt:
             job_name=arguments.job_name(self.job.name),
             variables=self.options.variables,
             generation=self.journal.generation,
+            resumed=self.resumed,
             if_running=self.options.if_running,
             definition=self.job.fingerprint,
         )
@@ -216,6 +218,7 @@ class Attempt:
 
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
+        self.resumed = True
         try:
             other = SubmissionEvent.unwrap(event)
         except errors.CdmOutcomeUnknown as error:
@@ -288,9 +291,7 @@ class Attempt:
         task = self.task
         run = task.with_tables(run)
         self.job.dispose(self, run)
-        failure = errors.CdmSubmissionFailed("", run)
-        final = not run.failed or task.ends_without_retry(failure, self.context)
-        self.journal.conclude(run, final=final)
+        self.journal.conclude(run)
         if self.attached_at is not None and _was_stopped_by_kill(run, self.attached_at):
             self.log.warning(
                 "%s was stopped when its task was killed or cleared; starting the job again",

@@ -1,18 +1,22 @@
 """What a task instance remembers between its processes and attempts.
 
-Airflow 3.3 and later keep it in the task state store. Below, it is kept in an Airflow Variable that
-is named after DAG, task, run and map index, and deleted as soon as it is no longer needed.
+Airflow 3.3 and later keep it in the task state store, and remove it with the DAG run. Below, it is
+kept in an Airflow Variable that is named after DAG, task, map index and run. What Airflow may still do
+with the attempt, such as running ``post_execute`` or a retry, needs it, so it is not deleted when the
+run has ended: a later DAG run of the same task deletes it after :data:`RETENTION_DAYS`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+import logging
+import time
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_cdm._compat import VariableStore, task_state_store
 from airflow_provider_cdm.client.errors import CdmJournalError
-from airflow_provider_cdm.client.jobs.start_record import StartRecord
+from airflow_provider_cdm.client.jobs.start_record import Generation, StartRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +24,17 @@ if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context, Store
     from airflow_provider_cdm.client.submission import Submission
 
+log = logging.getLogger(__name__)
+
 #: Longest name of a Variable, in characters.
 _NAME_LIMIT = 250
+#: Days after which a Variable of a DAG run whose task has ended is deleted, as Airflow's task state
+#: store does by default.
+RETENTION_DAYS = 30
+#: Most Variables that one task deletes at a time.
+_DELETED_AT_A_TIME = 10
+#: Key in the context under which the attempts of one process are counted.
+_COUNTS = "cdm_attempts"
 
 
 class TaskStore:
@@ -36,37 +49,85 @@ class TaskStore:
         self._store: Store = VariableStore() if store is None else store
         #: Whether Airflow removes the object when the DAG run is deleted.
         self.is_managed = store is not None
-        self._key = f"cdm_{subject}" if store is not None else _variable_name(context, subject)
+        self.key = f"cdm_{subject}" if store is not None else _variable_name(context, subject)
 
     def read(self) -> dict[str, Any] | None:
-        """Return the object that was written last, or ``None``."""
-        text = self._store.get(self._key)
-        content = json.loads(text) if isinstance(text, str) else None
-        return content if isinstance(content, dict) else None
+        """Return the object that was written last, or ``None`` if there is none.
+
+        :raises ValueError: when something else is stored.
+        """
+        text = self._store.get(self.key)
+        if text is None:
+            return None
+        content = json.loads(text) if isinstance(text, str) else text
+        if not isinstance(content, dict):
+            raise ValueError(f"{self.key} does not hold a JSON object: {text!r}")
+        return content
 
     def write(self, content: dict[str, Any]) -> None:
         """Replace the object."""
-        self._store.set(self._key, json.dumps(content))
+        self._store.set(self.key, json.dumps(content))
 
     def delete(self) -> None:
         """Delete the object, if there is one."""
-        self._store.delete(self._key)
+        self._store.delete(self.key)
+
+
+class SensorStore:
+    """What a rescheduled sensor has found out so far.
+
+    :param context: context of the running task.
+    :param question: what the sensor waits for, and in which attempt; what was stored for another
+        question is ignored.
+    """
+
+    def __init__(self, context: Context, question: Mapping[str, Any]) -> None:
+        self._store = TaskStore(context, "sensor")
+        self._trail = None if self._store.is_managed else _Trail(context, self._store.key)
+        self._question = json.loads(json.dumps(question))
+        self._exists = False
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the state of an earlier poke; ``None`` for the first one."""
+        content = self._store.read()
+        self._exists = content is not None
+        if content is None or content.get("question") != self._question:
+            return None
+        state: dict[str, Any] = content["state"]
+        return state
+
+    def replace(self, state: Mapping[str, Any] | None) -> None:
+        """Store a state; ``None`` deletes what is stored."""
+        if state is not None:
+            self._store.write({"question": self._question, "state": dict(state)})
+            # Airflow ends a sensor at its timeout without calling it again.
+            if self._trail is not None and not self._exists:
+                self._trail.add()
+        elif self._exists:
+            self._store.delete()
 
 
 class Journal:
     """The journal of a task instance: which start it sent, and which run is its own.
 
-    A *generation* is all attempts between two clears. Airflow raises ``max_tries`` when a finished
-    task is cleared, so that number distinguishes a retry from a clear.
+    A *generation* is all attempts between two clears.
 
     :param context: context of the running task.
+    :param operator: what starts the job. A ``@task`` function may execute several operators in one
+        attempt; each has a journal of its own.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, operator: Any) -> None:
         ti = context["ti"]
-        self._store = TaskStore(context, "start")
+        self._store = TaskStore(context, _subject(context, operator))
+        self._trail = None if self._store.is_managed else _Trail(context, self._store.key)
         self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
-        self.generation = str(ti.max_tries)
+        self.generation = Generation(
+            try_number=ti.try_number,
+            max_tries=ti.max_tries,
+            clear_number=getattr(context.get("dag_run"), "clear_number", None),
+            retries=getattr(operator, "retries", None) or 0,
+        )
         self.last_attempt = ti.try_number > ti.max_tries
 
     def read(self) -> dict[str, Any] | None:
@@ -110,22 +171,22 @@ class Journal:
             ended = record.ended_badly(run) if run.failed else record.ended_well(run)
             self.save(ended.to_payload())
 
-    def conclude(self, run: Submission, *, final: bool) -> None:
+    def conclude(self, run: Submission) -> None:
         """Note that the run has ended and that nothing remains to be done about it.
 
-        A journal in a Variable is deleted instead, as soon as no attempt needs it.
-
-        :param final: whether no attempt follows, even if some are left.
+        Never raises: the rows are in the target, or the failure of the run is what counts. Without
+        the note, a retry reads the outcome from CDM.
         """
-        if not self._store.is_managed and (self.last_attempt or final):
-            self.save(None)
-        else:
+        try:
             self.note(run)
+        except CdmJournalError as error:
+            log.warning("The outcome of the run could not be noted: %s", error)
+        self.leave()
 
     def leave(self) -> None:
-        """Note that this task has stopped waiting for its run, which may still be active."""
-        if not self._store.is_managed:
-            self.save(None)
+        """Note that this task needs the journal only for a retry from now on."""
+        if self._trail is not None:
+            self._trail.add()
 
     def run(self) -> Mapping[str, Any] | None:
         """Return the key of the run of this task, if it is known and may still be active."""
@@ -141,11 +202,67 @@ class Journal:
         )
 
 
-def _variable_name(context: Context, subject: str) -> str:
+class _Trail:
+    """The Variables that earlier DAG runs of a task have left, so that later ones delete them.
+
+    Best effort, without a lock: when two DAG runs end at once, one of them may stay for good.
+
+    :param context: context of the running task.
+    :param key: the Variable of this task instance.
+    """
+
+    def __init__(self, context: Context, key: str) -> None:
+        ti = context["ti"]
+        self._key = key
+        self._name = _limited(":".join(("cdm", "trail", ti.dag_id, ti.task_id)))
+        self._store = VariableStore()
+
+    def add(self) -> None:
+        """Add this task instance's Variable, and delete those that are past their retention."""
+        try:
+            self._add()
+        except Exception as error:
+            log.info("Old journals of this task are not deleted this time: %s", error)
+
+    def _add(self) -> None:
+        now = int(time.time())
+        left: dict[str, int] = json.loads(self._store.get(self._name) or "{}")
+        left[self._key] = now
+        expired = [key for key, at in left.items() if at < now - RETENTION_DAYS * 86_400]
+        for key in expired[:_DELETED_AT_A_TIME]:
+            self._store.delete(key)
+            del left[key]
+        self._store.set(self._name, json.dumps(left))
+
+
+def _subject(context: Context, operator: Any) -> str:
+    """Return what distinguishes the starts of one task instance from each other.
+
+    They are the task itself, the operators that a ``@task`` function executes, by their own task id
+    and in their order, and the iterations of a loop (Airflow 3.4).
+    """
     ti = context["ti"]
-    parts = (subject, ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
-    name = "__".join(("cdm", *(str(part) for part in parts)))
+    parts = ["start"]
+    if (region := getattr(ti, "region_id", None)) is not None:
+        parts.append(f"region-{region}")
+    if operator.task_id != ti.task_id:
+        parts.append(operator.task_id)
+    counts: dict[str, int] = cast("Any", context).setdefault(_COUNTS, {})
+    number = counts[operator.task_id] = counts.get(operator.task_id, 0) + 1
+    if number > 1:
+        parts.append(str(number))
+    return "_".join(map(str, parts))
+
+
+def _variable_name(context: Context, subject: str) -> str:
+    # The ids of DAGs and tasks have no colon; that of a run may have, so it comes last.
+    ti = context["ti"]
+    parts = ("cdm", subject, ti.dag_id, ti.task_id, str(ti.map_index), ti.run_id)
+    return _limited(":".join(parts))
+
+
+def _limited(name: str) -> str:
     if len(name) <= _NAME_LIMIT:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()
-    return f"{name[: _NAME_LIMIT - len(digest) - 2]}__{digest}"
+    return f"{name[: _NAME_LIMIT - len(digest) - 1]}:{digest}"

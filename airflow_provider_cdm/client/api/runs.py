@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from airflow_provider_cdm.client.api.call import Call, Quota, json_object, segment
 from airflow_provider_cdm.client.http import error_mapping
@@ -138,6 +139,16 @@ def _submissions(
     if not isinstance(items, list):
         raise error_mapping.bad_response(response, call.operation, "the answer has no submissions")
     try:
-        return [Submission.from_wire(item, cluster_id, job_name) for item in items]
+        return [
+            Submission.from_wire(item, cluster_id, job_name)
+            for item in items
+            if not _is_of_another_job(item, job_name)
+        ]
     except ValueError as problem:
         raise error_mapping.bad_response(response, call.operation, str(problem)) from problem
+
+
+def _is_of_another_job(item: Any, job_name: str) -> bool:
+    """Return whether a submission names another job than the one that was asked for."""
+    name = item.get("job-name") if isinstance(item, Mapping) else None
+    return isinstance(name, str) and job_name not in (name, unquote(name))

@@ -71,9 +71,11 @@ class ServerClock:
     """Difference between the servers' clock and ours, from the ``Date`` header of responses.
 
     :param offset: seconds to add to our clock; 0 until a response with a date has arrived.
+    :param known: whether one has arrived.
     """
 
     offset: float = 0.0
+    known: bool = False
 
     def observe(self, response: Response, now: float) -> None:
         """Update the offset from a response.
@@ -83,7 +85,7 @@ class ServerClock:
         sent_at = parse_http_date(response.headers.get("date", ""))
         if sent_at is not None:
             # The header is truncated to whole seconds.
-            self.offset = sent_at + 0.5 - now
+            self.offset, self.known = sent_at + 0.5 - now, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,22 @@
 """Which run in the history of a job our start created; decides without any I/O.
 
 The evidence is the journal's record of the start: the newest run before it (the *baseline*), and
-when the intent was written, by the server's clock.
+when the intent was written, by the server's clock. Three rules:
+
+* A run is ours if it comes after the baseline and its creation date is between the intent and the
+  end of the settling time.
+* A run that was created before the intent is never ours, even if the baseline does not show it: the
+  history may have been out of date when the baseline was read.
+* A run whose number and dates contradict that is doubtful: the clock of CDM's records may differ from
+  that of its answers, and numbers may have begun again. Doubt is no proof that nothing was started.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.runs import History
@@ -20,6 +29,24 @@ log = logging.getLogger(__name__)
 _HISTORY_LIMIT = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a history says about a start.
+
+    :param run: the run that the start created, if it is shown.
+    :param doubt: why a run that is shown, or is no longer shown, may be ours; ``None`` for no doubt.
+    """
+
+    run: Submission | None = None
+    doubt: str | None = None
+
+
+class _Kind(Enum):
+    OURS = "ours"
+    DOUBTFUL = "doubtful"
+    OTHER = "other"
+
+
 def find_own_run(
     request: StartRequest,
     record: StartRecord,
@@ -27,9 +54,8 @@ def find_own_run(
     *,
     policy: StartPolicy,
     latest: float,
-    same_generation: bool,
-) -> Submission | None:
-    """Find the run that our start created: the first one after the baseline.
+) -> Evidence:
+    """Find the run that our start created.
 
     :param request: what was started.
     :param record: what the journal says about the start.
@@ -37,28 +63,23 @@ def find_own_run(
     :param policy: tolerances for dates.
     :param latest: time after which a run was created too late to be ours, in epoch seconds by the
         server's clock.
-    :param same_generation: whether the start belongs to the generation of ``request``. If not, the
-        task was cleared and must start again, so unclear evidence counts as no run.
-    :returns: the run, or ``None`` if the history does not show one.
-    :raises CdmStartUncertain: when a run that is shown, or that is no longer shown, may be ours.
     """
-    baseline = request.run(record.baseline)
-    earliest = (record.intent_at - policy.date_tolerance) * 1000
+    window = _Window(record, policy, latest, request.run(record.baseline))
     shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
-    newer = [run for run in shown if not baseline.known or baseline.is_before(run)]
-    if same_generation and len(newer) == len(shown) and _starts_too_late(history, newer, earliest):
-        raise start_uncertain(request, "the history of the job does not reach back to the start")
-    candidates = _created_until(newer, (latest + policy.date_tolerance) * 1000)
-    timely = [
-        run
-        for run in candidates
-        if (record.baseline_known if run.creation_date is None else run.creation_date >= earliest)
-    ]
-    if not record.baseline_known and not timely:
-        if same_generation:
-            _ensure_none_is_close(request, candidates, earliest - policy.clock_tolerance * 1000)
-        return None
-    return _first(timely or candidates)
+    kinds = [(window.kind_of(run), run) for run in shown]
+    if ours := [run for kind, run in kinds if kind is _Kind.OURS]:
+        if len(ours) > 1:
+            names = ", ".join(str(RunRef.of(run)) for run in ours)
+            log.warning("Several runs began after the start: %s. The first one is taken.", names)
+        return Evidence(ours[0])
+    if doubtful := [run for kind, run in kinds if kind is _Kind.DOUBTFUL]:
+        return Evidence(
+            doubt=f"{RunRef.of(doubtful[0])}, created at {doubtful[0].creation_date} ms, may be its"
+            " run or somebody else's"
+        )
+    if window.may_be_cut_off(history, shown):
+        return Evidence(doubt="the history of the job does not reach back to the start")
+    return Evidence()
 
 
 def with_number(
@@ -100,41 +121,55 @@ def start_uncertain(
     return error
 
 
-def _starts_too_late(history: History, newer: Sequence[Submission], earliest: float) -> bool:
-    """Whether the history is cut off and its oldest run is newer than our start.
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The runs among which ours must be, by number and by date."""
 
-    :param newer: all runs that the history shows, oldest first; none is older than the baseline.
-    """
-    cut_off = len(newer) >= _HISTORY_LIMIT if history.total is None else not history.complete
-    oldest = newer[0].creation_date if newer else None
-    return cut_off and (oldest or earliest) >= earliest
+    record: StartRecord
+    policy: StartPolicy
+    latest: float
+    baseline: RunRef
 
+    @property
+    def earliest(self) -> float:
+        """Creation date from which on a run is not older than the intent, epoch milliseconds."""
+        return (self.record.intent_at - self.policy.date_tolerance) * 1000
 
-def _created_until(runs: Sequence[Submission], date: float) -> list[Submission]:
-    """Return the runs that were not created later, and not started by CDM's scheduler."""
-    return [
-        run
-        for run in runs
-        if not run.is_execute_auto and (run.creation_date is None or run.creation_date <= date)
-    ]
+    def kind_of(self, run: Submission) -> _Kind:
+        """Say whether a run is ours."""
+        if run.is_execute_auto or (self.baseline.known and self._is_baseline_or_before(run)):
+            return _Kind.OTHER
+        ordered = not self.baseline.known or self.baseline.is_before(run)
+        if run.creation_date is None:
+            return _Kind.OURS if ordered and self.record.baseline_known else _Kind.DOUBTFUL
+        if self.earliest <= run.creation_date <= (self.latest + self.policy.date_tolerance) * 1000:
+            return _Kind.OURS if ordered else _Kind.DOUBTFUL
+        return _Kind.DOUBTFUL if self._may_be_misdated(run.creation_date) else _Kind.OTHER
 
+    def may_be_cut_off(self, history: History, shown: Sequence[Submission]) -> bool:
+        """Return whether the history is cut off and its oldest run is newer than our start.
 
-def _ensure_none_is_close(
-    request: StartRequest, candidates: Sequence[Submission], close_from: float
-) -> None:
-    close = [
-        run for run in candidates if run.creation_date is None or run.creation_date >= close_from
-    ]
-    if close:
-        raise start_uncertain(
-            request,
-            f"{RunRef.of(close[0])} was created at about the time of the start, and may be its run"
-            " or somebody else's",
-        )
+        :param shown: the runs of the history, oldest first.
+        """
+        cut_off = len(shown) >= _HISTORY_LIMIT if history.total is None else not history.complete
+        if not cut_off or any(
+            map(self._is_baseline_or_before, shown if self.baseline.known else ())
+        ):
+            return False
+        oldest = shown[0].creation_date if shown else None
+        return (oldest or self.earliest) >= self.earliest
 
+    def _is_baseline_or_before(self, run: Submission) -> bool:
+        return not (self.baseline.is_before(run) or self.baseline.is_unordered(run))
 
-def _first(candidates: Sequence[Submission]) -> Submission | None:
-    if len(candidates) > 1:
-        names = ", ".join(str(RunRef.of(run)) for run in candidates)
-        log.warning("Several runs began after the start: %s. The first one is taken.", names)
-    return candidates[0] if candidates else None
+    def _may_be_misdated(self, created: float) -> bool:
+        """Return whether a run outside of the window may be ours with a wrong date.
+
+        With a baseline, every run after it is suspect as far as CDM's clocks can differ. Without
+        one, all earlier runs of the job are shown as well, and only those around the start are.
+        """
+        known = self.record.baseline_known
+        tolerance = self.policy.max_record_skew if known else self.policy.clock_tolerance
+        if created < self.earliest:
+            return created >= self.earliest - tolerance * 1000
+        return known

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -22,8 +22,14 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.own_run import find_own_run, start_uncertain, with_number
+from airflow_provider_cdm.client.jobs.own_run import (
+    Evidence,
+    find_own_run,
+    start_uncertain,
+    with_number,
+)
 from airflow_provider_cdm.client.jobs.start_record import (
+    Relation,
     StartPolicy,
     StartRecord,
     StartRequest,
@@ -60,20 +66,47 @@ def start_once(
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
-    if record is not None and record.fingerprint != request.fingerprint:
-        log.warning(
-            "The journal of this task describes a start with other arguments. That run is not"
-            " followed; if it is active, it goes on."
-        )
-        record = None
     starter = _Starter(api, request, policy)
     ended_run = None
+    if record is not None and record.fingerprint != request.fingerprint:
+        record = yield from settle_other_arguments(api, request, record, policy)
     if record is not None:
         record, run = yield from starter.resume(record)
         if run is not None:
-            return StartResult(run, from_earlier_attempt=True)
+            return StartResult(run, from_earlier_attempt=True, foreign=record.foreign)
         ended_run = record.run or record.baseline
-    return StartResult((yield from starter.start(ended_run)))
+    run, foreign = yield from starter.start(ended_run)
+    return StartResult(run, foreign=foreign)
+
+
+def settle_other_arguments(
+    api: CdmApi, request: StartRequest, record: StartRecord, policy: StartPolicy
+) -> Flow[StartRecord | None]:
+    """Settle the start of an earlier attempt whose arguments were other ones.
+
+    After a clear, the earlier start does not matter. In a retry, nothing is started while a run may
+    exist that the earlier attempt started, whatever the arguments are now: it would be a second
+    migration, and its success would not be that of these arguments.
+
+    :returns: a record whose run has failed, if it is of the same job; else ``None``.
+    :raises CdmStartUncertain: when such a run is active, has succeeded, or may exist.
+    """
+    if request.relation_to(record) is Relation.NEW:
+        log.warning(
+            "The journal of this task describes a start with other arguments, before the task was"
+            " cleared. That run is not followed; if it is active, it goes on."
+        )
+        return None
+    earlier = replace(request, cluster_id=record.cluster_id, job_name=record.job_name)
+    record, run = yield from _Starter(api, earlier, policy).resume(record)
+    if run is not None:
+        raise start_uncertain(
+            request,
+            f"an earlier attempt of this task had other arguments and started {RunRef.of(run)},"
+            f" which is {run.status}",
+        )
+    same_job = (record.cluster_id, record.job_name) == (request.cluster_id, request.job_name)
+    return replace(record, fingerprint=request.fingerprint) if same_job else None
 
 
 @dataclass(slots=True)
@@ -93,42 +126,43 @@ class _Starter:
 
         :returns: the record, and our run; no run if the job must be started again.
         """
-        same_generation = record.generation == self.request.generation
-        if same_generation and (ended := record.ended_run()) is not None:
+        relation = self.request.relation_to(record)
+        ended = record.ended_run()
+        if relation is Relation.SAME and ended is not None:
             log.info("The run of an earlier attempt succeeded, so nothing is started again.")
             return record, ended
+        if ended is not None:
+            return record, None
         if record.open:
             log.info("An earlier attempt may have started the job; searching for its run.")
-            settings = self.api.settings
-            given_up_at = record.sent_at + settings.connect_timeout + settings.read_timeout
-            settled_at = given_up_at + self.policy.settle + self.policy.clock_tolerance
-            run = yield from self._search(record, settled_at, same_generation=same_generation)
+            run = yield from self._search_for_earlier_start(record, relation)
             if run is None:
                 return record, None
             record = record.with_run(run)
             yield from save(record.to_payload())
         if record.run is None:
             return record, None
-        return record, (yield from self._poll_run_of(record, same_generation=same_generation))
+        return (yield from self._poll_run_of(record, relation))
 
-    def start(self, ended_run: Mapping[str, Any] | None) -> Flow[Submission]:
+    def start(self, ended_run: Mapping[str, Any] | None) -> Flow[tuple[Submission, bool]]:
         """Start the job.
 
         :param ended_run: key of a run that has ended; the new one is newer.
+        :returns: the run, and whether this task attached to it and did not start it.
         """
         record, active = yield from self._read_baseline(ended_run)
         if active is not None:
-            return (yield from self._handle_active_run(record, active))
+            return (yield from self._handle_active_run(record, active)), True
         run: Submission | None = None
         while run is None:
-            record = replace(record, sends=record.sends + 1, sent_at=self._now())
+            record = replace(record, sends=record.sends + 1)
             try:
                 run = yield from self._send(record)
             except errors.CdmAlreadyRunning as refusal:
                 return (yield from self._handle_refusal(record, refusal))
             except errors.CdmError as error:
                 run = yield from self._handle_failure(record, error)
-        return (yield from self._save_run(record, run))
+        return (yield from self._save_run(record, run)), False
 
     def _send(self, record: StartRecord) -> Flow[Submission]:
         """Send the start, and save the intent immediately before each time that it goes out.
@@ -143,7 +177,8 @@ class _Starter:
             step = next(flow)
             while True:
                 if isinstance(step, Request) and step.method == start.method:
-                    yield from save(replace(record, sent_at=self._now()).to_payload())
+                    sent_at = self._to_server_time(self._now())
+                    yield from save(replace(record, sent_at=sent_at).to_payload())
                 try:
                     answer = yield step
                 except TransportError as failure:
@@ -172,16 +207,27 @@ class _Starter:
             known = False
         else:
             shown = [run for run in history.submissions if RunRef.of(run).known]
-            baseline = key_of(shown[0]) if shown else ended_run
+            baseline = self._newest(ended_run, shown)
             active = shown[0] if shown and shown[0].verdict is Verdict.ACTIVE else None
         record = StartRecord(
             self.request.fingerprint,
             self.request.generation,
+            self.request.cluster_id,
+            self.request.job_name,
             baseline=baseline,
             baseline_known=known,
             intent_at=self._to_server_time(self._now()),
         )
         return record, active
+
+    def _newest(
+        self, ended_run: Mapping[str, Any] | None, shown: Sequence[Submission]
+    ) -> Mapping[str, Any] | None:
+        """Return the key of the newest run that is known: a history may be out of date."""
+        ended = self.request.run(ended_run)
+        if not shown or (ended.known and not ended.is_before(shown[0])):
+            return ended_run
+        return key_of(shown[0])
 
     def _handle_failure(
         self, record: StartRecord, error: errors.CdmError
@@ -195,7 +241,7 @@ class _Starter:
                 yield from self._close_journal(record)
             raise error
         log.warning("%s It is not known whether the job was started; searching for its run.", error)
-        run = yield from self._search(record, self._now() + self.policy.settle)
+        run = yield from self._search(record, lambda began_at: began_at + self.policy.settle)
         if run is None and record.sends >= self.policy.max_sends:
             reason = (
                 f"the start was sent {record.sends} times without an answer, and no run appeared"
@@ -209,19 +255,19 @@ class _Starter:
 
     def _handle_refusal(
         self, record: StartRecord, refusal: errors.CdmAlreadyRunning
-    ) -> Flow[Submission]:
+    ) -> Flow[tuple[Submission, bool]]:
         """Return our run if it is the active one, or do what ``if_running`` says."""
         if record.sends > 1:
             # The active run may be the late effect of a start that was given up.
-            run = yield from self._search(record, self._now())
+            run = yield from self._search(record, lambda began_at: began_at)
             if run is not None:
-                return (yield from self._save_run(record, run))
+                return (yield from self._save_run(record, run)), False
         # Before the next call, which may fail: a retry must not take the active run for ours.
         yield from self._close_journal(record)
         active = yield from self.api.active_run(self.request.cluster_id, self.request.job_name)
         if active is None:
             raise refusal
-        return (yield from self._handle_active_run(record, active, refusal))
+        return (yield from self._handle_active_run(record, active, refusal)), True
 
     def _handle_active_run(
         self,
@@ -232,7 +278,7 @@ class _Starter:
         """Attach to the active run of somebody else, or fail."""
         if self.request.if_running == "attach":
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
-            yield from save(record.with_run(active).to_payload())
+            yield from save(record.with_run(active, foreign=True).to_payload())
             return active
         error = refusal or errors.CdmAlreadyRunning(
             f"Could not start job {self.request.job_name!r} in cluster {self.request.cluster_id}:"
@@ -246,14 +292,20 @@ class _Starter:
         """Save the run that the start created, once its number or creation date is known."""
         if not RunRef.of(run).known:
             # Some documented answers have neither number nor date; the history has them.
-            in_history = yield from self._search(record, self._now() + self.policy.settle)
+            in_history = yield from self._search(
+                record, lambda began_at: began_at + self.policy.settle
+            )
             if in_history is None:
                 reason = "CDM accepted the start, but the history shows no run"
                 raise start_uncertain(self.request, reason)
             run = in_history
         elif run.submission_id is None:
             run = yield from self._read_number(record, run)
-        yield from save(record.with_run(run).to_payload())
+        try:
+            yield from save(record.with_run(run).to_payload())
+        except errors.CdmJournalError as error:
+            # The intent is in the journal, so a retry finds the run in the history.
+            log.warning("%s is started, but it could not be noted: %s", RunRef.of(run), error)
         return run
 
     def _read_number(self, record: StartRecord, run: Submission) -> Flow[Submission]:
@@ -266,14 +318,14 @@ class _Starter:
         return with_number(self.request, record, history, run)
 
     def _poll_run_of(
-        self, record: StartRecord, *, same_generation: bool
-    ) -> Flow[Submission | None]:
+        self, record: StartRecord, relation: Relation
+    ) -> Flow[tuple[StartRecord, Submission | None]]:
         """Poll the run of an earlier attempt.
 
-        :returns: the run; ``None`` if it has ended and a new one must be started.
+        :returns: the record, and the run; no run if it has ended and a new one must be started.
+        :raises CdmStartUncertain: when it succeeded, and it is not known whether the task was
+            cleared since.
         """
-        if record.result is not None:
-            return None
         run = self.request.run(record.run)
         follower = Follower(run)
         try:
@@ -281,56 +333,100 @@ class _Starter:
             while (seen := (yield from follower.poll(self.api))) is None:
                 yield from pause(10.0)
         except errors.CdmOutcomeUnknown:
-            if same_generation:
+            if relation is not Relation.NEW:
                 raise
-            return None
+            return record, None
         if not seen.ended:
             log.info("Attached to %s, which an earlier attempt started: %s.", run, seen.status)
-            if not same_generation:
-                yield from save(
-                    replace(record, generation=self.request.generation, result=None).to_payload()
-                )
-            return seen
+            if relation is not Relation.SAME:
+                record = replace(record, generation=self.request.generation)
+                yield from save(record.to_payload())
+            return record, seen
         log.info("%s, which an earlier attempt started, ended %s.", run, seen.status)
-        return seen if same_generation and seen.verdict is Verdict.SUCCESS else None
+        if relation is Relation.NEW or seen.verdict is not Verdict.SUCCESS:
+            return record, None
+        if relation is Relation.UNCLEAR:
+            raise start_uncertain(
+                self.request,
+                f"{run} succeeded, and it is not known whether this task was cleared since then or"
+                " is a retry; clear the task once more to start the job again, or mark it as success",
+            )
+        return record, seen
+
+    def _search_for_earlier_start(
+        self, record: StartRecord, relation: Relation
+    ) -> Flow[Submission | None]:
+        """Search for the run of a start that an earlier attempt sent.
+
+        How long ago that was is only known by the server's clock, since clocks of workers differ.
+        Where the server tells no time, the search takes as long as if it had been sent just now.
+        """
+        settings, policy = self.api.settings, self.policy
+        duration = (
+            settings.connect_timeout
+            + settings.read_timeout
+            + policy.settle
+            + policy.clock_tolerance
+        )
+
+        def settled_at(began_at: float) -> float:
+            if not self.api.exchanger.server_clock.known:
+                return began_at + duration
+            left = record.sent_at + duration - self._to_server_time(began_at)
+            return began_at + min(max(left, 0.0), duration)
+
+        latest = record.sent_at + duration
+        search = self._search(record, settled_at, latest, strict=relation is not Relation.NEW)
+        return (yield from search)
 
     def _search(
-        self, record: StartRecord, settled_at: float, *, same_generation: bool = True
+        self,
+        record: StartRecord,
+        settled_at: Callable[[float], float],
+        latest: float | None = None,
+        *,
+        strict: bool = True,
     ) -> Flow[Submission | None]:
         """Search the history for the run that a start created, until it must have appeared.
 
-        :param settled_at: epoch seconds, by our clock, at which to stop; a run that was created
-            later is not ours.
+        :param settled_at: returns when to stop, epoch seconds by our clock; called with the time at
+            which the search began.
+        :param latest: time after which a run was created too late to be ours, epoch seconds by the
+            server's clock; by default when the search stops.
+        :param strict: whether doubt is an error. If not, the task was cleared and must start again,
+            so unclear evidence counts as no run.
         :raises CdmStartUncertain: when the history cannot be read, or may not show our run.
         """
         call = runs.history(self.request.cluster_id, self.request.job_name)
-        delay = 1.0
+        began_at, delay = self._now(), 1.0
         while True:
             asked_at = self._now()
             problem: errors.CdmError | None = None
+            evidence = Evidence()
             try:
                 history = yield from self.api.call(call)
             except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
                 problem = error
-            else:
-                run = find_own_run(
-                    self.request,
-                    record,
-                    history,
-                    policy=self.policy,
-                    latest=self._to_server_time(settled_at),
-                    same_generation=same_generation,
+            end = settled_at(began_at)
+            if problem is None:
+                until = self._to_server_time(end) if latest is None else latest
+                evidence = find_own_run(
+                    self.request, record, history, policy=self.policy, latest=until
                 )
-                if run is not None:
-                    log.warning("The history shows %s; it is taken for ours.", RunRef.of(run))
-                    return run
+                if evidence.run is not None:
+                    log.warning(
+                        "The history shows %s; it is taken for ours.", RunRef.of(evidence.run)
+                    )
+                    return evidence.run
                 # The answer may have been slow, so the time of the request counts.
-                if asked_at >= settled_at:
+                if asked_at >= end:
+                    if strict and evidence.doubt is not None:
+                        raise start_uncertain(self.request, evidence.doubt)
                     return None
-            if problem is not None and self._now() >= settled_at + self.policy.history_timeout:
+            elif self._now() >= end + self.policy.history_timeout:
                 reason = "the history of the job cannot be read"
                 raise start_uncertain(self.request, reason, problem)
-            remaining = settled_at - self._now()
+            remaining = end - self._now()
             wait_full = problem is not None and remaining <= 0
             yield from pause(delay if wait_full else min(delay, remaining))
             delay = min(2 * delay, 15.0)

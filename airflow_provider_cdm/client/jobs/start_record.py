@@ -5,18 +5,69 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
-VERSION = 1
+VERSION = 2
 _HOW_TO_RESET = (
     "To start again, check in CDM how the last run of the job ended, and delete cdm_start from the"
-    " state of the task (before Airflow 3.3: the Variable cdm__start__ with the names of DAG, task"
-    " and run)."
+    " state of the task (before Airflow 3.3: the Variable cdm:start: with the names of DAG, task and"
+    " run)."
 )
+
+
+class Relation(Enum):
+    """How an attempt relates to the attempt that wrote a record."""
+
+    #: A retry: it shares the run of the earlier attempt.
+    SAME = "same generation"
+    #: The task was cleared since: it attaches to an active run, and otherwise starts the job again.
+    NEW = "new generation"
+    #: The task's retries were edited and a task of the DAG run was cleared since: this one or
+    #: another.
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What Airflow says about an attempt, from which retries and clears are distinguished.
+
+    Airflow sets ``max_tries`` to the tries so far plus the task's retries when it clears a task, and
+    increases the clear number of the DAG run when it clears any of its tasks. Neither alone is
+    enough: if the retries were edited, a clear may leave ``max_tries`` as it was. The first attempt
+    after a clear is number ``max_tries - retries + 1``.
+
+    :param try_number: number of the attempt, from 1.
+    :param max_tries: ``max_tries`` of the task instance.
+    :param clear_number: ``clear_number`` of the DAG run; ``None`` where Airflow does not tell it.
+    :param retries: the task's retries.
+    """
+
+    try_number: int = 1
+    max_tries: int = 0
+    clear_number: int | None = None
+    retries: int = 0
+
+    def relation_to(self, earlier: Generation, *, resumed: bool = False) -> Relation:
+        """Return how this attempt relates to an earlier one of the same task instance.
+
+        :param resumed: whether this is the same attempt, after a deferral.
+        """
+        if resumed:
+            return Relation.SAME
+        if self.max_tries != earlier.max_tries:
+            return Relation.NEW
+        if self.try_number <= earlier.try_number:
+            # Tries only grow within a DAG run: it was deleted and created again.
+            return Relation.NEW
+        first_after_clear = self.try_number == self.max_tries - self.retries + 1
+        if self.clear_number != earlier.clear_number and first_after_clear:
+            return Relation.UNCLEAR
+        return Relation.SAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +83,8 @@ class StartPolicy:
     :param max_sends: maximum number of times that a start is sent (3 by default).
     :param date_tolerance: maximum difference between the server's time and our estimate of it (2 by
         default).
+    :param max_record_skew: maximum difference between the clock of CDM's answers and that of the
+        creation dates in its records (a day by default).
     """
 
     settle: float = 60.0
@@ -39,6 +92,7 @@ class StartPolicy:
     history_timeout: float = 300.0
     max_sends: int = 3
     date_tolerance: float = 2.0
+    max_record_skew: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +103,8 @@ class StartRequest:
     :param cluster_id: cluster of the job.
     :param job_name: job to start.
     :param variables: values for ``${name}`` in the job's parameters.
-    :param generation: identifier shared by all attempts that must share one run.
+    :param generation: what distinguishes a retry from a clear.
+    :param resumed: whether the attempt goes on after a deferral.
     :param if_running: ``attach`` to follow a run that is already active; anything else to fail.
     :param definition: fingerprint of the job's definition, if the job is created for this request.
     """
@@ -58,17 +113,23 @@ class StartRequest:
     cluster_id: str
     job_name: str
     variables: Mapping[str, str]
-    generation: str = ""
+    generation: Generation = field(default_factory=Generation)
     if_running: str = "fail"
     definition: str | None = None
+    resumed: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Digest that distinguishes requests; variables cannot be read back from it."""
-        content = [self.project, self.cluster_id, self.job_name, sorted(self.variables.items())]
+        # Not the project: the id of the cluster implies it, and a user may fill it in any time.
+        content = [self.cluster_id, self.job_name, sorted(self.variables.items())]
         if self.definition is not None:
             content.append(self.definition)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def relation_to(self, record: StartRecord) -> Relation:
+        """Return how this attempt relates to the attempt that wrote a record."""
+        return self.generation.relation_to(record.generation, resumed=self.resumed)
 
     def run(self, key: Mapping[str, Any] | None) -> RunRef:
         """Return a run of this job.
@@ -86,25 +147,32 @@ class StartRecord:
     """What the journal keeps of a start.
 
     :param fingerprint: fingerprint of the request.
-    :param generation: generation of the request.
+    :param generation: generation of the attempt that wrote it.
+    :param cluster_id: cluster of the job.
+    :param job_name: job that was started.
     :param baseline: key of the newest run before the start; ``None`` if there was none or it is not
         known.
     :param baseline_known: whether the baseline was read from the history.
     :param intent_at: time at which the intent was formed, epoch seconds by the server's clock.
-    :param sent_at: time immediately before the start was last sent, epoch seconds by our clock.
+    :param sent_at: time immediately before the start was last sent, epoch seconds by the server's
+        clock.
     :param sends: number of times that the start was sent; 0 means that no start is under way.
     :param run: key of the run that the start created.
+    :param foreign: whether this task attached to that run and did not start it.
     :param result: that run, once it has succeeded.
     """
 
     fingerprint: str
-    generation: str
+    generation: Generation
+    cluster_id: str = ""
+    job_name: str = ""
     baseline: Mapping[str, Any] | None = None
     baseline_known: bool = False
     intent_at: float = 0.0
     sent_at: float = 0.0
     sends: int = 0
     run: Mapping[str, Any] | None = None
+    foreign: bool = False
     result: Mapping[str, Any] | None = None
 
     def to_payload(self) -> dict[str, Any]:
@@ -124,9 +192,28 @@ class StartRecord:
                     f" {VERSION}. Use the release that wrote it. {_HOW_TO_RESET}"
                 )
             names = cls.__dataclass_fields__
-            return cls(**{name: payload[name] for name in names if name in payload})
-        except (KeyError, TypeError) as problem:
+            content = {name: payload[name] for name in names if name in payload}
+            record = cls(**{**content, "generation": Generation(**payload["generation"])})
+            record._check_types()
+        except (KeyError, TypeError, AttributeError) as problem:
             raise _unreadable(problem, payload) from problem
+        return record
+
+    def _check_types(self) -> None:
+        generation = self.generation
+        numbers = (self.intent_at, self.sent_at, self.sends)
+        tries = (generation.try_number, generation.max_tries, generation.clear_number or 0)
+        mappings = (self.baseline or {}, self.run or {}, self.result or {})
+        texts = (self.fingerprint, self.cluster_id, self.job_name)
+        keys = [key for run in mappings[:2] for key in run.values()]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | float) and number >= 0 for number in numbers)
+            and all(isinstance(number, int) for number in tries)
+            and all(isinstance(mapping, Mapping) for mapping in mappings)
+            and all(key is None or isinstance(key, int) for key in keys)
+        ):
+            raise TypeError("a value has the wrong type")
 
     def ended_run(self) -> Submission | None:
         """Return the run that succeeded, if there is one.
@@ -143,9 +230,14 @@ class StartRecord:
         """Whether a start may be under way whose run is not known."""
         return self.sends > 0 and self.run is None
 
-    def with_run(self, run: Submission) -> StartRecord:
+    @property
+    def may_exist(self) -> bool:
+        """Whether a run of this record may exist that has not ended in failure."""
+        return self.open or self.run is not None
+
+    def with_run(self, run: Submission, *, foreign: bool = False) -> StartRecord:
         """Return the record once the run is known."""
-        return replace(self, run=key_of(run), result=None)
+        return replace(self, run=key_of(run), foreign=foreign, result=None)
 
     def ended_well(self, run: Submission) -> StartRecord:
         """Return the record once the run has succeeded; a retry returns that run."""
@@ -153,7 +245,13 @@ class StartRecord:
 
     def ended_badly(self, run: Submission) -> StartRecord:
         """Return the record once the run has failed; the next run must be newer than it."""
-        return StartRecord(self.fingerprint, self.generation, baseline=key_of(run))
+        return StartRecord(
+            self.fingerprint,
+            self.generation,
+            self.cluster_id,
+            self.job_name,
+            baseline=key_of(run),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +260,12 @@ class StartResult:
 
     :param run: run as it was last seen.
     :param from_earlier_attempt: whether an earlier attempt started it.
+    :param foreign: whether this task attached to it and did not start it.
     """
 
     run: Submission
     from_earlier_attempt: bool = False
+    foreign: bool = False
 
 
 def _unreadable(problem: Exception, payload: Any) -> errors.CdmJournalError:
