@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.runs import History
-from airflow_provider_cdm.client.jobs.own_run import find_own_run, with_number
-from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord, StartRequest
+from airflow_provider_cdm.client.jobs.own_run import Evidence, find_own_run, with_number
+from airflow_provider_cdm.client.jobs.start_record import (
+    Generation,
+    StartPolicy,
+    StartRecord,
+    StartRequest,
+)
 from airflow_provider_cdm.client.submission import Submission
 
 REQUEST = StartRequest("p", "c", "j", {})
@@ -27,20 +31,23 @@ def find(
     *runs: Submission,
     baseline: int | None = None,
     known: bool = True,
-    same_generation: bool = True,
     total: int | None = None,
-) -> Submission | None:
+) -> Evidence:
     """Our run among these, newest first, after a start that is 60 seconds old."""
     key: Any = None if baseline is None else {"submission_id": baseline}
-    record = StartRecord("f", "0", baseline=key, baseline_known=known, intent_at=INTENT_AT, sends=1)
+    record = StartRecord(
+        "f", Generation(), baseline=key, baseline_known=known, intent_at=INTENT_AT, sends=1
+    )
     return find_own_run(
         REQUEST,
         record,
         History([*runs], total),
         policy=StartPolicy(),
         latest=INTENT_AT + 60,
-        same_generation=same_generation,
     )
+
+
+DAY = 86_400
 
 
 @pytest.mark.parametrize(
@@ -52,40 +59,69 @@ def find(
         ([run(5)], 5, True, None),
         ([run(7), run(6), run(5)], 5, True, 6),
         ([run(7), run(6, auto=True), run(5)], 5, True, 7),
-        ([run(6, 63), run(5)], 5, True, None),
         ([run(7, 1), run(6, -9), run(5)], 5, True, 7),
-        ([run(6, -9), run(5)], 5, True, 6),
         ([run(6, 1)], None, False, 6),
         ([run(6, -30)], None, False, None),
+        ([run(6, 90)], None, False, None),
+        ([run(6, -5 * DAY)], None, True, None),
+        ([run(7, 1), run(6, -5 * DAY)], None, True, 7),
+        ([run(6, None), run(5)], 5, True, 6),
     ],
 )
 def test_our_run(runs: list[Submission], baseline: int | None, known: bool, ours: Any) -> None:
     """Our run is the first after the baseline, in time, and not started by CDM's scheduler."""
     found = find(*runs, baseline=baseline, known=known)
-    assert (found and found.submission_id) == ours
+    assert (found.run and found.run.submission_id) == ours
+    assert found.doubt is None
 
 
 @pytest.mark.parametrize(
-    ("runs", "known", "total", "reason"),
+    ("runs", "baseline", "known", "total", "reason"),
     [
-        ([run(6, -9)], False, None, "may be its run or somebody else's"),
-        ([run(6, None)], False, None, "may be its run or somebody else's"),
-        ([run(number) for number in range(20, 10, -1)], True, None, "does not reach back"),
-        ([run(20)], True, 20, "does not reach back"),
-        ([], True, 20, "does not reach back"),
+        ([run(6, -9)], None, False, None, "may be its run or somebody else's"),
+        ([run(6, None)], None, False, None, "may be its run or somebody else's"),
+        ([run(6, -9), run(5)], 5, True, None, "may be its run or somebody else's"),
+        ([run(6, 65), run(5)], 5, True, None, "may be its run or somebody else's"),
+        ([run(6, 7200), run(5)], 5, True, None, "may be its run or somebody else's"),
+        ([run(6, -7200), run(5)], 5, True, None, "may be its run or somebody else's"),
+        ([run(6, -7200)], None, True, None, "may be its run or somebody else's"),
+        ([run(n) for n in range(20, 10, -1)], None, False, 30, None),
+        ([run(20, -90_000)], None, True, 20, None),
+        ([], None, True, 20, "does not reach back"),
     ],
 )
-def test_unclear(runs: list[Submission], known: bool, total: int | None, reason: str) -> None:
-    """Evidence that leaves open whether a run is ours is an error, except after a clear."""
-    with pytest.raises(errors.CdmStartUncertain, match=reason) as error:
-        find(*runs, known=known, total=total)
-    assert error.value.effect_unknown
-    find(*runs, known=known, total=total, same_generation=False)
+def test_doubt(
+    runs: list[Submission], baseline: int | None, known: bool, total: int | None, reason: str | None
+) -> None:
+    """A run that may be ours is neither taken nor a proof that nothing was started."""
+    found = find(*runs, baseline=baseline, known=known, total=total)
+    if reason is None:
+        assert found.doubt is None
+    else:
+        assert found.run is None
+        assert reason in (found.doubt or "")
+
+
+def test_numbers_that_begin_again_are_doubtful() -> None:
+    """After a cluster was rebuilt, a lower number with a later date may be our run."""
+    date = DATE - 1000 * DAY
+    record = StartRecord(
+        "f",
+        Generation(),
+        baseline={"submission_id": 900, "creation_date": date},
+        baseline_known=True,
+        intent_at=INTENT_AT,
+        sends=1,
+    )
+    history = History([run(1, 1)], 1)
+    found = find_own_run(REQUEST, record, history, policy=StartPolicy(), latest=INTENT_AT + 60)
+    assert found.run is None
+    assert "may be its run" in (found.doubt or "")
 
 
 def test_number() -> None:
     """A run that is known by its date gets the number of the first such run after the baseline."""
-    record = StartRecord("f", "0", baseline={"submission_id": 4})
+    record = StartRecord("f", Generation(), baseline={"submission_id": 4})
     history = History([run(6), run(5), run(4)])
     assert with_number(REQUEST, record, history, run(None)).submission_id == 5
     assert with_number(REQUEST, record, history, run(None, 9)).submission_id is None

@@ -12,7 +12,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -24,6 +24,7 @@ from airflow_provider_cdm.client.auth.token import Token, TokenAuth
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import (
+    Generation,
     StartPolicy,
     StartRecord,
     StartRequest,
@@ -213,19 +214,19 @@ class Task:
     cdm: CdmModel
     number: int
     if_running: str
-    lasting: bool
     policy: StartPolicy
     crashes: float
     retries: int
     record: dict[str, Any] | None = None
     generation: int = 0
+    airflow: Generation = field(default_factory=Generation)
     problems: list[str] = field(default_factory=list)
 
-    def attempt(self, drive: Driver, *, last: bool) -> bool:
+    def attempt(self, drive: Driver) -> bool:
         """Perform one attempt; return whether the task succeeded."""
         cdm = self.cdm
         request = StartRequest(
-            "p", "c", JOB, {"task": str(self.number)}, str(self.generation), self.if_running
+            "p", "c", JOB, {"task": str(self.number)}, self.airflow, self.if_running
         )
         settings = Settings(
             "http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p"
@@ -248,7 +249,7 @@ class Task:
         else:
             raise AssertionError("stuck behind other runs")
         self._check(started)
-        return self._follow(started, last=last)
+        return self._follow(started)
 
     def _check(self, started: StartResult) -> None:
         """Check that the run is ours, or that a documented limit applies."""
@@ -270,7 +271,7 @@ class Task:
         else:
             self.problems.append(f"took {run}")
 
-    def _follow(self, started: StartResult, *, last: bool) -> bool:
+    def _follow(self, started: StartResult) -> bool:
         cdm = self.cdm
         self.maybe_crash()
         run = cdm.find(started.run.submission_id, started.run.creation_date)
@@ -279,15 +280,11 @@ class Task:
         record = StartRecord.from_payload(self.record or {})
         seen = started.run.from_wire(cdm._wire(run), "c", JOB)
         if seen.failed:
-            self.record = (
-                None if last and not self.lasting else record.ended_badly(seen).to_payload()
-            )
+            self.record = record.ended_badly(seen).to_payload()
             cdm.note("ended badly")
             return False
-        self.record = record.ended_well(seen).to_payload() if self.lasting else None
-        if self.lasting:
-            # If the journal is a Variable, a crash here is a documented limit.
-            self.maybe_crash()
+        self.record = record.ended_well(seen).to_payload()
+        self.maybe_crash()
         if run.outcome != "SUCCEEDED":
             self.problems.append(f"called {run} good")
         cdm.note("ended well")
@@ -383,7 +380,6 @@ class Explorer:
                 cdm,
                 number,
                 if_running=rng.choice(["fail", "wait", "attach"]),
-                lasting=rng.random() < 0.6,
                 policy=policy or StartPolicy(),
                 crashes=rng.choice([0.0, 0.02, 0.1]),
                 retries=rng.choice([0, 2, 4]),
@@ -403,12 +399,22 @@ class Explorer:
     def _attempts(self, task: Task, generation: int, driver: Driver) -> None:
         """Perform all attempts between two clears."""
         cdm = task.cdm
+        airflow = task.airflow
         if generation:
             cdm.note("clear")
+            airflow = replace(
+                airflow,
+                try_number=airflow.try_number + 1,
+                max_tries=airflow.try_number + task.retries,
+                clear_number=(airflow.clear_number or 0) + 1,
+            )
+        else:
+            airflow = Generation(1, task.retries, 0, task.retries)
         task.generation = generation
         for number in range(task.retries + 1):
+            task.airflow = replace(airflow, try_number=airflow.try_number + number)
             try:
-                if task.attempt(driver, last=number == task.retries):
+                if task.attempt(driver):
                     return
             except Crash:
                 pass
