@@ -10,7 +10,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
 from airflow_provider_cdm.client.jobs import apply, stop
-from airflow_provider_cdm.client.jobs.start_record import StartRecord
+from airflow_provider_cdm.client.jobs.start import settle_other_arguments
+from airflow_provider_cdm.client.jobs.start_record import Relation, StartPolicy, StartRecord
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ class OwnedJob:
         request, session = attempt.request, attempt.session
         record = attempt.journal.record()
         if record is not None and record.fingerprint != request.fingerprint:
-            record = None
+            settle = settle_other_arguments(session.api, request, record, StartPolicy())
+            record = session.run(settle, attempt.journal.save)
         self.taken_over_at = None
         if record is not None and record.result:
-            if record.generation == request.generation:
+            if request.relation_to(record) is Relation.SAME:
                 return
         elif record is not None and (record.open or record.run):
             if session.run(session.api.find(JOB, request.cluster_id, self.name)) is not None:
@@ -168,7 +170,7 @@ class OwnedJob:
         because it was killed, and then only if the run did not succeed.
         """
         request = attempt.request
-        if record.open and record.generation == request.generation:
+        if record.open and request.relation_to(record) is not Relation.NEW:
             raise errors.CdmOutcomeUnknown(
                 f"Job {self.name!r} in cluster {request.cluster_id} was deleted, not by this task,"
                 " while a run of it was active, so the outcome of that run is unknown. Check the"

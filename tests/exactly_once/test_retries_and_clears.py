@@ -118,18 +118,37 @@ def test_clear_after_a_wait_timeout_follows_the_active_run(
     assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
 
 
-def test_retry_with_other_variables_starts_its_own_run(
-    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+@pytest.mark.parametrize("passed", [5, 60], ids=["active", "succeeded"])
+def test_retry_with_other_variables_starts_nothing_while_the_earlier_run_may_exist(
+    passed: float, sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
 ) -> None:
-    """The journal entry of another migration, with other variables, is not used."""
+    """Variables that render differently in a retry start no second run; a clear starts one."""
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=1, poll_interval=1))
     task_runner.retry()
+    task_runner.advance(passed)
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments and started run 1"):
+        task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
+    assert len(sim.runs(JOB)) == 1
     task_runner.advance(60)
+    task_runner.clear()
     result = task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
     assert result["submission_id"] == 2
     assert (databases.count_rows(), databases.count_rows("2025-01-03")) == (ROWS, ROWS)
+
+
+def test_retry_with_other_variables_starts_its_own_run_after_a_failed_one(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A run that failed is no second migration, so a retry starts with its own variables."""
+    sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=30)
+    task_runner.ti.max_tries = 1
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(migrate)
+    task_runner.retry()
+    result = task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
+    assert result["submission_id"] == 2
 
 
 def test_retry_after_an_outage_follows_the_run(

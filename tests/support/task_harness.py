@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -96,6 +97,7 @@ class TaskRunner:
     trigger_paths: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     reschedules: int = 0
+    clear_number: int = 0
 
     def run(self, make_operator: Callable[[], Any]) -> Any:
         """Run one attempt to its end and return its result.
@@ -107,7 +109,12 @@ class TaskRunner:
         kwargs: dict[str, Any] = {}
         while True:
             operator = make_operator()
-            context = {"ti": self.ti, "task_instance": self.ti, "task": operator}
+            context = {
+                "ti": self.ti,
+                "task_instance": self.ti,
+                "task": operator,
+                "dag_run": SimpleNamespace(clear_number=self.clear_number),
+            }
             if has_task_state_store():
                 context["task_state_store"] = self.store
             self.ti.task = operator
@@ -127,10 +134,18 @@ class TaskRunner:
         """Make the next call of :meth:`run` a retry."""
         self.ti.try_number += 1
 
-    def clear(self) -> None:
-        """Make the next call of :meth:`run` the only attempt after a clear of the task."""
-        self.ti.max_tries = self.ti.try_number
+    def clear(self, retries: int = 0) -> None:
+        """Make the next call of :meth:`run` the first attempt after a clear of the task.
+
+        :param retries: the task's retries at the time of the clear.
+        """
+        self.ti.max_tries = self.ti.try_number + retries
         self.ti.try_number += 1
+        self.clear_number += 1
+
+    def clear_another_task(self) -> None:
+        """Clear another task of the DAG run."""
+        self.clear_number += 1
 
     def another_task(self) -> TaskRunner:
         """Return a runner for another task instance, on the same clock."""

@@ -16,6 +16,7 @@ from airflow_provider_cdm.client.api.call import Call, Quota, json_object, segme
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.submission import Submission, newest_first
+from airflow_provider_cdm.client.text import sanitize
 
 
 def start_job(
@@ -151,4 +152,6 @@ def _submissions(
 def _is_of_another_job(item: Any, job_name: str) -> bool:
     """Return whether a submission names another job than the one that was asked for."""
     name = item.get("job-name") if isinstance(item, Mapping) else None
-    return isinstance(name, str) and job_name not in (name, unquote(name))
+    # Texts of answers are sanitized when they are read.
+    asked = sanitize(job_name, len(job_name))
+    return isinstance(name, str) and asked not in (name, unquote(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ def samples(call: str) -> pytest.MarkDecorator:
 
 
 def body_of(sample: dict[str, Any]) -> bytes:
-    """Return the body of a sample: JSON, or raw text."""
-    return (sample["raw"] if "raw" in sample else json.dumps(sample["body"])).encode()
+    """Return the body of a sample, JSON or raw text, as the answer about the job that is asked."""
+    text = sample["raw"] if "raw" in sample else json.dumps(sample["body"])
+    return re.sub(r'("job-name": ")[^"]*"', r'\1asked"', text).encode()
 
 
 def part(submission: Submission, wanted: dict[str, Any]) -> dict[str, Any]:

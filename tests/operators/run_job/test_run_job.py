@@ -139,16 +139,19 @@ def test_on_giving_up_stop_removes_run_and_job(
 
 
 @each_mode
-def test_changed_definition_gets_a_run_of_its_own(
+def test_changed_definition_gets_a_run_of_its_own_after_a_clear(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, databases: OrderDatabases
 ) -> None:
-    """A retry with another definition waits for the run of the old definition and then starts its
-    own.
+    """With another definition, a retry starts nothing while the run of the old one is active; a
+    cleared task waits for it and then starts its own.
     """
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, **mode))
     task_runner.retry()
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments and started run 1"):
+        task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), **mode))
+    task_runner.clear()
     result = task_runner.run(lambda: migrate(definition=definition("day = '2025-01-04'"), **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
     assert [route for route in sent_routes(sim) if route != "create_job"] == [
