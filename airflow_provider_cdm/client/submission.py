@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
-#: Largest difference between two creation dates of one run, in milliseconds: some answers have whole
-#: seconds.
+#: Largest difference between two creation dates of one run, in milliseconds: some answers have
+#: whole seconds.
 _DATE_TOLERANCE = 2_000
 #: Longest text of a run that is kept, such as its ``error-details``, in characters.
 DETAILS_LIMIT = 8_000

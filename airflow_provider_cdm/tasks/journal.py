@@ -1,9 +1,9 @@
 """What a task instance remembers between its processes and attempts.
 
 Airflow 3.3 and later keep it in the task state store, and remove it with the DAG run. Below, it is
-kept in an Airflow Variable that is named after DAG, task, map index and run. What Airflow may still do
-with the attempt, such as running ``post_execute`` or a retry, needs it, so it is not deleted when the
-run has ended: a later DAG run of the same task deletes it after :data:`RETENTION_DAYS`.
+kept in an Airflow Variable that is named after DAG, task, map index and run. What Airflow may still
+do with the attempt, such as running ``post_execute`` or a retry, needs it, so it is not deleted
+when the run has ended: a later DAG run of the same task deletes it after :data:`RETENTION_DAYS`.
 """
 
 from __future__ import annotations

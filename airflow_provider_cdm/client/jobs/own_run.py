@@ -5,10 +5,11 @@ when the intent was written, by the server's clock. Three rules:
 
 * A run is ours if it comes after the baseline and its creation date is between the intent and the
   end of the settling time.
-* A run that was created before the intent is never ours, even if the baseline does not show it: the
-  history may have been out of date when the baseline was read.
-* A run whose number and dates contradict that is doubtful: the clock of CDM's records may differ from
-  that of its answers, and numbers may have begun again. Doubt is no proof that nothing was started.
+* A run that was created long before the intent is never ours, even if the baseline does not show it:
+  the history may have been out of date when the baseline was read.
+* A run whose number and dates contradict that is doubtful: the clock of CDM's records may differ
+  from that of its answers, and numbers may have begun again. Doubt is no proof that nothing was
+  started.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Evidence:
     """What a history says about a start.
 
     :param run: the run that the start created, if it is shown.
-    :param doubt: why a run that is shown, or is no longer shown, may be ours; ``None`` for no doubt.
+    :param doubt: why our run may be one that is shown, or is no longer shown; ``None`` if none may.
     """
 
     run: Submission | None = None

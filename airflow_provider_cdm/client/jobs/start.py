@@ -13,8 +13,7 @@ This module reads no clock, journal or socket itself: :func:`start_once` is a fl
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -22,12 +21,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.own_run import (
-    Evidence,
-    find_own_run,
-    start_uncertain,
-    with_number,
-)
+from airflow_provider_cdm.client.jobs.own_run import start_uncertain, with_number
+from airflow_provider_cdm.client.jobs.run_search import RunSearch
 from airflow_provider_cdm.client.jobs.start_record import (
     Relation,
     StartPolicy,
@@ -66,7 +61,7 @@ def start_once(
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
-    starter = _Starter(api, request, policy)
+    starter = _Starter(api, request, policy, RunSearch(api, request, policy))
     ended_run = None
     if record is not None and record.fingerprint != request.fingerprint:
         record = yield from settle_other_arguments(api, request, record, policy)
@@ -98,7 +93,8 @@ def settle_other_arguments(
         )
         return None
     earlier = replace(request, cluster_id=record.cluster_id, job_name=record.job_name)
-    record, run = yield from _Starter(api, earlier, policy).resume(record)
+    starter = _Starter(api, earlier, policy, RunSearch(api, earlier, policy))
+    record, run = yield from starter.resume(record)
     if run is not None:
         raise start_uncertain(
             request,
@@ -111,15 +107,12 @@ def settle_other_arguments(
 
 @dataclass(slots=True)
 class _Starter:
-    """The protocol for one request.
-
-    :param server_ahead: seconds by which the server's clock is ahead of ours, as far as is known.
-    """
+    """The protocol for one request."""
 
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
-    server_ahead: float = -math.inf
+    search: RunSearch
 
     def resume(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
         """Continue where an earlier attempt stopped.
@@ -135,7 +128,7 @@ class _Starter:
             return record, None
         if record.open:
             log.info("An earlier attempt may have started the job; searching for its run.")
-            run = yield from self._search_for_earlier_start(record, relation)
+            run = yield from self.search.find_earlier(record, relation)
             if run is None:
                 return record, None
             record = record.with_run(run)
@@ -177,7 +170,7 @@ class _Starter:
             step = next(flow)
             while True:
                 if isinstance(step, Request) and step.method == start.method:
-                    sent_at = self._to_server_time(self._now())
+                    sent_at = self.search.server_now()
                     yield from save(replace(record, sent_at=sent_at).to_payload())
                 try:
                     answer = yield step
@@ -216,7 +209,7 @@ class _Starter:
             self.request.job_name,
             baseline=baseline,
             baseline_known=known,
-            intent_at=self._to_server_time(self._now()),
+            intent_at=self.search.server_now(),
         )
         return record, active
 
@@ -241,7 +234,7 @@ class _Starter:
                 yield from self._close_journal(record)
             raise error
         log.warning("%s It is not known whether the job was started; searching for its run.", error)
-        run = yield from self._search(record, lambda began_at: began_at + self.policy.settle)
+        run = yield from self.search.find(record, lambda began_at: began_at + self.policy.settle)
         if run is None and record.sends >= self.policy.max_sends:
             reason = (
                 f"the start was sent {record.sends} times without an answer, and no run appeared"
@@ -259,7 +252,7 @@ class _Starter:
         """Return our run if it is the active one, or do what ``if_running`` says."""
         if record.sends > 1:
             # The active run may be the late effect of a start that was given up.
-            run = yield from self._search(record, lambda began_at: began_at)
+            run = yield from self.search.find(record, lambda began_at: began_at)
             if run is not None:
                 return (yield from self._save_run(record, run)), False
         # Before the next call, which may fail: a retry must not take the active run for ours.
@@ -292,7 +285,7 @@ class _Starter:
         """Save the run that the start created, once its number or creation date is known."""
         if not RunRef.of(run).known:
             # Some documented answers have neither number nor date; the history has them.
-            in_history = yield from self._search(
+            in_history = yield from self.search.find(
                 record, lambda began_at: began_at + self.policy.settle
             )
             if in_history is None:
@@ -349,97 +342,11 @@ class _Starter:
             raise start_uncertain(
                 self.request,
                 f"{run} succeeded, and it is not known whether this task was cleared since then or"
-                " is a retry; clear the task once more to start the job again, or mark it as success",
+                " is a retry; clear it once more to start the job again, or mark it as success",
             )
         return record, seen
-
-    def _search_for_earlier_start(
-        self, record: StartRecord, relation: Relation
-    ) -> Flow[Submission | None]:
-        """Search for the run of a start that an earlier attempt sent.
-
-        How long ago that was is only known by the server's clock, since clocks of workers differ.
-        Where the server tells no time, the search takes as long as if it had been sent just now.
-        """
-        settings, policy = self.api.settings, self.policy
-        duration = (
-            settings.connect_timeout
-            + settings.read_timeout
-            + policy.settle
-            + policy.clock_tolerance
-        )
-
-        def settled_at(began_at: float) -> float:
-            if not self.api.exchanger.server_clock.known:
-                return began_at + duration
-            left = record.sent_at + duration - self._to_server_time(began_at)
-            return began_at + min(max(left, 0.0), duration)
-
-        latest = record.sent_at + duration
-        search = self._search(record, settled_at, latest, strict=relation is not Relation.NEW)
-        return (yield from search)
-
-    def _search(
-        self,
-        record: StartRecord,
-        settled_at: Callable[[float], float],
-        latest: float | None = None,
-        *,
-        strict: bool = True,
-    ) -> Flow[Submission | None]:
-        """Search the history for the run that a start created, until it must have appeared.
-
-        :param settled_at: returns when to stop, epoch seconds by our clock; called with the time at
-            which the search began.
-        :param latest: time after which a run was created too late to be ours, epoch seconds by the
-            server's clock; by default when the search stops.
-        :param strict: whether doubt is an error. If not, the task was cleared and must start again,
-            so unclear evidence counts as no run.
-        :raises CdmStartUncertain: when the history cannot be read, or may not show our run.
-        """
-        call = runs.history(self.request.cluster_id, self.request.job_name)
-        began_at, delay = self._now(), 1.0
-        while True:
-            asked_at = self._now()
-            problem: errors.CdmError | None = None
-            evidence = Evidence()
-            try:
-                history = yield from self.api.call(call)
-            except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-                problem = error
-            end = settled_at(began_at)
-            if problem is None:
-                until = self._to_server_time(end) if latest is None else latest
-                evidence = find_own_run(
-                    self.request, record, history, policy=self.policy, latest=until
-                )
-                if evidence.run is not None:
-                    log.warning(
-                        "The history shows %s; it is taken for ours.", RunRef.of(evidence.run)
-                    )
-                    return evidence.run
-                # The answer may have been slow, so the time of the request counts.
-                if asked_at >= end:
-                    if strict and evidence.doubt is not None:
-                        raise start_uncertain(self.request, evidence.doubt)
-                    return None
-            elif self._now() >= end + self.policy.history_timeout:
-                reason = "the history of the job cannot be read"
-                raise start_uncertain(self.request, reason, problem)
-            remaining = end - self._now()
-            wait_full = problem is not None and remaining <= 0
-            yield from pause(delay if wait_full else min(delay, remaining))
-            delay = min(2 * delay, 15.0)
 
     def _close_journal(self, record: StartRecord) -> Flow[None]:
         """Save that no start is under way."""
         # The baseline is kept: a later start must be distinguishable from our run that has ended.
         yield from save(replace(record, sends=0).to_payload() if record.baseline else None)
-
-    def _to_server_time(self, at: float) -> float:
-        # A slow answer makes the server's clock seem slow, but never fast.
-        self.server_ahead = max(self.server_ahead, self.api.exchanger.server_clock.offset)
-        return at + self.server_ahead
-
-    def _now(self) -> float:
-        return self.api.exchanger.clock()

@@ -15,8 +15,8 @@ from airflow_provider_cdm.client.submission import RunRef, Submission
 VERSION = 2
 _HOW_TO_RESET = (
     "To start again, check in CDM how the last run of the job ended, and delete cdm_start from the"
-    " state of the task (before Airflow 3.3: the Variable cdm:start: with the names of DAG, task and"
-    " run)."
+    " state of the task (before Airflow 3.3: the Variable cdm:start: with the names of DAG, task"
+    " and run)."
 )
 
 
@@ -36,8 +36,8 @@ class Relation(Enum):
 class Generation:
     """What Airflow says about an attempt, from which retries and clears are distinguished.
 
-    Airflow sets ``max_tries`` to the tries so far plus the task's retries when it clears a task, and
-    increases the clear number of the DAG run when it clears any of its tasks. Neither alone is
+    Airflow sets ``max_tries`` to the tries so far plus the task's retries when it clears a task,
+    and increases the clear number of the DAG run when it clears any of its tasks. Neither alone is
     enough: if the retries were edited, a clear may leave ``max_tries`` as it was. The first attempt
     after a clear is number ``max_tries - retries + 1``.
 
@@ -55,9 +55,13 @@ class Generation:
     def relation_to(self, earlier: Generation, *, resumed: bool = False) -> Relation:
         """Return how this attempt relates to an earlier one of the same task instance.
 
-        :param resumed: whether this is the same attempt, after a deferral.
+        :param resumed: whether this attempt goes on after a deferral, so that it may have written
+            the record itself.
         """
-        if resumed:
+        attempt, earlier_attempt = (
+            (generation.try_number, generation.max_tries) for generation in (self, earlier)
+        )
+        if resumed and attempt == earlier_attempt:
             return Relation.SAME
         if self.max_tries != earlier.max_tries:
             return Relation.NEW

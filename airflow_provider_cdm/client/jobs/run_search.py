@@ -1,0 +1,127 @@
+"""The search for the run that a start created, in the history of its job."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.api.client import CdmApi
+from airflow_provider_cdm.client.jobs.own_run import Evidence, find_own_run, start_uncertain
+from airflow_provider_cdm.client.jobs.start_record import (
+    Relation,
+    StartPolicy,
+    StartRecord,
+    StartRequest,
+)
+from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.submission import RunRef, Submission
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RunSearch:
+    """The search for the runs of one request, and the server's clock that it goes by.
+
+    :param api: gives the histories.
+    :param request: what was started.
+    :param policy: durations and tolerances.
+    """
+
+    api: CdmApi
+    request: StartRequest
+    policy: StartPolicy
+    #: Seconds by which the server's clock is ahead of ours, as far as is known.
+    _server_ahead: float = field(default=-math.inf, init=False)
+
+    def server_now(self) -> float:
+        """Return the present time by the server's clock as far as it is known, epoch seconds."""
+        return self._to_server_time(self._now())
+
+    def find_earlier(self, record: StartRecord, relation: Relation) -> Flow[Submission | None]:
+        """Search for the run of a start that an earlier attempt sent.
+
+        How long ago that was is only known by the server's clock, since clocks of workers differ.
+        Where the server tells no time, the search takes as long as if it had been sent just now.
+        """
+        settings, policy = self.api.settings, self.policy
+        duration = (
+            settings.connect_timeout
+            + settings.read_timeout
+            + policy.settle
+            + policy.clock_tolerance
+        )
+
+        def settled_at(began_at: float) -> float:
+            if not self.api.exchanger.server_clock.known:
+                return began_at + duration
+            left = record.sent_at + duration - self._to_server_time(began_at)
+            return began_at + min(max(left, 0.0), duration)
+
+        latest = record.sent_at + duration
+        search = self.find(record, settled_at, latest, strict=relation is not Relation.NEW)
+        return (yield from search)
+
+    def find(
+        self,
+        record: StartRecord,
+        settled_at: Callable[[float], float],
+        latest: float | None = None,
+        *,
+        strict: bool = True,
+    ) -> Flow[Submission | None]:
+        """Search the history for the run that a start created, until it must have appeared.
+
+        :param settled_at: returns when to stop, epoch seconds by our clock; called with the time at
+            which the search began.
+        :param latest: time after which a run was created too late to be ours, epoch seconds by the
+            server's clock; by default when the search stops.
+        :param strict: whether doubt is an error. If not, the task was cleared and must start again,
+            so unclear evidence counts as no run.
+        :raises CdmStartUncertain: when the history cannot be read, or may not show our run.
+        """
+        call = runs.history(self.request.cluster_id, self.request.job_name)
+        began_at, delay = self._now(), 1.0
+        while True:
+            asked_at = self._now()
+            problem: errors.CdmError | None = None
+            evidence = Evidence()
+            try:
+                history = yield from self.api.call(call)
+            except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
+                problem = error
+            end = settled_at(began_at)
+            if problem is None:
+                until = self._to_server_time(end) if latest is None else latest
+                evidence = find_own_run(
+                    self.request, record, history, policy=self.policy, latest=until
+                )
+                if evidence.run is not None:
+                    log.warning(
+                        "The history shows %s; it is taken for ours.", RunRef.of(evidence.run)
+                    )
+                    return evidence.run
+                # The answer may have been slow, so the time of the request counts.
+                if asked_at >= end:
+                    if strict and evidence.doubt is not None:
+                        raise start_uncertain(self.request, evidence.doubt)
+                    return None
+            elif self._now() >= end + self.policy.history_timeout:
+                reason = "the history of the job cannot be read"
+                raise start_uncertain(self.request, reason, problem)
+            remaining = end - self._now()
+            wait_full = problem is not None and remaining <= 0
+            yield from pause(delay if wait_full else min(delay, remaining))
+            delay = min(2 * delay, 15.0)
+
+    def _to_server_time(self, at: float) -> float:
+        # A slow answer makes the server's clock seem slow, but never fast.
+        self._server_ahead = max(self._server_ahead, self.api.exchanger.server_clock.offset)
+        return at + self._server_ahead
+
+    def _now(self) -> float:
+        return self.api.exchanger.clock()
