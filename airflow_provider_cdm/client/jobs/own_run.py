@@ -5,7 +5,7 @@ when the intent was written, by the server's clock. Three rules:
 
 * A run is ours if it comes after the baseline and its creation date is between the intent and the
   end of the settling time.
-* A run that was created long before the intent is never ours, even if the baseline does not show it:
+* A run that was created long before the intent is never ours, even if no baseline shows it:
   the history may have been out of date when the baseline was read.
 * A run whose number and dates contradict that is doubtful: the clock of CDM's records may differ
   from that of its answers, and numbers may have begun again. Doubt is no proof that nothing was
