@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdm._compat import AirflowException
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -257,5 +258,6 @@ def test_arguments_of_the_start_operator_apply() -> None:
         variables=[{"dt": "a"}, {"dt": "b"}]
     )
     assert set(mapped.partial_kwargs) >= {"definition"}
-    with pytest.raises(TypeError):
+    # Airflow 2.11 wraps the TypeError.
+    with pytest.raises((TypeError, AirflowException), match="job_name"):
         migrate(job_name="a")
