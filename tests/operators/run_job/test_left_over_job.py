@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.operators.run_job.task import (
     config_block,
@@ -246,10 +247,14 @@ def test_missing_link_is_still_named(sim: CdmSimulator, task_runner: TaskRunner)
 
 
 def test_log_says_that_the_job_was_gone(
-    sim: CdmSimulator, task_runner: TaskRunner, caplog: pytest.LogCaptureFixture
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The log says that a job was deleted only where it was."""
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("the task"))
     task_runner.run(migrate)
     assert f"{sim.cluster_id}: deleted" in caplog.text
     caplog.clear()
