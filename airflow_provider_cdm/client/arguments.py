@@ -64,18 +64,36 @@ def non_negative_int(argument: str, value: Any) -> int | None:
     """Return an integer that is not negative, which a template may have rendered as text.
 
     :param argument: name of the argument, for the message.
-    :param value: value of the argument; ``None`` or an empty text gives ``None``.
-    :raises CdmConfigError: when the value is anything else.
+    :param value: value of the argument; ``None`` gives ``None``.
+    :raises CdmConfigError: when the value is anything else; a template that rendered to nothing is
+        never taken for an argument that was not given.
     """
-    if value is None or value == "":
+    if value is None:
         return None
     try:
         number = int(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # a template may leave an object of any kind
         number = -1
-    if isinstance(value, bool) or number < 0 or number != float(value):
-        raise CdmConfigError(f"{argument} must be an integer of at least 0, not {value!r}.")
+    is_text = isinstance(value, str)
+    if isinstance(value, bool) or number < 0 or not (is_text or number == value):
+        empty = is_text and value.strip() in ("", "None")
+        reason = ": its template rendered to nothing" if empty else ""
+        raise CdmConfigError(f"{argument} must be an integer of at least 0, not {value!r}{reason}.")
     return number
+
+
+def ensure_rendered(argument: str, value: Any) -> None:
+    """Check that the template of an argument rendered to something.
+
+    :param argument: name of an argument that was given.
+    :param value: its value now.
+    :raises CdmConfigError: when it is ``None``, as native templates and other tasks may leave it.
+    """
+    if value is None:
+        raise CdmConfigError(
+            f"{argument} was given, but its template rendered to nothing (None). Correct the"
+            " template, or leave the argument out."
+        )
 
 
 def positive_seconds(**values: float | None) -> None:

@@ -46,6 +46,7 @@ class JobRunOperator(RunOutcomeTask):
     ) -> None:
         super().__init__(**kwargs)
         self.variables = variables
+        self._variables_given = variables is not None
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
@@ -127,6 +128,8 @@ class JobRunOperator(RunOutcomeTask):
 
         :raises CdmConfigError: when one of them cannot be used.
         """
+        if self._variables_given:
+            arguments.ensure_rendered("variables", self.variables)
         self.variables = arguments.variables(self.variables)
         self.thresholds()
         options = AttemptOptions(

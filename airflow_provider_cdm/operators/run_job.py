@@ -27,9 +27,10 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
     cluster, give their definitions different names.
 
     The job is deleted when its run has ended and the outcome is noted, also after a failure (CDM's
-    reason is in the error), and after a kill as far as time allows. It stays while its run is
-    active, for example after ``wait_timeout``: the next attempt, or a cleared task, goes on with
-    it.
+    reason is in the error), and after a kill as far as time allows, unless its run succeeded. It
+    stays while its run is active, for example after ``wait_timeout``: the next attempt, or a
+    cleared task, goes on with it. Before each start, a job that is left is replaced by exactly what
+    the definition says.
 
     Waiting, retries and clearing work as with
     :class:`~airflow_provider_cdm.operators.CdmStartJobOperator` and ``wait_for_completion``; the

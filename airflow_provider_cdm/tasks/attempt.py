@@ -78,6 +78,9 @@ class AttemptJob(Protocol):
     def prepare(self, attempt: Attempt) -> None:
         """Make sure that the job can be started."""
 
+    def prepare_again(self, attempt: Attempt, error: errors.CdmNotFound) -> None:
+        """Make sure of it once more after CDM did not find the job; or raise the error."""
+
     def is_lost(
         self, attempt: Attempt, error: errors.CdmOutcomeUnknown, since: float | None
     ) -> bool:
@@ -113,6 +116,14 @@ class ExistingJob:
 
     def prepare(self, attempt: Attempt) -> None:
         """Do nothing."""
+
+    def prepare_again(
+        self,
+        attempt: Attempt,  # noqa: ARG002 - part of the protocol
+        error: errors.CdmNotFound,
+    ) -> None:
+        """Raise the error: this task cannot make the job."""
+        raise error
 
     def is_lost(
         self,
@@ -280,6 +291,9 @@ class Attempt:
                     raise
                 self.log.info("%s", refusal)
                 other = refusal.submission
+            except errors.CdmNotFound as error:
+                self.job.prepare_again(self, error)
+                continue
             if other is None:
                 # It ended between two calls, so the job should be free now.
                 self.session.run(pause(1.0))

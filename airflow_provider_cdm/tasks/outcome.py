@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import lineage_is_active
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.jobs import failure_report
 from airflow_provider_cdm.client.jobs.thresholds import Thresholds
@@ -55,24 +55,28 @@ class RunOutcomeTask(DeferrableCdmTask):
         self.min_rows_written = min_rows_written
         self.max_rows_skipped = max_rows_skipped
         self.rows_written_equal_read = rows_written_equal_read
+        #: Kept from before the templates are rendered, which may make nothing of them.
+        self._given_thresholds = _given(
+            min_rows_written=min_rows_written,
+            max_rows_skipped=max_rows_skipped,
+            rows_written_equal_read=rows_written_equal_read,
+        )
         self._last_run: Submission | None = None
         #: Definition of the run's job as CDM showed it; empty if it could not be read.
         self._definition_read: Mapping[str, Any] | None = None
 
     @property
     def given_thresholds(self) -> list[str]:
-        """Names of the thresholds that are set."""
-        return [
-            name
-            for name in ("min_rows_written", "max_rows_skipped", "rows_written_equal_read")
-            if getattr(self, name) not in (None, False)
-        ]
+        """Names of the thresholds that were given; 0 is a threshold."""
+        return self._given_thresholds
 
     def thresholds(self) -> Thresholds:
         """Return the thresholds from the rendered arguments.
 
-        :raises CdmConfigError: when one of them cannot be used.
+        :raises CdmConfigError: when one cannot be used, or its template rendered to nothing.
         """
+        for name in self._given_thresholds:
+            arguments.ensure_rendered(name, getattr(self, name))
         return Thresholds.of(
             self.min_rows_written, self.max_rows_skipped, self.rows_written_equal_read
         )
@@ -158,3 +162,8 @@ class RunOutcomeTask(DeferrableCdmTask):
             if definition is None and self._definition_read is None:
                 definition = session.run(failure_report.read_definition(session.api, run))
         return definition, address
+
+
+def _given(**values: Any) -> list[str]:
+    """Return the names of the arguments that have a value; 0 is one, and equals ``False``."""
+    return [name for name, value in values.items() if value is not None and value is not False]

@@ -11,7 +11,13 @@ from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
 from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.start import settle_other_arguments
-from airflow_provider_cdm.client.jobs.start_record import Relation, StartPolicy, StartRecord
+from airflow_provider_cdm.client.jobs.start_record import (
+    Relation,
+    StartPolicy,
+    StartRecord,
+    StartRequest,
+)
+from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
 if TYPE_CHECKING:
@@ -29,6 +35,8 @@ _KILL_SECONDS = 120.0
 _DELETE_SECONDS = 300.0
 #: Seconds within which a run that was stopped must have ended for its job to be deleted.
 _STOP_SECONDS = 60.0
+#: How often to create a job that is deleted, or seems to exist, before it can be started.
+_CREATIONS = 3
 
 
 class OwnedJob:
@@ -56,6 +64,7 @@ class OwnedJob:
         self._definition = definition.named(f"{definition.name[: JOB_NAME_LIMIT - 17]}_{digest}")
         self._keep_on_failure = keep_on_failure
         self._log = log
+        self._times_missing = 0
         self.taken_over_at: float | None = None
 
     @property
@@ -74,7 +83,9 @@ class OwnedJob:
         return {**JOB.defaults, **self._definition.wire}
 
     def prepare(self, attempt: Attempt) -> None:
-        """Create or update the job, unless a run of it is to be followed first.
+        """Create the job, or bring one that is left exactly to its definition.
+
+        A job whose run is to be followed first, or was a success, is left as it is.
 
         :raises CdmOutcomeUnknown: when the job was deleted while its run was active.
         """
@@ -88,11 +99,33 @@ class OwnedJob:
             if request.relation_to(record) is Relation.SAME:
                 return
         elif record is not None and (record.open or record.run):
-            if session.run(session.api.find(JOB, request.cluster_id, self.name)) is not None:
+            if self._take_over(attempt, record):
                 self.taken_over_at = session.clock()
                 return
             attempt.journal.save(self._without_job(record, attempt).to_payload())
         self._create(attempt)
+
+    def prepare_again(self, attempt: Attempt, error: errors.CdmNotFound) -> None:
+        """Prepare the job again after it was not there when it was to be started.
+
+        The kill of an earlier attempt may have deleted it at that moment.
+
+        :raises CdmNotFound: the given error, when the job exists, so that something else is
+            missing; or when this attempt was killed itself.
+        :raises CdmOutcomeUnknown: when a start was sent, so that a run of the job may have been.
+        """
+        cluster_id, session = attempt.request.cluster_id, attempt.session
+        if attempt.killed or session.run(session.api.find(JOB, cluster_id, self.name)) is not None:
+            raise error
+        self._times_missing += 1
+        if self._times_missing > _CREATIONS:
+            raise errors.CdmError(
+                f"Job {self.name!r} in cluster {cluster_id} was deleted {self._times_missing} times"
+                " before it could be started. Nothing was started. It belongs to this task; find"
+                f" out who deletes it. CDM answered: {error}"
+            ) from error
+        self._log.warning("Job %r was deleted before it could be started: %s", self.name, error)
+        self.prepare(attempt)
 
     def is_lost(
         self, attempt: Attempt, error: errors.CdmOutcomeUnknown, since: float | None
@@ -127,39 +160,99 @@ class OwnedJob:
             session.api, JOB, run.cluster_id, run.job_name, give_up_after=_DELETE_SECONDS
         )
         try:
-            session.run(delete)
+            deleted = session.run(delete)
         except errors.CdmError as error:
             self._log.warning("%s The job stays in CDM; delete it there.", error)
         else:
-            self._log.info("Deleted job %r in cluster %s", run.job_name, run.cluster_id)
+            outcome = "deleted" if deleted else "no longer there"
+            self._log.info("Job %r in cluster %s: %s", run.job_name, run.cluster_id, outcome)
 
     def stopped(self, session: CdmSession, run: RunRef) -> None:
         """Delete the job once its run has ended, unless that run succeeded."""
         deadline = session.clock() + _STOP_SECONDS
-        # Without its job, the next attempt takes a run for one that did not succeed.
-        delete = stop.delete_after_stop(session.api, run, deadline=deadline, keep_if_succeeded=True)
         try:
-            deleted = session.run(delete)
+            session.run(stop.delete_after_stop(session.api, run, deadline=deadline))
         except errors.CdmError as error:
             self._log.warning("Job %r stays in CDM for now: %s", run.job_name, error)
-        else:
-            outcome = "deleted" if deleted else "kept, its run succeeded or another one is active"
-            self._log.info("Job %r: %s", run.job_name, outcome)
+
+    def _take_over(self, attempt: Attempt, record: StartRecord) -> bool:
+        """Return whether the job of an unsettled start or run exists.
+
+        Unless that run is still active, or succeeded, a start follows. So the job is updated:
+        neither what somebody changed in CDM since nor an earlier password may run.
+        """
+        request, session = attempt.request, attempt.session
+        try:
+            newest = session.run(stop.newest_run(session.api, request.cluster_id, self.name))
+        except errors.CdmNotFound as error:
+            if not error.reported_by_cdm:
+                raise
+            return False
+        if newest is not None and not _precedes_a_start(newest, request, record):
+            return True
+        try:
+            return self._update(attempt)
+        except errors.CdmInUse as refusal:
+            self._log.info("Job %r has an active run, so it stays as it is: %s", self.name, refusal)
+            return True
 
     def _create(self, attempt: Attempt) -> None:
-        request, session = attempt.request, attempt.session
-        api, cluster_id = session.api, request.cluster_id
-        try:
-            # Without a look before: the quota for creating is ten times that for showing.
-            result = session.run(apply.create(api, cluster_id, self._definition))
-        except errors.CdmAlreadyExists:
+        """Create the job; if there is one of its name, replace its definition.
+
+        Such a job belongs to this task, and is not compared with the definition: what an earlier
+        one set and this one does not name looks like a default of CDM, and secrets are not shown.
+        """
+        session, cluster_id = attempt.session, attempt.request.cluster_id
+        for _ in range(_CREATIONS):
+            try:
+                # Without a look before: the quota for creating is ten times that for showing.
+                self._report(
+                    session.run(apply.create_new(session.api, cluster_id, self._definition))
+                )
+            except errors.CdmAlreadyExists as refusal:
+                problem: errors.CdmError = refusal
+            else:
+                return
             self._log.info(
-                "Job %r exists already: an attempt with another definition left it", self.name
+                "Job %r exists already, left by an earlier attempt or by a create call whose answer"
+                " was lost; replacing its definition",
+                self.name,
             )
-            while active := session.run(api.active_run(cluster_id, self.name)):
+            try:
+                if self._replace(attempt):
+                    return
+            except errors.CdmInUse as refusal:
+                problem = refusal
+            session.run(pause(1.0))
+        raise problem
+
+    def _replace(self, attempt: Attempt) -> bool:
+        """Update the job after its active run has ended; return whether the job still exists."""
+        session, cluster_id = attempt.session, attempt.request.cluster_id
+        try:
+            while active := session.run(session.api.active_run(cluster_id, self.name)):
                 attempt.wait_for_other(RunRef.of(active))
-            result = session.run(apply.apply(api, cluster_id, self._definition))
-        self._log.info("Job %r in cluster %s: %s", self.name, cluster_id, result.action)
+        except errors.CdmNotFound as error:
+            if not error.reported_by_cdm:
+                raise
+            return False
+        return self._update(attempt)
+
+    def _update(self, attempt: Attempt) -> bool:
+        """Replace the definition of the job; return whether the job still exists."""
+        session, cluster_id = attempt.session, attempt.request.cluster_id
+        try:
+            result = session.run(apply.update(session.api, cluster_id, self._definition))
+        except errors.CdmNotFound:
+            # It may also be a link that is missing.
+            if session.run(session.api.find(JOB, cluster_id, self.name)) is None:
+                return False
+            raise
+        self._report(result)
+        return True
+
+    def _report(self, result: apply.ApplyResult) -> None:
+        self._log.info("Job %r: %s", self.name, result.action)
         for warning in result.warnings:
             self._log.warning("CDM warns about job %r: %s", self.name, warning)
 
@@ -181,3 +274,18 @@ class OwnedJob:
             "Job %r was deleted when an earlier attempt was killed; running it again", self.name
         )
         return replace(record, baseline=record.run or record.baseline, run=None, sends=0)
+
+
+def _precedes_a_start(newest: Submission, request: StartRequest, record: StartRecord) -> bool:
+    """Return whether the newest run of a job has ended, and is not the result of its task.
+
+    :param record: record of a start whose outcome was not noted.
+    """
+    if not newest.ended:
+        return False
+    if record.run:
+        is_own = request.run(record.run).is_run(newest)
+    else:
+        is_own = not request.run(record.baseline).is_run(newest)
+    repeats = request.relation_to(record) is Relation.NEW
+    return repeats or newest.failed or not is_own

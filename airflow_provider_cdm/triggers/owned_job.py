@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
@@ -21,6 +22,8 @@ _DELETE_SECONDS = 20.0
 class CdmOwnedJobTrigger(CdmSubmissionTrigger):
     """Waits for one run of a job that belongs to the task; a kill stops it and deletes the job.
 
+    As on a worker, the job stays if its run succeeded before it could be stopped.
+
     Takes the arguments of :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger`.
     """
 
@@ -30,6 +33,8 @@ class CdmOwnedJobTrigger(CdmSubmissionTrigger):
         deadline = session.clock() + _DELETE_SECONDS
         try:
             await session.arun(stop.delete_after_stop(session.api, run, deadline=deadline))
+        except errors.CdmError as error:
+            # The stop was sent; what failed is only the deletion.
+            log.warning("Job %r stays in CDM for now: %s", run.job_name, error)
         finally:
             session.close()
-        log.info("Deleted job %r in cluster %s", run.job_name, run.cluster_id)

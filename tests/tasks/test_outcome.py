@@ -117,6 +117,57 @@ def test_invalid_threshold_is_refused_before_anything_is_sent(
     assert len(sim.requests) == requests_before
 
 
+@each_waiter
+@pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
+@pytest.mark.parametrize("rendered", ["", " \n", "None", None])
+def test_threshold_that_renders_to_nothing_is_refused(
+    rendered: str | None, name: str, waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A threshold whose template renders to nothing, also natively, is an error that names it,
+    before anything is started or waited for.
+    """
+    make_task = add_job(sim, waiter)
+    requests_before = len(sim.requests)
+
+    def make_rendered_task() -> Any:
+        task = make_task(**{name: "{{ params.limit }}"})
+        setattr(task, name, rendered)
+        return task
+
+    with pytest.raises(errors.CdmConfigError, match=f"{name} .*its template rendered to nothing"):
+        task_runner.run(make_rendered_task)
+    assert len(sim.requests) == requests_before
+
+
+@each_waiter
+@pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
+def test_zero_is_a_threshold(
+    name: str, waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A threshold of 0 is compared like any other: a row that was skipped, and an unknown number of
+    rows, miss it.
+    """
+    make_task = add_job(sim, waiter, counters={"ROWS_WRITTEN": -1, "ROWS_WRITTEN_SKIPPED": 1})
+    with pytest.raises(errors.CdmThresholdMissed, match=f"{name} is 0"):
+        task_runner.run(lambda: make_task(**{name: 0}))
+
+
+def test_variables_that_render_to_nothing_are_refused(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Variables that a native template or another task leaves out are an error."""
+    make_task = add_job(sim, "worker")
+
+    def make_rendered_task() -> Any:
+        task = make_task(variables={"dt": "{{ ds }}"})
+        task.variables = None
+        return task
+
+    with pytest.raises(errors.CdmConfigError, match="variables was given, but its template"):
+        task_runner.run(make_rendered_task)
+    assert sim.requests == []
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_missed_threshold_is_not_retried_with_a_new_run(
     deferrable: bool, sim: CdmSimulator, task_runner: TaskRunner
@@ -145,6 +196,14 @@ def test_thresholds_without_waiting_are_refused() -> None:
         CdmStartJobOperator(
             task_id="t", job_name=JOB, min_rows_written=1, rows_written_equal_read=True
         )
+
+
+@pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
+@pytest.mark.parametrize("limit", [0, "0", "{{ params.limit }}"])
+def test_zero_without_waiting_is_refused(name: str, limit: Any) -> None:
+    """A threshold of 0 is refused on a task that does not wait, as any other number is."""
+    with pytest.raises(errors.CdmConfigError, match=f"{name}: only a task that waits"):
+        CdmStartJobOperator(task_id="t", job_name=JOB, **{name: limit})
 
 
 def test_missed_threshold_skips_a_sensor_with_soft_fail(

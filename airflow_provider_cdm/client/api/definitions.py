@@ -127,8 +127,9 @@ class Definition:
             for block in self.kind.blocks
             for name, value in inputs_of(self.wire, block).items()
         ]
-        content = [[self.wire.get(key) for key in self.kind.texts], sorted(inputs)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+        content = [[self.wire.get(key) for key in self.kind.texts], sorted(inputs), self._rest()]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def named(self, name: str) -> Definition:
         """Return the same definition under another name."""
@@ -162,6 +163,16 @@ class Definition:
             if not _same(wanted, value)
         ]
 
+    def _rest(self) -> Any:
+        """Return what the definition holds besides texts and inputs, which CDM takes as well."""
+        known = (*self.kind.texts, *self.kind.blocks)
+        rest = {key: value for key, value in self.wire.items() if key not in known}
+        for block in self.kind.blocks:
+            content = self.wire.get(block)
+            if isinstance(content, Mapping) and (extra := set(content) - {"configs"}):
+                rest[block] = {key: content[key] for key in extra}
+        return _masked(rest)
+
     def unmanaged(self, shown: Mapping[str, Any]) -> list[str]:
         """Return the names of inputs that have a value in CDM and are not in this definition."""
         return [
@@ -170,6 +181,15 @@ class Definition:
             for name, value in inputs_of(shown, block).items()
             if value and name not in inputs_of(self.wire, block)
         ]
+
+
+def _masked(value: Any) -> Any:
+    """Return a value with a mask for every secret in it, at any depth."""
+    if isinstance(value, Mapping):
+        hidden = is_secret(value.get("name")) and "value" in value
+        shown = {**value, "value": MASK} if hidden else value
+        return {str(key): MASK if is_secret(key) else _masked(item) for key, item in shown.items()}
+    return [_masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_secret(name: object) -> bool:

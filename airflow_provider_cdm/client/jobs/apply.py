@@ -29,6 +29,16 @@ class ApplyResult:
     warnings: tuple[str, ...] = ()
 
 
+def create_new(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
+    """Create a job or link.
+
+    :raises CdmAlreadyExists: when one of that name exists, whatever its definition; this call may
+        have created it and lost the answer.
+    """
+    warnings = yield from api.call(resources.create(cluster_id, wanted))
+    return ApplyResult(CREATED, warnings=tuple(warnings))
+
+
 def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:
     """Create a job or link; if it exists and matches the definition, that counts as created.
 
@@ -36,7 +46,7 @@ def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
         differences.
     """
     try:
-        warnings = yield from api.call(resources.create(cluster_id, wanted))
+        return (yield from create_new(api, cluster_id, wanted))
     except errors.CdmAlreadyExists as refusal:
         # This call, or one of an earlier attempt, may have created it and lost the answer.
         shown = yield from api.find(wanted.kind, cluster_id, wanted.name)
@@ -46,7 +56,6 @@ def create(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
             refusal.add_detail(" The existing one differs: " + _join(differences))
             raise
         return ApplyResult(UNCHANGED, unmanaged=tuple(wanted.unmanaged(shown)))
-    return ApplyResult(CREATED, warnings=tuple(warnings))
 
 
 def update(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult]:

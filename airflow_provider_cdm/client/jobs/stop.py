@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.sansio import Flow
-from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
+from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
+
+log = logging.getLogger(__name__)
 
 
 def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission | None]:
@@ -22,22 +27,42 @@ def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submiss
     return active
 
 
-def delete_after_stop(
-    api: CdmApi, run: RunRef, *, deadline: float, keep_if_succeeded: bool = False
-) -> Flow[bool]:
-    """Delete the job of a run that is being stopped, as soon as that run has ended.
+def newest_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission | None]:
+    """Return the newest run of a job; ``None`` if it never ran.
+
+    :raises CdmNotFound: when the job does not exist.
+    """
+    shown = yield from api.call(runs.status(cluster_id, job_name))
+    newest = newest_first(shown)[0] if shown else None
+    return None if newest is None or newest.verdict is Verdict.NO_RUN else newest
+
+
+def delete_after_stop(api: CdmApi, run: RunRef, *, deadline: float) -> Flow[bool]:
+    """Delete the job of a run that is being stopped, as soon as that run has ended; log the result.
+
+    The job stays if that run succeeded in the meantime: it is the only evidence that a process
+    which is being killed can leave, and without it the next attempt would run the job again. It
+    stays as well if the run is not the newest one of the job: then an attempt after it uses the
+    job.
 
     :param deadline: epoch seconds at which to give up.
-    :param keep_if_succeeded: whether to keep the job if the run succeeded in the meantime.
     :returns: whether the job was deleted.
     :raises CdmWaitTimeout: at the deadline.
     """
     follower = Follower(run)
     ended = yield from follower.follow(api, poll_interval=0.5, deadline=deadline)
-    if keep_if_succeeded and ended.verdict is Verdict.SUCCESS:
-        return False
-    # A cleared task may have started the job again.
-    if (yield from api.active_run(run.cluster_id, run.job_name)) is not None:
-        return False
-    yield from apply.delete(api, JOB, run.cluster_id, run.job_name)
-    return True
+    deleted = False
+    if ended.verdict is Verdict.SUCCESS:
+        outcome = "kept, since its run succeeded"
+    elif not (yield from _is_newest(api, run)):
+        outcome = "kept, since a later attempt uses it"
+    else:
+        deleted = yield from apply.delete(api, JOB, run.cluster_id, run.job_name)
+        outcome = "deleted" if deleted else "no longer there"
+    log.info("Job %r in cluster %s: %s", run.job_name, run.cluster_id, outcome)
+    return deleted
+
+
+def _is_newest(api: CdmApi, run: RunRef) -> Flow[bool]:
+    newest = yield from newest_run(api, run.cluster_id, run.job_name)
+    return newest is not None and run.is_run(newest)

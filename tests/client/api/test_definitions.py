@@ -178,4 +178,11 @@ def test_fingerprints() -> None:
     assert one.fingerprint == parsing.job(wire({"sql": "b", "tableName": "a"})).fingerprint
     assert one.fingerprint != parsing.job(wire({"tableName": "a", "sql": "c"})).fingerprint
     assert one.fingerprint != one.named("other").fingerprint
+    secret = {"name": "a.password", "value": "x"}
+    block = {**inputs("fromJobConfig", {"tableName": "a", "sql": "b"}), "extended-configs": secret}
+    extended = parsing.job(wire({}, **{"from-config-values": block}))
+    other_key = parsing.job(wire({"tableName": "a", "sql": "b"}, **{"sub-type": "c"}))
+    assert len({job.fingerprint for job in (one, extended, other_key)}) == 3
+    secret["value"] = "y"
+    assert extended.fingerprint == parsing.job(extended.wire).fingerprint
     assert one.named("other").name == "other"

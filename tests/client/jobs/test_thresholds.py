@@ -84,13 +84,29 @@ def test_nothing_unknown_passes(
     assert passed == (enough and few_enough and same and not (least is not None and written < 0))
 
 
-@pytest.mark.parametrize("value", [-1, "many", 1.5, True, [], "-3", float("nan"), float("inf")])
+class Strange:
+    """An object such as an undefined variable of a template, which raises whatever is done."""
+
+    def __int__(self) -> int:
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1, "many", 1.5, True, False, [], "-3", float("nan"), float("inf"), b"3", "", " ", Strange()],
+)
 @pytest.mark.parametrize("name", ["min_rows_written", "max_rows_skipped"])
 def test_invalid_numbers(name: str, value: Any) -> None:
     """A threshold that is not an integer is rejected, and the error names it."""
     given = {"min_rows_written": None, "max_rows_skipped": None, name: value}
     with pytest.raises(errors.CdmConfigError, match=f"{name} must be an integer"):
         Thresholds.of(**given, rows_written_equal_read=False)
+
+
+def test_large_numbers() -> None:
+    """Numbers of any size are read exactly."""
+    for number in (2**53 + 1, 10**400):
+        assert Thresholds.of(number, str(number), False) == Thresholds(number, number)
 
 
 def test_invalid_flag() -> None:

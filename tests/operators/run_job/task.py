@@ -21,17 +21,20 @@ def config_block(block: str, **values: Any) -> dict[str, Any]:
 
 
 def definition(
-    where: str = "day = '${dt}'",
+    where: str | None = "day = '${dt}'",
     target: str = "orders",
     name: str = "orders",
     driver: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the definition of a job that moves the rows of a day."""
+    """Return the definition of a job that moves the rows of a day, or all without a condition."""
+    source = (
+        {"tableName": "orders"} if where is None else {"tableName": "orders", "whereClause": where}
+    )
     body = {
         "name": name,
         "from-connector-name": "generic-jdbc-connector",
         "from-link-name": "shop",
-        "from-config-values": config_block("fromJobConfig", tableName="orders", whereClause=where),
+        "from-config-values": config_block("fromJobConfig", **source),
         "to-connector-name": "generic-jdbc-connector",
         "to-link-name": "warehouse",
         "to-config-values": config_block("toJobConfig", tableName=target),

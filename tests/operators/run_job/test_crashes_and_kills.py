@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -227,19 +228,96 @@ def test_trigger_on_kill_stops_run_and_job_unless_the_task_is_still_deferred(
     """A user who ends the deferred task stops the run and deletes the job, while a move to another
     triggerer does not.
     """
+    run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    kill_in_triggerer(sim, name, state, monkeypatch)
+    assert sim.jobs() == [name] * len(kept_jobs)
+    assert sim.runs(name)[0].status == ("RUNNING" if kept_jobs else "STOPPED")
+
+
+def kill_in_triggerer(
+    sim: CdmSimulator, name: str, state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End the deferred wait for run 1 of a job as Airflow does when a user ends its task."""
 
     async def read_task_state(_: Any) -> str | None:
         return state
 
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
-    run_until_wait_timeout(task_runner)
-    (name,) = created_job_names(sim)
     trigger = CdmOwnedJobTrigger(
         job_name=name, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
     )
     asyncio.run(trigger.on_kill())
-    assert sim.jobs() == [name] * len(kept_jobs)
-    assert sim.runs(name)[0].status == ("RUNNING" if kept_jobs else "STOPPED")
+
+
+def test_trigger_on_kill_keeps_the_job_of_a_run_that_succeeded(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    databases: OrderDatabases,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run that succeeds before the trigger can stop it is not repeated by the next attempt."""
+    caplog.set_level(logging.INFO)
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    clock.advance(60)
+    kill_in_triggerer(sim, name, "up_for_retry", monkeypatch)
+    assert (sim.jobs(), "kept, since its run succeeded" in caplog.text) == ([name], True)
+    assert "eleted" not in caplog.text
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
+    assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
+
+
+def test_trigger_on_kill_says_that_a_job_cannot_be_deleted(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When the run is stopped and its job cannot be deleted, the log says that and nothing else."""
+    caplog.set_level(logging.INFO)
+    run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    sim.fail("delete_job", "status", status=403, times=None)
+    kill_in_triggerer(sim, name, "failed", monkeypatch)
+    assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [name])
+    assert f"Job '{name}' stays in CDM for now" in caplog.text
+    assert "could not be stopped" not in caplog.text
+
+
+@pytest.mark.parametrize("later", ["created", "ended"])
+@pytest.mark.parametrize("killed_in", ["worker", "triggerer"])
+def test_late_kill_leaves_the_job_of_the_next_attempt_alone(
+    killed_in: str,
+    later: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill that comes when its run has ended deletes the job neither before the next attempt
+    starts it nor after that run has ended, when the outcome may not be noted yet.
+    """
+    task = run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    wire = sim._backend.clusters[sim.cluster_id].jobs[name].config.to_wire()
+    sim.stop(name)
+    clock.advance(5)
+    if later == "created":
+        sim._backend.clusters[sim.cluster_id].jobs.clear()
+        sim.add_job(name, wire=wire)
+    else:
+        sim.start(name, variables={"dt": "2025-01-03"})
+        clock.advance(60)
+    if killed_in == "worker":
+        task.on_kill()
+    else:
+        kill_in_triggerer(sim, name, "failed", monkeypatch)
+    assert sim.jobs() == [name]
 
 
 def test_operator_defers_to_the_trigger_that_deletes_the_job(
