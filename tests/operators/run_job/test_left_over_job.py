@@ -26,14 +26,19 @@ from tests.support.task_harness import TaskRunner
 DAYS = [f"2025-01-0{day}" for day in range(1, 5)]
 
 
-def leave_job(task_runner: TaskRunner, earlier: dict[str, Any], **arguments: Any) -> None:
+def leave_job(
+    task_runner: TaskRunner,
+    earlier: dict[str, Any],
+    begin_next: Callable[[Any], None] = TaskRunner.retry,
+    **arguments: Any,
+) -> None:
     """Run an attempt that ends before its run does, so that its job stays, and begin the next."""
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(
             lambda: migrate(definition=earlier, wait_timeout=5, poll_interval=5, **arguments)
         )
-    task_runner.retry()
+    begin_next(task_runner)
 
 
 def before_request(
@@ -61,7 +66,7 @@ def test_condition_that_was_removed_is_not_left(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, databases: OrderDatabases
 ) -> None:
     """A condition that the definition no longer has is not left in the job, so all rows arrive."""
-    leave_job(task_runner, definition("day = '2025-01-04'"), **mode)
+    leave_job(task_runner, definition("day = '2025-01-04'"), TaskRunner.clear, **mode)
     result = task_runner.run(lambda: migrate(definition=definition(None), **mode))
     assert result["counters"]["ROWS_WRITTEN"] == 4 * ROWS
     assert [databases.count_rows(day) for day in DAYS] == [ROWS, ROWS, ROWS, 2 * ROWS]
@@ -83,7 +88,7 @@ def test_nothing_of_an_earlier_definition_is_left(
     earlier: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """Whatever an earlier definition said, the job that is started is the one that is defined."""
-    leave_job(task_runner, earlier)
+    leave_job(task_runner, earlier, TaskRunner.clear)
     task_runner.run(migrate)
     (name,) = created_job_names(sim)
     (update,) = (request for request in sim.requests if request.route == "update_job")
