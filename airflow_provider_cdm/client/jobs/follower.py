@@ -179,8 +179,10 @@ class Follower:
                 f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
             )
         status = f"was last seen {self.last.status}" if self.last else "was never seen"
+        # Whether a task stops its run at its execution_timeout is up to the task, and in its log.
+        left = "" if limit == "execution_timeout" else ", and was not stopped"
         return errors.CdmWaitTimeout(
-            f"The wait for {self.run} timed out ({limit}). The run {status}, and was not stopped."
+            f"The wait for {self.run} timed out ({limit}). The run {status}{left}."
             f" Increase {limit}, or check the run in the CDM console.",
             self.last,
         )

@@ -43,7 +43,13 @@ log = logging.getLogger(__name__)
 
 
 def start_once(
-    api: CdmApi, request: StartRequest, payload: Mapping[str, Any] | None, policy: StartPolicy
+    api: CdmApi,
+    request: StartRequest,
+    payload: Mapping[str, Any] | None,
+    policy: StartPolicy,
+    *,
+    deadline: float | None = None,
+    limit: str = "wait_timeout",
 ) -> Flow[StartResult]:
     """Start a job unless it has been started already, and return the run that is ours.
 
@@ -51,12 +57,16 @@ def start_once(
     :param payload: record of the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or
         an earlier attempt; ``None`` if there was none.
     :param policy: time limits of the protocol.
+    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds; ``None``
+        for never.
+    :param limit: name of the task's argument that set the deadline.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
     :raises CdmStartUncertain: when it cannot be determined whether the job was started. The journal
         stays open, so that the next attempt searches for the run first.
     :raises CdmOutcomeUnknown: when the run of an earlier attempt has disappeared.
+    :raises CdmWaitTimeout: when that run could not be seen until the deadline.
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
@@ -66,7 +76,7 @@ def start_once(
             " followed; if it is active, it goes on."
         )
         record = None
-    starter = _Starter(api, request, policy)
+    starter = _Starter(api, request, policy, deadline, limit)
     ended_run = None
     if record is not None:
         record, run = yield from starter.resume(record)
@@ -80,12 +90,16 @@ def start_once(
 class _Starter:
     """The protocol for one request.
 
+    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
+    :param limit: name of the task's argument that set the deadline.
     :param server_ahead: seconds by which the server's clock is ahead of ours, as far as is known.
     """
 
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
+    deadline: float | None = None
+    limit: str = "wait_timeout"
     server_ahead: float = -math.inf
 
     def resume(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
@@ -232,7 +246,8 @@ class _Starter:
         """Attach to the active run of somebody else, or fail."""
         if self.request.if_running == "attach":
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
-            yield from save(record.with_run(active).to_payload())
+            # Without a start of our own: neither a kill nor giving up stops this run.
+            yield from save(replace(record, sends=0).with_run(active).to_payload())
             return active
         error = refusal or errors.CdmAlreadyRunning(
             f"Could not start job {self.request.job_name!r} in cluster {self.request.cluster_id}:"
@@ -279,7 +294,10 @@ class _Starter:
         try:
             # Whether the run has ended decides what to do, so there is no way around an answer.
             while (seen := (yield from follower.poll(self.api))) is None:
-                yield from pause(10.0)
+                left = math.inf if self.deadline is None else self.deadline - self._now()
+                if left <= 0:
+                    raise follower.timed_out(self.limit)
+                yield from pause(min(10.0, left))
         except errors.CdmOutcomeUnknown:
             if same_generation:
                 raise
