@@ -371,7 +371,8 @@ class Attempt:
             if not self.options.cancel_on_kill:
                 self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
                 return
-            self._within_kill_time(partial(self._stop, at_hand["session"], run), f"stops {run}")
+            stop = partial(self._stop, at_hand["session"], run, noted=self.journal.stored)
+            self._within_kill_time(stop, f"stops {run}")
         elif record is not None and record.open:
             self._kill_unknown_run(at_hand["session"], record)
         elif record is not None and record.run is not None and record.result is None:
@@ -411,7 +412,7 @@ class Attempt:
             if run is None:
                 self.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
             else:
-                self._stop(session, run)
+                self._stop(session, run, noted=False)
 
         self._within_kill_time(find_and_stop, f"stops the run of job {request.job_name!r}")
 
@@ -470,7 +471,12 @@ class Attempt:
             and self.options.wait_limit[1] == "execution_timeout"
         )
 
-    def _stop(self, session: CdmSession, run: RunRef) -> None:
+    def _stop(self, session: CdmSession, run: RunRef, *, noted: bool = True) -> None:
+        """Stop a run, and clean up after it.
+
+        :param noted: whether the journal has the run. If not, the next attempt looks for it, and
+            needs its job for that.
+        """
         try:
             sent = session.run(session.api.stop_run(run))
         except errors.CdmError as error:
@@ -478,7 +484,8 @@ class Attempt:
         else:
             result = "asked CDM to stop it" if sent else "not active, nothing to stop"
             self.log.info("%s: %s", run, result)
-        self.job.stopped(session, run)
+        if noted:
+            self.job.stopped(session, run)
 
 
 def _was_stopped_by_kill(run: Submission, attached_at: float) -> bool:

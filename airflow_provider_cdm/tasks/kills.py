@@ -27,10 +27,11 @@ class RememberedJournal(Journal):
 
     ``last`` is the record as plain JSON: that which was last read or written. A run counts from
     the moment it is known, even if writing it fails; an intent only once it is written, since a
-    start is not sent before.
+    start is not sent before. ``stored`` is whether the journal itself holds ``last``.
     """
 
     last: Mapping[str, Any] | None = None
+    stored = True
 
     def read(self) -> dict[str, Any] | None:
         """Return the record of this or an earlier attempt as plain JSON, or ``None``."""
@@ -41,9 +42,9 @@ class RememberedJournal(Journal):
     def save(self, record: Mapping[str, Any] | None) -> None:
         """Replace the record; ``None`` deletes it."""
         if record is not None and record.get("run"):
-            self.last = record
+            self.last, self.stored = record, False
         super().save(record)
-        self.last = record
+        self.last, self.stored = record, True
 
     def remembered(self, request: StartRequest) -> StartRecord | None:
         """Return the last record, if it is about this request."""
