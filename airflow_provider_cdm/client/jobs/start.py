@@ -57,8 +57,7 @@ def start_once(
     :param payload: record of the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or
         an earlier attempt; ``None`` if there was none.
     :param policy: time limits of the protocol.
-    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds; ``None``
-        for never.
+    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
@@ -66,7 +65,7 @@ def start_once(
     :raises CdmStartUncertain: when it cannot be determined whether the job was started. The journal
         stays open, so that the next attempt searches for the run first.
     :raises CdmOutcomeUnknown: when the run of an earlier attempt has disappeared.
-    :raises CdmWaitTimeout: when that run could not be seen until the deadline.
+    :raises CdmWaitTimeout: when it could not be seen until the deadline.
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
