@@ -58,8 +58,10 @@ class Follower:
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Submission | None = None
     problems_since: dict[str, float] = field(default_factory=dict)
-    _polled_at: tuple[float, float] = (0.0, 0.0)
-    _restored: Mapping[str, Any] | None = None
+    #: End of the last poll, by the monotonic clock and by the wall clock.
+    _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
+    #: What another process left, until the next poll takes it over.
+    _restored: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
 
     def follow(
         self,
