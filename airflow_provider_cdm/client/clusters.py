@@ -93,13 +93,13 @@ def send(api: CdmApi, call: Call[None], before: Cluster) -> Flow[None]:
 
 def _wait_for_change(api: CdmApi, before: Cluster) -> Flow[bool]:
     """Return whether the cluster leaves its state within the settling time."""
-    until = api.exchanger.clock() + _SETTLE
+    until = api.exchanger.uptime() + _SETTLE
     delay = 1.0
     while True:
         cluster = yield from poll(api, before.cluster_id)
         if cluster.state != before.state:
             return True
-        remaining = until - api.exchanger.clock()
+        remaining = until - api.exchanger.uptime()
         if remaining <= 0:
             return False
         yield from pause(min(delay, remaining))
@@ -114,7 +114,8 @@ class ClusterWaiter:
     :param states: states that end the wait.
     :param grace: grace periods; only ``outage`` is used here.
     :param last: cluster as last seen.
-    :param unreachable_since: epoch seconds since when calls have failed; ``None`` if they do not.
+    :param unreachable_since: since when calls have failed, by the monotonic clock; ``None`` if they
+        do not.
     """
 
     cluster_id: str
@@ -175,7 +176,7 @@ class ClusterWaiter:
         try:
             self.last = yield from poll(api, self.cluster_id)
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-            now = api.exchanger.clock()
+            now = api.exchanger.uptime()
             if self.unreachable_since is None:
                 self.unreachable_since = now
                 log.warning("%s Polling goes on for up to %.0f s.", error, self.grace.outage)

@@ -53,6 +53,7 @@ class CdmSession:
     :param settings: endpoints and credentials.
     :param policy: rules for repeating failed calls; by default five attempts.
     :param clock: function that returns epoch seconds.
+    :param monotonic: function that returns seconds by a clock that nobody can set, for durations.
     :param sleep: function that pauses the calling thread for some seconds.
     :param async_sleep: coroutine function that pauses for some seconds on an event loop.
     :param rng: function that returns a number in [0, 1).
@@ -67,6 +68,7 @@ class CdmSession:
         *,
         policy: RetryPolicy | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         async_sleep: Callable[[float], Any] = asyncio.sleep,
         rng: Callable[[], float] = random.random,
@@ -74,11 +76,12 @@ class CdmSession:
         on_token: Callable[[str], None] | None = None,
         cipher: Cipher | None = None,
     ) -> None:
-        exchanger = Exchanger(policy or RetryPolicy(), clock, rng)
+        exchanger = Exchanger(policy or RetryPolicy(), clock, rng, monotonic=monotonic)
         self.settings = settings
         auth = authenticator_for(settings, exchanger, on_token, cipher)
         self.api = CdmApi(settings, auth, exchanger)
         self.clock = clock
+        self.monotonic = monotonic
         self._sleep = sleep
         self._async_sleep = async_sleep
         self._user_agent = user_agent
@@ -116,6 +119,7 @@ class CdmSession:
             settings,
             policy=RetryPolicy(attempts=1),
             clock=self.clock,
+            monotonic=self.monotonic,
             sleep=self._sleep,
             user_agent=self._user_agent,
             cipher=self._cipher,

@@ -35,7 +35,8 @@ class CdmStartJobOperator(JobRunOperator):
     :param deferrable: wait in the triggerer instead of on a worker; needs ``wait_for_completion``.
     :param poll_interval: seconds between two polls of the run's status.
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; the run is not stopped. By default
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; the run is not stopped. Only the
+        search for a start that got no answer may take longer, by about three minutes. By default
         the task waits for as long as the run takes.
     :param stalled_after: seconds without a change of status, progress or rows after which the log
         warns; ``None`` for never.
@@ -43,7 +44,8 @@ class CdmStartJobOperator(JobRunOperator):
         :class:`~airflow_provider_cdm.exceptions.CdmStalled`; the run is not stopped.
     :param if_running: what to do when a run of the job is already active: ``fail``, ``wait`` until
         it has ended and start then, or ``attach`` to it and take its outcome as the task's own.
-    :param cancel_on_kill: stop the run of this task when the task is killed.
+    :param cancel_on_kill: stop the run of this task when the task is killed, or ends by its
+        ``execution_timeout``; never a run that it attached to.
     :param on_giving_up: what to do with a run that is still active when the task fails and no
         attempt is left: ``leave`` it (the log names it and says how to stop it), or ``stop`` it.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow_provider_cdm.client import arguments, errors
@@ -16,15 +16,16 @@ from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.journal import Journal
+from airflow_provider_cdm.tasks.kills import RememberedJournal, find_started_run, started_run
+from airflow_provider_cdm.tasks.refusals import Refusals
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.jobs.follower import SideTask
-    from airflow_provider_cdm.client.jobs.start_record import StartResult
+    from airflow_provider_cdm.client.jobs.start_record import StartRecord, StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
@@ -177,9 +178,9 @@ class Attempt:
         self._own_run: RunRef | None = None
 
     @cached_property
-    def journal(self) -> Journal:
+    def journal(self) -> RememberedJournal:
         """The journal of what this attempt starts."""
-        return Journal(self.context, self.task)
+        return RememberedJournal(self.context, self.task)
 
     @cached_property
     def session(self) -> CdmSession:
@@ -261,10 +262,11 @@ class Attempt:
 
     def _start_and_wait(self) -> dict[str, Any]:
         started = self._start()
-        run = started.run
-        self._own_run = RunRef.of(run)
+        run, ref = started.run, RunRef.of(started.run)
+        own = not started.foreign
+        self._own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
-        self.log.info("%s is %s. See %s", self._own_run, run.status, address)
+        self.log.info("%s is %s. See %s", ref, run.status, address)
         self.attached_at = self.session.clock() if started.from_earlier_attempt else None
         if run.ended:
             return self._conclude(run)
@@ -274,31 +276,51 @@ class Attempt:
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
             waiting = {"deadline": self.deadline, "attached_at": self.attached_at}
-            self._defer(self._own_run, "execute_complete", waiting)
+            self._defer(ref, "execute_complete", waiting, own=own)
         tables = TableProgress(self.job.definition)
-        ended = self.session.run(self._follow(Follower(self._own_run), tables))
+        ended = self.session.run(self._follow(Follower(ref), tables))
         return self._conclude(tables.with_job_type(ended))
 
     def _start(self) -> StartResult:
         self.job.prepare(self)
-        api, request = self.session.api, self.request
+        refusals: Refusals | None = None
         while True:
-            start = start_once(api, request, self.journal.read(), StartPolicy())
             try:
-                return self.session.run(start, self.journal.save)
+                return self._start_once()
             except errors.CdmAlreadyRunning as refusal:
-                if request.if_running == "fail":
+                if self.request.if_running == "fail":
                     raise
                 self.log.info("%s", refusal)
-                other = refusal.submission
+                if refusal.submission is not None and self._waited_for(refusal.submission):
+                    refusals = None
+                    continue
+                # The run ended between two calls, or CDM contradicts itself.
+                refusals = refusals or Refusals(self.request.run(None), self.options.poll_interval)
+                left = None if self.deadline is None else self.deadline - self.session.clock()
+                limit = self.options.wait_limit[1]
+                seconds = refusals.pause_after(refusal, self.session.monotonic(), left, limit)
+                self.session.run(pause(seconds))
             except errors.CdmNotFound as error:
                 self.job.prepare_again(self, error)
-                continue
-            if other is None:
-                # It ended between two calls, so the job should be free now.
-                self.session.run(pause(1.0))
-            else:
-                self.wait_for_other(RunRef.of(other))
+
+    def _start_once(self) -> StartResult:
+        policy, limit = StartPolicy(), self.options.wait_limit[1]
+        if self.deadline is not None:
+            # Past the deadline, a start that was lost is settled, but no outage is waited out.
+            left = max(0.0, self.deadline - self.session.clock())
+            policy = replace(policy, history_timeout=min(policy.history_timeout, left))
+        start = start_once(
+            *(self.session.api, self.request, self.journal.read(), policy),
+            deadline=self.deadline,
+            limit=limit,
+        )
+        return self.session.run(start, self.journal.save)
+
+    def _waited_for(self, other: Submission) -> bool:
+        """Wait for a run that is in the way; return whether there was anything to wait for."""
+        began = self.session.monotonic()
+        self.wait_for_other(RunRef.of(other))
+        return self.session.monotonic() - began >= 1.0
 
     def _conclude(self, run: Submission) -> dict[str, Any]:
         """Note the outcome, clean up, and judge the run."""
@@ -349,40 +371,99 @@ class Attempt:
     # Kills and failures
 
     def kill(self) -> None:
-        """Stop the run of this attempt, unless it has ended, or ``cancel_on_kill`` is off."""
+        """Stop the run of this attempt if it may be active and ``cancel_on_kill`` is on, and say
+        what is known about it.
+        """
         self.killed = True
-        run = self._own_run
-        if run is None:
-            return
+        # Nothing may be resolved now: while a task is being killed, Airflow answers no look-ups.
+        at_hand = vars(self)
+        record, run = self._record_at_hand(), self._own_run
+        if run is None and record is not None:
+            run = started_run(self.request, record)
+        if run is not None:
+            if not self.options.cancel_on_kill:
+                self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+                return
+            stop = partial(self._stop, at_hand["session"], run, noted=self.journal.stored)
+            self._within_kill_time(stop, f"stops {run}")
+        elif record is not None and record.open:
+            self._kill_unknown_run(at_hand["session"], record)
+        elif record is not None and record.run is not None and record.result is None:
+            self.log.warning(
+                "Killed; %s is left running: this task did not start it",
+                self.request.run(record.run),
+            )
+        else:
+            self.log.info("Killed; no start of this task is under way, so nothing is stopped")
+
+    def _record_at_hand(self) -> StartRecord | None:
+        """Return what the journal held when it was last used, without any look-up."""
+        if {"session", "request", "journal"} <= vars(self).keys():
+            return self.journal.remembered(self.request)
+        return None
+
+    def _kill_unknown_run(self, session: CdmSession, record: StartRecord) -> None:
+        """Say that the job may have been started, and stop its run if that shows at once."""
+        request = self.request
+        self.log.warning(
+            "Killed while a start of job %r in cluster %s was not settled: the job may have been"
+            " started. The next attempt, or a cleared task, looks for its run first. To stop it,"
+            " use CdmHook(%r).stop_job(%r, %r) or the CDM console.",
+            *(request.job_name, request.cluster_id, self.task.cdm_conn_id),
+            *(request.job_name, request.cluster_id),
+        )
         if not self.options.cancel_on_kill:
-            self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+            self.log.warning("It is not stopped (cancel_on_kill is off)")
             return
-        # In a thread: the signal may have interrupted this one in the middle of an exchange. With
-        # the session at hand: while a task is being killed, Airflow answers no look-ups.
-        session = self.session
+
+        def find_and_stop() -> None:
+            try:
+                run = session.run(find_started_run(session.api, request, record))
+            except errors.CdmError as error:
+                self.log.warning("Nothing is stopped, since its run was not identified: %s", error)
+                return
+            if run is None:
+                self.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
+            else:
+                self._stop(session, run, noted=False)
+
+        self._within_kill_time(find_and_stop, f"stops the run of job {request.job_name!r}")
+
+    def _within_kill_time(self, work: Callable[[], None], purpose: str) -> None:
+        # In a thread: the signal may have interrupted this one in the middle of an exchange.
         try:
-            run_bounded(lambda: self._stop(session, run), _KILL_SECONDS)
+            run_bounded(work, _KILL_SECONDS)
         except NotFinishedError:
             self.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
-                "Killed; CDM did not confirm within %.0f s that it stops %s. Check the run in the"
-                " CDM console",
-                *(_KILL_SECONDS, run),
+                "Killed; CDM did not confirm within %.0f s that it %s. Check the run in the CDM"
+                " console",
+                *(_KILL_SECONDS, purpose),
             )
 
     def give_up(self, error: Exception) -> None:
-        """Say what happens to a run that is still active, when no attempt follows this failure.
+        """Stop a run that is still active, or say that it is, when the attempt ends for good.
 
         :param error: what the attempt failed with.
         """
-        task = self.task
+        task, options = self.task, self.options
         try:
+            timed_out = options.cancel_on_kill and self._ended_by_execution_timeout(error)
             final = self.journal.last_attempt or task.ends_without_retry(error, self.context)
-            key = self.journal.run() if final else None
-            if key is None:
+            record = self.journal.record() if final or timed_out else None
+            if record is None or record.run is None or record.result is not None:
                 return
-            run = RunRef(self.request.cluster_id, self.request.job_name, **key)
-            if self.options.on_giving_up == "stop":
-                self.log.info("No attempt follows; stopping %s (on_giving_up='stop')", run)
+            ours = record.fingerprint == self.request.fingerprint
+            run = started_run(self.request, record) if ours else None
+            if run is None:
+                self.log.warning(
+                    "%s may still be active. It is left running: this attempt did not start it.",
+                    self.request.run(record.run),
+                )
+                return
+            if timed_out or options.on_giving_up == "stop":
+                reason = "execution_timeout is over" if timed_out else "No attempt follows"
+                argument = "cancel_on_kill" if timed_out else "on_giving_up='stop'"
+                self.log.info("%s; stopping %s (%s)", reason, run, argument)
                 self._stop(self.session, run)
                 return
         except Exception as problem:  # the failure of the attempt is what the task reports
@@ -395,7 +476,20 @@ class Attempt:
                 *(type(error).__name__, run, task.cdm_conn_id, run.job_name, run.cluster_id),
             )
 
-    def _stop(self, session: CdmSession, run: RunRef) -> None:
+    def _ended_by_execution_timeout(self, error: Exception) -> bool:
+        """Whether a deferred wait ended where Airflow would have killed a task on a worker."""
+        return (
+            isinstance(error, errors.CdmWaitTimeout)
+            and not isinstance(error, errors.CdmStalled)
+            and self.options.wait_limit[1] == "execution_timeout"
+        )
+
+    def _stop(self, session: CdmSession, run: RunRef, *, noted: bool = True) -> None:
+        """Stop a run, and clean up after it.
+
+        :param noted: whether the journal has the run. If not, the next attempt looks for it, and
+            needs its job for that.
+        """
         try:
             sent = session.run(session.api.stop_run(run))
         except errors.CdmError as error:
@@ -403,7 +497,8 @@ class Attempt:
         else:
             result = "asked CDM to stop it" if sent else "not active, nothing to stop"
             self.log.info("%s: %s", run, result)
-        self.job.stopped(session, run)
+        if noted:
+            self.job.stopped(session, run)
 
 
 def _was_stopped_by_kill(run: Submission, attached_at: float) -> bool:

@@ -12,11 +12,13 @@ class VirtualTime:
     """Sleep functions that advance the clock of the test.
 
     :param slept: all pauses so far, in seconds.
+    :param jumped: seconds by which somebody has set the client's clock forward.
     """
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.slept: list[float] = []
+        self.jumped = 0.0
 
     def sleep(self, seconds: float) -> None:
         """Advance the clock by a number of seconds."""
@@ -31,7 +33,8 @@ class VirtualTime:
     def options(self) -> dict[str, Any]:
         """Return arguments for a session; pauses have no jitter, so that they are predictable."""
         return {
-            "clock": self._clock.now,
+            "clock": lambda: self._clock.now() + self.jumped,
+            "monotonic": self._clock.now,
             "sleep": self.sleep,
             "async_sleep": self.async_sleep,
             "rng": lambda: 0.5,

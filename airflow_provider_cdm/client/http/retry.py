@@ -96,12 +96,19 @@ class Exchanger:
     :param clock: function that returns epoch seconds.
     :param random: function that returns a number in [0, 1).
     :param server_clock: clock difference, updated by every response.
+    :param monotonic: function that returns seconds by a clock that nobody can set; by default
+        ``clock``.
     """
 
     policy: RetryPolicy
     clock: Callable[[], float]
     random: Callable[[], float]
     server_clock: ServerClock = field(default_factory=ServerClock)
+    monotonic: Callable[[], float] | None = None
+
+    def uptime(self) -> float:
+        """Return seconds for measuring durations in this process; they begin anywhere."""
+        return (self.monotonic or self.clock)()
 
     def exchange(
         self,

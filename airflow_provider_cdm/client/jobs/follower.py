@@ -48,8 +48,9 @@ class Follower:
         job created at or after this time.
     :param grace: how long to tolerate missing answers.
     :param last: run as last seen.
-    :param problems_since: epoch seconds since when each problem has lasted, by the name of its
-        grace period: ``outage``, ``unknown_status``, ``no_run``.
+    :param problems_since: since when each problem has lasted, by the name of its grace period:
+        ``outage``, ``unknown_status``, ``no_run``; by the monotonic clock. Time in which CDM could
+        not be asked is no part of the last two.
     """
 
     run: RunRef
@@ -57,6 +58,10 @@ class Follower:
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Submission | None = None
     problems_since: dict[str, float] = field(default_factory=dict)
+    #: End of the last poll, by the monotonic clock and by the wall clock.
+    _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
+    #: What another process left, until the next poll takes it over.
+    _restored: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
 
     def follow(
         self,
@@ -106,36 +111,50 @@ class Follower:
         :raises CdmSubmissionFailed: when the outcome of the run cannot be known any more.
         :raises CdmError: when calls failed for longer than the grace period, or CDM rejected one.
         """
-        clock = api.exchanger.clock
+        uptime = api.exchanger.uptime
+        began = uptime()
+        self._resume_problems(began, api.exchanger.clock())
+        try:
+            return (yield from self._poll(api))
+        except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
+            self._tolerate_outage(error, began, uptime())
+            return None
+        finally:
+            self._polled_at = uptime(), api.exchanger.clock()
+
+    def _poll(self, api: CdmApi) -> Flow[Submission | None]:
         try:
             if not self.run.known and not (yield from self._find_first_run(api)):
                 return None
             seen, shown_instead = yield from self._read(api)
-        except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-            self._tolerate_outage(error, clock())
-            return None
         except errors.CdmNotFound as error:
             if not self.run.known:
                 raise
             raise self._job_deleted(error) from error
         self.problems_since.pop("outage", None)
         if seen is None:
-            self._tolerate("no_run", shown_instead, self.grace.no_run, clock())
+            now = api.exchanger.uptime()
+            self._tolerate("no_run", shown_instead, self.grace.no_run, now)
             return None
         self._remember(seen)
         if seen.verdict is Verdict.UNKNOWN:
             shown = f"status {seen.status}"
-            self._tolerate("unknown_status", shown, self.grace.unknown_status, clock())
+            now = api.exchanger.uptime()
+            self._tolerate("unknown_status", shown, self.grace.unknown_status, now)
         else:
             self.problems_since.clear()
         return seen
 
     def dump(self) -> dict[str, Any]:
         """Return what another process needs to continue, as plain JSON."""
+        now, instant = self._polled_at
+        problems = {name: now - since for name, since in self.problems_since.items()}
         return {
             "submission_id": self.run.submission_id,
             "creation_date": self.run.creation_date,
-            "problems_since": dict(self.problems_since),
+            "problems": problems,
+            # Only with problems, so that nothing is stored anew after each poll without any.
+            "polled_at": instant if problems else None,
         }
 
     def restore(self, dump: Mapping[str, Any] | None) -> None:
@@ -144,7 +163,7 @@ class Follower:
         :param dump: what :meth:`dump` returned there; nothing to start afresh.
         """
         if dump:
-            self.problems_since = dict(dump["problems_since"])
+            self._restored = dump
             self.run = replace(
                 self.run,
                 submission_id=dump["submission_id"],
@@ -162,8 +181,10 @@ class Follower:
                 f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
             )
         status = f"was last seen {self.last.status}" if self.last else "was never seen"
+        # Whether a task stops its run at its execution_timeout is up to the task, and in its log.
+        left = "" if limit == "execution_timeout" else ", and was not stopped"
         return errors.CdmWaitTimeout(
-            f"The wait for {self.run} timed out ({limit}). The run {status}, and was not stopped."
+            f"The wait for {self.run} timed out ({limit}). The run {status}{left}."
             f" Increase {limit}, or check the run in the CDM console.",
             self.last,
         )
@@ -225,7 +246,32 @@ class Follower:
                 creation_date=seen.creation_date,
             )
 
-    def _tolerate_outage(self, error: errors.CdmError, now: float) -> None:
+    def _resume_problems(self, now: float, instant: float) -> None:
+        """Take over the problems that another process saw.
+
+        Only the wall clock measures the time between two processes, and it may have been set, or
+        be that of another machine. So this time counts for half of a grace period at most, and not
+        at all for what CDM could not be asked about.
+
+        :param now: time by the monotonic clock.
+        :param instant: time by the wall clock.
+        """
+        dump, self._restored = self._restored, None
+        if dump is None:
+            return
+        problems = dump.get("problems") or {}
+        gap = max(0.0, instant - (dump.get("polled_at") or instant))
+        for name, lasted in problems.items():
+            counts = name == "outage" or "outage" not in problems
+            between = min(gap, getattr(self.grace, name) / 2) if counts else 0.0
+            self.problems_since[name] = now - lasted - between
+        self._polled_at = now, instant
+
+    def _tolerate_outage(self, error: errors.CdmError, began: float, now: float) -> None:
+        unanswered_from = self._polled_at[0] if "outage" in self.problems_since else began
+        for problem in ("unknown_status", "no_run"):
+            if problem in self.problems_since:
+                self.problems_since[problem] += now - unanswered_from
         lasted = now - self.problems_since.setdefault("outage", now)
         if lasted < self.grace.outage:
             log.warning("The status of %s cannot be read at the moment: %s", self.run, error)

@@ -13,8 +13,9 @@ This module reads no clock, journal or socket itself: :func:`start_once` is a fl
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from airflow_provider_cdm.client import errors
@@ -44,7 +45,13 @@ log = logging.getLogger(__name__)
 
 
 def start_once(
-    api: CdmApi, request: StartRequest, payload: Mapping[str, Any] | None, policy: StartPolicy
+    api: CdmApi,
+    request: StartRequest,
+    payload: Mapping[str, Any] | None,
+    policy: StartPolicy,
+    *,
+    deadline: float | None = None,
+    limit: str = "wait_timeout",
 ) -> Flow[StartResult]:
     """Start a job unless it has been started already, and return the run that is ours.
 
@@ -52,19 +59,24 @@ def start_once(
     :param payload: record of the last :class:`~airflow_provider_cdm.client.sansio.Save` of this or
         an earlier attempt; ``None`` if there was none.
     :param policy: time limits of the protocol.
+    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
+    :param limit: name of the task's argument that set the deadline.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
     :raises CdmStartUncertain: when it cannot be determined whether the job was started. The journal
         stays open, so that the next attempt searches for the run first.
     :raises CdmOutcomeUnknown: when the run of an earlier attempt has disappeared.
+    :raises CdmWaitTimeout: when it could not be seen until the deadline.
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = StartRecord.from_payload(payload) if payload else None
-    starter = _Starter(api, request, policy, RunSearch(api, request, policy))
+    starter = _Starter(api, request, policy, deadline, limit)
     ended_run = None
     if record is not None and record.fingerprint != request.fingerprint:
-        record = yield from settle_other_arguments(api, request, record, policy)
+        record = yield from settle_other_arguments(
+            api, request, record, policy, deadline=deadline, limit=limit
+        )
     if record is not None:
         record, run = yield from starter.resume(record)
         if run is not None:
@@ -75,7 +87,13 @@ def start_once(
 
 
 def settle_other_arguments(
-    api: CdmApi, request: StartRequest, record: StartRecord, policy: StartPolicy
+    api: CdmApi,
+    request: StartRequest,
+    record: StartRecord,
+    policy: StartPolicy,
+    *,
+    deadline: float | None = None,
+    limit: str = "wait_timeout",
 ) -> Flow[StartRecord | None]:
     """Settle the start of an earlier attempt whose arguments were other ones.
 
@@ -93,7 +111,7 @@ def settle_other_arguments(
         )
         return None
     earlier = replace(request, cluster_id=record.cluster_id, job_name=record.job_name)
-    starter = _Starter(api, earlier, policy, RunSearch(api, earlier, policy))
+    starter = _Starter(api, earlier, policy, deadline, limit)
     record, run = yield from starter.resume(record)
     if run is not None:
         raise start_uncertain(
@@ -107,12 +125,21 @@ def settle_other_arguments(
 
 @dataclass(slots=True)
 class _Starter:
-    """The protocol for one request."""
+    """The protocol for one request.
+
+    :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
+    :param limit: name of the task's argument that set the deadline.
+    """
 
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
-    search: RunSearch
+    deadline: float | None = None
+    limit: str = "wait_timeout"
+    search: RunSearch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.search = RunSearch(self.api, self.request, self.policy)
 
     def resume(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
         """Continue where an earlier attempt stopped.
@@ -271,6 +298,7 @@ class _Starter:
         """Attach to the active run of somebody else, or fail."""
         if self.request.if_running == "attach":
             log.warning("Attached to %s, which this task did not start.", RunRef.of(active))
+            # Neither a kill nor giving up stops this run.
             yield from save(record.with_run(active, foreign=True).to_payload())
             return active
         error = refusal or errors.CdmAlreadyRunning(
@@ -324,7 +352,14 @@ class _Starter:
         try:
             # Whether the run has ended decides what to do, so there is no way around an answer.
             while (seen := (yield from follower.poll(self.api))) is None:
-                yield from pause(10.0)
+                left = (
+                    math.inf
+                    if self.deadline is None
+                    else self.deadline - self.api.exchanger.clock()
+                )
+                if left <= 0:
+                    raise follower.timed_out(self.limit)
+                yield from pause(min(10.0, left))
         except errors.CdmOutcomeUnknown:
             if relation is not Relation.NEW:
                 raise

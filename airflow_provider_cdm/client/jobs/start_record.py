@@ -52,17 +52,8 @@ class Generation:
     clear_number: int | None = None
     retries: int = 0
 
-    def relation_to(self, earlier: Generation, *, resumed: bool = False) -> Relation:
-        """Return how this attempt relates to an earlier one of the same task instance.
-
-        :param resumed: whether this attempt goes on after a deferral, so that it may have written
-            the record itself.
-        """
-        attempt, earlier_attempt = (
-            (generation.try_number, generation.max_tries) for generation in (self, earlier)
-        )
-        if resumed and attempt == earlier_attempt:
-            return Relation.SAME
+    def relation_to(self, earlier: Generation) -> Relation:
+        """Return how this attempt relates to an earlier one of the same task instance."""
         if self.max_tries != earlier.max_tries:
             return Relation.NEW
         if self.try_number <= earlier.try_number:
@@ -108,7 +99,7 @@ class StartRequest:
     :param job_name: job to start.
     :param variables: values for ``${name}`` in the job's parameters.
     :param generation: what distinguishes a retry from a clear.
-    :param resumed: whether the attempt goes on after a deferral.
+    :param attempt_id: what distinguishes this attempt from all others, the same after a deferral.
     :param if_running: ``attach`` to follow a run that is already active; anything else to fail.
     :param definition: fingerprint of the job's definition, if the job is created for this request.
     """
@@ -120,7 +111,7 @@ class StartRequest:
     generation: Generation = field(default_factory=Generation)
     if_running: str = "fail"
     definition: str | None = None
-    resumed: bool = False
+    attempt_id: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +124,9 @@ class StartRequest:
 
     def relation_to(self, record: StartRecord) -> Relation:
         """Return how this attempt relates to the attempt that wrote a record."""
-        return self.generation.relation_to(record.generation, resumed=self.resumed)
+        if self.attempt_id and self.attempt_id == record.attempt_id:
+            return Relation.SAME
+        return self.generation.relation_to(record.generation)
 
     def run(self, key: Mapping[str, Any] | None) -> RunRef:
         """Return a run of this job.
@@ -151,7 +144,8 @@ class StartRecord:
     """What the journal keeps of a start.
 
     :param fingerprint: fingerprint of the request.
-    :param generation: generation of the attempt that wrote it.
+    :param generation: generation of the attempt that started or attached.
+    :param attempt_id: id of that attempt.
     :param cluster_id: cluster of the job.
     :param job_name: job that was started.
     :param baseline: key of the newest run before the start; ``None`` if there was none or it is not
@@ -178,6 +172,7 @@ class StartRecord:
     run: Mapping[str, Any] | None = None
     foreign: bool = False
     result: Mapping[str, Any] | None = None
+    attempt_id: str = ""
 
     def to_payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -208,7 +203,7 @@ class StartRecord:
         numbers = (self.intent_at, self.sent_at, self.sends)
         tries = (generation.try_number, generation.max_tries, generation.clear_number or 0)
         mappings = (self.baseline or {}, self.run or {}, self.result or {})
-        texts = (self.fingerprint, self.cluster_id, self.job_name)
+        texts = (self.fingerprint, self.cluster_id, self.job_name, self.attempt_id)
         keys = [key for run in mappings[:2] for key in run.values()]
         if not (
             all(isinstance(text, str) for text in texts)
@@ -255,6 +250,7 @@ class StartRecord:
             self.cluster_id,
             self.job_name,
             baseline=key_of(run),
+            attempt_id=self.attempt_id,
         )
 
 
