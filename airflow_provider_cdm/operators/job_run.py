@@ -90,10 +90,14 @@ class JobRunOperator(RunOutcomeTask):
             raise
 
     def start_after_wait(
-        self, context: Context, event: Any = None, deadline: float | None = None
+        self,
+        context: Context,
+        event: Any = None,
+        deadline: float | None = None,
+        attempt_id: str = "",
     ) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
-        return self._resumed_attempt(context, deadline).resume_start(event)
+        return self._resumed_attempt(context, deadline, attempt_id).resume_start(event)
 
     def execute_complete(
         self,
@@ -101,9 +105,12 @@ class JobRunOperator(RunOutcomeTask):
         event: Any = None,
         deadline: float | None = None,
         attached_at: float | None = None,
+        attempt_id: str = "",
     ) -> dict[str, Any]:
         """Go on after a deferred wait for the run of this task."""
-        return self._resumed_attempt(context, deadline, attached_at).resume_wait(event)
+        attempt = self._resumed_attempt(context, deadline, attempt_id)
+        attempt.attached_at = attached_at
+        return attempt.resume_wait(event)
 
     @property
     def job_definition(self) -> Mapping[str, Any] | None:
@@ -147,8 +154,8 @@ class JobRunOperator(RunOutcomeTask):
         return self._attempt
 
     def _resumed_attempt(
-        self, context: Context, deadline: float | None, attached_at: float | None = None
+        self, context: Context, deadline: float | None, attempt_id: str
     ) -> Attempt:
         attempt = self._attempt or self._open_attempt(context)
-        attempt.deadline, attempt.attached_at = deadline, attached_at
+        attempt.deadline, attempt.attempt_id = deadline, attempt_id or attempt.attempt_id
         return attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -146,7 +147,7 @@ class Attempt:
     """One attempt of a task to start a job once and to wait for its run.
 
     Session, request and journal are resolved on first use and once. After a deferral, the attempt
-    goes on in another process as a new object with the same deadline.
+    goes on in another process as a new object with the same deadline and id.
 
     :param task: the operator: its connection, its log, and what it makes of a run that has ended.
     :param context: context of the running task, as Airflow passes it.
@@ -174,7 +175,7 @@ class Attempt:
         self.attached_at = attached_at
         self.log = task.log
         self.killed = False
-        self.resumed = False
+        self.attempt_id = uuid.uuid4().hex
         self._own_run: RunRef | None = None
 
     @cached_property
@@ -200,7 +201,7 @@ class Attempt:
             job_name=arguments.job_name(self.job.name),
             variables=self.options.variables,
             generation=self.journal.generation,
-            resumed=self.resumed,
+            attempt_id=self.attempt_id,
             if_running=self.options.if_running,
             definition=self.job.fingerprint,
         )
@@ -230,7 +231,6 @@ class Attempt:
 
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
-        self.resumed = True
         try:
             other = SubmissionEvent.unwrap(event)
         except errors.CdmOutcomeUnknown as error:
@@ -254,11 +254,16 @@ class Attempt:
         """Wait until a run that is in the way has ended; defers if the task is deferrable."""
         self.log.info("Waiting for %s to end before starting the job", run)
         if self.task.deferrable:
-            self._defer(run, "start_after_wait", {"deadline": self.deadline}, own=False)
+            self._defer(run, "start_after_wait", self._identity, own=False)
         try:
             self.session.run(self._follow(Follower(run)))
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way can no longer be read: %s", error)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What makes the object after a deferral the same attempt."""
+        return {"deadline": self.deadline, "attempt_id": self.attempt_id}
 
     def _start_and_wait(self) -> dict[str, Any]:
         started = self._start()
@@ -275,7 +280,7 @@ class Attempt:
             return self.task.leave_run(self.context, run)
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
-            waiting = {"deadline": self.deadline, "attached_at": self.attached_at}
+            waiting = {**self._identity, "attached_at": self.attached_at}
             self._defer(ref, "execute_complete", waiting, own=own)
         tables = TableProgress(self.job.definition)
         ended = self.session.run(self._follow(Follower(ref), tables))

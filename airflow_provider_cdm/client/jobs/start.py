@@ -237,6 +237,7 @@ class _Starter:
             baseline=baseline,
             baseline_known=known,
             intent_at=self.search.server_now(),
+            attempt_id=self.request.attempt_id,
         )
         return record, active
 
@@ -367,7 +368,11 @@ class _Starter:
         if not seen.ended:
             log.info("Attached to %s, which an earlier attempt started: %s.", run, seen.status)
             if relation is not Relation.SAME:
-                record = replace(record, generation=self.request.generation)
+                record = replace(
+                    record,
+                    generation=self.request.generation,
+                    attempt_id=self.request.attempt_id,
+                )
                 yield from save(record.to_payload())
             return record, seen
         log.info("%s, which an earlier attempt started, ended %s.", run, seen.status)
