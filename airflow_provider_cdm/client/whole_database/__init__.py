@@ -2,6 +2,8 @@
 
 __all__ = [
     "collect",
+    "look_alikes",
     "sub_jobs",
+    "summary",
     "tables",
 ]

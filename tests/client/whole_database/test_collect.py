@@ -92,6 +92,7 @@ def test_totals(tables: list[Table]) -> None:
         ("SUCCEEDED", SINCE - 1, None, TableState.WAITING),
         ("SUCCEEDED", SINCE - 1, SINCE - 1, TableState.STALE),
         ("FAILED", SINCE - 1, SINCE - 1, TableState.STALE),
+        ("FAILED", SINCE + 1, SINCE - 1, TableState.STALE),
         ("FAILED", SINCE - 1, SINCE, TableState.WAITING),
         ("FAILED", SINCE, SINCE, TableState.FAILED),
         ("STOPPED", SINCE, SINCE, TableState.FAILED),
@@ -106,7 +107,7 @@ def test_totals(tables: list[Table]) -> None:
 def test_state(
     status: str, created: int | None, sub_job_created: int | None, state: TableState
 ) -> None:
-    """Only runs created since our run count, and an unclear status is no success."""
+    """Only jobs and runs created since our run count, and an unclear status is no success."""
     assert Table("t", status, created, sub_job_created).state(SINCE) is state
 
 
@@ -198,11 +199,15 @@ def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None
     own = [
         status
         for status, created, sub_job_created in drawn
-        if (status != "NEW" and created >= SINCE)
-        or sub_job_created is None
-        or sub_job_created >= SINCE
+        if sub_job_created is None or sub_job_created >= SINCE
     ]
-    since = [s for s, created, _ in drawn if s == "SUCCEEDED" and created >= SINCE]
+    since = [
+        status
+        for status, created, sub_job_created in drawn
+        if status == "SUCCEEDED"
+        and created >= SINCE
+        and (sub_job_created is None or sub_job_created >= SINCE)
+    ]
     assert run.tables["total"] == len(own)
     assert run.tables["succeeded"] == len(since)
     assert run.failed == (len(since) < len(own))

@@ -1,0 +1,295 @@
+"""Tells the sub-jobs of a run from jobs that merely look like them; decides, and reads nothing.
+
+Facts about a sub-job: each run makes it anew, so it is never older than the run; it has both links
+of the whole-database job; it moves one table, of the job's schema and among the job's tables, and
+is called ``<job>_<table>``; names are unique. A job that contradicts one of them is none.
+What CDM does not show contradicts nothing: the job is *doubtful*. A doubtful job counts, since
+otherwise a failed table might go unnoticed, and whoever reads the outcome is told why it counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+from urllib.parse import unquote
+
+from airflow_provider_cdm.client.api.definitions import NORMAL_JOB, inputs_of
+from airflow_provider_cdm.client.api.job_list import ListedJob
+from airflow_provider_cdm.client.submission import Submission, read_int
+
+LINKS = ("from-link-name", "to-link-name")
+#: Block of a job with its source.
+SOURCE = "from-config-values"
+_TABLE = ("fromJobConfig.tableName", "fromJobConfig.table", "fromJobConfig.collectionName")
+_SCHEMA = ("fromJobConfig.schemaName", "fromJobConfig.database")
+#: What separates tables in a definition. Only ``&`` is known; others do no harm.
+_SEPARATOR = re.compile(r"[&,;|]")
+_FLAGS = re.IGNORECASE | re.DOTALL
+#: Variables and date macros, which are other texts in each run.
+_VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+\([^)]*\)")
+
+
+class Standing(Enum):
+    """What a job is for a run of a whole-database job."""
+
+    OURS = "a sub-job"
+    DOUBTFUL = "may be a sub-job"
+    #: It looks like a sub-job, and was there before the run.
+    OLDER = "older"
+    OTHER = "another job"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A job, and what it is for a run.
+
+    :param job: job as a listing shows it.
+    :param standing: what it is.
+    :param reason: why it is doubtful or another job.
+    :param incomplete: whether it is doubtful because something of it is not shown.
+    """
+
+    job: ListedJob
+    standing: Standing
+    reason: str = ""
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A run of a whole-database job, and what its definition says about its sub-jobs.
+
+    :param name: name of the job.
+    :param since: when the run was created, epoch milliseconds.
+    :param until: when it ended.
+    :param links: names of its links by their keys, as far as they are known.
+    :param schema: pattern of its schemas; ``None`` if it is not known or matches all.
+    :param tables: pattern of its tables; likewise.
+    """
+
+    name: str
+    since: int | None = None
+    until: int | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    schema: re.Pattern[str] | None = None
+    tables: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, run: Submission, definition: Mapping[str, Any] | None) -> Parent:
+        """Return what is known of a run.
+
+        A definition that was changed after the run had been created is not used.
+
+        :param definition: definition of the job, if it is known.
+        """
+        definition, since = definition or {}, run.creation_date
+        changed = read_int(definition.get("update-date"))
+        if since is not None and changed is not None and changed > since:
+            definition = {}
+        inputs = inputs_of(definition, SOURCE)
+        return cls(
+            run.job_name,
+            since,
+            run.last_update_date if run.ended else None,
+            _links(definition),
+            _pattern(_first(inputs, _SCHEMA)),
+            _pattern(_first(inputs, _TABLE)),
+        )
+
+
+class _Fit(IntEnum):
+    """How well the name of a job fits the table that it moves."""
+
+    NONE = 0
+    #: Apart from characters that CDM may replace, or with the schema before the table.
+    LOOSE = 1
+    EXACT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A job whose name begins like that of a sub-job."""
+
+    job: ListedJob
+    rest: str
+    created: int | None
+    links: Mapping[str, str]
+    schema: str
+    table: str
+    job_type: str
+
+    @classmethod
+    def of(cls, job: ListedJob, prefix: str) -> _Candidate:
+        inputs, job_type = inputs_of(job.wire, SOURCE), job.wire.get("job_type")
+        return cls(
+            job,
+            job.name[len(prefix) :],
+            read_int(job.wire.get("creation-date")),
+            _links(job.wire),
+            _known(_first(inputs, _SCHEMA)),
+            _known(_first(inputs, _TABLE)),
+            job_type if isinstance(job_type, str) and job_type else NORMAL_JOB,
+        )
+
+    @property
+    def fit(self) -> _Fit:
+        return self.fit_of(self.rest)
+
+    def fit_of(self, rest: str) -> _Fit:
+        names = {self.table, unquote(self.table)}
+        if rest in names:
+            return _Fit.EXACT
+        plain = {_plain(name) for name in names} - {""}
+        schema = _plain(unquote(self.schema))
+        loose = _plain(rest) in plain | {schema + name for name in plain}
+        return _Fit.LOOSE if loose else _Fit.NONE
+
+    @property
+    def claim(self) -> tuple[str, str]:
+        """The table that it moves."""
+        return unquote(self.schema).casefold(), unquote(self.table)
+
+
+def sort_out(jobs: Iterable[ListedJob], parent: Parent) -> list[Judged]:
+    """Decide what each of the jobs of a listing is for a run.
+
+    :param jobs: jobs of all listings, each once; those with other names are left out.
+    :param parent: the run.
+    """
+    prefix = f"{parent.name}_"
+    candidates = [
+        _Candidate.of(job, prefix)
+        for job in jobs
+        if job.name.startswith(prefix) and job.name != prefix
+    ]
+    others = [each.job.name for each in candidates if each.job_type != NORMAL_JOB]
+    reasons = {each.job.name: _other(each, parent, others) for each in candidates}
+    left = [each for each in candidates if not reasons[each.job.name]]
+    # If no job fits the list of tables, it is written in a way that is not understood here.
+    listed = any(_is_listed(each, parent) is True for each in left)
+    claims = {each.claim for each in left if not _is_older(each, parent) and each.fit}
+    return [
+        Judged(each.job, Standing.OTHER, reasons[each.job.name])
+        if reasons[each.job.name]
+        else _judge(each, parent, left, listed, claims)
+        for each in candidates
+    ]
+
+
+def _other(job: _Candidate, parent: Parent, others: Sequence[str]) -> str:
+    """Return why a job is certainly no sub-job, as far as it alone shows that."""
+    for key, name in job.links.items():
+        if parent.links.get(key, name) != name:
+            return f"its {key} is {name!r}"
+    if parent.schema and job.schema and not parent.schema.fullmatch(unquote(job.schema)):
+        return f"its schema is {unquote(job.schema)!r}"
+    if job.fit:
+        return ""
+    if job.job_type != NORMAL_JOB:
+        return f"its type is {job.job_type}"
+    if "*" in job.table or _SEPARATOR.search(unquote(job.table)):
+        return f"its tables are {unquote(job.table)!r}"
+    for other in others:
+        if job.job.name.startswith(f"{other}_") and job.fit_of(job.job.name[len(other) + 1 :]):
+            return f"it is a sub-job of {other!r}"
+    return ""
+
+
+def _judge(
+    job: _Candidate,
+    parent: Parent,
+    left: Sequence[_Candidate],
+    listed: bool,
+    claims: set[tuple[str, str]],
+) -> Judged:
+    table = unquote(job.table)
+    unlisted = _is_listed(job, parent) is False
+    misnamed = bool(table) and not job.fit
+    if unlisted and listed:
+        return Judged(job.job, Standing.OTHER, f"{parent.name!r} does not move table {table!r}")
+    if misnamed and (job.claim in claims or _is_older(job, parent)):
+        return Judged(job.job, Standing.OTHER, f"its table is {table!r}")
+    if _is_older(job, parent):
+        return Judged(job.job, Standing.OLDER, "it was there before the run")
+    doubts = list(_missing(job, parent))
+    incomplete = bool(doubts)
+    if unlisted:
+        doubts.append(f"table {table!r} is not among the tables of {parent.name!r}")
+    if misnamed:
+        doubts.append(f"it has another name than a sub-job for its table {table!r}")
+    if job.fit is _Fit.LOOSE and _has_rival(job, left):
+        doubts.append(f"another job also moves table {table!r}")
+    if job.job_type != NORMAL_JOB:
+        doubts.append(f"its type is {job.job_type}")
+    if None not in (job.created, parent.until) and (job.created or 0) > (parent.until or 0):
+        doubts.append("it was created after the run had ended")
+    standing = Standing.DOUBTFUL if doubts else Standing.OURS
+    return Judged(job.job, standing, " and ".join(doubts), incomplete)
+
+
+def _missing(job: _Candidate, parent: Parent) -> Iterator[str]:
+    """Yield what would have to be shown to be certain."""
+    if parent.since is None:
+        yield "the date of the run is not known"
+    elif job.created is None:
+        yield "its creation date is not shown"
+    if not all(key in job.links for key in LINKS):
+        yield "its links are not shown"
+    elif not all(key in parent.links for key in LINKS):
+        yield f"the links of {parent.name!r} during the run are not known"
+    if not job.table:
+        yield "its table is not shown"
+
+
+def _is_older(job: _Candidate, parent: Parent) -> bool:
+    return job.created is not None and parent.since is not None and job.created < parent.since
+
+
+def _is_listed(job: _Candidate, parent: Parent) -> bool | None:
+    """Return whether a job's table is among those of the parent; ``None`` if that is not known."""
+    if parent.tables is None or not job.table:
+        return None
+    table = unquote(job.table)
+    names = (job.table, table, f"{unquote(job.schema)}.{table}")
+    return any(parent.tables.fullmatch(name) for name in names)
+
+
+def _has_rival(job: _Candidate, left: Sequence[_Candidate]) -> bool:
+    return any(
+        other is not job and other.claim == job.claim and other.fit >= job.fit for other in left
+    )
+
+
+def _links(wire: Mapping[str, Any]) -> dict[str, str]:
+    return {key: wire[key] for key in LINKS if isinstance(wire.get(key), str) and wire[key]}
+
+
+def _first(inputs: Mapping[str, str], names: Sequence[str]) -> str:
+    return next((inputs[name].strip() for name in names if inputs.get(name, "").strip()), "")
+
+
+def _known(text: str) -> str:
+    """Return a text; nothing if it is another one in each run."""
+    return "" if _VARIABLE.search(unquote(text)) else text
+
+
+def _pattern(text: str) -> re.Pattern[str] | None:
+    """Return the pattern of the schemas or tables that a definition names."""
+    parts = {
+        part.strip() for part in _SEPARATOR.split(_VARIABLE.sub("*", unquote(text))) if part.strip()
+    }
+    # Tables may be listed with their schemas.
+    parts |= {part.rpartition(".")[2] for part in parts}
+    if not parts or "*" in parts:
+        return None
+    parts |= {unquote(text)}
+    escaped = (re.escape(re.sub(r"\*+|%+", "*", part)).replace(r"\*", ".*") for part in parts)
+    return re.compile("|".join(sorted(each.replace(r"\?", ".") for each in escaped)), _FLAGS)
+
+
+def _plain(name: str) -> str:
+    """Return a name without the characters that CDM may replace in the name of a sub-job."""
+    return "".join(filter(str.isalnum, name)).casefold()
