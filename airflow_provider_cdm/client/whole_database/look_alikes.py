@@ -68,6 +68,7 @@ class Parent:
     :param links: names of its links by their keys, as far as they are known.
     :param schema: pattern of its schemas; ``None`` if it is not known or matches all.
     :param tables: pattern of its tables; likewise.
+    :param table_list: its tables as they are written.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Parent:
     links: Mapping[str, str] = field(default_factory=dict)
     schema: re.Pattern[str] | None = None
     tables: re.Pattern[str] | None = None
+    table_list: str = ""
 
     @classmethod
     def of(cls, run: Submission, definition: Mapping[str, Any] | None) -> Parent:
@@ -97,6 +99,7 @@ class Parent:
             _links(definition),
             _pattern(_first(inputs, _SCHEMA)),
             _pattern(_first(inputs, _TABLE)),
+            _first(inputs, _TABLE),
         )
 
 
@@ -104,9 +107,11 @@ class _Fit(IntEnum):
     """How well the name of a job fits the table that it moves."""
 
     NONE = 0
-    #: Apart from characters that CDM may replace, or with the schema before the table.
-    LOOSE = 1
-    EXACT = 2
+    #: With the schema before the table, which is not documented.
+    QUALIFIED = 1
+    #: Apart from characters that CDM may replace.
+    LOOSE = 2
+    EXACT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +144,17 @@ class _Candidate:
         return self.fit_of(self.rest)
 
     def fit_of(self, rest: str) -> _Fit:
+        if not self.table or not rest:
+            return _Fit.NONE
         names = {self.table, unquote(self.table)}
         if rest in names:
             return _Fit.EXACT
         plain = {_plain(name) for name in names} - {""}
+        if _plain(rest) in plain or any(_is_replaced(name, rest) for name in names):
+            return _Fit.LOOSE
         schema = _plain(unquote(self.schema))
-        loose = _plain(rest) in plain | {schema + name for name in plain}
-        return _Fit.LOOSE if loose else _Fit.NONE
+        qualified = _plain(rest) in {schema + name for name in plain}
+        return _Fit.QUALIFIED if qualified else _Fit.NONE
 
     @property
     def claim(self) -> tuple[str, str]:
@@ -170,11 +179,12 @@ def sort_out(jobs: Iterable[ListedJob], parent: Parent) -> list[Judged]:
     left = [each for each in candidates if not reasons[each.job.name]]
     # If no job fits the list of tables, it is written in a way that is not understood here.
     listed = any(_is_listed(each, parent) is True for each in left)
-    claims = {each.claim for each in left if not _is_older(each, parent) and each.fit}
+    young = [each for each in left if not _is_older(each, parent)]
+    claims = {each.claim for each in young if each.fit}
     return [
         Judged(each.job, Standing.OTHER, reasons[each.job.name])
         if reasons[each.job.name]
-        else _judge(each, parent, left, listed, claims)
+        else _judge(each, parent, young, listed, claims)
         for each in candidates
     ]
 
@@ -186,22 +196,23 @@ def _other(job: _Candidate, parent: Parent, others: Sequence[str]) -> str:
             return f"its {key} is {name!r}"
     if parent.schema and job.schema and not parent.schema.fullmatch(unquote(job.schema)):
         return f"its schema is {unquote(job.schema)!r}"
+    for other in others:
+        rest = job.job.name.removeprefix(f"{other}_")
+        if rest != job.job.name and job.fit_of(rest) > job.fit:
+            return f"it is a sub-job of {other!r}"
     if job.fit:
         return ""
     if job.job_type != NORMAL_JOB:
         return f"its type is {job.job_type}"
     if "*" in job.table or _SEPARATOR.search(unquote(job.table)):
         return f"its tables are {unquote(job.table)!r}"
-    for other in others:
-        if job.job.name.startswith(f"{other}_") and job.fit_of(job.job.name[len(other) + 1 :]):
-            return f"it is a sub-job of {other!r}"
     return ""
 
 
 def _judge(
     job: _Candidate,
     parent: Parent,
-    left: Sequence[_Candidate],
+    young: Sequence[_Candidate],
     listed: bool,
     claims: set[tuple[str, str]],
 ) -> Judged:
@@ -220,7 +231,7 @@ def _judge(
         doubts.append(f"table {table!r} is not among the tables of {parent.name!r}")
     if misnamed:
         doubts.append(f"it has another name than a sub-job for its table {table!r}")
-    if job.fit is _Fit.LOOSE and _has_rival(job, left):
+    if job.fit < _Fit.EXACT and not misnamed and _has_rival(job, young):
         doubts.append(f"another job also moves table {table!r}")
     if job.job_type != NORMAL_JOB:
         doubts.append(f"its type is {job.job_type}")
@@ -254,12 +265,15 @@ def _is_listed(job: _Candidate, parent: Parent) -> bool | None:
         return None
     table = unquote(job.table)
     names = (job.table, table, f"{unquote(job.schema)}.{table}")
-    return any(parent.tables.fullmatch(name) for name in names)
+    return any(parent.tables.fullmatch(name) for name in names) or (
+        # A name may contain what otherwise separates names.
+        _between_separators(table) in _between_separators(unquote(parent.table_list))
+    )
 
 
-def _has_rival(job: _Candidate, left: Sequence[_Candidate]) -> bool:
+def _has_rival(job: _Candidate, young: Sequence[_Candidate]) -> bool:
     return any(
-        other is not job and other.claim == job.claim and other.fit >= job.fit for other in left
+        other is not job and other.claim == job.claim and other.fit >= job.fit for other in young
     )
 
 
@@ -268,7 +282,7 @@ def _links(wire: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _first(inputs: Mapping[str, str], names: Sequence[str]) -> str:
-    return next((inputs[name].strip() for name in names if inputs.get(name, "").strip()), "")
+    return next((inputs[name] for name in names if inputs.get(name, "").strip()), "")
 
 
 def _known(text: str) -> str:
@@ -288,6 +302,22 @@ def _pattern(text: str) -> re.Pattern[str] | None:
     parts |= {unquote(text)}
     escaped = (re.escape(re.sub(r"\*+|%+", "*", part)).replace(r"\*", ".*") for part in parts)
     return re.compile("|".join(sorted(each.replace(r"\?", ".") for each in escaped)), _FLAGS)
+
+
+def _between_separators(text: str) -> str:
+    return f"&{_SEPARATOR.sub('&', text)}&".casefold()
+
+
+def _is_replaced(name: str, rest: str) -> bool:
+    """Return whether a text is the name of a table with some characters replaced by others."""
+    return (
+        len(name) == len(rest)
+        and any(map(str.isalnum, name))
+        and all(
+            a.casefold() == b.casefold() or (b in "_-" and not (a.isascii() and a.isalnum()))
+            for a, b in zip(name, rest, strict=True)
+        )
+    )
 
 
 def _plain(name: str) -> str:
