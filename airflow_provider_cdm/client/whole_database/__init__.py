@@ -5,5 +5,6 @@ __all__ = [
     "look_alikes",
     "sub_jobs",
     "summary",
+    "table_names",
     "tables",
 ]

@@ -25,7 +25,7 @@ from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPE
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
 from airflow_provider_cdm.client.whole_database import summary
-from airflow_provider_cdm.client.whole_database.look_alikes import Judged
+from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob
 from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
@@ -186,7 +186,7 @@ def _collect(
     while True:
         lasted = api.exchanger.clock() - ended_at
         try:
-            judged = yield from _judge_jobs(api, run, definition)
+            classified = yield from _classify_jobs(api, run, definition)
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
@@ -199,29 +199,29 @@ def _collect(
             continue
         if later is not None:
             return summary.superseded(run, later)
-        tables = tables_of(judged, run)
+        tables = tables_of(classified, run)
         report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
         settled = run.failed or lasted >= _SETTLE
         if settled or not report.names_in(TableState.RUNNING, TableState.WAITING):
-            summary.log_other_jobs(run, judged)
+            summary.log_other_jobs(run, classified)
             return summary.summarize(run, report)
         yield from pause(15.0)
 
 
-def _judge_jobs(
+def _classify_jobs(
     api: CdmApi, run: Submission, definition: Mapping[str, Any] | None
-) -> Flow[list[Judged]]:
+) -> Flow[list[ClassifiedJob]]:
     """Return the jobs that may be sub-jobs, after another look at those that are unclear."""
     reader = SubJobReader(api, run, definition)
-    judged = yield from reader.read()
+    classified = yield from reader.read()
     unclear = [
         each.job.name
-        for each in judged
+        for each in classified
         if each.incomplete and verdict_of(each.job.status) is not Verdict.SUCCESS
     ]
     if unclear:
-        judged = yield from reader.look_again(unclear[:_MAX_DETAILS])
-    return judged
+        classified = yield from reader.look_again(unclear[:_MAX_DETAILS])
+    return classified
 
 
 def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:

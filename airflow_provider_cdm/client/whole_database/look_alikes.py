@@ -12,24 +12,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_cdm.client.api.definitions import NORMAL_JOB, inputs_of
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, read_int
+from airflow_provider_cdm.client.whole_database.table_names import (
+    SEPARATOR,
+    Fit,
+    between_separators,
+    fit_of,
+    pattern_of,
+    without_variables,
+)
 
 LINKS = ("from-link-name", "to-link-name")
 #: Block of a job with its source.
 SOURCE = "from-config-values"
 _TABLE = ("fromJobConfig.tableName", "fromJobConfig.table", "fromJobConfig.collectionName")
 _SCHEMA = ("fromJobConfig.schemaName", "fromJobConfig.database")
-#: What separates tables in a definition. Only ``&`` is known; others do no harm.
-_SEPARATOR = re.compile(r"[&,;|]")
-_FLAGS = re.IGNORECASE | re.DOTALL
-#: Variables and date macros, which are other texts in each run.
-_VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+\([^)]*\)")
 
 
 class Standing(Enum):
@@ -43,7 +46,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ClassifiedJob:
     """A job, and what it is for a run.
 
     :param job: job as a listing shows it.
@@ -97,21 +100,10 @@ class Parent:
             since,
             run.last_update_date if run.ended else None,
             _links(definition),
-            _pattern(_first(inputs, _SCHEMA)),
-            _pattern(_first(inputs, _TABLE)),
+            pattern_of(_first(inputs, _SCHEMA)),
+            pattern_of(_first(inputs, _TABLE)),
             _first(inputs, _TABLE),
         )
-
-
-class _Fit(IntEnum):
-    """How well the name of a job fits the table that it moves."""
-
-    NONE = 0
-    #: With the schema before the table, which is not documented.
-    QUALIFIED = 1
-    #: Apart from characters that CDM may replace.
-    LOOSE = 2
-    EXACT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +126,17 @@ class _Candidate:
             job.name[len(prefix) :],
             read_int(job.wire.get("creation-date")),
             _links(job.wire),
-            _known(_first(inputs, _SCHEMA)),
-            _known(_first(inputs, _TABLE)),
+            without_variables(_first(inputs, _SCHEMA)),
+            without_variables(_first(inputs, _TABLE)),
             job_type if isinstance(job_type, str) and job_type else NORMAL_JOB,
         )
 
     @property
-    def fit(self) -> _Fit:
+    def fit(self) -> Fit:
         return self.fit_of(self.rest)
 
-    def fit_of(self, rest: str) -> _Fit:
-        if not self.table or not rest:
-            return _Fit.NONE
-        names = {self.table, unquote(self.table)}
-        if rest in names:
-            return _Fit.EXACT
-        plain = {_plain(name) for name in names} - {""}
-        if _plain(rest) in plain or any(_is_replaced(name, rest) for name in names):
-            return _Fit.LOOSE
-        schema = _plain(unquote(self.schema))
-        qualified = _plain(rest) in {schema + name for name in plain}
-        return _Fit.QUALIFIED if qualified else _Fit.NONE
+    def fit_of(self, rest: str) -> Fit:
+        return fit_of(rest, self.table, self.schema)
 
     @property
     def claim(self) -> tuple[str, str]:
@@ -162,7 +144,7 @@ class _Candidate:
         return unquote(self.schema).casefold(), unquote(self.table)
 
 
-def sort_out(jobs: Iterable[ListedJob], parent: Parent) -> list[Judged]:
+def classify(jobs: Iterable[ListedJob], parent: Parent) -> list[ClassifiedJob]:
     """Decide what each of the jobs of a listing is for a run.
 
     :param jobs: jobs of all listings, each once; those with other names are left out.
@@ -182,9 +164,9 @@ def sort_out(jobs: Iterable[ListedJob], parent: Parent) -> list[Judged]:
     young = [each for each in left if not _is_older(each, parent)]
     claims = {each.claim for each in young if each.fit}
     return [
-        Judged(each.job, Standing.OTHER, reasons[each.job.name])
+        ClassifiedJob(each.job, Standing.OTHER, reasons[each.job.name])
         if reasons[each.job.name]
-        else _judge(each, parent, young, listed, claims)
+        else _classify_one(each, parent, young, listed, claims)
         for each in candidates
     ]
 
@@ -204,41 +186,43 @@ def _other(job: _Candidate, parent: Parent, others: Sequence[str]) -> str:
         return ""
     if job.job_type != NORMAL_JOB:
         return f"its type is {job.job_type}"
-    if "*" in job.table or _SEPARATOR.search(unquote(job.table)):
+    if "*" in job.table or SEPARATOR.search(unquote(job.table)):
         return f"its tables are {unquote(job.table)!r}"
     return ""
 
 
-def _judge(
+def _classify_one(
     job: _Candidate,
     parent: Parent,
     young: Sequence[_Candidate],
     listed: bool,
     claims: set[tuple[str, str]],
-) -> Judged:
+) -> ClassifiedJob:
     table = unquote(job.table)
     unlisted = _is_listed(job, parent) is False
     misnamed = bool(table) and not job.fit
     if unlisted and listed:
-        return Judged(job.job, Standing.OTHER, f"{parent.name!r} does not move table {table!r}")
+        return ClassifiedJob(
+            job.job, Standing.OTHER, f"{parent.name!r} does not move table {table!r}"
+        )
     if misnamed and (job.claim in claims or _is_older(job, parent)):
-        return Judged(job.job, Standing.OTHER, f"its table is {table!r}")
+        return ClassifiedJob(job.job, Standing.OTHER, f"its table is {table!r}")
     if _is_older(job, parent):
-        return Judged(job.job, Standing.OLDER, "it was there before the run")
+        return ClassifiedJob(job.job, Standing.OLDER, "it was there before the run")
     doubts = list(_missing(job, parent))
     incomplete = bool(doubts)
     if unlisted:
         doubts.append(f"table {table!r} is not among the tables of {parent.name!r}")
     if misnamed:
         doubts.append(f"it has another name than a sub-job for its table {table!r}")
-    if job.fit < _Fit.EXACT and not misnamed and _has_rival(job, young):
+    if job.fit < Fit.EXACT and not misnamed and _has_rival(job, young):
         doubts.append(f"another job also moves table {table!r}")
     if job.job_type != NORMAL_JOB:
         doubts.append(f"its type is {job.job_type}")
     if None not in (job.created, parent.until) and (job.created or 0) > (parent.until or 0):
         doubts.append("it was created after the run had ended")
     standing = Standing.DOUBTFUL if doubts else Standing.OURS
-    return Judged(job.job, standing, " and ".join(doubts), incomplete)
+    return ClassifiedJob(job.job, standing, " and ".join(doubts), incomplete)
 
 
 def _missing(job: _Candidate, parent: Parent) -> Iterator[str]:
@@ -267,7 +251,7 @@ def _is_listed(job: _Candidate, parent: Parent) -> bool | None:
     names = (job.table, table, f"{unquote(job.schema)}.{table}")
     return any(parent.tables.fullmatch(name) for name in names) or (
         # A name may contain what otherwise separates names.
-        _between_separators(table) in _between_separators(unquote(parent.table_list))
+        between_separators(table) in between_separators(unquote(parent.table_list))
     )
 
 
@@ -283,43 +267,3 @@ def _links(wire: Mapping[str, Any]) -> dict[str, str]:
 
 def _first(inputs: Mapping[str, str], names: Sequence[str]) -> str:
     return next((inputs[name] for name in names if inputs.get(name, "").strip()), "")
-
-
-def _known(text: str) -> str:
-    """Return a text; nothing if it is another one in each run."""
-    return "" if _VARIABLE.search(unquote(text)) else text
-
-
-def _pattern(text: str) -> re.Pattern[str] | None:
-    """Return the pattern of the schemas or tables that a definition names."""
-    parts = {
-        part.strip() for part in _SEPARATOR.split(_VARIABLE.sub("*", unquote(text))) if part.strip()
-    }
-    # Tables may be listed with their schemas.
-    parts |= {part.rpartition(".")[2] for part in parts}
-    if not parts or "*" in parts:
-        return None
-    parts |= {unquote(text)}
-    escaped = (re.escape(re.sub(r"\*+|%+", "*", part)).replace(r"\*", ".*") for part in parts)
-    return re.compile("|".join(sorted(each.replace(r"\?", ".") for each in escaped)), _FLAGS)
-
-
-def _between_separators(text: str) -> str:
-    return f"&{_SEPARATOR.sub('&', text)}&".casefold()
-
-
-def _is_replaced(name: str, rest: str) -> bool:
-    """Return whether a text is the name of a table with some characters replaced by others."""
-    return (
-        len(name) == len(rest)
-        and any(map(str.isalnum, name))
-        and all(
-            a.casefold() == b.casefold() or (b in "_-" and not (a.isascii() and a.isalnum()))
-            for a, b in zip(name, rest, strict=True)
-        )
-    )
-
-
-def _plain(name: str) -> str:
-    """Return a name without the characters that CDM may replace in the name of a sub-job."""
-    return "".join(filter(str.isalnum, name)).casefold()

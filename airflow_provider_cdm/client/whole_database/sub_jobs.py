@@ -22,10 +22,10 @@ from airflow_provider_cdm.client.submission import Submission, Verdict, verdict_
 from airflow_provider_cdm.client.whole_database.look_alikes import (
     LINKS,
     SOURCE,
-    Judged,
+    ClassifiedJob,
     Parent,
     Standing,
-    sort_out,
+    classify,
 )
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class SubJobReader:
     found_in: Sequence[str] = ()
     _jobs: dict[str, ListedJob] = field(default_factory=dict)
 
-    def read(self) -> Flow[list[Judged]]:
+    def read(self) -> Flow[list[ClassifiedJob]]:
         """Return all jobs with names like those of sub-jobs, and what they are for the run.
 
         :raises CdmBadResponse: when a listing has no end.
@@ -69,12 +69,12 @@ class SubJobReader:
             jobs = yield from self._list(job_type)
             names[job_type] = {job.name for job in jobs}
             self._combine(jobs)
-        judged = self._sort_out()
-        ours = {each.job.name for each in judged if each.standing is Standing.OURS}
+        classified = self._classify()
+        ours = {each.job.name for each in classified if each.standing is Standing.OURS}
         self.found_in = [job_type for job_type, listed in names.items() if listed & ours]
-        return judged
+        return classified
 
-    def look_again(self, names: Sequence[str]) -> Flow[list[Judged]]:
+    def look_again(self, names: Sequence[str]) -> Flow[list[ClassifiedJob]]:
         """Read jobs one by one, since that may show what the listings do not show.
 
         :param names: names of the jobs.
@@ -90,13 +90,13 @@ class SubJobReader:
                 self._jobs[name] = replace(job, wire={**more, **_filled(job.wire)})
         except errors.CdmError as error:
             log.info("The jobs that may be sub-jobs cannot be read one by one: %s", error)
-        return self._sort_out()
+        return self._classify()
 
     def _show(self, name: str) -> Flow[dict[str, Any] | None]:
         return self.api.find(JOB, self.run.cluster_id, name)
 
-    def _sort_out(self) -> list[Judged]:
-        return sort_out(self._jobs.values(), Parent.of(self.run, self.definition))
+    def _classify(self) -> list[ClassifiedJob]:
+        return classify(self._jobs.values(), Parent.of(self.run, self.definition))
 
     def _combine(self, jobs: Iterable[ListedJob]) -> None:
         """Add the jobs of a listing; one that two listings show is one job.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
-from airflow_provider_cdm.client.whole_database.look_alikes import Judged, Standing
+from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 from airflow_provider_cdm.client.whole_database.tables import Table, TableReport, join_names
 
 log = logging.getLogger(__name__)
@@ -17,10 +17,12 @@ log = logging.getLogger(__name__)
 _DOUBTS_SHOWN = 3
 
 
-def log_other_jobs(run: Submission, judged: Sequence[Judged]) -> None:
+def log_other_jobs(run: Submission, classified: Sequence[ClassifiedJob]) -> None:
     """Log which jobs are called like sub-jobs and do not count, and why."""
     others = [
-        f"{each.job.name!r} ({each.reason})" for each in judged if each.standing is Standing.OTHER
+        f"{each.job.name!r} ({each.reason})"
+        for each in classified
+        if each.standing is Standing.OTHER
     ]
     if others:
         log.info(

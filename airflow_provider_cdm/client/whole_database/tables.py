@@ -14,7 +14,7 @@ from typing import Any
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
-from airflow_provider_cdm.client.whole_database.look_alikes import Judged, Standing
+from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 
 #: Maximum number of tables that a result lists; the others are only counted.
 TABLES_SHOWN = 50
@@ -225,13 +225,13 @@ class TableReport:
         }
 
 
-def tables_of(judged: Iterable[Judged], run: Submission) -> list[Table]:
+def tables_of(classified: Iterable[ClassifiedJob], run: Submission) -> list[Table]:
     """Return the tables of the jobs that are or may be sub-jobs of a run, or of earlier ones."""
     return [
         Table.of(
             each.job, run.job_name, each.reason if each.standing is Standing.DOUBTFUL else None
         )
-        for each in judged
+        for each in classified
         if each.standing is not Standing.OTHER
     ]
 

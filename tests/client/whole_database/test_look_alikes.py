@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.client.whole_database.look_alikes import (
-    Judged,
+    ClassifiedJob,
     Parent,
     Standing,
-    sort_out,
+    classify,
 )
 
 SINCE, UNTIL = 1_735_787_045_000, 1_735_787_945_000
@@ -125,22 +125,22 @@ def others_of(tables: Sequence[str], listed: str) -> st.SearchStrategy[Any]:
     return st.one_of(kinds)
 
 
-def sorted_out(
+def classified_by_name(
     jobs: Iterable[ListedJob], definition: Mapping[str, Any] | None, run: Submission = RUN
-) -> dict[str, Judged]:
-    return {each.job.name: each for each in sort_out(jobs, Parent.of(run, definition))}
+) -> dict[str, ClassifiedJob]:
+    return {each.job.name: each for each in classify(jobs, Parent.of(run, definition))}
 
 
 @given(case=cases(), data=st.data())
 def test_where_all_is_shown_nothing_is_doubtful(case: Case, data: st.DataObject) -> None:
     """Each sub-job is one, no other job counts, and the order of the jobs does not matter."""
     jobs = [*case.sub_jobs, *case.others]
-    found = sorted_out(jobs, case.definition)
+    found = classified_by_name(jobs, case.definition)
     for each in case.sub_jobs:
         assert found[each.name].standing is Standing.OURS, found[each.name]
     for each in case.others:
         assert found[each.name].standing not in COUNTS, found[each.name]
-    assert sorted_out(data.draw(st.permutations(jobs)), case.definition) == found
+    assert classified_by_name(data.draw(st.permutations(jobs)), case.definition) == found
 
 
 @given(case=cases(f"{LETTERS}%.,|"), data=st.data())
@@ -156,7 +156,7 @@ def test_a_sub_job_always_counts(case: Case, data: st.DataObject) -> None:
     others = [ListedJob(j.name, j.status, j.created, show(j.wire)) for j in case.others]
     run = Submission("c", "shop", "SUCCEEDED", 5, data.draw(st.sampled_from([SINCE, None])))
     known = data.draw(st.sampled_from([None, show(case.definition)]))
-    found = sorted_out([*subs, *others], known, run)
+    found = classified_by_name([*subs, *others], known, run)
     for each in subs:
         assert found[each.name].standing in COUNTS, found[each.name]
         certain = found[each.name].standing is Standing.OURS
@@ -188,8 +188,8 @@ def test_a_sub_job_always_counts(case: Case, data: st.DataObject) -> None:
 def test_one_job(keys: dict[str, Any], standing: Standing) -> None:
     """What one job named ``shop_orders`` is, by what is shown of it."""
     values = {"table": "orders", "created": SINCE + 1, "schema": "public", **keys}
-    [judged] = sorted_out([job("shop_orders", **values)], definition("public")).values()
-    assert judged.standing is standing, judged
+    [classified] = classified_by_name([job("shop_orders", **values)], definition("public")).values()
+    assert classified.standing is standing, classified
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,9 @@ def test_one_job(keys: dict[str, Any], standing: Standing) -> None:
 def test_the_list_of_tables(listed: str, table: str, standing: Standing) -> None:
     """A table that is not in the job's list is another job's, if any table is found in the list."""
     jobs = [job(f"shop_{name}", name, SINCE, "public") for name in ("orders", table)]
-    assert sorted_out(jobs, definition("public", listed))[f"shop_{table}"].standing is standing
+    assert (
+        classified_by_name(jobs, definition("public", listed))[f"shop_{table}"].standing is standing
+    )
 
 
 def test_two_jobs_for_one_table() -> None:
@@ -218,17 +220,17 @@ def test_two_jobs_for_one_table() -> None:
     renamed, real = job("shop_old", "orders", SINCE), job("shop_orders", "orders", SINCE)
     older = job("shop_orders", "orders", SINCE - 1)
     known = definition()
-    assert sorted_out([renamed], known)["shop_old"].standing is Standing.DOUBTFUL
-    assert sorted_out([renamed, older], known)["shop_old"].standing is Standing.DOUBTFUL
-    assert sorted_out([renamed, real], known)["shop_old"].standing is Standing.OTHER
+    assert classified_by_name([renamed], known)["shop_old"].standing is Standing.DOUBTFUL
+    assert classified_by_name([renamed, older], known)["shop_old"].standing is Standing.DOUBTFUL
+    assert classified_by_name([renamed, real], known)["shop_old"].standing is Standing.OTHER
 
 
 @pytest.mark.parametrize("seconds", [0, 1])
 def test_a_definition_that_is_newer_than_the_run(seconds: int) -> None:
     """A definition that was changed since the run was created says nothing about it."""
     known = {**definition(), "to-link-name": "other", "update-date": SINCE + seconds}
-    [judged] = sorted_out([job("shop_orders", "orders", SINCE)], known).values()
-    assert judged.standing is (Standing.DOUBTFUL if seconds else Standing.OTHER)
+    [classified] = classified_by_name([job("shop_orders", "orders", SINCE)], known).values()
+    assert classified.standing is (Standing.DOUBTFUL if seconds else Standing.OTHER)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +242,6 @@ def test_other_kinds_of_sources(names: str) -> None:
     keys = {"from-config-values": {"configs": [{"inputs": inputs}]}}
     jobs = [job(name, "", SINCE) for name in ("shop_x", "shop_orders")]
     jobs = [ListedJob(each.name, "FAILED", SINCE, {**each.wire, **keys}) for each in jobs]
-    found = sorted_out(jobs, definition())
+    found = classified_by_name(jobs, definition())
     assert found["shop_orders"].standing is Standing.OURS
     assert found["shop_x"].standing is Standing.OTHER
