@@ -2,6 +2,9 @@
 
 __all__ = [
     "collect",
+    "look_alikes",
     "sub_jobs",
+    "summary",
+    "table_names",
     "tables",
 ]

@@ -4,9 +4,9 @@ In each run, CDM creates a sub-job ``<job>_<source table>`` for each table. It i
 which status the run itself has when only some tables succeeded. So each table is checked, and a run
 with a failed table never counts as a success.
 
-* A sub-job belongs to our run if its newest run was created at or after ours. Both dates are from
-  CDM, so clocks do not matter. A sub-job that was created since then and has no such run is
-  waiting; any other is from an earlier run, perhaps for a table that is no longer moved.
+* A sub-job of our run was created since our run was, and so was its newest run; without such a run
+  it is waiting. All dates are from CDM, so clocks do not matter. Which jobs are sub-jobs is decided
+  in :mod:`~airflow_provider_cdm.client.whole_database.look_alikes`.
 * One list call shows 100 sub-jobs, but not why they failed. The reasons come from one status call
   for each table that did not succeed.
 """
@@ -14,22 +14,24 @@ with a failed table never counts as a success.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources, runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, NORMAL_JOB
+from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPES
 from airflow_provider_cdm.client.sansio import Flow, pause
-from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
+from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
+from airflow_provider_cdm.client.whole_database import summary
+from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob
 from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
     TableState,
     job_type_of,
-    join_names,
+    tables_of,
 )
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class TableProgress:
     """
 
     __slots__ = (
-        *("_definition", "_line", "_listed_type", "_next_poll_at", "_type_requested"),
+        *("_definition", "_line", "_listings", "_next_poll_at", "_polled", "_type_requested"),
         "job_type",
     )
 
@@ -103,7 +105,7 @@ class TableProgress:
     FIRST_POLL_AFTER = 20.0
     #: Seconds between two polls: at least, and for each page of the listing.
     _INTERVAL, _PER_PAGE = 60.0, 20.0
-    #: Seconds between two polls while neither listing shows sub-jobs.
+    #: Seconds between two polls while no listing shows sub-jobs.
     _NOTHING_LISTED = 300.0
 
     def __init__(self, definition: Mapping[str, Any] | None = None) -> None:
@@ -112,7 +114,8 @@ class TableProgress:
         self._type_requested = False
         self._next_poll_at: float | None = None
         self._line = ""
-        self._listed_type = NORMAL_JOB
+        self._listings: Sequence[str] = JOB_TYPES
+        self._polled = False
 
     def __call__(self, api: CdmApi, seen: Submission, job_type: str | None = None) -> Flow[None]:
         """Log the progress of the tables if a poll of them is due.
@@ -139,17 +142,15 @@ class TableProgress:
             self._type_requested, self.job_type = True, job_type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return
-        reader = SubJobReader(
-            api, seen, self._definition, (self._listed_type,), wait_for_quota=False
-        )
-        report = TableReport.of((yield from reader.read()), seen.creation_date)
-        wait = self._PER_PAGE * reader.pages
-        if not reader.found:
-            # The sub-jobs do not exist yet, or the listing of the other type shows them.
-            if self._listed_type == NORMAL_JOB:
-                self._listed_type, wait = BATCH_JOB, 0.0
-            else:
-                self._listed_type, wait = NORMAL_JOB, self._NOTHING_LISTED
+        reader = SubJobReader(api, seen, self._definition, self._listings, wait_for_quota=False)
+        tables = tables_of((yield from reader.read()), seen)
+        self._definition = reader.definition
+        report = TableReport.of(tables, seen.creation_date)
+        # Once sub-jobs are certain, the listings that show them are enough for a log line.
+        self._listings = reader.found_in or JOB_TYPES
+        nothing = self._polled and not report.tables
+        wait = max(self._NOTHING_LISTED if nothing else 0.0, self._PER_PAGE * reader.pages)
+        self._polled = True
         self._next_poll_at = api.exchanger.clock() + max(self._INTERVAL, wait)
         if report.tables and (line := report.progress_line()) != self._line:
             self._line = line
@@ -185,24 +186,42 @@ def _collect(
     while True:
         lasted = api.exchanger.clock() - ended_at
         try:
-            tables = yield from SubJobReader(api, run, definition).read()
+            classified = yield from _classify_jobs(api, run, definition)
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
                 log.warning("The failed tables of %s cannot be listed: %s", RunRef.of(run), error)
                 return run
             if lasted >= _OUTAGE or not isinstance(error, _TRANSIENT):
-                raise _tables_unavailable(run, error, lasted) from error
+                raise summary.tables_unavailable(run, error, lasted) from error
             log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
             yield from pause(15.0 + 15.0 * api.exchanger.random())
             continue
         if later is not None:
-            return _superseded(run, later)
+            return summary.superseded(run, later)
+        tables = tables_of(classified, run)
         report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
         settled = run.failed or lasted >= _SETTLE
         if settled or not report.names_in(TableState.RUNNING, TableState.WAITING):
-            return _summarize(run, report)
+            summary.log_other_jobs(run, classified)
+            return summary.summarize(run, report)
         yield from pause(15.0)
+
+
+def _classify_jobs(
+    api: CdmApi, run: Submission, definition: Mapping[str, Any] | None
+) -> Flow[list[ClassifiedJob]]:
+    """Return the jobs that may be sub-jobs, after another look at those that are unclear."""
+    reader = SubJobReader(api, run, definition)
+    classified = yield from reader.read()
+    unclear = [
+        each.job.name
+        for each in classified
+        if each.incomplete and verdict_of(each.job.status) is not Verdict.SUCCESS
+    ]
+    if unclear:
+        classified = yield from reader.look_again(unclear[:_MAX_DETAILS])
+    return classified
 
 
 def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
@@ -235,61 +254,4 @@ def _read_details(api: CdmApi, run: Submission, report: TableReport) -> Flow[Tab
         if shown:
             tables[index] = table.with_status(shown[0])
     detailed = TableReport.of(tables, run.creation_date)
-    return TableReport(detailed.tables, [*report.stale, *detailed.stale])
-
-
-def _summarize(run: Submission, report: TableReport) -> Submission:
-    """Log the outcome of the tables, and return the run with it."""
-    name = RunRef.of(run)
-    if report.stale:
-        log.warning(
-            "%s: %d sub-jobs are from earlier runs: %s. Their tables are no longer moved, or the"
-            " run ended before it moved them.",
-            *(name, len(report.stale), join_names(report.stale)),
-        )
-    if not report.tables:
-        log.warning(
-            "%s is a run of a whole-database job, but CDM shows none of its tables, so only the"
-            " status of the run is known. Set min_rows_written to check that it moved rows.",
-            name,
-        )
-    else:
-        log.info("%s: %s", name, report.progress_line())
-    counters = {name: count for name, count in run.counters.items() if count >= 0}
-    run = replace(
-        run,
-        tables=report.to_dict(),
-        counters={**run.counters, **report.totals(), **counters},
-    )
-    if failure_summary := report.failure_summary():
-        own = run.error_summary or f"CDM reports {run.status}"
-        run = replace(run, error_summary=f"{own.rstrip('.')}; {failure_summary}.")
-    return run
-
-
-def _superseded(run: Submission, later: Submission) -> Submission:
-    """Return a failed run; of any other, the outcome of the tables must be known."""
-    reason = (
-        f"The outcome of the tables of {RunRef.of(run)} is unknown, because {RunRef.of(later)} has"
-        " replaced its sub-jobs."
-    )
-    if run.failed:
-        log.warning("%s", reason)
-        return run
-    raise errors.CdmOutcomeUnknown(
-        f"{reason} CDM reports {run.status} for the run itself. Check the target.", run
-    )
-
-
-def _tables_unavailable(
-    run: Submission, error: errors.CdmError, lasted: float
-) -> errors.CdmUnavailable:
-    return errors.CdmUnavailable(
-        f"CDM reports {run.status} for {RunRef.of(run)}, but its tables could not be listed for"
-        f" {lasted:.0f} s, and some may have failed. A retry of this task tries again, and starts"
-        f" nothing before it has succeeded. The last error: {error}",
-        http_status=error.http_status,
-        code=error.code,
-        request_id=error.request_id,
-        retry_after=error.retry_after,
-    )
+    return replace(detailed, stale=report.stale, older=report.older)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
+from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 
 #: Maximum number of tables that a result lists; the others are only counted.
 TABLES_SHOWN = 50
@@ -36,7 +37,7 @@ class TableState(Enum):
     RUNNING = "running"
     WAITING = "waiting"
     DONE = "succeeded"
-    #: The sub-job shows the run of an earlier run of the whole-database job.
+    #: The job was there before the run of the whole-database job, so it is no sub-job of it.
     STALE = "stale"
 
 
@@ -50,6 +51,7 @@ class Table:
     :param sub_job_created: time at which the sub-job was created, epoch milliseconds.
     :param counters: rows, bytes and files by CDM's names, where they apply.
     :param reason: reason of a failure, one line.
+    :param doubt: why it is not certain that the job is a sub-job; ``None`` if it is.
     """
 
     name: str
@@ -58,12 +60,14 @@ class Table:
     sub_job_created: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
+    doubt: str | None = None
 
     @classmethod
-    def of(cls, listed: ListedJob, parent: str) -> Table:
+    def of(cls, listed: ListedJob, parent: str, doubt: str | None = None) -> Table:
         """Return the table of a sub-job in a listing.
 
         :param parent: name of the whole-database job.
+        :param doubt: why it is not certain that the job is a sub-job.
         """
         counts = ((name, read_int(listed.wire.get(key))) for key, name in _COUNTERS.items())
         return cls(
@@ -72,6 +76,7 @@ class Table:
             listed.created,
             read_int(listed.wire.get("creation-date")),
             {name: count for name, count in counts if count is not None and count >= 0},
+            doubt=doubt,
         )
 
     def with_status(self, run: Submission) -> Table:
@@ -95,29 +100,37 @@ class Table:
             everything is attributed to that run: reporting an old failure is better than
             overlooking a new one.
         """
-        verdict = verdict_of(self.status)
-        has_run = verdict is not Verdict.NO_RUN and self.status != "NEW"
-        if since is not None and has_run and self.created is not None:
-            has_run = self.created >= since
-        if not has_run:
-            old = (
-                since is not None
-                and self.sub_job_created is not None
-                and self.sub_job_created < since
-            )
-            return TableState.STALE if old else TableState.WAITING
+        if since is not None and self.sub_job_created is not None and self.sub_job_created < since:
+            # Each run makes its sub-jobs anew, whatever this one has done since.
+            return TableState.STALE
+        if not self.has_run_since(since):
+            return TableState.WAITING
         return {Verdict.SUCCESS: TableState.DONE, Verdict.FAILURE: TableState.FAILED}.get(
-            verdict, TableState.RUNNING
+            verdict_of(self.status), TableState.RUNNING
         )
+
+    def has_run_since(self, since: int | None) -> bool:
+        """Return whether its newest run was created at or after an instant, as far as is known.
+
+        :param since: that instant, epoch milliseconds, if it is known.
+        """
+        if verdict_of(self.status) is Verdict.NO_RUN or self.status == "NEW":
+            return False
+        return since is None or self.created is None or self.created >= since
 
     def as_waiting(self) -> Table:
         """Return the table without the results of an earlier run."""
         return replace(self, status="NEW", counters={}, reason=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a small JSON object: ``table, status, counters``, and ``reason`` if any."""
-        shown = {"table": self.name, "status": self.status, "counters": dict(self.counters)}
-        return shown if self.reason is None else {**shown, "reason": self.reason}
+        """Return a small JSON object: ``table, status, counters``, and ``reason, doubt`` if any."""
+        texts = {"reason": self.reason, "doubt": self.doubt}
+        return {
+            "table": self.name,
+            "status": self.status,
+            "counters": dict(self.counters),
+            **{key: text for key, text in texts.items() if text is not None},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +139,12 @@ class TableReport:
 
     :param tables: tables and their states, by state, then by name, without those of earlier runs.
     :param stale: names of the tables of earlier runs.
+    :param older: those of them that ran since this run was created: probably separate jobs.
     """
 
     tables: Sequence[tuple[TableState, Table]]
     stale: Sequence[str]
+    older: Sequence[str] = ()
 
     @classmethod
     def of(cls, tables: Sequence[Table], since: int | None) -> TableReport:
@@ -145,7 +160,9 @@ class TableReport:
             for state, table in states
             if state is not TableState.STALE
         ]
-        return cls(own, [table.name for state, table in states if state is TableState.STALE])
+        stale = [table for state, table in states if state is TableState.STALE]
+        older = [table.name for table in stale if since is not None and table.has_run_since(since)]
+        return cls(own, [table.name for table in stale], older)
 
     def names_in(self, *states: TableState) -> list[str]:
         """Return the names of the tables in any of these states."""
@@ -174,9 +191,20 @@ class TableReport:
         ]
         return f"of {len(self.tables)} tables {' and '.join(parts)}" if parts else ""
 
+    def doubts(self) -> list[Table]:
+        """Return the tables whose jobs may be other jobs."""
+        return [table for _, table in self.tables if table.doubt is not None]
+
     def totals(self) -> dict[str, int]:
-        """Return the sums of the counters that all succeeded tables have."""
-        done = [table.counters for state, table in self.tables if state is TableState.DONE]
+        """Return the sums of the counters that all succeeded tables have.
+
+        Doubtful jobs are left out: other people's rows must not reach a threshold of ours.
+        """
+        done = [
+            table.counters
+            for state, table in self.tables
+            if state is TableState.DONE and table.doubt is None
+        ]
         shared = set.intersection(*map(set, done)) if done else set()
         return {name: sum(counters[name] for counters in done) for name in sorted(shared)}
 
@@ -197,6 +225,17 @@ class TableReport:
         }
 
 
+def tables_of(classified: Iterable[ClassifiedJob], run: Submission) -> list[Table]:
+    """Return the tables of the jobs that are or may be sub-jobs of a run, or of earlier ones."""
+    return [
+        Table.of(
+            each.job, run.job_name, each.reason if each.standing is Standing.DOUBTFUL else None
+        )
+        for each in classified
+        if each.standing is not Standing.OTHER
+    ]
+
+
 def job_type_of(definition: Mapping[str, Any] | None) -> str | None:
     """Return the type in the definition of a job; ``None`` if it is missing or not known."""
     job_type = (definition or {}).get("job_type")
@@ -213,6 +252,7 @@ def failure_lines(run: Submission) -> list[str]:
     ]
     lines = [
         f"  table {table['table']}: {table['status']}, {table.get('reason', 'no reason is known')}"
+        + (f" (doubtful: {table['doubt']})" if table.get("doubt") else "")
         for table in bad[:_NAMES_SHOWN]
     ]
     count = tables.get("failed", 0) + tables.get("unfinished", 0)

@@ -71,6 +71,9 @@ class Behaviour:
     whole_counters: Literal["sum", "absent"] = "sum"
     #: Job type under which the listing shows sub-jobs of a whole-database job. ASSUMED.
     sub_jobs_listed_as: Literal["NORMAL_JOB", "BATCH_JOB", "nowhere"] = "NORMAL_JOB"
+    #: What is shown of a job: everything, or neither its dates and links nor its configuration,
+    #: in job lists or wherever it is shown. ASSUMED.
+    job_keys: Literal["all", "few-in-lists", "few"] = "all"
     #: Whether a sub-job keeps its earlier runs when the next run creates it again. ASSUMED.
     sub_job_history: Literal["kept", "dropped"] = "kept"
     #: What happens to sub-jobs when their whole-database job is deleted. ASSUMED.

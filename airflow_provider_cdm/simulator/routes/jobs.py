@@ -152,7 +152,7 @@ def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
     page_no = _number(request, "page_no", 1, 1, None)
     size = _number(request, "page_size", 10, 10, 100)
     page = jobs[(page_no - 1) * size : page_no * size]
-    objects = [serializers.job(job, backend.behaviour) for job in page]
+    objects = [serializers.job(job, backend.behaviour, listed=True) for job in page]
     return json_response(
         {"total": len(jobs), "jobs": objects, "page_no": page_no, "page_size": size}
     )

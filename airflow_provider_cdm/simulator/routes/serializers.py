@@ -95,11 +95,19 @@ def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -
     }
 
 
-def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
+#: Keys of a job object that a switch omits.
+_OMITTED = (
+    *("creation-date", "update-date", "from-link-name", "to-link-name"),
+    *("from-config-values", "to-config-values", "driver-config-values"),
+)
+
+
+def job(job: Job, behaviour: Behaviour, *, listed: bool = False) -> dict[str, Any]:
     """Return a job object with its read-only keys.
 
     :param job: job to show.
     :param behaviour: switches for the format.
+    :param listed: whether it is for a job list.
     """
     result = copy.deepcopy(job.config.to_wire())
     if behaviour.default_inputs:
@@ -130,6 +138,8 @@ def job(job: Job, behaviour: Behaviour) -> dict[str, Any]:
     )
     if last is not None:
         result.update(_last_run(last, behaviour))
+    if behaviour.job_keys == "few" or (listed and behaviour.job_keys == "few-in-lists"):
+        result = {key: value for key, value in result.items() if key not in _OMITTED}
     return result
 
 

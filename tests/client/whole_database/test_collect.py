@@ -92,6 +92,7 @@ def test_totals(tables: list[Table]) -> None:
         ("SUCCEEDED", SINCE - 1, None, TableState.WAITING),
         ("SUCCEEDED", SINCE - 1, SINCE - 1, TableState.STALE),
         ("FAILED", SINCE - 1, SINCE - 1, TableState.STALE),
+        ("FAILED", SINCE + 1, SINCE - 1, TableState.STALE),
         ("FAILED", SINCE - 1, SINCE, TableState.WAITING),
         ("FAILED", SINCE, SINCE, TableState.FAILED),
         ("STOPPED", SINCE, SINCE, TableState.FAILED),
@@ -106,7 +107,7 @@ def test_totals(tables: list[Table]) -> None:
 def test_state(
     status: str, created: int | None, sub_job_created: int | None, state: TableState
 ) -> None:
-    """Only runs created since our run count, and an unclear status is no success."""
+    """Only jobs and runs created since our run count, and an unclear status is no success."""
     assert Table("t", status, created, sub_job_created).state(SINCE) is state
 
 
@@ -198,11 +199,15 @@ def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None
     own = [
         status
         for status, created, sub_job_created in drawn
-        if (status != "NEW" and created >= SINCE)
-        or sub_job_created is None
-        or sub_job_created >= SINCE
+        if sub_job_created is None or sub_job_created >= SINCE
     ]
-    since = [s for s, created, _ in drawn if s == "SUCCEEDED" and created >= SINCE]
+    since = [
+        status
+        for status, created, sub_job_created in drawn
+        if status == "SUCCEEDED"
+        and created >= SINCE
+        and (sub_job_created is None or sub_job_created >= SINCE)
+    ]
     assert run.tables["total"] == len(own)
     assert run.tables["succeeded"] == len(since)
     assert run.failed == (len(since) < len(own))
@@ -287,3 +292,61 @@ def test_a_listing_without_an_end() -> None:
 
     with pytest.raises(errors.CdmUnavailable, match="no end"):
         collect(answer)
+
+
+@pytest.mark.parametrize("total", [0, 100, None])
+def test_a_total_that_is_too_small(total: int | None) -> None:
+    """A full page is followed by the next one, whatever total the listing gives."""
+    jobs = [sub_job(f"t{n:03}", "SUCCEEDED", SINCE) for n in range(100)]
+    jobs.append(sub_job("u", "FAILED", SINCE))
+
+    def answer(request: Request) -> Response:
+        response = server(jobs)(request)
+        body = json.loads(response.body)
+        return _json({**body, "total": total}) if "/all" in request.url else response
+
+    assert "of 101 tables 1 failed (u)" in (collect(answer).error_summary or "")
+
+
+def test_jobs_that_move_between_pages() -> None:
+    """If a job disappears while pages are read, those that moved to an earlier page are found."""
+    jobs = [sub_job(f"t{n:03}", "SUCCEEDED", SINCE) for n in range(101)]
+    jobs[100]["status"] = "FAILED"
+
+    def answer(request: Request) -> Response:
+        response = server(jobs)(request)
+        if "jobType=NORMAL_JOB" in request.url and len(jobs) == 101:
+            del jobs[0]
+        return response
+
+    assert "1 failed (t100)" in (collect(answer).error_summary or "")
+
+
+@pytest.mark.parametrize("first", ["SUCCEEDED", "FAILED"])
+@pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED"])
+def test_listings_that_disagree(first: str, end: str) -> None:
+    """If two listings show one job in different states, a status call settles it."""
+    second = "FAILED" if first == "SUCCEEDED" else "SUCCEEDED"
+
+    def answer(request: Request) -> Response:
+        if "/all" not in request.url:
+            return server([sub_job("t", end, SINCE)])(request)
+        status = first if "jobType=NORMAL_JOB" in request.url else second
+        return _json({"jobs": [sub_job("t", status, SINCE)], "total": 1})
+
+    assert collect(answer).failed == (end == "FAILED")
+
+
+def test_the_shorter_listing_may_be_the_right_one() -> None:
+    """Jobs of all listings count, not only those of the first that shows any."""
+    jobs = {"NORMAL_JOB": ["a", "b"], "BATCH_JOB": ["c"], "SCENARIO_JOB": ["d"]}
+    shown = {kind: [sub_job(name, "SUCCEEDED", SINCE) for name in jobs[kind]] for kind in jobs}
+    shown["SCENARIO_JOB"][0]["status"] = "FAILED"
+    everything = [each for listed in shown.values() for each in listed]
+
+    def answer(request: Request) -> Response:
+        kinds = [kind for kind in shown if f"jobType={kind}" in request.url]
+        return server(shown[kinds[0]] if kinds else everything, kinds[0] if kinds else "")(request)
+
+    run = collect(answer)
+    assert (run.tables["total"], run.tables["failed"]) == (4, 1)
