@@ -382,7 +382,7 @@ def test_giving_up_leaves_a_run_with_other_arguments_alone(
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5))
     task_runner.retry()
-    with pytest.raises(errors.CdmAlreadyRunning):
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
         task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}, on_giving_up="stop"))
     clock.advance(60)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"

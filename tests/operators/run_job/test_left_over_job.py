@@ -36,9 +36,16 @@ def leave_job(
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmWaitTimeout):
         task_runner.run(
-            lambda: migrate(definition=earlier, wait_timeout=5, poll_interval=5, **arguments)
+            lambda: migrate(
+                definition=earlier, wait_timeout=5, poll_interval=5, retries=1, **arguments
+            )
         )
     begin_next(task_runner)
+
+
+def clear(task_runner: TaskRunner) -> None:
+    """Clear the task, which has one retry."""
+    task_runner.clear(retries=1)
 
 
 def before_request(
@@ -66,8 +73,8 @@ def test_condition_that_was_removed_is_not_left(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, databases: OrderDatabases
 ) -> None:
     """A condition that the definition no longer has is not left in the job, so all rows arrive."""
-    leave_job(task_runner, definition("day = '2025-01-04'"), TaskRunner.clear, **mode)
-    result = task_runner.run(lambda: migrate(definition=definition(None), **mode))
+    leave_job(task_runner, definition("day = '2025-01-04'"), clear, **mode)
+    result = task_runner.run(lambda: migrate(definition=definition(None), retries=1, **mode))
     assert result["counters"]["ROWS_WRITTEN"] == 4 * ROWS
     assert [databases.count_rows(day) for day in DAYS] == [ROWS, ROWS, ROWS, 2 * ROWS]
     assert (sent_routes(sim).count("start"), sim.jobs()) == (2, [])
@@ -88,8 +95,8 @@ def test_nothing_of_an_earlier_definition_is_left(
     earlier: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """Whatever an earlier definition said, the job that is started is the one that is defined."""
-    leave_job(task_runner, earlier, TaskRunner.clear)
-    task_runner.run(migrate)
+    leave_job(task_runner, earlier, clear)
+    task_runner.run(lambda: migrate(retries=1))
     (name,) = created_job_names(sim)
     (update,) = (request for request in sim.requests if request.route == "update_job")
     assert update.json()["jobs"] == [{**definition(), "job_type": "NORMAL_JOB", "name": name}]
