@@ -117,7 +117,7 @@ _POINTS: dict[str, Callable[[Kill], None]] = {
     "after the baseline": lambda kill: _wrap(Journal, "save", _is_intent, before=kill),
     "after the intent": lambda kill: _wrap(Journal, "save", _is_intent, after=kill),
     # The server has answered, so the job runs; the response has not been read yet.
-    "after the start": lambda kill: _wrap(transport, "read", _is_start, before=kill),
+    "after the start": lambda kill: _wrap(transport, "_read_body", _is_start, before=kill),
     "after the answer": lambda kill: _wrap(Journal, "save", _is_known, before=kill),
     "after the record": lambda kill: _wrap(Journal, "save", _is_known, after=kill),
     "after the end": lambda kill: _wrap(Journal, "conclude", _always, before=kill),
