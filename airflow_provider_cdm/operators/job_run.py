@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, StallPolicy
 from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.tasks import kills
 from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
 from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
@@ -74,7 +75,7 @@ class JobRunOperator(RunOutcomeTask):
         try:
             return attempt.run()
         except Exception as error:
-            attempt.give_up(error)
+            kills.give_up(attempt, error)
             raise
 
     @fail_without_retry
@@ -86,7 +87,7 @@ class JobRunOperator(RunOutcomeTask):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except Exception as error:
-            attempt.give_up(error)
+            kills.give_up(attempt, error)
             raise
 
     def start_after_wait(
@@ -121,7 +122,7 @@ class JobRunOperator(RunOutcomeTask):
     def on_kill(self) -> None:
         """Stop the run of this task, unless it has ended or ``cancel_on_kill`` is off."""
         if self._attempt is not None:
-            self._attempt.kill()
+            kills.kill(self._attempt)
 
     def _job(self, context: Context) -> AttemptJob:
         """Return the job to start.

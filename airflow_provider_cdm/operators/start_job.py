@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.operators.job_run import JobRunOperator
-from airflow_provider_cdm.tasks.attempt import ExistingJob
+from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context

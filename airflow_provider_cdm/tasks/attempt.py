@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
 from airflow_provider_cdm.client.jobs.start import start_once
@@ -17,16 +16,16 @@ from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.kills import RememberedJournal, find_started_run, started_run
+from airflow_provider_cdm.tasks.journal import Journal
 from airflow_provider_cdm.tasks.refusals import Refusals
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.jobs.follower import SideTask
-    from airflow_provider_cdm.client.jobs.start_record import StartRecord, StartResult
+    from airflow_provider_cdm.client.jobs.start_record import StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
 OnGivingUp: TypeAlias = Literal["leave", "stop"]
 
-#: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
-_KILL_SECONDS = 4.0
 #: Seconds within which a run that an earlier attempt was stopping must have stopped.
 _STOP_SECONDS = 120.0
 
@@ -103,46 +100,6 @@ class AttemptJob(Protocol):
         """Clean up after a run was asked to stop."""
 
 
-class ExistingJob:
-    """A job that exists in CDM independently of the task, so there is nothing to do around it.
-
-    :param name: name of the job.
-    """
-
-    fingerprint = None
-    definition = None
-    taken_over_at = None
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def prepare(self, attempt: Attempt) -> None:
-        """Do nothing."""
-
-    def prepare_again(
-        self,
-        attempt: Attempt,  # noqa: ARG002 - part of the protocol
-        error: errors.CdmNotFound,
-    ) -> None:
-        """Raise the error: this task cannot make the job."""
-        raise error
-
-    def is_lost(
-        self,
-        attempt: Attempt,  # noqa: ARG002 - part of the protocol, as the next two
-        error: errors.CdmOutcomeUnknown,  # noqa: ARG002
-        since: float | None,  # noqa: ARG002
-    ) -> bool:
-        """Return ``False``: whoever deleted the job, this task cannot make it again."""
-        return False
-
-    def dispose(self, attempt: Attempt, run: Submission) -> None:
-        """Do nothing."""
-
-    def stopped(self, session: CdmSession, run: RunRef) -> None:
-        """Do nothing."""
-
-
 class Attempt:
     """One attempt of a task to start a job once and to wait for its run.
 
@@ -176,12 +133,12 @@ class Attempt:
         self.log = task.log
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
-        self._own_run: RunRef | None = None
+        self.own_run: RunRef | None = None
 
     @cached_property
-    def journal(self) -> RememberedJournal:
+    def journal(self) -> Journal:
         """The journal of what this attempt starts."""
-        return RememberedJournal(self.context, self.task)
+        return Journal(self.context, self.task)
 
     @cached_property
     def session(self) -> CdmSession:
@@ -269,7 +226,7 @@ class Attempt:
         started = self._start()
         run, ref = started.run, RunRef.of(started.run)
         own = not started.foreign
-        self._own_run = ref if own else None
+        self.own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
         self.log.info("%s is %s. See %s", ref, run.status, address)
         self.attached_at = self.session.clock() if started.from_earlier_attempt else None
@@ -372,138 +329,6 @@ class Attempt:
             method_name=method_name,
             kwargs=kwargs,
         )
-
-    # Kills and failures
-
-    def kill(self) -> None:
-        """Stop the run of this attempt if it may be active and ``cancel_on_kill`` is on, and say
-        what is known about it.
-        """
-        self.killed = True
-        # Nothing may be resolved now: while a task is being killed, Airflow answers no look-ups.
-        at_hand = vars(self)
-        record, run = self._record_at_hand(), self._own_run
-        if run is None and record is not None:
-            run = started_run(self.request, record)
-        if run is not None:
-            if not self.options.cancel_on_kill:
-                self.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
-                return
-            stop = partial(self._stop, at_hand["session"], run, noted=self.journal.stored)
-            self._within_kill_time(stop, f"stops {run}")
-        elif record is not None and record.open:
-            self._kill_unknown_run(at_hand["session"], record)
-        elif record is not None and record.run is not None and record.result is None:
-            self.log.warning(
-                "Killed; %s is left running: this task did not start it",
-                self.request.run(record.run),
-            )
-        else:
-            self.log.info("Killed; no start of this task is under way, so nothing is stopped")
-
-    def _record_at_hand(self) -> StartRecord | None:
-        """Return what the journal held when it was last used, without any look-up."""
-        if {"session", "request", "journal"} <= vars(self).keys():
-            return self.journal.remembered(self.request)
-        return None
-
-    def _kill_unknown_run(self, session: CdmSession, record: StartRecord) -> None:
-        """Say that the job may have been started, and stop its run if that shows at once."""
-        request = self.request
-        self.log.warning(
-            "Killed while a start of job %r in cluster %s was not settled: the job may have been"
-            " started. The next attempt, or a cleared task, looks for its run first. To stop it,"
-            " use CdmHook(%r).stop_job(%r, %r) or the CDM console.",
-            *(request.job_name, request.cluster_id, self.task.cdm_conn_id),
-            *(request.job_name, request.cluster_id),
-        )
-        if not self.options.cancel_on_kill:
-            self.log.warning("It is not stopped (cancel_on_kill is off)")
-            return
-
-        def find_and_stop() -> None:
-            try:
-                run = session.run(find_started_run(session.api, request, record))
-            except errors.CdmError as error:
-                self.log.warning("Nothing is stopped, since its run was not identified: %s", error)
-                return
-            if run is None:
-                self.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
-            else:
-                self._stop(session, run, noted=False)
-
-        self._within_kill_time(find_and_stop, f"stops the run of job {request.job_name!r}")
-
-    def _within_kill_time(self, work: Callable[[], None], purpose: str) -> None:
-        # In a thread: the signal may have interrupted this one in the middle of an exchange.
-        try:
-            run_bounded(work, _KILL_SECONDS)
-        except NotFinishedError:
-            self.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
-                "Killed; CDM did not confirm within %.0f s that it %s. Check the run in the CDM"
-                " console",
-                *(_KILL_SECONDS, purpose),
-            )
-
-    def give_up(self, error: Exception) -> None:
-        """Stop a run that is still active, or say that it is, when the attempt ends for good.
-
-        :param error: what the attempt failed with.
-        """
-        task, options = self.task, self.options
-        try:
-            timed_out = options.cancel_on_kill and self._ended_by_execution_timeout(error)
-            final = self.journal.last_attempt or task.ends_without_retry(error, self.context)
-            record = self.journal.record() if final or timed_out else None
-            if record is None or record.run is None or record.result is not None:
-                return
-            ours = record.fingerprint == self.request.fingerprint
-            run = started_run(self.request, record) if ours else None
-            if run is None:
-                self.log.warning(
-                    "%s may still be active. It is left running: this attempt did not start it.",
-                    self.request.run(record.run),
-                )
-                return
-            if timed_out or options.on_giving_up == "stop":
-                reason = "execution_timeout is over" if timed_out else "No attempt follows"
-                argument = "cancel_on_kill" if timed_out else "on_giving_up='stop'"
-                self.log.info("%s; stopping %s (%s)", reason, run, argument)
-                self._stop(self.session, run)
-                return
-        except Exception as problem:  # the failure of the attempt is what the task reports
-            self.log.warning("Whether a run of this task is still active is unknown: %s", problem)
-        else:
-            self.log.error(
-                "No attempt follows after %s, and %s may still be active. To stop it, use"
-                " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
-                " With on_giving_up='stop' such runs are stopped.",
-                *(type(error).__name__, run, task.cdm_conn_id, run.job_name, run.cluster_id),
-            )
-
-    def _ended_by_execution_timeout(self, error: Exception) -> bool:
-        """Whether a deferred wait ended where Airflow would have killed a task on a worker."""
-        return (
-            isinstance(error, errors.CdmWaitTimeout)
-            and not isinstance(error, errors.CdmStalled)
-            and self.options.wait_limit[1] == "execution_timeout"
-        )
-
-    def _stop(self, session: CdmSession, run: RunRef, *, noted: bool = True) -> None:
-        """Stop a run, and clean up after it.
-
-        :param noted: whether the journal has the run. If not, the next attempt looks for it, and
-            needs its job for that.
-        """
-        try:
-            sent = session.run(session.api.stop_run(run))
-        except errors.CdmError as error:
-            self.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
-        else:
-            result = "asked CDM to stop it" if sent else "not active, nothing to stop"
-            self.log.info("%s: %s", run, result)
-        if noted:
-            self.job.stopped(session, run)
 
 
 def _was_stopped_by_kill(run: Submission, attached_at: float) -> bool:

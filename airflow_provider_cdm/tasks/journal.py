@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm._compat import Context, Store
+    from airflow_provider_cdm.client.jobs.start_record import StartRequest
     from airflow_provider_cdm.client.submission import Submission
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,18 @@ class Journal:
 
     A *generation* is all attempts between two clears.
 
+    The journal can be asked for its record while it cannot be read. ``last`` is the record as plain
+    JSON: that which was last read or written. A run counts from the moment it is known, even if
+    writing it fails; an intent only once it is written, since a start is not sent before.
+    ``stored`` is whether the journal itself holds ``last``.
+
     :param context: context of the running task.
     :param operator: what starts the job. A ``@task`` function may execute several operators in one
         attempt; each has a journal of its own.
     """
+
+    last: Mapping[str, Any] | None = None
+    stored = True
 
     def __init__(self, context: Context, operator: Any) -> None:
         ti = context["ti"]
@@ -136,9 +145,10 @@ class Journal:
         :raises CdmJournalError: when it cannot be read, so that nothing is started blindly.
         """
         try:
-            return self._store.read()
+            self.last = record = self._store.read()
         except Exception as error:
             raise self._unusable("read", error) from error
+        return record
 
     def record(self) -> StartRecord | None:
         """Return the record of this or an earlier attempt, or ``None``.
@@ -154,6 +164,8 @@ class Journal:
         :param record: plain JSON; ``None`` deletes it.
         :raises CdmJournalError: when that is not possible.
         """
+        if record is not None and record.get("run"):
+            self.last, self.stored = record, False
         try:
             if record is None:
                 self._store.delete()
@@ -161,6 +173,12 @@ class Journal:
                 self._store.write(dict(record))
         except Exception as error:
             raise self._unusable("written", error) from error
+        self.last, self.stored = record, True
+
+    def remembered(self, request: StartRequest) -> StartRecord | None:
+        """Return the last record, without reading the journal, if it is about this request."""
+        record = StartRecord.from_payload(self.last) if self.last else None
+        return record if record is not None and record.fingerprint == request.fingerprint else None
 
     def note(self, run: Submission) -> None:
         """Note that the run of this task has ended: a retry takes a success as its own result, and

@@ -1,4 +1,4 @@
-"""What an attempt knows about its start without looking anything up, and what a kill makes of it.
+"""What becomes of the run of an attempt that is killed, or that fails with no attempt after it.
 
 While Airflow kills a task it answers no look-ups, so a kill reads no journal and no connection.
 """
@@ -6,50 +6,165 @@ While Airflow kills a task it answers no look-ups, so a kill reads no journal an
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.jobs.own_run import find_own_run, start_uncertain
-from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord
+from airflow_provider_cdm.client.jobs.start_record import StartPolicy
 from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.tasks.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from airflow_provider_cdm.client.api.client import CdmApi
-    from airflow_provider_cdm.client.jobs.start_record import StartRequest
+    from airflow_provider_cdm.client.jobs.start_record import StartRecord, StartRequest
     from airflow_provider_cdm.client.sansio import Flow
+    from airflow_provider_cdm.client.session import CdmSession
+    from airflow_provider_cdm.tasks.attempt import Attempt
+
+#: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
+_KILL_SECONDS = 4.0
 
 
-class RememberedJournal(Journal):
-    """A journal that can be asked for its record while the journal itself cannot be read.
-
-    ``last`` is the record as plain JSON: that which was last read or written. A run counts from
-    the moment it is known, even if writing it fails; an intent only once it is written, since a
-    start is not sent before. ``stored`` is whether the journal itself holds ``last``.
+def kill(attempt: Attempt) -> None:
+    """Stop the run of this attempt if it may be active and ``cancel_on_kill`` is on, and say
+    what is known about it.
     """
+    attempt.killed = True
+    # Nothing may be resolved now: while a task is being killed, Airflow answers no look-ups.
+    at_hand = vars(attempt)
+    record, run = _record_at_hand(attempt), attempt.own_run
+    if run is None and record is not None:
+        run = started_run(attempt.request, record)
+    if run is not None:
+        if not attempt.options.cancel_on_kill:
+            attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+            return
+        stop = partial(_stop, attempt, at_hand["session"], run, noted=attempt.journal.stored)
+        _within_kill_time(attempt, stop, f"stops {run}")
+    elif record is not None and record.open:
+        _kill_unknown_run(attempt, at_hand["session"], record)
+    elif record is not None and record.run is not None and record.result is None:
+        attempt.log.warning(
+            "Killed; %s is left running: this task did not start it",
+            attempt.request.run(record.run),
+        )
+    else:
+        attempt.log.info("Killed; no start of this task is under way, so nothing is stopped")
 
-    last: Mapping[str, Any] | None = None
-    stored = True
 
-    def read(self) -> dict[str, Any] | None:
-        """Return the record of this or an earlier attempt as plain JSON, or ``None``."""
-        record = super().read()
-        self.last = record
-        return record
+def _record_at_hand(attempt: Attempt) -> StartRecord | None:
+    """Return what the journal held when it was last used, without any look-up."""
+    if {"session", "request", "journal"} <= vars(attempt).keys():
+        return attempt.journal.remembered(attempt.request)
+    return None
 
-    def save(self, record: Mapping[str, Any] | None) -> None:
-        """Replace the record; ``None`` deletes it."""
-        if record is not None and record.get("run"):
-            self.last, self.stored = record, False
-        super().save(record)
-        self.last, self.stored = record, True
 
-    def remembered(self, request: StartRequest) -> StartRecord | None:
-        """Return the last record, if it is about this request."""
-        record = StartRecord.from_payload(self.last) if self.last else None
-        return record if record is not None and record.fingerprint == request.fingerprint else None
+def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord) -> None:
+    """Say that the job may have been started, and stop its run if that shows at once."""
+    request = attempt.request
+    attempt.log.warning(
+        "Killed while a start of job %r in cluster %s was not settled: the job may have been"
+        " started. The next attempt, or a cleared task, looks for its run first. To stop it,"
+        " use CdmHook(%r).stop_job(%r, %r) or the CDM console.",
+        *(request.job_name, request.cluster_id, attempt.task.cdm_conn_id),
+        *(request.job_name, request.cluster_id),
+    )
+    if not attempt.options.cancel_on_kill:
+        attempt.log.warning("It is not stopped (cancel_on_kill is off)")
+        return
+
+    def find_and_stop() -> None:
+        try:
+            run = session.run(find_started_run(session.api, request, record))
+        except errors.CdmError as error:
+            attempt.log.warning("Nothing is stopped, since its run was not identified: %s", error)
+            return
+        if run is None:
+            attempt.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
+        else:
+            _stop(attempt, session, run, noted=False)
+
+    _within_kill_time(attempt, find_and_stop, f"stops the run of job {request.job_name!r}")
+
+
+def _within_kill_time(attempt: Attempt, work: Callable[[], None], purpose: str) -> None:
+    # In a thread: the signal may have interrupted this one in the middle of an exchange.
+    try:
+        run_bounded(work, _KILL_SECONDS)
+    except NotFinishedError:
+        attempt.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
+            "Killed; CDM did not confirm within %.0f s that it %s. Check the run in the CDM"
+            " console",
+            *(_KILL_SECONDS, purpose),
+        )
+
+
+def give_up(attempt: Attempt, error: Exception) -> None:
+    """Stop a run that is still active, or say that it is, when the attempt ends for good.
+
+    :param attempt: the attempt.
+    :param error: what it failed with.
+    """
+    task, options = attempt.task, attempt.options
+    try:
+        timed_out = options.cancel_on_kill and _ended_by_execution_timeout(attempt, error)
+        final = attempt.journal.last_attempt or task.ends_without_retry(error, attempt.context)
+        record = attempt.journal.record() if final or timed_out else None
+        if record is None or record.run is None or record.result is not None:
+            return
+        ours = record.fingerprint == attempt.request.fingerprint
+        run = started_run(attempt.request, record) if ours else None
+        if run is None:
+            attempt.log.warning(
+                "%s may still be active. It is left running: this attempt did not start it.",
+                attempt.request.run(record.run),
+            )
+            return
+        if timed_out or options.on_giving_up == "stop":
+            reason = "execution_timeout is over" if timed_out else "No attempt follows"
+            argument = "cancel_on_kill" if timed_out else "on_giving_up='stop'"
+            attempt.log.info("%s; stopping %s (%s)", reason, run, argument)
+            _stop(attempt, attempt.session, run)
+            return
+    except Exception as problem:  # the failure of the attempt is what the task reports
+        attempt.log.warning("Whether a run of this task is still active is unknown: %s", problem)
+    else:
+        attempt.log.error(
+            "No attempt follows after %s, and %s may still be active. To stop it, use"
+            " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
+            " With on_giving_up='stop' such runs are stopped.",
+            *(type(error).__name__, run, task.cdm_conn_id, run.job_name, run.cluster_id),
+        )
+
+
+def _ended_by_execution_timeout(attempt: Attempt, error: Exception) -> bool:
+    """Whether a deferred wait ended where Airflow would have killed a task on a worker."""
+    return (
+        isinstance(error, errors.CdmWaitTimeout)
+        and not isinstance(error, errors.CdmStalled)
+        and attempt.options.wait_limit[1] == "execution_timeout"
+    )
+
+
+def _stop(attempt: Attempt, session: CdmSession, run: RunRef, *, noted: bool = True) -> None:
+    """Stop a run, and clean up after it.
+
+    :param noted: whether the journal has the run. If not, the next attempt looks for it, and
+        needs its job for that.
+    """
+    try:
+        sent = session.run(session.api.stop_run(run))
+    except errors.CdmError as error:
+        attempt.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
+    else:
+        result = "asked CDM to stop it" if sent else "not active, nothing to stop"
+        attempt.log.info("%s: %s", run, result)
+    if noted:
+        attempt.job.stopped(session, run)
 
 
 def started_run(request: StartRequest, record: StartRecord) -> RunRef | None:
