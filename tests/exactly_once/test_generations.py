@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -168,7 +169,7 @@ def test_rescheduled_sensor_waits_for_the_run_of_its_own_attempt(
         number = first if attempt == 0 else sim.start(JOB, variables={"dt": DAY}).submission_id
         for _ in range(2):
             try:
-                result = task_runner.run(lambda number=number: wait_for(number))
+                result = task_runner.run(partial(wait_for, number))
                 break
             except (errors.CdmWaitTimeout, AirflowSensorTimeout):
                 task_runner.advance(60)
