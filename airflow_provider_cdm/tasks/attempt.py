@@ -85,13 +85,13 @@ class AttemptJob(Protocol):
     ) -> bool:
         """Return whether an unknown outcome means that the job has to be made and run again.
 
-        :param since: when this attempt took over the run of an earlier one, epoch seconds;
-            ``None`` if it started the run.
+        :param since: when this attempt took over the run of an earlier one, epoch seconds by the
+            server's clock; ``None`` if it started the run.
         """
 
     @property
     def taken_over_at(self) -> float | None:
-        """When :meth:`prepare` found the job of an earlier attempt, epoch seconds."""
+        """When :meth:`prepare` found the job of an earlier attempt, by the server's clock."""
 
     def dispose(self, attempt: Attempt, run: Submission) -> None:
         """Clean up after a run that has ended, before its outcome is judged."""
@@ -111,8 +111,8 @@ class Attempt:
     :param job: the job to start.
     :param options: how to start it and how to wait.
     :param deadline: when to stop waiting, epoch seconds; ``None`` for never.
-    :param attached_at: when this attempt took over the run of an earlier one, epoch seconds;
-        ``None`` if it started its run.
+    :param attached_at: when this attempt took over the run of an earlier one, epoch seconds by the
+        server's clock; ``None`` if it started its run.
     """
 
     def __init__(
@@ -162,6 +162,10 @@ class Attempt:
             if_running=self.options.if_running,
             definition=self.job.fingerprint,
         )
+
+    def server_time(self) -> float:
+        """Return the present time by CDM's clock, epoch seconds: clocks of workers differ."""
+        return self.session.api.exchanger.server_time()
 
     # From the start to the end
 
@@ -229,7 +233,7 @@ class Attempt:
         self.own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
         self.log.info("%s is %s. See %s", ref, run.status, address)
-        self.attached_at = self.session.clock() if started.from_earlier_attempt else None
+        self.attached_at = self.server_time() if started.from_earlier_attempt else None
         if run.ended:
             return self._conclude(run)
         if not self.options.wait_for_completion:
@@ -290,13 +294,23 @@ class Attempt:
         run = task.with_tables(run)
         self.job.dispose(self, run)
         self.journal.conclude(run)
-        if self.attached_at is not None and _was_stopped_by_kill(run, self.attached_at):
+        if self.attached_at is not None and self._was_stopped_by_kill(run, self.attached_at):
             self.log.warning(
                 "%s was stopped when its task was killed or cleared; starting the job again",
                 RunRef.of(run),
             )
             return self.start_and_wait()
         return task.judge_run(self.context, run)
+
+    def _was_stopped_by_kill(self, run: Submission, attached_at: float) -> bool:
+        """Return whether a run that was taken over ended as a stop by the earlier attempt would.
+
+        Both times are by the server's clock. Where CDM does not tell when the run ended, the time
+        at which that is noticed counts: a later stop is somebody else's.
+        """
+        ended = run.last_update_date
+        ended_at = self.server_time() if ended is None else ended / 1000
+        return run.status == "STOPPED" and ended_at < attached_at + _STOP_SECONDS
 
     def _follow(self, follower: Follower, side_task: SideTask | None = None) -> Flow[Submission]:
         return follower.follow(
@@ -329,10 +343,3 @@ class Attempt:
             method_name=method_name,
             kwargs=kwargs,
         )
-
-
-def _was_stopped_by_kill(run: Submission, attached_at: float) -> bool:
-    """Return whether a run that was taken over ended as a stop by the earlier attempt would."""
-    if run.status != "STOPPED":
-        return False
-    return run.last_update_date is None or run.last_update_date / 1000 < attached_at + _STOP_SECONDS

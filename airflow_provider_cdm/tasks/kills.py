@@ -189,13 +189,12 @@ def find_started_run(
     """
     call = runs.history(request.cluster_id, request.job_name)
     history = yield from api.call(replace(call, wait_for_quota=False))
-    exchanger = api.exchanger
     evidence = find_own_run(
         request,
         record,
         history,
         policy=StartPolicy(),
-        latest=exchanger.clock() + exchanger.server_clock.offset,
+        latest=api.exchanger.server_time(),
     )
     if evidence.run is None and evidence.doubt is not None:
         raise start_uncertain(request, evidence.doubt)

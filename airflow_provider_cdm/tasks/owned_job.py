@@ -100,7 +100,7 @@ class OwnedJob:
                 return
         elif record is not None and (record.open or record.run):
             if self._take_over(attempt, record):
-                self.taken_over_at = session.clock()
+                self.taken_over_at = attempt.server_time()
                 return
             attempt.journal.save(self._without_job(record, attempt).to_payload())
         self._create(attempt)
@@ -140,7 +140,7 @@ class OwnedJob:
         request, session = attempt.request, attempt.session
         if session.run(session.api.find(JOB, request.cluster_id, self.name)) is not None:
             raise error
-        if since is not None and session.clock() < since + _KILL_SECONDS:
+        if since is not None and attempt.server_time() < since + _KILL_SECONDS:
             return True
         # A process may live on after its kill, and see what that has done.
         if not attempt.killed and (record := attempt.journal.record()) is not None:

@@ -14,6 +14,7 @@ from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.exactly_once.task import JOB, MODES, count_starts, migrate
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import FakeSupervisor, TaskRunner
+from tests.support.virtual_time import VirtualTime
 
 
 def run_and_kill_after(
@@ -179,6 +180,43 @@ def test_clear_of_a_running_task_stops_its_run_and_starts_another(
     assert task_runner.run(migrate)["submission_id"] == 2
     assert [run.status for run in sim.runs(JOB)] == ["STOPPED", "SUCCEEDED"]
     assert databases.count_rows() == ROWS
+
+
+@pytest.mark.parametrize("ahead", [-7200, -600, 600, 7200])
+@pytest.mark.parametrize("stopped_by", ["kill", "person"])
+def test_stop_by_a_kill_is_known_whatever_the_clock_of_the_worker_says(
+    stopped_by: str,
+    ahead: float,
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    virtual_time: VirtualTime,
+    clock: ManualClock,
+) -> None:
+    """A run that the kill of an earlier attempt stopped is started again, one that a person stops
+    later is not, also if the clock of the worker is wrong.
+    """
+    task_runner.ti.max_tries = 1
+    sim.add_job(JOB, seconds=1000)
+    operator = migrate(wait_timeout=5, poll_interval=5)
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: operator)
+    virtual_time.jumped = ahead
+    task_runner.retry()
+    if stopped_by == "kill":
+        operator.on_kill()
+        assert task_runner.run(migrate)["submission_id"] == 2
+        return
+
+    def stop_later() -> None:
+        if clock.now() > begin + 300 and sim.runs(JOB)[-1].status == "RUNNING":
+            sim.stop(JOB)
+
+    begin = clock.now()
+    clock.subscribe(stop_later)
+    with pytest.raises(errors.CdmSubmissionFailed, match="STOPPED"):
+        task_runner.run(migrate)
+    assert len(sim.runs(JOB)) == 1
 
 
 def test_nothing_is_started_when_the_journal_cannot_be_written(

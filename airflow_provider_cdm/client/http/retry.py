@@ -106,6 +106,10 @@ class Exchanger:
     server_clock: ServerClock = field(default_factory=ServerClock)
     monotonic: Callable[[], float] | None = None
 
+    def server_time(self) -> float:
+        """Return the present time by the server's clock, epoch seconds; by ours if it told none."""
+        return self.clock() + self.server_clock.offset
+
     def uptime(self) -> float:
         """Return seconds for measuring durations in this process; they begin anywhere."""
         return (self.monotonic or self.clock)()
