@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 #: Longest and shortest time for which a poller sleeps, in seconds.
 _MAX_SLEEP, _MIN_SLEEP = 60.0, 0.05
-#: Seconds by which a clock may go back before all times are moved.
+#: Seconds by which the clock may differ from the monotonic one before all times are moved.
 _CLOCK_TOLERANCE = 1.0
 #: Seconds between two log lines about polling that is slower than requested.
 _LOG_INTERVAL = 60.0
@@ -105,7 +105,7 @@ class ClusterPoller:
         self._task: asyncio.Task[None] | None = None
         self._wakeup = self._loop.create_future()
         self._logged_slowdown, self._logged_at = 0, -math.inf
-        self._last_now = session.clock()
+        self._last_now, self._last_uptime = session.clock(), session.monotonic()
 
     @property
     def closed(self) -> bool:
@@ -162,7 +162,7 @@ class ClusterPoller:
             deadline=deadline,
             limit=limit,
         )
-        self.planner.add(wait, self.session.clock())
+        self.planner.add(wait, self._read_clock())
         self._wake()
         try:
             outcome = await future
@@ -192,10 +192,11 @@ class ClusterPoller:
             await self._sleep(self.planner.next_event(now) - now)
 
     def _read_clock(self) -> float:
-        now = self.session.clock()
-        if self._last_now - now > _CLOCK_TOLERANCE:
-            self.planner.rewind(self._last_now - now)
-        self._last_now = now
+        now, uptime = self.session.clock(), self.session.monotonic()
+        was_set_by = (now - self._last_now) - (uptime - self._last_uptime)
+        if abs(was_set_by) > _CLOCK_TOLERANCE:
+            self.planner.shift(was_set_by)
+        self._last_now, self._last_uptime = now, uptime
         return now
 
     def _send(self, poll: Poll) -> None:

@@ -452,6 +452,30 @@ def test_a_clock_that_is_set_back_delays_nothing(
     assert real() - begin < 640
 
 
+def test_a_clock_that_is_set_forward_ends_no_wait(
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    virtual_time: Any,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that is set forward during an outage of a minute does not make a long one of it."""
+    monkeypatch.setattr(CdmHook, "session_options", virtual_time.options())
+    triggers = start_jobs(sim, 3, seconds=600)
+    sim.fail("*", "status", status=503, times=None)
+    begin = clock.now()
+
+    def jump_and_recover() -> None:
+        if clock.now() > begin + 30:
+            virtual_time.jumped = 7200.0
+        if clock.now() > begin + 60:
+            sim.faults.clear()
+
+    clock.subscribe(jump_and_recover)
+    assert statuses(triggers) == {"SUCCEEDED": 3}
+    assert virtual_time.jumped
+
+
 def test_slower_polling_is_logged(
     sim: CdmSimulator,
     cdm_default: dict[str, Any],

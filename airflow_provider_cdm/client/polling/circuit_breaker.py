@@ -41,6 +41,12 @@ class CircuitBreaker:
         self.probe_at = now + retry_pause(error, self.failures, self.random)
         return now - self.failing_since
 
+    def shift(self, seconds: float) -> None:
+        """Move all times by some seconds, as the clock was set."""
+        self.probe_at += seconds
+        if self.failing_since is not None:
+            self.failing_since += seconds
+
     def close(self) -> None:
         """Record an answer: polls are no longer limited to probes."""
         self.failing_since, self.failures, self.probe_at = None, 0, 0.0

@@ -143,6 +143,8 @@ class PolledJob:
         self.polled_at += seconds
         self.listed_at += seconds
         self.status_at += seconds
+        for wait in self.waits:
+            wait.joined_at += seconds
 
     @property
     def job_type(self) -> str | None:

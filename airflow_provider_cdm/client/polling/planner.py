@@ -106,11 +106,14 @@ class PollPlanner:
         pages = self.sweeps.page_count(0, now) if listed else None
         return self._schedule.poll_intervals(now, pages)
 
-    def rewind(self, seconds: float) -> None:
-        """Move all times but the deadlines back, after the clock was set back."""
-        self._schedule.rewind(seconds)
-        self._breaker.probe_at -= seconds
-        self.sweeps.paused_until -= seconds
+    def shift(self, seconds: float) -> None:
+        """Move all times but the deadlines by the seconds by which the clock was set forward.
+
+        Otherwise it would end grace periods; set back (a negative number), it would delay polls.
+        """
+        self._schedule.shift(seconds)
+        self._breaker.shift(seconds)
+        self.sweeps.paused_until += seconds
         self._reservations.clear()
 
     def _choose_poll(self, now: float) -> Poll | None:

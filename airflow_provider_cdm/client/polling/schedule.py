@@ -149,10 +149,10 @@ class PollSchedule:
             allowed = min(allowed, 60 * pages / limiters[Quota.LISTING].rate(now))
         return max(requested, allowed), requested
 
-    def rewind(self, seconds: float) -> None:
-        """Move all due times back, after the clock was set back."""
+    def shift(self, seconds: float) -> None:
+        """Move all due times by some seconds, as the clock was set."""
         for job in self._jobs.values():
-            job.shift(-seconds)
+            job.shift(seconds)
         for quota, queue in self.queues.items():
             queue.rebuild(job for job in self._jobs.values() if job.quota is quota)
 
