@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.jobs.own_run import Evidence, find_own_run, start_uncertain
+from airflow_provider_cdm.client.api.runs import History
+from airflow_provider_cdm.client.jobs.own_run import find_own_run, start_uncertain
 from airflow_provider_cdm.client.jobs.start_record import (
     Relation,
     StartPolicy,
@@ -84,26 +85,19 @@ class RunSearch:
             so unclear evidence counts as no run.
         :raises CdmStartUncertain: when the history cannot be read, or may not show our run.
         """
-        call = runs.history(self.request.cluster_id, self.request.job_name)
         began_at, delay = self._now(), 1.0
         while True:
             asked_at = self._now()
-            problem: errors.CdmError | None = None
-            evidence = Evidence()
-            try:
-                history = yield from self.api.call(call)
-            except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
-                problem = error
+            answer = yield from self._read_history()
             end = settled_at(began_at)
-            if problem is None:
+            if isinstance(answer, History):
                 until = self._to_server_time(end) if latest is None else latest
                 evidence = find_own_run(
-                    self.request, record, history, policy=self.policy, latest=until
+                    self.request, record, answer, policy=self.policy, latest=until
                 )
                 if evidence.run is not None:
-                    log.warning(
-                        "The history shows %s; it is taken for ours.", RunRef.of(evidence.run)
-                    )
+                    found = RunRef.of(evidence.run)
+                    log.warning("The history shows %s; it is taken for ours.", found)
                     return evidence.run
                 # The answer may have been slow, so the time of the request counts.
                 if asked_at >= end:
@@ -112,11 +106,18 @@ class RunSearch:
                     return None
             elif self._now() >= end + self.policy.history_timeout:
                 reason = "the history of the job cannot be read"
-                raise start_uncertain(self.request, reason, problem)
+                raise start_uncertain(self.request, reason, answer)
             remaining = end - self._now()
-            wait_full = problem is not None and remaining <= 0
-            yield from pause(delay if wait_full else min(delay, remaining))
+            yield from pause(delay if remaining <= 0 else min(delay, remaining))
             delay = min(2 * delay, 15.0)
+
+    def _read_history(self) -> Flow[History | errors.CdmError]:
+        """Read the runs of the job, or return why that is not possible at the moment."""
+        call = runs.history(self.request.cluster_id, self.request.job_name)
+        try:
+            return (yield from self.api.call(call))
+        except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
+            return error
 
     def _to_server_time(self, at: float) -> float:
         # A slow answer makes the server's clock seem slow, but never fast.

@@ -349,18 +349,8 @@ class _Starter:
             cleared since.
         """
         run = self.request.run(record.run)
-        follower = Follower(run)
         try:
-            # Whether the run has ended decides what to do, so there is no way around an answer.
-            while (seen := (yield from follower.poll(self.api))) is None:
-                left = (
-                    math.inf
-                    if self.deadline is None
-                    else self.deadline - self.api.exchanger.clock()
-                )
-                if left <= 0:
-                    raise follower.timed_out(self.limit)
-                yield from pause(min(10.0, left))
+            seen = yield from self._see(run)
         except errors.CdmOutcomeUnknown:
             if relation is not Relation.NEW:
                 raise
@@ -385,6 +375,20 @@ class _Starter:
                 " is a retry; clear it once more to start the job again, or mark it as success",
             )
         return record, seen
+
+    def _see(self, run: RunRef) -> Flow[Submission]:
+        """Poll a run until there is an answer: whether it has ended decides what to do.
+
+        :raises CdmWaitTimeout: when there is none until the deadline.
+        """
+        follower = Follower(run)
+        while (seen := (yield from follower.poll(self.api))) is None:
+            deadline = math.inf if self.deadline is None else self.deadline
+            left = deadline - self.api.exchanger.clock()
+            if left <= 0:
+                raise follower.timed_out(self.limit)
+            yield from pause(min(10.0, left))
+        return seen
 
     def _close_journal(self, record: StartRecord) -> Flow[None]:
         """Save that no start is under way."""
