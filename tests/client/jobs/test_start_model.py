@@ -209,7 +209,11 @@ Driver = Callable[["Task", Generator[Any, Any, StartResult]], StartResult]
 
 @dataclass
 class Task:
-    """One task instance and its journal; does what the operator does around the start protocol."""
+    """One task instance and its journal; does what the operator does around the start protocol.
+
+    :param changing: whether its variables are others in each attempt.
+    :param clocks: seconds by which the clocks of workers may be ahead.
+    """
 
     cdm: CdmModel
     number: int
@@ -219,19 +223,27 @@ class Task:
     retries: int
     record: dict[str, Any] | None = None
     generation: int = 0
+    changing: bool = False
+    clocks: tuple[float, ...] = ()
     airflow: Generation = field(default_factory=Generation)
     problems: list[str] = field(default_factory=list)
 
     def attempt(self, drive: Driver) -> bool:
         """Perform one attempt; return whether the task succeeded."""
         cdm = self.cdm
+        variables = {"task": str(self.number)}
+        if self.changing:
+            variables["now"] = str(self.airflow.try_number)
         request = StartRequest(
-            "p", "c", JOB, {"task": str(self.number)}, self.airflow, self.if_running
+            *("p", "c", JOB, variables, self.airflow, self.if_running),
+            attempt_id=f"{self.generation} {self.airflow.try_number}",
         )
+        # Each attempt may be on another worker.
+        ahead = cdm.rng.choice([0.0, 0.0, *self.clocks])
         settings = Settings(
             "http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p"
         )
-        exchanger = Exchanger(RetryPolicy(attempts=3), lambda: cdm.now, cdm.rng.random)
+        exchanger = Exchanger(RetryPolicy(attempts=3), lambda: cdm.now + ahead, cdm.rng.random)
         api = CdmApi(settings, FixedToken(settings, exchanger), exchanger)
         for _ in range(200):
             try:
@@ -383,6 +395,8 @@ class Explorer:
                 policy=policy or StartPolicy(),
                 crashes=rng.choice([0.0, 0.02, 0.1]),
                 retries=rng.choice([0, 2, 4]),
+                changing=rng.random() < 0.2,
+                clocks=rng.choice([(), (-3600.0, -170.0, 170.0, 3600.0)]),
             )
             for number in range(rng.choice([1, 1, 2]))
         ]
@@ -400,16 +414,7 @@ class Explorer:
         """Perform all attempts between two clears."""
         cdm = task.cdm
         airflow = task.airflow
-        if generation:
-            cdm.note("clear")
-            airflow = replace(
-                airflow,
-                try_number=airflow.try_number + 1,
-                max_tries=airflow.try_number + task.retries,
-                clear_number=(airflow.clear_number or 0) + 1,
-            )
-        else:
-            airflow = Generation(1, task.retries, 0, task.retries)
+        airflow = self._clear(task) if generation else Generation(1, task.retries, 0, task.retries)
         task.generation = generation
         for number in range(task.retries + 1):
             task.airflow = replace(airflow, try_number=airflow.try_number + number)
@@ -419,7 +424,27 @@ class Explorer:
             except Crash:
                 pass
             cdm.note("retry")
+            if cdm.rng.random() < 0.1:
+                cdm.note("clear of another task")
+                airflow = replace(airflow, clear_number=(airflow.clear_number or 0) + 1)
             cdm.pass_time(cdm.rng.choice([0.5, 10, 100]))
+
+    def _clear(self, task: Task) -> Generation:
+        """Return what Airflow says about the first attempt after a clear of the task."""
+        cdm, airflow = task.cdm, task.airflow
+        if cdm.rng.random() < 0.2:
+            cdm.note("DAG run created again")
+            return Generation(1, task.retries, 0, task.retries)
+        cdm.note("clear")
+        if cdm.rng.random() < 0.3:
+            cdm.note("edited retries")
+            task.retries = cdm.rng.choice([0, 1, 2, 3, 4])
+        return Generation(
+            airflow.try_number + 1,
+            airflow.try_number + task.retries,
+            (airflow.clear_number or 0) + 1,
+            task.retries,
+        )
 
 
 def _doubles(cdm: CdmModel) -> list[str]:
@@ -435,10 +460,18 @@ def _doubles(cdm: CdmModel) -> list[str]:
     ]
 
 
-SCHEDULES = int(os.environ.get("CDM_MODEL_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("CDM_MODEL_SCHEDULES", "2000"))
 #: Events that must occur for the test to prove anything.
 OCCURRENCES = [
-    *("crash", "retry", "clear", "0052", "already running", "late effect"),
+    *(
+        "crash",
+        "retry",
+        "clear",
+        "clear of another task",
+        "DAG run created again",
+        "edited retries",
+    ),
+    *("0052", "already running", "late effect"),
     *("lost: start", "unanswered: start", "503 before: start", "503 after: start"),
     *("429: start", "429: other call", "broken: start", "refused: start", "late: start"),
     *("somebody's run", "scheduler's run", "attached to another's", "attached after a clear"),
