@@ -59,8 +59,9 @@ class Generation:
         if self.try_number <= earlier.try_number:
             # Tries only grow within a DAG run: it was deleted and created again.
             return Relation.NEW
-        first_after_clear = self.try_number == self.max_tries - self.retries + 1
-        if self.clear_number != earlier.clear_number and first_after_clear:
+        first_after_clear = self.max_tries - self.retries + 1
+        may_be_cleared = earlier.try_number < first_after_clear <= self.try_number
+        if self.clear_number != earlier.clear_number and may_be_cleared:
             return Relation.UNCLEAR
         return Relation.SAME
 

@@ -223,6 +223,8 @@ class Task:
     retries: int
     record: dict[str, Any] | None = None
     generation: int = 0
+    cleared_at: float = 0.0
+    created_again: bool = False
     changing: bool = False
     clocks: tuple[float, ...] = ()
     airflow: Generation = field(default_factory=Generation)
@@ -270,6 +272,12 @@ class Task:
             return
         if run.owner and run.owner[0] == self.number and started.from_earlier_attempt:
             self.cdm.note("attached after a clear")
+            # A documented limit: the first attempt of a DAG run that was created again died before
+            # its intent, so the second one looks like a retry of the earlier DAG run.
+            if run.ends <= self.cleared_at and not (
+                self.created_again and self.airflow.try_number > 1
+            ):
+                self.problems.append(f"started nothing after a clear, but took {run}")
         elif self.if_running == "attach":
             self.cdm.note("attached to another's")
             self.cdm.mistaken = True
@@ -432,8 +440,10 @@ class Explorer:
     def _clear(self, task: Task) -> Generation:
         """Return what Airflow says about the first attempt after a clear of the task."""
         cdm, airflow = task.cdm, task.airflow
+        task.cleared_at = cdm.now
         if cdm.rng.random() < 0.2:
             cdm.note("DAG run created again")
+            task.created_again = True
             return Generation(1, task.retries, 0, task.retries)
         cdm.note("clear")
         if cdm.rng.random() < 0.3:
