@@ -1,10 +1,11 @@
 """Which run in the history of a job our start created; decides without any I/O.
 
 The evidence is the journal's record of the start: the newest run before it (the *baseline*), and
-when the intent was written, by the server's clock. Three rules:
+when the intent was written, by the server's clock. The rules:
 
 * A run is ours if it comes after the baseline and its creation date is between the intent and the
   end of the settling time.
+* Several such runs are doubtful: one of them at most is ours.
 * A run that was created long before the intent is never ours, even if no baseline shows it:
   the history may have been out of date when the baseline was read.
 * A run whose number and dates contradict that is doubtful: the clock of CDM's records may differ
@@ -69,10 +70,10 @@ def find_own_run(
     shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
     kinds = [(window.kind_of(run), run) for run in shown]
     if ours := [run for kind, run in kinds if kind is _Kind.OURS]:
-        if len(ours) > 1:
-            names = ", ".join(str(RunRef.of(run)) for run in ours)
-            log.warning("Several runs began after the start: %s. The first one is taken.", names)
-        return Evidence(ours[0])
+        if len(ours) == 1:
+            return Evidence(ours[0])
+        names = " and ".join(str(RunRef.of(run)) for run in ours)
+        return Evidence(doubt=f"any of {names} may be its run, and the others somebody else's")
     if doubtful := [run for kind, run in kinds if kind is _Kind.DOUBTFUL]:
         return Evidence(
             doubt=f"{RunRef.of(doubtful[0])}, created at {doubtful[0].creation_date} ms, may be its"

@@ -57,7 +57,6 @@ DAY = 86_400
         ([run(1)], None, True, 1),
         ([run(6), run(5)], 5, True, 6),
         ([run(5)], 5, True, None),
-        ([run(7), run(6), run(5)], 5, True, 6),
         ([run(7), run(6, auto=True), run(5)], 5, True, 7),
         ([run(7, 1), run(6, -9), run(5)], 5, True, 7),
         ([run(6, 1)], None, False, 6),
@@ -69,7 +68,7 @@ DAY = 86_400
     ],
 )
 def test_our_run(runs: list[Submission], baseline: int | None, known: bool, ours: Any) -> None:
-    """Our run is the first after the baseline, in time, and not started by CDM's scheduler."""
+    """Our run is the one after the baseline, in time, and not started by CDM's scheduler."""
     found = find(*runs, baseline=baseline, known=known)
     assert (found.run and found.run.submission_id) == ours
     assert found.doubt is None
@@ -85,7 +84,8 @@ def test_our_run(runs: list[Submission], baseline: int | None, known: bool, ours
         ([run(6, 7200), run(5)], 5, True, None, "may be its run or somebody else's"),
         ([run(6, -7200), run(5)], 5, True, None, "may be its run or somebody else's"),
         ([run(6, -7200)], None, True, None, "may be its run or somebody else's"),
-        ([run(n) for n in range(20, 10, -1)], None, False, 30, None),
+        ([run(7), run(6), run(5)], 5, True, None, "any of run 6 of job 'j' in cluster c and run 7"),
+        ([run(n) for n in range(20, 10, -1)], None, False, 30, "any of run 11"),
         ([run(20, -90_000)], None, True, 20, None),
         ([], None, True, 20, "does not reach back"),
     ],
