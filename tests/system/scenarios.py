@@ -77,8 +77,9 @@ def foreign_run(run: ScenarioRun) -> None:
     if run.scenario.operator.get("deferrable"):
         run.wait_for_task("deferred")
         wait_until(lambda: triggerer_of(run) is not None, 60, "a triggerer has the trigger")
-        # The trigger starts a moment after it was assigned, and polls first after five seconds.
-        time.sleep(2)
+        # The trigger starts a moment after it was assigned, and polls first after five seconds: the
+        # mark must come before.
+        time.sleep(0.5)
     run.jobs.sim.add_job(run.name, seconds=15)
     run.jobs.sim.start(run.name, variables={"dt": DAYS[4]})
     run.mark("failed")
@@ -254,7 +255,7 @@ _KILLED = [
         runs=("SUCCEEDED",) * 2,
         copies=dict.fromkeys(DAYS[1:3], 1),
         state="failed",
-        logged="had other arguments and started run",
+        logged="which an earlier attempt started, ended SUCCEEDED",
     ),
 ]
 _FAILED = Scenario(

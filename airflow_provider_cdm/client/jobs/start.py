@@ -114,6 +114,8 @@ def settle_other_arguments(
     starter = _Starter(api, earlier, policy, deadline, limit)
     record, run = yield from starter.resume(record)
     if run is not None:
+        if run.ended and not record.result:
+            yield from save(record.ended_well(run).to_payload())
         raise start_uncertain(
             request,
             f"an earlier attempt of this task had other arguments and started {RunRef.of(run)},"

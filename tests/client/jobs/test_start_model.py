@@ -327,6 +327,12 @@ class Task:
 
     def keep(self, record: Mapping[str, Any] | None) -> None:
         self.record = None if record is None else json.loads(json.dumps(record))
+        if record and record["run"] and not record["foreign"]:
+            taken = self.cdm.find(record["run"]["submission_id"], record["run"]["creation_date"])
+            if taken.owner is None:
+                # Also if it has failed, so that the start is sent again: the same limit.
+                self.cdm.note("mistook somebody's run for ours")
+                self.cdm.mistaken = True
 
 
 def drive(task: Task, flow: Generator[Any, Any, StartResult]) -> StartResult:
