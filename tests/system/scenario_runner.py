@@ -43,7 +43,6 @@ class Scenario:
     :param state: expected state of the task.
     :param attempts: expected attempts of the task, if not one more than there are crashes.
     :param logged: text that the logs of the task, or of its trigger, must contain.
-    :param on_airflow_2: fields that differ on Airflow 2.
     :param restarts_triggerer: whether the scenario ends the triggerer.
     """
 
@@ -64,7 +63,6 @@ class Scenario:
     state: str = "success"
     attempts: int | None = None
     logged: str = ""
-    on_airflow_2: Mapping[str, Any] = field(default_factory=dict)
     restarts_triggerer: bool = False
 
     @property

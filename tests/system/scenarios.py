@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from demo.processes import wait_until
-from tests.support.airflow_stack import AIRFLOW_3, TRIGGERER_TIMEOUT
+from tests.support.airflow_stack import TRIGGERER_TIMEOUT
 from tests.support.migration_jobs import DAY, DAYS
 from tests.system.scenario_runner import RUN, TASK, Scenario, ScenarioRun
 
@@ -204,18 +204,15 @@ _KILLED = [
     Scenario(name="killed-after-record", actions=no_action, crash=("after the record",)),
     Scenario(name="killed-waiting", actions=kill_process("task"), attempts=2, seconds=12),
     Scenario(name="killed-after-end", actions=no_action, crash=("after the end",)),
-    # The only gap before Airflow 3.3; docs/design.md describes it.
     Scenario(
         name="killed-after-conclusion",
         actions=no_action,
         crash=("after the conclusion",),
-        on_airflow_2={"runs": ("SUCCEEDED", "SUCCEEDED")},
     ),
     Scenario(
         name="killed-before-report",
         actions=no_action,
         crash=("before the report",),
-        on_airflow_2={"runs": ("SUCCEEDED", "SUCCEEDED")},
     ),
     Scenario(
         name="killed-start-only",
@@ -396,7 +393,4 @@ _TRIGGERER = [
 ]
 
 #: In the order in which they start: the slowest ones first.
-SCENARIOS = [
-    scenario if AIRFLOW_3 else replace(scenario, **scenario.on_airflow_2)
-    for scenario in (*_SLOW, *_KILLED, *_MARKED, *_CLEARED, *_WAITING, *_TRIGGERER)
-]
+SCENARIOS = [*_SLOW, *_KILLED, *_MARKED, *_CLEARED, *_WAITING, *_TRIGGERER]
