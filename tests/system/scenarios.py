@@ -282,6 +282,8 @@ _MARKED = [
     replace(
         _FOREIGN,
         name="deferred-marked-failed-foreign",
+        # Airflow needs some seconds to cancel the trigger, which must come before its first poll.
+        seconds=0.5,
         operator=DEFERRED | {"poll_interval": 120},
     ),
     replace(
