@@ -15,7 +15,6 @@ when the intent was written, by the server's clock. The rules:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,8 +23,6 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.runs import History
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord, StartRequest
 from airflow_provider_cdm.client.submission import RunRef, Submission
-
-log = logging.getLogger(__name__)
 
 #: Runs from which on a history without a total may have been cut off.
 _HISTORY_LIMIT = 10
