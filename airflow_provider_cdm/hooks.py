@@ -22,6 +22,7 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.submission import newest_first
+from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.connection.fields import CONN_TYPE, EXTRA_FIELDS, LABELS, PLACEHOLDERS
 from airflow_provider_cdm.connection.reader import settings_from
 
@@ -62,7 +63,7 @@ class CdmHook(BaseHook):
     """
 
     conn_name_attr = "cdm_conn_id"
-    default_conn_name = "cdm_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = CONN_TYPE
     hook_name = "Huawei Cloud CDM"
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from airflow_provider_cdm.client.errors import CdmConfigError
 
+#: Seconds without any change after which a run counts as stalled, by default.
+STALLED_AFTER = 1800.0
+
 #: Longest job name that CDM accepts, in characters (from the official SDK's model of a job).
 JOB_NAME_LIMIT = 240
 

@@ -1,3 +1,6 @@
 """The connection ``huaweicloud_cdm``: its fields, its form, and the settings that it holds."""
 
-__all__ = ["fields", "reader"]
+__all__ = ["DEFAULT_CONN_ID", "fields", "reader"]
+
+#: Id of the connection that is used where none is named.
+DEFAULT_CONN_ID = "cdm_default"

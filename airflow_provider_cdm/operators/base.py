@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.tasks.base import CdmTask
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ class CdmOperator(CdmTask):
 
         :returns: the task's result; ``action`` is ``deleted``, or ``absent`` if there was none.
         """
+        from airflow_provider_cdm.client.jobs import apply
+
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deleted = session.run(apply.delete(session.api, kind, cluster_id, name))
         outcome = "deleted" if deleted else "does not exist, nothing to delete"

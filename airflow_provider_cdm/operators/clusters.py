@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from airflow_provider_cdm.client import arguments, clusters, errors
-from airflow_provider_cdm.client.api import resources
-from airflow_provider_cdm.client.api.cluster import NORMAL, STOPPED
-from airflow_provider_cdm.client.clusters import ClusterWaiter
+from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.tasks.base import DeferrableCdmTask, fail_without_retry
-from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -58,6 +54,8 @@ class _ClusterStateOperator(DeferrableCdmTask):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the target state, and wait until it is there."""
+        from airflow_provider_cdm.client import clusters
+
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
         cluster = session.run(clusters.poll(session.api, cluster_id))
@@ -72,6 +70,8 @@ class _ClusterStateOperator(DeferrableCdmTask):
         action: str | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
+        from airflow_provider_cdm.triggers.cluster import unwrap
+
         cluster = unwrap(event)
         return self._proceed(self.hook.get_conn(), cluster, deadline, action)
 
@@ -108,6 +108,9 @@ class _ClusterStateOperator(DeferrableCdmTask):
         deadline: float | None,
         action: str | None,
     ) -> Cluster:
+        from airflow_provider_cdm.client.clusters import ClusterWaiter
+        from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger
+
         if self.deferrable:
             self.defer(
                 trigger=CdmClusterTrigger(
@@ -153,18 +156,21 @@ class CdmStartClusterOperator(_ClusterStateOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    _target = NORMAL
+    _target = "normal"
 
     def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
-        if cluster.state == STOPPED:
+        from airflow_provider_cdm.client import clusters
+        from airflow_provider_cdm.client.api import resources
+
+        if cluster.state == "stopped":
             call = resources.start_cluster(cluster.cluster_id)
             session.run(clusters.send(session.api, call, cluster))
             self.log.info("Asked CDM to start the %s", cluster)
-            return _Step("started", (NORMAL,))
+            return _Step("started", ("normal",))
         if cluster.state in ("starting", "restarting", "creating"):
-            return _Step(states=(NORMAL,))
+            return _Step(states=("normal",))
         # Stopping, or a state that is not documented.
-        return _Step(states=(STOPPED, NORMAL), last=False)
+        return _Step(states=("stopped", "normal"), last=False)
 
 
 class CdmStopClusterOperator(_ClusterStateOperator):
@@ -191,7 +197,7 @@ class CdmStopClusterOperator(_ClusterStateOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    _target = STOPPED
+    _target = "stopped"
 
     def __init__(
         self,
@@ -213,14 +219,17 @@ class CdmStopClusterOperator(_ClusterStateOperator):
             )
 
     def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
-        if cluster.state == NORMAL:
+        if cluster.state == "normal":
             return self._stop(session, cluster)
         if cluster.state == "stopping":
-            return _Step(states=(STOPPED,))
+            return _Step(states=("stopped",))
         # On its way to normal, or a state that is not documented.
-        return _Step(states=(STOPPED, NORMAL), last=False)
+        return _Step(states=("stopped", "normal"), last=False)
 
     def _stop(self, session: CdmSession, cluster: Cluster) -> _Step:
+        from airflow_provider_cdm.client import clusters
+        from airflow_provider_cdm.client.api import resources
+
         if self.only_if_idle:
             busy = session.run(clusters.busy_jobs(session.api, cluster.cluster_id))
             if busy:
@@ -233,4 +242,4 @@ class CdmStopClusterOperator(_ClusterStateOperator):
         call = resources.stop_cluster(cluster.cluster_id, graceful=graceful, delay=self.delay)
         session.run(clusters.send(session.api, call, cluster))
         self.log.info("Asked CDM to stop the %s", cluster)
-        return _Step("stopped", (STOPPED,))
+        return _Step("stopped", ("stopped",))

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm._compat import BaseOperator, mask_secret
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import definitions, parsing
-from airflow_provider_cdm.client.api.definitions import MASK
 from airflow_provider_cdm.operators.base import CdmOperator
 
 if TYPE_CHECKING:
@@ -43,6 +41,8 @@ class DefinitionField(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"definition": "json"}
 
     def __init__(self, *, definition: Mapping[str, Any] | str, **kwargs: Any) -> None:
+        from airflow_provider_cdm.client.api import definitions
+
         super().__init__(**kwargs)
         self.definition = definition
         self._secrets: Mapping[str, str] = {}
@@ -80,11 +80,13 @@ class DefinitionField(BaseOperator):
 
     def _definition_with_secrets(self) -> Any:
         """Return the rendered definition with its secrets, to be sent and not to be shown."""
+        from airflow_provider_cdm.client.api import definitions, parsing
+
         rendered = self.definition
         rendered = parsing.read(rendered) if isinstance(rendered, str) else copy.deepcopy(rendered)
         for secret in definitions.secret_inputs(rendered):
-            if secret["value"] == MASK:
-                secret["value"] = self._secrets.get(secret["name"], MASK)
+            if secret["value"] == definitions.MASK:
+                secret["value"] = self._secrets.get(secret["name"], definitions.MASK)
             _mask(secret["value"])
         return rendered
 
@@ -101,15 +103,17 @@ class DefinitionField(BaseOperator):
 
     def _without_secrets(self, rendered: Any) -> Any:
         """Return the rendered definition with its secrets masked, and keep them for later."""
+        from airflow_provider_cdm.client.api import definitions, parsing
+
         if isinstance(rendered, str):
             rendered = parsing.read(rendered)
         rendered = copy.deepcopy(rendered)
         for secret in definitions.secret_inputs(rendered):
             # Airflow may render a task twice.
-            if secret["value"] != MASK:
+            if secret["value"] != definitions.MASK:
                 _mask(secret["value"])
                 self._secrets = {**self._secrets, secret["name"]: str(secret["value"])}
-                secret["value"] = MASK
+                secret["value"] = definitions.MASK
         return rendered
 
 
@@ -127,6 +131,8 @@ class DefinitionOperator(DefinitionField, CdmOperator):
         raise NotImplementedError
 
     def _send(self, definition: Definition) -> dict[str, Any]:
+        from airflow_provider_cdm.client.api import definitions
+
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         result = session.run(self._flow(session.api, cluster_id, definition))
         noun = definition.kind.noun

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, StallPolicy
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks import kills
-from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
 from airflow_provider_cdm.tasks.base import fail_without_retry
 from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.tasks.attempt import AttemptJob, IfRunning, OnGivingUp
+    from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob, IfRunning, OnGivingUp
 
 
 class JobRunOperator(RunOutcomeTask):
@@ -28,8 +24,6 @@ class JobRunOperator(RunOutcomeTask):
     template_fields: Sequence[str] = ("variables", *RunOutcomeTask.template_fields)
     operator_extra_links = (CdmRunLink(),)
     ui_color = "#f4e3e3"
-    #: What waits for the run in the triggerer.
-    trigger_class: ClassVar[type[CdmSubmissionTrigger]] = CdmSubmissionTrigger
 
     def __init__(
         self,
@@ -38,7 +32,7 @@ class JobRunOperator(RunOutcomeTask):
         wait_for_completion: bool = True,
         poll_interval: float = 30,
         wait_timeout: float | None = None,
-        stalled_after: float | None = STALLED_AFTER,
+        stalled_after: float | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
         if_running: IfRunning = "fail",
         cancel_on_kill: bool = True,
@@ -71,6 +65,8 @@ class JobRunOperator(RunOutcomeTask):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job; wait for the run if ``wait_for_completion`` is set."""
+        from airflow_provider_cdm.tasks import kills
+
         attempt = self._open_attempt(context)
         try:
             return attempt.run()
@@ -83,6 +79,8 @@ class JobRunOperator(RunOutcomeTask):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Go on after a deferral, with one of the methods below."""
+        from airflow_provider_cdm.tasks import kills
+
         attempt = self._open_attempt(context)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -121,6 +119,8 @@ class JobRunOperator(RunOutcomeTask):
 
     def on_kill(self) -> None:
         """Stop the run of this task, unless it has ended or ``cancel_on_kill`` is off."""
+        from airflow_provider_cdm.tasks import kills
+
         if self._attempt is not None:
             kills.kill(self._attempt)
 
@@ -136,6 +136,9 @@ class JobRunOperator(RunOutcomeTask):
 
         :raises CdmConfigError: when one of them cannot be used.
         """
+        from airflow_provider_cdm.client.jobs.progress import StallPolicy
+        from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
+
         if self._variables_given:
             arguments.ensure_rendered("variables", self.variables)
         self.variables = arguments.variables(self.variables)
@@ -149,7 +152,6 @@ class JobRunOperator(RunOutcomeTask):
             if_running=self.if_running,
             cancel_on_kill=self.cancel_on_kill,
             on_giving_up=self.on_giving_up,
-            trigger_class=self.trigger_class,
         )
         self._attempt = Attempt(self, context, self._job(context), options)
         return self._attempt

@@ -6,12 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import arguments
-from airflow_provider_cdm.client.api import parsing
-from airflow_provider_cdm.client.api.definitions import JOB
-from airflow_provider_cdm.client.jobs import apply, stop
-from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import ProgressLog
-from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.operators.base import CdmOperator
 from airflow_provider_cdm.operators.definition import DefinitionOperator
 from airflow_provider_cdm.tasks.base import fail_without_retry
@@ -34,6 +28,8 @@ class _JobDefinitionOperator(DefinitionOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition and send it."""
+        from airflow_provider_cdm.client.api import parsing
+
         return self._send(parsing.job(self._definition_with_secrets(), self.job_name or None))
 
 
@@ -55,6 +51,8 @@ class CdmCreateJobOperator(_JobDefinitionOperator):
     """
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        from airflow_provider_cdm.client.jobs import apply
+
         return apply.create(api, cluster_id, definition)
 
 
@@ -75,6 +73,8 @@ class CdmUpdateJobOperator(_JobDefinitionOperator):
     """
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        from airflow_provider_cdm.client.jobs import apply
+
         return apply.update(api, cluster_id, definition)
 
 
@@ -96,6 +96,8 @@ class CdmApplyJobOperator(_JobDefinitionOperator):
     """
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        from airflow_provider_cdm.client.jobs import apply
+
         return apply.apply(api, cluster_id, definition)
 
 
@@ -122,6 +124,8 @@ class CdmDeleteJobOperator(CdmOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the job."""
+        from airflow_provider_cdm.client.api.definitions import JOB
+
         return self._delete(JOB, arguments.job_name(self.job_name))
 
 
@@ -164,6 +168,11 @@ class CdmStopJobOperator(CdmOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Stop the active run, and wait until it has ended."""
+        from airflow_provider_cdm.client.jobs import stop
+        from airflow_provider_cdm.client.jobs.follower import Follower
+        from airflow_provider_cdm.client.jobs.progress import ProgressLog
+        from airflow_provider_cdm.client.submission import RunRef
+
         name = arguments.job_name(self.job_name)
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         result = {"cluster_id": cluster_id, "job_name": name}

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import arguments
-from airflow_provider_cdm.client.api import parsing
-from airflow_provider_cdm.client.api.definitions import LINK
-from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.operators.base import CdmOperator
 from airflow_provider_cdm.operators.definition import DefinitionOperator
 from airflow_provider_cdm.tasks.base import fail_without_retry
@@ -58,9 +55,13 @@ class CdmApplyLinkOperator(DefinitionOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition, compare it with the link in CDM, and send it if they differ."""
+        from airflow_provider_cdm.client.api import parsing
+
         return self._send(parsing.link(self._definition_with_secrets(), self.link_name or None))
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
+        from airflow_provider_cdm.client.jobs import apply
+
         return apply.apply(api, cluster_id, definition, always=self.always_update)
 
 
@@ -86,5 +87,7 @@ class CdmDeleteLinkOperator(CdmOperator):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Delete the link."""
+        from airflow_provider_cdm.client.api.definitions import LINK
+
         name = arguments.text("link_name", self.link_name, limit=arguments.JOB_NAME_LIMIT)
         return self._delete(LINK, name)

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import definitions, parsing
 from airflow_provider_cdm.operators.definition import DefinitionField
 from airflow_provider_cdm.operators.job_run import JobRunOperator
-from airflow_provider_cdm.tasks.owned_job import OwnedJob
-from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.definitions import Definition
+    from airflow_provider_cdm.tasks.owned_job import OwnedJob
 
 
 class CdmRunJobOperator(DefinitionField, JobRunOperator):
@@ -56,7 +54,6 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
         "definition": "json",
         "variables": "json",
     }
-    trigger_class = CdmOwnedJobTrigger
 
     def __init__(
         self,
@@ -72,6 +69,9 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
         self.keep_job_on_failure = keep_job_on_failure
 
     def _job(self, context: Context) -> OwnedJob:
+        from airflow_provider_cdm.client.api import parsing
+        from airflow_provider_cdm.tasks.owned_job import OwnedJob
+
         definition = parsing.job(self._definition_with_secrets())
         if inputs := _self_acting_inputs(definition):
             raise errors.CdmConfigError(
@@ -83,6 +83,8 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
 
 def _self_acting_inputs(definition: Definition) -> str:
     """Return the inputs that make CDM start or delete the job; empty if there are none."""
+    from airflow_provider_cdm.client.api import definitions
+
     harmless = {"isSchedulerJob": ("", "false"), "disposableType": ("", "NONE")}
     given = definitions.inputs_of(definition.wire, "driver-config-values")
     return ", ".join(

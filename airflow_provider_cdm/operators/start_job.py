@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.operators.job_run import JobRunOperator
-from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
 
 class CdmStartJobOperator(JobRunOperator):
@@ -62,4 +62,6 @@ class CdmStartJobOperator(JobRunOperator):
         self.job_name = job_name
 
     def _job(self, context: Context) -> ExistingJob:  # noqa: ARG002 - a subclass needs it
+        from airflow_provider_cdm.tasks.existing_job import ExistingJob
+
         return ExistingJob(arguments.job_name(self.job_name))

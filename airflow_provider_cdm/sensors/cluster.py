@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import cluster
-from airflow_provider_cdm.client.clusters import ClusterWaiter
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import fail_without_retry
-from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.cluster import Cluster
+    from airflow_provider_cdm.client.clusters import ClusterWaiter
 
 
 class CdmClusterSensor(CdmSensor):
@@ -36,13 +34,15 @@ class CdmClusterSensor(CdmSensor):
 
     template_fields: Sequence[str] = ("state", *CdmSensor.template_fields)
 
-    def __init__(self, *, state: str | Sequence[str] = cluster.NORMAL, **kwargs: Any) -> None:
+    def __init__(self, *, state: str | Sequence[str] = "normal", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.state = state
 
     @fail_without_retry
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
+        from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger
+
         if not self.deferrable:
             return super().execute(context)
         answer = self.poke(context)
@@ -88,6 +88,8 @@ class CdmClusterSensor(CdmSensor):
         event: Any = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait."""
+        from airflow_provider_cdm.triggers.cluster import unwrap
+
         try:
             return self._result(unwrap(event))
         except errors.CdmWaitTimeout as error:
@@ -102,6 +104,9 @@ class CdmClusterSensor(CdmSensor):
 
         :raises CdmConfigError: when an argument cannot be used.
         """
+        from airflow_provider_cdm.client.api import cluster
+        from airflow_provider_cdm.client.clusters import ClusterWaiter
+
         names = [self.state] if isinstance(self.state, str) else list(self.state)
         return ClusterWaiter(self.hook.resolve_cluster(), [cluster.state(name) for name in names])
 

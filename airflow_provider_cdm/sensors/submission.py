@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
-from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import fail_without_retry
-from airflow_provider_cdm.tasks.journal import SensorStore
 from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeTask
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_provider_cdm._compat import Context, XComArg
+    from airflow_provider_cdm.client.jobs.follower import Follower
+    from airflow_provider_cdm.client.jobs.progress import ProgressLog
+    from airflow_provider_cdm.client.whole_database.collect import TableProgress
 
 
 class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
@@ -69,7 +67,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         job_name: str | None = None,
         submission_id: int | str | None = None,
         started_after: datetime | str | int | None = None,
-        stalled_after: float | None = STALLED_AFTER,
+        stalled_after: float | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -81,7 +79,6 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self.stalled_after = stalled_after
         self.fail_when_stalled = fail_when_stalled
         arguments.positive_seconds(stalled_after=stalled_after)
-        self._tables = TableProgress()
         self._has_link = False
 
     @fail_without_retry
@@ -101,6 +98,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
         :raises CdmSubmissionFailed: when the run ended and did not succeed.
         """
+        from airflow_provider_cdm.tasks.journal import SensorStore
+
         if not self.reschedule:
             return self._poll(context)
         # Each poke of this mode is a process of its own, so what a poll found out is stored.
@@ -120,6 +119,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     @fail_without_retry
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a deferred wait."""
+        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+
         try:
             return self.judge_run(context, self.with_tables(SubmissionEvent.unwrap(event)))
         except errors.CdmWaitTimeout as error:
@@ -147,16 +148,28 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
         :raises CdmConfigError: when an argument cannot be used.
         """
-        run = self._run_to_wait_for()
+        from airflow_provider_cdm.client.jobs.follower import Follower
+        from airflow_provider_cdm.tasks.named_run import name_run
+
+        run, created_from = name_run(
+            self.submission, self.job_name, self.submission_id, self.started_after, self.cluster_id
+        )
         self.thresholds()
-        created_from = 0 if run.known else self._created_from()
         cluster_id = self.hook.resolve_cluster(run.cluster_id or None)
         return Follower(replace(run, cluster_id=cluster_id), created_from=created_from)
 
     @cached_property
     def _progress(self) -> ProgressLog:
+        from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
+
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
         return ProgressLog(self.log, self.hook.get_conn().clock, stall)
+
+    @cached_property
+    def _tables(self) -> TableProgress:
+        from airflow_provider_cdm.client.whole_database.collect import TableProgress
+
+        return TableProgress()
 
     def _poll(self, context: Context) -> PokeReturnValue:
         session, follower = self.hook.get_conn(), self._follower
@@ -197,6 +210,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self._tables.restore((state or {}).get("tables"))
 
     def _defer(self, deadline: float, limit: str) -> None:
+        from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+
         follower = self._follower
         self.defer(
             trigger=CdmSubmissionTrigger(
@@ -214,58 +229,4 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
                 cdm_conn_id=self.cdm_conn_id,
             ),
             method_name="execute_complete",
-        )
-
-    def _run_to_wait_for(self) -> RunRef:
-        if self.submission is not None:
-            return self._from_submission(self.submission)
-        name = arguments.job_name(self.job_name)
-        number = arguments.non_negative_int("submission_id", self.submission_id)
-        if (number is None) == (self.started_after is None):
-            raise errors.CdmConfigError(
-                "Name the run: pass submission (the output of CdmStartJobOperator), or job_name"
-                " with either submission_id or started_after."
-            )
-        return RunRef(self.cluster_id or "", name, number)
-
-    def _from_submission(self, given: Any) -> RunRef:
-        if not isinstance(given, Mapping):
-            raise errors.CdmConfigError(
-                f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
-            )
-        number = arguments.non_negative_int(
-            "submission['submission_id']", given.get("submission_id")
-        )
-        created = arguments.non_negative_int(
-            "submission['creation_date']", given.get("creation_date")
-        )
-        if number is None and created is None:
-            raise errors.CdmConfigError(
-                "submission names no run: it has neither submission_id nor creation_date."
-            )
-        return RunRef(
-            given.get("cluster_id") or self.cluster_id or "",
-            arguments.job_name(given.get("job_name")),
-            number,
-            created,
-        )
-
-    def _created_from(self) -> int:
-        """``started_after`` in epoch milliseconds."""
-        value = self.started_after
-        if isinstance(value, str):
-            try:
-                value = int(value) if value.strip().isdigit() else datetime.fromisoformat(value)
-            except ValueError:
-                raise errors.CdmConfigError(
-                    f"started_after is neither a time in ISO 8601 nor epoch ms: {value!r}"
-                ) from None
-        if isinstance(value, datetime):
-            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-            # Rounded down: a run created in the same millisecond counts.
-            return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        raise errors.CdmConfigError(
-            f"started_after must be a time or epoch ms, not {type(value).__name__}."
         )

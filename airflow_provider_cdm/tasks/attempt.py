@@ -18,7 +18,7 @@ from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.journal import Journal
 from airflow_provider_cdm.tasks.refusals import Refusals
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
+    from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
 OnGivingUp: TypeAlias = Literal["leave", "stop"]
@@ -45,7 +46,6 @@ class AttemptOptions:
     :param wait_limit: how long the attempt may wait, in seconds (``None`` for as long as the run
         takes), and the argument that sets it.
     :param stall: when a run counts as stalled, and what follows.
-    :param trigger_class: waits for the run in the triggerer.
     """
 
     variables: Mapping[str, str]
@@ -56,7 +56,6 @@ class AttemptOptions:
     if_running: IfRunning = "fail"
     cancel_on_kill: bool = True
     on_giving_up: OnGivingUp = "leave"
-    trigger_class: type[CdmSubmissionTrigger] = CdmSubmissionTrigger
 
 
 class AttemptJob(Protocol):
@@ -69,6 +68,10 @@ class AttemptJob(Protocol):
     @property
     def fingerprint(self) -> str | None:
         """Fingerprint of the definition; ``None`` where the task did not define the job."""
+
+    @property
+    def trigger_class(self) -> type[CdmSubmissionTrigger]:
+        """What waits for its run in the triggerer."""
 
     @property
     def definition(self) -> Mapping[str, Any] | None:
@@ -326,7 +329,7 @@ class Attempt:
     ) -> None:
         task, options = self.task, self.options
         task.defer(
-            trigger=options.trigger_class(
+            trigger=self.job.trigger_class(
                 job_name=run.job_name,
                 cluster_id=run.cluster_id,
                 submission_id=run.submission_id,

@@ -15,11 +15,12 @@ from airflow_provider_cdm._compat import (
     conf,
 )
 from airflow_provider_cdm.client.errors import CdmError
-from airflow_provider_cdm.hooks import CdmHook
+from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.hooks import CdmHook
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,7 +42,7 @@ class CdmTask(BaseOperator):
         *,
         cluster_id: str | None = None,
         project_id: str | None = None,
-        cdm_conn_id: str = CdmHook.default_conn_name,
+        cdm_conn_id: str = DEFAULT_CONN_ID,
         retry_policy: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -57,6 +58,8 @@ class CdmTask(BaseOperator):
     @cached_property
     def hook(self) -> CdmHook:
         """The hook of this task, made from the rendered arguments on first use."""
+        from airflow_provider_cdm.hooks import CdmHook
+
         return CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
 
     def ends_without_retry(self, error: Exception, context: Context) -> bool:

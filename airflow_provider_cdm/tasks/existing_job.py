@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+
 if TYPE_CHECKING:
     from airflow_provider_cdm.client import errors
     from airflow_provider_cdm.client.session import CdmSession
@@ -19,6 +21,7 @@ class ExistingJob:
 
     fingerprint = None
     definition = None
+    trigger_class = CdmSubmissionTrigger
     taken_over_at = None
 
     def __init__(self, name: str) -> None:

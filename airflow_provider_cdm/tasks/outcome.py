@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import lineage_is_active
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.api import definitions
-from airflow_provider_cdm.client.jobs import failure_report
-from airflow_provider_cdm.client.jobs.thresholds import Thresholds
-from airflow_provider_cdm.client.submission import Submission, Verdict
-from airflow_provider_cdm.client.whole_database import collect
 from airflow_provider_cdm.links import run_address
-from airflow_provider_cdm.tasks import assets
 from airflow_provider_cdm.tasks.base import DeferrableCdmTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.jobs.thresholds import Thresholds
+    from airflow_provider_cdm.client.submission import Submission
 
 #: What a run can end with that a sensor with ``soft_fail`` skips for.
 SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
@@ -75,6 +71,8 @@ class RunOutcomeTask(DeferrableCdmTask):
 
         :raises CdmConfigError: when one cannot be used, or its template rendered to nothing.
         """
+        from airflow_provider_cdm.client.jobs.thresholds import Thresholds
+
         for name in self._given_thresholds:
             arguments.ensure_rendered(name, getattr(self, name))
         return Thresholds.of(
@@ -93,6 +91,9 @@ class RunOutcomeTask(DeferrableCdmTask):
 
         :raises CdmError: when the tables of a run that CDM reports as succeeded cannot be read.
         """
+        from airflow_provider_cdm.client.api import definitions
+        from airflow_provider_cdm.client.whole_database import collect
+
         if run.tables is not None or run.job_type not in (None, definitions.BATCH_JOB):
             return run
         try:
@@ -112,6 +113,10 @@ class RunOutcomeTask(DeferrableCdmTask):
         :raises CdmSubmissionFailed: when the run did not succeed; with the failure report.
         :raises CdmThresholdMissed: when it succeeded and missed a threshold.
         """
+        from airflow_provider_cdm.client.jobs import failure_report
+        from airflow_provider_cdm.client.submission import Verdict
+        from airflow_provider_cdm.tasks import assets
+
         self._prepare_lineage(run)
         if run.verdict is not Verdict.SUCCESS:
             failure_report.ensure_succeeded(run, *self._report_context(run))
@@ -121,6 +126,8 @@ class RunOutcomeTask(DeferrableCdmTask):
 
     def leave_run(self, context: Context, run: Submission) -> dict[str, Any]:
         """Return the result of a run that another task will wait for."""
+        from airflow_provider_cdm.tasks import assets
+
         self._prepare_lineage(run)
         assets.report(context, self.outlets, run)
         return run.to_dict()
@@ -151,6 +158,8 @@ class RunOutcomeTask(DeferrableCdmTask):
 
     def _report_context(self, run: Submission) -> tuple[Mapping[str, Any] | None, str | None]:
         """Return the definition of a failed run's job, and the address of the run."""
+        from airflow_provider_cdm.client.jobs import failure_report
+
         definition, address = self.job_definition, None
         try:
             session = self.hook.get_conn()

@@ -19,6 +19,7 @@ from airflow_provider_cdm.client.jobs.start_record import (
 )
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,8 @@ class OwnedJob:
     :param log: log of the task.
     :param keep_on_failure: leave the job in CDM when its run failed.
     """
+
+    trigger_class = CdmOwnedJobTrigger
 
     def __init__(
         self,

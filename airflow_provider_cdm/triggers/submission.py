@@ -14,8 +14,9 @@ from airflow_provider_cdm._compat import (
     aget_task_state,
 )
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.arguments import STALLED_AFTER
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import STALLED_AFTER, ProgressLog, StallPolicy
+from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.arguments import STALLED_AFTER
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
-#: Seconds without any change after which a run counts as stalled.
-STALLED_AFTER = 1800.0
 #: Seconds between two lines while nothing changes.
 _QUIET_SECONDS = 60.0
 

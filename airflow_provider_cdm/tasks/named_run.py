@@ -1,0 +1,73 @@
+"""Which run a sensor waits for, from its rendered arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.submission import RunRef
+
+
+def name_run(
+    submission: Any, job_name: Any, submission_id: Any, started_after: Any, cluster_id: str | None
+) -> tuple[RunRef, int]:
+    """Return the run, and the least creation date of a run whose number and date are not known.
+
+    The parameters are those of :class:`~airflow_provider_cdm.sensors.CdmSubmissionSensor`.
+
+    :returns: the run, its cluster empty if nothing names one; the date in epoch milliseconds, 0 for
+        a run that is known.
+    :raises CdmConfigError: when they name no run, or more than one.
+    """
+    if submission is not None:
+        return _from_submission(submission, cluster_id), 0
+    name = arguments.job_name(job_name)
+    number = arguments.non_negative_int("submission_id", submission_id)
+    if (number is None) == (started_after is None):
+        raise errors.CdmConfigError(
+            "Name the run: pass submission (the output of CdmStartJobOperator), or job_name"
+            " with either submission_id or started_after."
+        )
+    run = RunRef(cluster_id or "", name, number)
+    return run, 0 if run.known else _epoch_ms(started_after)
+
+
+def _from_submission(given: Any, cluster_id: str | None) -> RunRef:
+    if not isinstance(given, Mapping):
+        raise errors.CdmConfigError(
+            f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
+        )
+    number = arguments.non_negative_int("submission['submission_id']", given.get("submission_id"))
+    created = arguments.non_negative_int("submission['creation_date']", given.get("creation_date"))
+    if number is None and created is None:
+        raise errors.CdmConfigError(
+            "submission names no run: it has neither submission_id nor creation_date."
+        )
+    return RunRef(
+        given.get("cluster_id") or cluster_id or "",
+        arguments.job_name(given.get("job_name")),
+        number,
+        created,
+    )
+
+
+def _epoch_ms(started_after: Any) -> int:
+    value = started_after
+    if isinstance(value, str):
+        try:
+            value = int(value) if value.strip().isdigit() else datetime.fromisoformat(value)
+        except ValueError:
+            raise errors.CdmConfigError(
+                f"started_after is neither a time in ISO 8601 nor epoch ms: {value!r}"
+            ) from None
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        # Rounded down: a run created in the same millisecond counts.
+        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise errors.CdmConfigError(
+        f"started_after must be a time or epoch ms, not {type(value).__name__}."
+    )
