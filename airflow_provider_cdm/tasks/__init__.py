@@ -2,7 +2,13 @@
 
 __all__ = [
     "assets",
+    "attempt",
     "base",
+    "existing_job",
     "journal",
+    "kills",
+    "named_run",
     "outcome",
+    "owned_job",
+    "refusals",
 ]
