@@ -10,7 +10,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
 from airflow_provider_cdm.client.jobs import apply, stop
-from airflow_provider_cdm.client.jobs.start import settle_other_arguments
+from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
 from airflow_provider_cdm.client.jobs.start_record import (
     Relation,
     StartPolicy,
@@ -95,8 +95,8 @@ class OwnedJob:
         request, session = attempt.request, attempt.session
         record = attempt.journal.record()
         if record is not None and record.fingerprint != request.fingerprint:
-            settle = settle_other_arguments(session.api, request, record, StartPolicy())
-            record = session.run(settle, attempt.journal.save)
+            earlier = EarlierStart(session.api, request, StartPolicy())
+            record = session.run(earlier.settle_other_arguments(record), attempt.journal.save)
         self.taken_over_at = None
         if record is not None and record.result:
             if request.relation_to(record) is Relation.SAME:

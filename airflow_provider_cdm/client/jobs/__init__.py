@@ -2,10 +2,12 @@
 
 __all__ = [
     "apply",
+    "earlier_start",
     "failure_report",
     "follower",
     "own_run",
     "progress",
+    "run_search",
     "start",
     "start_record",
     "stop",
