@@ -9,6 +9,7 @@ import tests.support.airflow_home  # noqa: F401 - configures Airflow
 import contextlib
 import importlib
 import json
+import logging
 import subprocess
 import sys
 import types
@@ -59,10 +60,23 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def sim(clock: ManualClock) -> Iterator[CdmSimulator]:
+def config() -> dict[str, Any]:
+    """Return the configuration of the simulator; a test module or ``parametrize`` replaces it."""
+    return {}
+
+
+@pytest.fixture
+def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
     """Start a fresh simulator on the clock of the test."""
-    with CdmSimulator(clock=clock) as simulator:
+    with CdmSimulator(config, clock=clock) as simulator:
         yield simulator
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return the log of the test, from level INFO."""
+    caplog.set_level(logging.INFO)
+    return caplog
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,18 +37,9 @@ def behaviour() -> dict[str, Any]:
 
 
 @pytest.fixture
-def sim(clock: ManualClock, behaviour: dict[str, Any]) -> Iterator[CdmSimulator]:
-    """A simulator without jobs, whose links are not checked."""
-    config = {"clusters": [{"name": "demo"}], "behaviour": {"check_links": False, **behaviour}}
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
-
-
-@pytest.fixture(autouse=True)
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log, from level INFO."""
-    caplog.set_level(logging.INFO)
-    return caplog
+def config(behaviour: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a simulator without jobs, whose links are not checked."""
+    return {"clusters": [{"name": "demo"}], "behaviour": {"check_links": False, **behaviour}}
 
 
 def wire(link: str = "source", **inputs: str) -> dict[str, Any]:

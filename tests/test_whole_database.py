@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +45,10 @@ def behaviour() -> dict[str, Any]:
 
 
 @pytest.fixture
-def sim(clock: ManualClock, behaviour: dict[str, Any], tmp_path: Path) -> Iterator[CdmSimulator]:
-    """A simulator with links to two databases, and without jobs."""
+def config(behaviour: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Return the configuration of a simulator with links to two databases, and without jobs."""
     links = [{"name": n, "url": f"sqlite:///{tmp_path}/{n}.db"} for n in ("source", "target")]
-    config = {"clusters": [{"name": "demo", "links": links}], "behaviour": behaviour}
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
-
-
-@pytest.fixture(autouse=True)
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log, from level INFO."""
-    caplog.set_level(logging.INFO)
-    return caplog
+    return {"clusters": [{"name": "demo", "links": links}], "behaviour": behaviour}
 
 
 def failing(*names: str, summary: str = "CHECK constraint failed") -> list[dict[str, Any]]:

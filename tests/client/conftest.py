@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the client: the simulator, both drivers, a fake CDM without sockets."""
+"""Fixtures of the tests of the client: both drivers, and a fake CDM without sockets."""
 
 from __future__ import annotations
 
@@ -20,20 +20,7 @@ from airflow_provider_cdm.client.sansio import Request, Response, Sleep, Transpo
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-
-@pytest.fixture
-def config() -> dict[str, Any]:
-    """Return the configuration of the simulator; a test replaces it by parametrizing ``config``."""
-    return {}
-
-
-@pytest.fixture
-def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
-    """Return a new simulator with the clock of the test."""
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
+from airflow_provider_cdm.simulator import CdmSimulator
 
 
 @pytest.fixture(params=["thread", "event loop"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_cdm.operators.job_run import JobRunOperator
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.exactly_once.kills import Kills
 from tests.exactly_once.task import JOB
 from tests.support.order_databases import OrderDatabases
 from tests.support.task_harness import TaskRunner
@@ -40,3 +43,18 @@ def task_runner(
     connection["extra"]["read_timeout"] = 0.3
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
     return task_runner
+
+
+@pytest.fixture
+def task_log(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """Return the log of the task, which not every Airflow writes with the standard library."""
+    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
+    return log
+
+
+@pytest.fixture
+def kills(task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> Kills:
+    """Return what ends attempts of the task in the middle."""
+    return Kills(task_runner, monkeypatch)

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.exactly_once.task import JOB, MODES, count_starts, migrate
+from tests.exactly_once.kills import Kills
+from tests.exactly_once.task import (
+    JOB,
+    MODES,
+    count_starts,
+    each_mode,
+    migrate,
+    run_until_wait_timeout,
+)
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import FakeSupervisor, TaskRunner
 from tests.support.virtual_time import VirtualTime
-
-
-def run_and_kill_after(
-    task_runner: TaskRunner,
-    make_operator: Callable[[], Any],
-    monkeypatch: pytest.MonkeyPatch,
-    url_end: str,
-) -> None:
-    """Run an attempt that dies right after an exchange whose URL has a given end."""
-
-    class Killed(BaseException):
-        """Stands for the death of the process."""
-
-    exchange = CdmSession._exchange
-
-    def exchange_then_die(self: CdmSession, request: Any) -> Any:
-        try:
-            return exchange(self, request)
-        finally:
-            if request.url.endswith(url_end):
-                raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CdmSession, "_exchange", exchange_then_die)
-        with pytest.raises(Killed):
-            task_runner.run(make_operator)
-    task_runner.retry()
 
 
 @pytest.mark.parametrize(
@@ -57,11 +36,11 @@ def test_retry_follows_the_run_of_a_killed_attempt(
     sim: CdmSimulator,
     databases: OrderDatabases,
     task_runner: TaskRunner,
-    monkeypatch: pytest.MonkeyPatch,
+    kills: Kills,
 ) -> None:
     """The retry of an attempt that died after any of its calls follows the same run."""
     task_runner.ti.max_tries = 1
-    run_and_kill_after(task_runner, lambda: migrate(**MODES[mode]), monkeypatch, url_end)
+    kills.run_and_lose(lambda: migrate(**MODES[mode]), url_end)
     assert task_runner.run(lambda: migrate(**MODES[mode]))["status"] == "SUCCEEDED"
     assert (len(sim.runs(JOB)), databases.count_rows(), count_starts(sim)) == (1, ROWS, 1)
 
@@ -75,7 +54,7 @@ def test_retry_finds_the_run_whatever_the_clocks_of_the_workers_say(
     databases: OrderDatabases,
     task_runner: TaskRunner,
     virtual_time: VirtualTime,
-    monkeypatch: pytest.MonkeyPatch,
+    kills: Kills,
 ) -> None:
     """A start that takes effect late, after its worker died, is waited for by the retry, also if
     the clock of either worker is wrong.
@@ -83,15 +62,13 @@ def test_retry_finds_the_run_whatever_the_clocks_of_the_workers_say(
     task_runner.ti.max_tries = 1
     sim.fail("start", "drop", "before", effect_delay=45)
     virtual_time.jumped = 0.0 if of_the_retry else ahead
-    run_and_kill_after(task_runner, migrate, monkeypatch, "/start")
+    kills.run_and_lose(migrate, "/start")
     virtual_time.jumped = ahead if of_the_retry else 0.0
     assert task_runner.run(migrate)["submission_id"] == 1
     assert (len(sim.runs(JOB)), databases.count_rows(), count_starts(sim)) == (1, ROWS, 1)
 
 
-def test_retry_after_success_starts_nothing(
-    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
-) -> None:
+def test_retry_after_success_starts_nothing(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """The retry of an attempt that died between the end of the run and its report returns the same
     result.
     """
@@ -125,15 +102,14 @@ def test_clear_of_a_finished_task_starts_a_new_run(
     assert databases.count_rows() == 2 * ROWS
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@each_mode
 def test_clear_after_a_wait_timeout_follows_the_active_run(
     mode: dict[str, Any], sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
 ) -> None:
     """When the wait timed out but the run is still active, the cleared task follows that run to its
     end.
     """
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: migrate(**mode, wait_timeout=5, poll_interval=5))
+    run_until_wait_timeout(task_runner, **mode)
     task_runner.clear()
     assert task_runner.run(lambda: migrate(**mode))["submission_id"] == 1
     assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
@@ -145,8 +121,7 @@ def test_retry_with_other_variables_starts_nothing_while_the_earlier_run_may_exi
 ) -> None:
     """Variables that render differently in a retry start no second run; a clear starts one."""
     task_runner.ti.max_tries = 1
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: migrate(wait_timeout=1, poll_interval=1))
+    run_until_wait_timeout(task_runner, wait_timeout=1, poll_interval=1)
     task_runner.retry()
     task_runner.advance(passed)
     with pytest.raises(errors.CdmStartUncertain, match="had other arguments and started run 1"):
@@ -192,9 +167,7 @@ def test_clear_of_a_running_task_stops_its_run_and_starts_another(
     """Clearing a running task kills it, which stops its run, and the next attempt starts another
     run.
     """
-    operator = migrate(wait_timeout=5, poll_interval=5)
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: operator)
+    operator = run_until_wait_timeout(task_runner)
     operator.on_kill()
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 2
@@ -208,7 +181,6 @@ def test_stop_by_a_kill_is_known_whatever_the_clock_of_the_worker_says(
     stopped_by: str,
     ahead: float,
     sim: CdmSimulator,
-    databases: OrderDatabases,
     task_runner: TaskRunner,
     virtual_time: VirtualTime,
     clock: ManualClock,
@@ -218,9 +190,7 @@ def test_stop_by_a_kill_is_known_whatever_the_clock_of_the_worker_says(
     """
     task_runner.ti.max_tries = 1
     sim.add_job(JOB, seconds=1000)
-    operator = migrate(wait_timeout=5, poll_interval=5)
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: operator)
+    operator = run_until_wait_timeout(task_runner)
     virtual_time.jumped = ahead
     task_runner.retry()
     if stopped_by == "kill":
@@ -240,10 +210,7 @@ def test_stop_by_a_kill_is_known_whatever_the_clock_of_the_worker_says(
 
 
 def test_nothing_is_started_when_the_journal_cannot_be_written(
-    sim: CdmSimulator,
-    databases: OrderDatabases,
-    task_runner: TaskRunner,
-    monkeypatch: pytest.MonkeyPatch,
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the journal cannot be written, the task fails and starts nothing."""
 
@@ -280,7 +247,6 @@ def break_journal_reads(
 
 def test_nothing_is_started_when_the_journal_cannot_be_read(
     sim: CdmSimulator,
-    databases: OrderDatabases,
     task_runner: TaskRunner,
     supervisor: FakeSupervisor | None,
     monkeypatch: pytest.MonkeyPatch,
@@ -300,36 +266,26 @@ def test_nothing_is_started_when_the_journal_cannot_be_read(
 
 @pytest.mark.parametrize("on_giving_up", ["leave", "stop"])
 def test_last_attempt_stops_or_leaves_the_run_as_configured(
-    on_giving_up: str,
-    sim: CdmSimulator,
-    databases: OrderDatabases,
-    task_runner: TaskRunner,
-    clock: ManualClock,
-    caplog: Any,
+    on_giving_up: str, sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """When no retry remains, an active run is stopped or left as ``on_giving_up`` says."""
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up=on_giving_up))
+    run_until_wait_timeout(task_runner, on_giving_up=on_giving_up)
     clock.advance(100)
     assert sim.runs(JOB)[-1].status == {"leave": "SUCCEEDED", "stop": "STOPPED"}[on_giving_up]
 
 
 def test_attempt_with_retries_remaining_does_not_stop_the_run(
-    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner, clock: ManualClock
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """``on_giving_up`` has no effect while a retry remains."""
     task_runner.ti.max_tries = 1
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5, on_giving_up="stop"))
+    run_until_wait_timeout(task_runner, on_giving_up="stop")
     clock.advance(100)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
 
 
 def test_retry_of_a_start_only_task_does_not_start_again(
-    sim: CdmSimulator,
-    databases: OrderDatabases,
-    task_runner: TaskRunner,
-    monkeypatch: pytest.MonkeyPatch,
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The retry of a start-only task that died after the start returns the run that was started."""
     task_runner.ti.max_tries = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,13 +45,11 @@ def definition(where: str | None = WHERE, **driver: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "encoded, with defaults"])
-def sim(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[CdmSimulator]:
-    """Start a simulator with two links that shows jobs in each form that CDM may show them in."""
+def config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return a configuration with two links that shows jobs in each form that CDM may show."""
     behaviour = {"encode_values": request.param, "default_inputs": request.param}
     links = [{"name": "shop"}, {"name": "warehouse"}]
-    config = {"behaviour": behaviour, "clusters": [{"name": "demo", "links": links}]}
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
+    return {"behaviour": behaviour, "clusters": [{"name": "demo", "links": links}]}
 
 
 def sent_routes(sim: CdmSimulator) -> list[str]:

@@ -6,29 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.raw_client import Cdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def config() -> dict[str, Any]:
-    """Configuration of the simulator; override it in a test module."""
-    return {}
-
-
-@pytest.fixture
-def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -35,19 +35,6 @@ TWO_CLUSTERS = {
     "quotas": "documented",
     "clusters": [{"name": "one", "id": "first"}, {"name": "two", "id": "second"}],
 }
-
-
-@pytest.fixture
-def config() -> dict[str, Any]:
-    """Return the configuration of the simulator."""
-    return {}
-
-
-@pytest.fixture
-def sim(config: dict[str, Any], clock: ManualClock) -> Iterator[CdmSimulator]:
-    """Start a simulator that uses the test's clock."""
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator
 
 
 def calls_by_route(sim: CdmSimulator) -> Counter[str]:

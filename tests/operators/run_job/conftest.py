@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.support.order_databases import OrderDatabases
 
 
@@ -18,11 +17,9 @@ def databases(tmp_path: Path) -> OrderDatabases:
 
 
 @pytest.fixture
-def sim(clock: ManualClock, databases: OrderDatabases) -> Iterator[CdmSimulator]:
-    """Start a simulator with links to the databases and without a job."""
-    config = {
+def config(databases: OrderDatabases) -> dict[str, Any]:
+    """Return the configuration of a simulator with links to the databases and without a job."""
+    return {
         "seconds": {"booting": 1, "running": 30},
         "clusters": [{"name": "demo", "links": databases.links}],
     }
-    with CdmSimulator(config, clock=clock) as simulator:
-        yield simulator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -251,17 +250,16 @@ def test_trigger_on_kill_keeps_the_job_of_a_run_that_succeeded(
     databases: OrderDatabases,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     """A run that succeeds before the trigger can stop it is not repeated by the next attempt."""
-    caplog.set_level(logging.INFO)
     task_runner.ti.max_tries = 1
     run_until_wait_timeout(task_runner)
     (name,) = created_job_names(sim)
     clock.advance(60)
     kill_in_triggerer(sim, name, "up_for_retry", monkeypatch)
-    assert (sim.jobs(), "kept, since its run succeeded" in caplog.text) == ([name], True)
-    assert "eleted" not in caplog.text
+    assert (sim.jobs(), "kept, since its run succeeded" in log.text) == ([name], True)
+    assert "eleted" not in log.text
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 1
     assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
@@ -271,17 +269,16 @@ def test_trigger_on_kill_says_that_a_job_cannot_be_deleted(
     sim: CdmSimulator,
     task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     """When the run is stopped and its job cannot be deleted, the log says that and nothing else."""
-    caplog.set_level(logging.INFO)
     run_until_wait_timeout(task_runner)
     (name,) = created_job_names(sim)
     sim.fail("delete_job", "status", status=403, times=None)
     kill_in_triggerer(sim, name, "failed", monkeypatch)
     assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [name])
-    assert f"Job '{name}' stays in CDM for now" in caplog.text
-    assert "could not be stopped" not in caplog.text
+    assert f"Job '{name}' stays in CDM for now" in log.text
+    assert "could not be stopped" not in log.text
 
 
 @pytest.mark.parametrize("later", ["created", "ended"])

@@ -262,15 +262,14 @@ def test_log_says_that_the_job_was_gone(
     sim: CdmSimulator,
     task_runner: TaskRunner,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     """The log says that a job was deleted only where it was."""
-    caplog.set_level(logging.INFO)
     monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("the task"))
     task_runner.run(migrate)
-    assert f"{sim.cluster_id}: deleted" in caplog.text
-    caplog.clear()
+    assert f"{sim.cluster_id}: deleted" in log.text
+    log.clear()
     sim.fail("delete_job", "drop", "after")
     task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
-    assert ": deleted" not in caplog.text
-    assert f"{sim.cluster_id}: no longer there" in caplog.text
+    assert ": deleted" not in log.text
+    assert f"{sim.cluster_id}: no longer there" in log.text

@@ -1,0 +1,80 @@
+"""Attempts that end in the middle: the machine is lost, or Airflow kills the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pytest
+
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.tasks.journal import TaskStore
+from tests.support.task_harness import TaskRunner
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+@dataclass
+class Kills:
+    """Runs an attempt that ends right after its first exchange whose URL has a certain end.
+
+    The next attempt is a retry.
+    """
+
+    task_runner: TaskRunner
+    monkeypatch: pytest.MonkeyPatch
+
+    def run_and_lose(self, make_operator: Callable[[], Any], url_end: str) -> None:
+        """Run an attempt whose process ends without ``on_kill``, as when its machine is lost."""
+
+        def lose() -> NoReturn:
+            raise Killed
+
+        self._run_and_end(make_operator, url_end, lose)
+
+    def run_and_kill(
+        self, operator: Any, url_end: str, before_kill: Callable[[], Any] = lambda: None
+    ) -> None:
+        """Run an attempt that Airflow kills; something may happen right before the kill."""
+
+        def kill() -> NoReturn:
+            before_kill()
+            self.kill(operator)
+
+        self._run_and_end(lambda: operator, url_end, kill)
+
+    def kill(self, operator: Any) -> NoReturn:
+        """Kill a task as Airflow does: it answers no look-ups while ``on_kill`` runs."""
+
+        def answer_nothing(*_: Any) -> None:
+            raise AssertionError("a look-up during a kill")
+
+        with self.monkeypatch.context() as silent:
+            for name in ("read", "write", "delete"):
+                silent.setattr(TaskStore, name, answer_nothing)
+            operator.on_kill()
+        raise Killed
+
+    def _run_and_end(
+        self, make_operator: Callable[[], Any], url_end: str, end: Callable[[], NoReturn]
+    ) -> None:
+        exchange = CdmSession._exchange
+        ended: list[Any] = []
+
+        def exchange_and_end(session: CdmSession, request: Any) -> Any:
+            try:
+                return exchange(session, request)
+            finally:
+                # A kill itself sends requests.
+                if request.url.endswith(url_end) and not ended:
+                    ended.append(request)
+                    end()
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(CdmSession, "_exchange", exchange_and_end)
+            with pytest.raises(Killed):
+                self.task_runner.run(make_operator)
+        self.task_runner.retry()

@@ -1,0 +1,237 @@
+"""Kills and giving up: what is stopped, what is left alone, and what the log says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.operators import CdmRunJobOperator
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
+from tests.exactly_once.kills import Killed, Kills
+from tests.exactly_once.task import JOB, MODES, each_mode, migrate, run_until_wait_timeout
+from tests.operators.run_job.task import migrate as migrate_with_own_job
+from tests.support.order_databases import ROWS, OrderDatabases
+from tests.support.task_harness import TaskRunner
+
+# Kills
+
+
+@pytest.mark.parametrize("fault", [None, "drop", "reset"])
+def test_kill_during_the_start_stops_its_run(
+    fault: Any,
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A kill before the answer to the start is noted, or instead of it, stops the run."""
+    if fault is not None:
+        sim.fail("start", fault, "after")
+    task_runner.ti.max_tries = 1
+    kills.run_and_kill(migrate(), "/start")
+    clock.advance(10)
+    assert sim.runs(JOB)[-1].status == "STOPPED"
+    assert "may have been started" in task_log.text
+    assert "asked CDM to stop it" in task_log.text
+    assert task_runner.run(migrate)["submission_id"] == 2
+    assert databases.count_rows() == ROWS
+
+
+def test_kill_while_a_lost_start_is_settled_says_so(
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """Where no run shows, a kill says that the job may have been started and what follows."""
+    sim.fail("start", "drop", "before", effect_delay=20)
+    task_runner.ti.max_tries = 1
+    kills.run_and_kill(migrate(), "/start")
+    assert f"start of job '{JOB}' in cluster {sim.cluster_id} was not settled" in task_log.text
+    assert f"stop_job('{JOB}', '{sim.cluster_id}')" in task_log.text
+    assert "history shows no run of it" in task_log.text
+    assert task_runner.run(migrate)["submission_id"] == 1
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
+
+
+@pytest.mark.parametrize("auto", [True, False], ids=["CDM's scheduler", "a person"])
+def test_kill_during_the_start_stops_nobody_elses_run(
+    auto: bool,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A run that need not be ours is left running by a kill, and the log says so.
+
+    Without a baseline, a person's run at about the time of the start cannot be distinguished.
+    """
+
+    def begin_scheduled_run() -> None:
+        if auto:
+            sim.start(JOB, variables={"dt": "2025-01-04"}, auto=True)
+
+    if not auto:
+        sim.start(JOB, variables={"dt": "2025-01-04"})
+        clock.advance(5)
+        sim.fail("submissions", "status", status=429)
+    sim.fail("start", "drop", "before")
+    kills.run_and_kill(migrate(), "/start", begin_scheduled_run)
+    clock.advance(60)
+    assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
+    assert "Nothing is stopped" in task_log.text
+
+
+def test_kill_before_the_run_is_noted_stops_it(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    kills: Kills,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that CDM has answered, but that is not in the journal yet, is stopped by a kill."""
+    operator, write = migrate(), TaskStore.write
+
+    def write_or_die(self: TaskStore, content: dict[str, Any]) -> None:
+        if content.get("run"):
+            kills.kill(operator)
+        write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskStore, "write", write_or_die)
+        with pytest.raises(Killed):
+            task_runner.run(lambda: operator)
+    clock.advance(10)
+    assert sim.runs(JOB)[-1].status == "STOPPED"
+
+
+@pytest.mark.parametrize("next_attempt", [TaskRunner.retry, TaskRunner.clear])
+def test_kill_while_attaching_again_stops_the_known_run(
+    next_attempt: Callable[[TaskRunner], None],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    kills: Kills,
+) -> None:
+    """A kill stops the run of an earlier attempt while this one still waits for its status."""
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner, wait_timeout=1, poll_interval=1)
+    next_attempt(task_runner)
+    sim.fail("status", "status", status=503, times=None)
+    kills.run_and_kill(migrate(), "/status", sim.faults.clear)
+    clock.advance(10)
+    assert [run.status for run in sim.runs(JOB)] == ["STOPPED"]
+
+
+def test_kill_without_cancel_on_kill_stops_nothing_and_says_so(
+    sim: CdmSimulator, clock: ManualClock, kills: Kills, task_log: pytest.LogCaptureFixture
+) -> None:
+    """With ``cancel_on_kill=False`` a kill during the start only says what it knows."""
+    kills.run_and_kill(migrate(cancel_on_kill=False), "/start")
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+    assert "may have been started" in task_log.text
+    assert "cancel_on_kill is off" in task_log.text
+
+
+def test_kill_before_the_start_says_so(
+    sim: CdmSimulator, kills: Kills, task_log: pytest.LogCaptureFixture
+) -> None:
+    """A kill before the start stops no run of somebody else, and says that nothing was started."""
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    kills.run_and_kill(migrate(if_running="wait"), f"jname={JOB}")
+    assert sim.runs(JOB)[-1].status in ("PENDING", "BOOTING", "RUNNING")
+    assert "no start of this task is under way" in task_log.text
+
+
+def test_kill_during_the_start_of_an_own_job_keeps_the_job_for_the_next_attempt(
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    kills: Kills,
+) -> None:
+    """The next attempt finds the stopped run of its own job, and moves the rows once."""
+    task_runner.ti.max_tries = 1
+    operator: CdmRunJobOperator = migrate_with_own_job()
+    kills.run_and_kill(operator, "/start")
+    clock.advance(10)
+    (name,) = [name for name in sim.jobs() if name != JOB]
+    assert sim.runs(name)[-1].status == "STOPPED"
+    assert task_runner.run(migrate_with_own_job)["status"] == "SUCCEEDED"
+    assert databases.count_rows() == ROWS
+    assert sim.jobs() == [JOB]
+
+
+# Runs that this task did not start
+
+
+def attach_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> Any:
+    """Attach to the active run until the wait times out, with one operator in all processes, which
+    knows the most at a kill; return it.
+    """
+    operator = migrate(if_running="attach", wait_timeout=5, poll_interval=5, **arguments)
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: operator)
+    return operator
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["first attempt", "retry"])
+@each_mode
+def test_kill_never_stops_a_run_that_the_task_attached_to(
+    mode: dict[str, Any],
+    attempts: int,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A kill leaves a person's run alone, on a worker and deferred, and in a retry as well."""
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    for _ in range(attempts):
+        operator = attach_until_wait_timeout(task_runner, **mode)
+        task_runner.retry()
+    assert not any(arguments["cancel_on_kill"] for arguments in task_runner.deferrals)
+    operator.on_kill()
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+    if mode is MODES["on the worker"]:
+        assert "this task did not start it" in task_log.text
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["seen in the history", "after a refusal"])
+def test_giving_up_never_stops_a_run_that_the_task_attached_to(
+    late: bool,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """``on_giving_up="stop"`` leaves a person's run alone, whenever the task attached to it."""
+    if late:
+        sim.fail("submissions", "body", body={"submissions": [], "total": 0})
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    attach_until_wait_timeout(task_runner, on_giving_up="stop")
+    assert "left running" in task_log.text
+    clock.advance(60)
+    assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
+
+
+def test_giving_up_leaves_a_run_with_other_arguments_alone(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """An attempt that does not follow the run of an earlier one does not stop it either."""
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner)
+    task_runner.retry()
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
+        task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}, on_giving_up="stop"))
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"

@@ -1,0 +1,188 @@
+"""Waits for a turn, time limits and clocks: a wait ends in time, and no sooner."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.exactly_once.task import (
+    JOB,
+    MODES,
+    count_starts,
+    each_mode,
+    migrate,
+    run_until_wait_timeout,
+)
+from tests.support.order_databases import ROWS, OrderDatabases
+from tests.support.task_harness import TaskRunner
+
+REFUSED = {"errCode": "Cdm.0052", "externalMessage": f"Job {JOB} is running"}
+
+# CDM refuses the start, but shows no active run
+
+
+@each_mode
+@pytest.mark.parametrize("if_running", ["wait", "attach"])
+def test_refusals_without_an_active_run_end_at_the_deadline(
+    if_running: str,
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+) -> None:
+    """While CDM refuses a start but shows no run, it is repeated ever less often, until the
+    deadline.
+    """
+    sim.fail("start", "status", status=400, body=REFUSED, times=None)
+    began = clock.now()
+    with pytest.raises(errors.CdmWaitTimeout, match="shows no active run"):
+        task_runner.run(lambda: migrate(**mode, if_running=if_running, wait_timeout=60))
+    assert 60 <= clock.now() - began <= 70
+    assert count_starts(sim) == 7
+
+
+@pytest.mark.parametrize(("poll_interval", "starts"), [(1, 65), (30, 25)])
+@pytest.mark.parametrize("if_running", ["wait", "attach"])
+def test_refusals_without_an_active_run_end_without_a_deadline(
+    if_running: str,
+    poll_interval: float,
+    starts: int,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+) -> None:
+    """Without a deadline the attempt fails after ten minutes, and says what CDM showed."""
+    sim.fail("start", "status", status=400, body=REFUSED, times=None)
+    began = clock.now()
+    with pytest.raises(errors.CdmAlreadyRunning, match="shows no active run") as raised:
+        task_runner.run(lambda: migrate(if_running=if_running, poll_interval=poll_interval))
+    assert (raised.value.code, raised.value.retryable) == ("Cdm.0052", True)
+    assert 600 <= clock.now() - began <= 640
+    assert count_starts(sim) <= starts
+    assert sim.runs(JOB) == []
+
+
+def test_start_succeeds_once_cdm_no_longer_refuses_it(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """A job that CDM calls running for a while is started afterwards, once."""
+    sim.fail("start", "status", status=400, body=REFUSED, times=3)
+    assert task_runner.run(lambda: migrate(if_running="wait"))["status"] == "SUCCEEDED"
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
+
+
+def test_history_that_lags_behind_is_not_read_without_pauses(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """A run that the history shows active although it has ended does not lead to a busy loop."""
+    created = round(clock.now() * 1000)
+    sim.start(JOB, variables={"dt": "2025-01-01"})
+    clock.advance(100)
+    shown = {"job-name": JOB, "submission-id": 1, "status": "RUNNING", "creation-date": created}
+    stale = {"submissions": [shown], "total": 1}
+    sim.fail("submissions", "body", body=json.dumps(stale), times=5)
+    began = clock.now()
+    assert task_runner.run(lambda: migrate(if_running="wait"))["submission_id"] == 2
+    (started,) = [request.at for request in sim.requests if request.route == "start"]
+    assert started - began >= 1 + 2 + 4 + 8 + 16
+
+
+# Time limits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [({}, "STOPPED"), ({"cancel_on_kill": False}, "SUCCEEDED")],
+    ids=["default", "cancel_on_kill=False"],
+)
+@pytest.mark.parametrize("max_tries", [0, 1])
+def test_execution_timeout_stops_the_run_of_a_deferred_task(
+    max_tries: int,
+    arguments: dict[str, Any],
+    status: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """At its ``execution_timeout`` a deferred task stops its run, as Airflow does on a worker."""
+    task_runner.ti.max_tries = max_tries
+    limits = {"execution_timeout": timedelta(seconds=20), "poll_interval": 5}
+    with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout") as raised:
+        task_runner.run(lambda: migrate(**MODES["deferred"], **limits, **arguments))
+    assert "was not stopped" not in str(raised.value)
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == status
+    assert ("execution_timeout is over; stopping run 1" in task_log.text) == (not arguments)
+
+
+def test_execution_timeout_leaves_a_run_that_the_task_attached_to(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """The run of somebody else is not stopped at the ``execution_timeout`` either."""
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    limits = {"execution_timeout": timedelta(seconds=20), "poll_interval": 5}
+    with pytest.raises(errors.CdmWaitTimeout, match="execution_timeout"):
+        task_runner.run(lambda: migrate(**MODES["deferred"], **limits, if_running="attach"))
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+
+
+@each_mode
+def test_wait_timeout_bounds_the_look_at_the_run_of_an_earlier_attempt(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """A retry that cannot read the status of its run ends at ``wait_timeout``, and starts nothing.
+
+    One call with its repetitions may be under way at that moment.
+    """
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner, **mode)
+    task_runner.retry()
+    sim.fail("status", "status", status=503, times=None)
+    began = clock.now()
+    with pytest.raises(errors.CdmWaitTimeout, match=r"wait_timeout.*never seen"):
+        task_runner.run(lambda: migrate(**mode, wait_timeout=30))
+    assert 30 <= clock.now() - began <= 40
+    assert len(sim.runs(JOB)) == 1
+
+
+def test_wait_timeout_bounds_the_search_for_a_lost_start(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """While the history cannot be read, a lost start is settled for a minute and no outage is
+    waited out beyond ``wait_timeout``.
+    """
+    sim.fail("submissions", "status", status=503, times=None, skip=1)
+    sim.fail("start", "drop", "after")
+    began = clock.now()
+    with pytest.raises(errors.CdmStartUncertain, match="cannot be read"):
+        task_runner.run(lambda: migrate(wait_timeout=30))
+    assert clock.now() - began <= 60 + 30 + 30
+    sim.faults.clear()
+    task_runner.retry()
+    assert task_runner.run(migrate)["submission_id"] == 1
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
+
+
+# Clocks
+
+
+def test_clock_that_is_set_forward_ends_no_wait(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock, virtual_time: Any
+) -> None:
+    """A clock that is set forward between two failed polls does not make a long outage of them."""
+    sim.fail("status", "status", status=503, times=12)
+
+    def set_forward() -> None:
+        if [request.route for request in sim.requests].count("status") >= 5:
+            virtual_time.jumped = 7200.0
+
+    clock.subscribe(set_forward)
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
+    assert virtual_time.jumped
