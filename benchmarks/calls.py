@@ -59,7 +59,7 @@ class Environment:
         """
         result, runners = None, []
         for create in factories:
-            runners.append(TaskRunner(self.sleep, self.tokens))
+            runners.append(TaskRunner(advance=self.sleep, count_tokens=self.tokens))
             result = runners[-1].run(partial(create, result))
         processes = sum(runner.processes for runner in runners)
         return processes, sum(runner.tokens_in_triggerer for runner in runners)

@@ -34,7 +34,7 @@ from benchmarks.common import (
     simulator,
     table,
 )
-from benchmarks.task_runner import StateStore, TaskInstance, context_of
+from benchmarks.task_runner import context_of_a_new_task
 
 TITLE = "Starts"
 #: Seconds that an answer takes over a long distance.
@@ -117,7 +117,7 @@ def _variants(sim: Simulator) -> dict[str, Callable[[], None]]:
 
     def operator() -> None:
         task = CdmStartJobOperator(task_id="move", job_name="orders")
-        task.execute(context_of(TaskInstance(), StateStore(), task))
+        task.execute(context_of_a_new_task(task))
 
     def cold() -> None:
         forget_everything()
@@ -235,7 +235,7 @@ def _burst(starts: int, parallel: int) -> dict[str, Any]:
                 return
             task = CdmStartJobOperator(task_id="move", job_name=name)
             try:
-                task.execute(context_of(TaskInstance(), StateStore(), task))
+                task.execute(context_of_a_new_task(task))
             except Exception as error:
                 failures[type(error).__name__] += 1
 

@@ -14,12 +14,9 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.sansio import Request, TransportError
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
+from tests.client.fixture_types import Drive, MakeSession
 
 SUBMISSION = Submission("c", "orders", "FAILED", 7, counters={"ROWS_READ": 1}, error_summary="no")
 

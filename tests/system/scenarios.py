@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from demo.processes import wait_until
 from tests.support.airflow_stack import TRIGGERER_TIMEOUT
@@ -159,80 +160,39 @@ def outage(run: ScenarioRun) -> None:
     no_action(run)
 
 
+def crashed(name: str, *points: str, **fields: Any) -> Scenario:
+    """Return a scenario without actions from outside, whose attempts crash at certain points."""
+    return Scenario(name=name, actions=no_action, crash=points, **fields)
+
+
 _SLOW = [
     # A task waits for a start that may have been sent, up to 75 s after it was.
-    Scenario(name="killed-after-intent", actions=no_action, crash=("after the intent",)),
-    Scenario(
-        name="machine-lost-after-intent",
-        actions=no_action,
-        crash=("after the intent",),
-        victim="both",
-    ),
-    Scenario(
-        name="killed-twice",
-        actions=no_action,
-        crash=("after the intent", "after the record"),
-        seconds=8,
-    ),
+    crashed("killed-after-intent", "after the intent"),
+    crashed("machine-lost-after-intent", "after the intent", victim="both"),
+    crashed("killed-twice", "after the intent", "after the record", seconds=8),
     # The process of the task lives on until it sends the killed supervisor a request.
-    Scenario(
-        name="supervisor-killed-after-intent",
-        actions=no_action,
-        crash=("after the intent",),
-        victim="supervisor",
-        seconds=40,
-    ),
+    crashed("supervisor-killed-after-intent", "after the intent", victim="supervisor", seconds=40),
     Scenario(
         name="supervisor-killed-waiting",
         actions=kill_process("supervisor"),
         attempts=2,
         seconds=40,
     ),
-    Scenario(
-        name="machine-lost-after-start",
-        actions=no_action,
-        crash=("after the start",),
-        victim="both",
-        seconds=8,
-    ),
+    crashed("machine-lost-after-start", "after the start", victim="both", seconds=8),
 ]
 _KILLED = [
-    Scenario(name="killed-before-journal", actions=no_action, crash=("before the journal",)),
-    Scenario(name="killed-after-baseline", actions=no_action, crash=("after the baseline",)),
-    Scenario(name="killed-after-start", actions=no_action, crash=("after the start",)),
-    Scenario(name="killed-after-answer", actions=no_action, crash=("after the answer",)),
-    Scenario(name="killed-after-record", actions=no_action, crash=("after the record",)),
+    crashed("killed-before-journal", "before the journal"),
+    crashed("killed-after-baseline", "after the baseline"),
+    crashed("killed-after-start", "after the start"),
+    crashed("killed-after-answer", "after the answer"),
+    crashed("killed-after-record", "after the record"),
     Scenario(name="killed-waiting", actions=kill_process("task"), attempts=2, seconds=12),
-    Scenario(name="killed-after-end", actions=no_action, crash=("after the end",)),
-    Scenario(
-        name="killed-after-conclusion",
-        actions=no_action,
-        crash=("after the conclusion",),
-    ),
-    Scenario(
-        name="killed-before-report",
-        actions=no_action,
-        crash=("before the report",),
-    ),
-    Scenario(
-        name="killed-start-only",
-        actions=no_action,
-        crash=("after the record",),
-        operator={"wait_for_completion": False},
-    ),
-    Scenario(
-        name="killed-before-deferral",
-        actions=no_action,
-        operator=DEFERRED,
-        crash=("after the record",),
-        seconds=12,
-    ),
-    Scenario(
-        name="killed-after-deferral",
-        actions=no_action,
-        operator=DEFERRED,
-        crash=("after the end",),
-    ),
+    crashed("killed-after-end", "after the end"),
+    crashed("killed-after-conclusion", "after the conclusion"),
+    crashed("killed-before-report", "before the report"),
+    crashed("killed-start-only", "after the record", operator={"wait_for_completion": False}),
+    crashed("killed-before-deferral", "after the record", operator=DEFERRED, seconds=12),
+    crashed("killed-after-deferral", "after the end", operator=DEFERRED),
     Scenario(
         name="terminated-waiting",
         actions=kill_process("task", signal.SIGTERM),

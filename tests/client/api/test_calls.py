@@ -13,13 +13,9 @@ from hypothesis import strategies as st
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions, resources, runs
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 START, STATUS, STOP = ("PUT", "start"), ("GET", "status"), ("PUT", "stop")

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 

@@ -15,13 +15,9 @@ from airflow_provider_cdm.client.api.cluster import STATES, Cluster, state
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
 from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.sansio import Response
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 
 def link(name: str = "shop", host: str = "10.0.0.1") -> Any:

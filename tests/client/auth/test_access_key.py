@@ -14,11 +14,8 @@ from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.client.fixture_types import Drive, Sent
 from tests.support.credentials import ACCOUNT, CONNECTIONS
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
 
 JOB = "orders"
 pytestmark = pytest.mark.parametrize("config", [ACCOUNT], ids=[""])

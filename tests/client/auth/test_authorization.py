@@ -13,10 +13,7 @@ from airflow_provider_cdm.client.auth.token import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 

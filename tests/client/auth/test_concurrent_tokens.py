@@ -14,9 +14,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
-
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import MakeSession, Sent
 
 JOB = "orders"
 

@@ -11,11 +11,9 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
-Drive = Callable[[CdmSession, Any], Any]
 ReadStatus = Callable[[CdmSession], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
 
 JOB = "orders"
 TWO_PROJECTS = {

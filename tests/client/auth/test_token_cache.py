@@ -20,10 +20,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 CIPHER = Fernet(Fernet.generate_key())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.sansio import Response
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
+from tests.client.fixture_types import Drive, MakeSession
 
 NOW = 1_735_787_045.0  # 2025-01-02T03:04:05Z
 SAMPLES = json.loads((Path(__file__).parents[2] / "wire" / "errors.json").read_text())

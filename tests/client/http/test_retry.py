@@ -17,10 +17,7 @@ from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 DOWN = errors.CdmUnavailable("down")
@@ -139,52 +136,47 @@ def name_of(fault: dict[str, Any]) -> str:
     return " ".join(str(value) for value in fault.values())
 
 
+@pytest.fixture
+def active_run(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> Callable[..., Any]:
+    """Return a function that asks for the active run of a job, with a status call."""
+    sim.add_job(JOB)
+
+    def active_run(**extra: Any) -> Any:
+        session = make_session(**extra)
+        return drive(session, session.api.active_run(sim.cluster_id, JOB))
+
+    return active_run
+
+
 @pytest.mark.parametrize("fault", TEMPORARY, ids=name_of)
 def test_temporary_failures_are_repeated(
-    fault: dict[str, Any],
-    drive: Drive,
-    sim: CdmSimulator,
-    make_session: MakeSession,
-    sent: Sent,
-    virtual_time: Any,
+    fault: dict[str, Any], sim: CdmSimulator, active_run: Any, sent: Sent, virtual_time: Any
 ) -> None:
     """A call without effects is repeated until it succeeds, after increasing delays."""
-    sim.add_job(JOB)
     times = 1 if fault["kind"] == "hang" else 3
     sim.fail("status", **fault, times=times)
-    session = make_session(read_timeout=0.5 if fault["kind"] == "hang" else 30)
-    assert drive(session, session.api.active_run(sim.cluster_id, JOB)) is None
+    assert active_run(read_timeout=0.5 if fault["kind"] == "hang" else 30) is None
     assert len(sent("status")) == times + 1
     assert virtual_time.slept == [0.5, 1.0, 2.0][:times]
 
 
 @pytest.mark.parametrize("fault", FINAL, ids=name_of)
 def test_final_failures_are_not_repeated(
-    fault: dict[str, Any],
-    drive: Drive,
-    sim: CdmSimulator,
-    make_session: MakeSession,
-    sent: Sent,
-    virtual_time: Any,
+    fault: dict[str, Any], sim: CdmSimulator, active_run: Any, sent: Sent, virtual_time: Any
 ) -> None:
     """A failure that is not temporary is reported immediately."""
-    sim.add_job(JOB)
     sim.fail("status", **fault)
-    session = make_session()
     with pytest.raises(errors.CdmError):
-        drive(session, session.api.active_run(sim.cluster_id, JOB))
+        active_run()
     assert len(sent("status")) == 1
     assert virtual_time.slept == []
 
 
-def test_attempts_end(
-    drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent, virtual_time: Any
-) -> None:
+def test_attempts_end(sim: CdmSimulator, active_run: Any, sent: Sent, virtual_time: Any) -> None:
     """After five attempts the last failure is reported."""
     sim.fail("status", "drop", times=None)
-    session = make_session()
     with pytest.raises(errors.CdmUnavailable, match="no complete response arrived") as caught:
-        drive(session, session.api.active_run(sim.cluster_id, JOB))
+        active_run()
     assert caught.value.retryable
     assert len(sent("status")) == 5
     assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
@@ -193,19 +185,11 @@ def test_attempts_end(
 @pytest.mark.parametrize(("header", "delay"), [("7", 7.5), ("0", 0.5), ("600", 120.5), ("?", 0.5)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_respected(
-    header: str,
-    delay: float,
-    status: int,
-    drive: Drive,
-    sim: CdmSimulator,
-    make_session: MakeSession,
-    virtual_time: Any,
+    header: str, delay: float, status: int, sim: CdmSimulator, active_run: Any, virtual_time: Any
 ) -> None:
     """The server's Retry-After decides the delay, up to two minutes."""
-    sim.add_job(JOB)
     sim.fail("status", "status", status=status, headers={"Retry-After": header})
-    session = make_session()
-    drive(session, session.api.active_run(sim.cluster_id, JOB))
+    active_run()
     assert virtual_time.slept == [delay]
 
 

@@ -13,12 +13,8 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
-
-Drive = Callable[[CdmSession, Any], Any]
-MakeSession = Callable[..., CdmSession]
-Sent = Callable[..., list[Any]]
+from tests.client.fixture_types import Drive, MakeSession, Sent
 
 JOB = "orders"
 AMBIGUOUS: list[dict[str, Any]] = [
@@ -56,113 +52,89 @@ def name_of(fault: Any) -> str:
     return " ".join(map(str, fault.values())) if isinstance(fault, dict) else str(fault)
 
 
-def start(drive: Drive, session: CdmSession, cluster_id: str) -> Any:
-    """Send a start."""
-    return drive(session, session.api.call(runs.start_job(cluster_id, JOB)))
+@pytest.fixture
+def start(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> Callable[..., Any]:
+    """Return a function that sends one start of a job."""
+    sim.add_job(JOB)
+
+    def start(**extra: Any) -> Any:
+        session = make_session(**extra)
+        return drive(session, session.api.call(runs.start_job(sim.cluster_id, JOB)))
+
+    return start
 
 
-class TestStart:
-    """Tests of one start call."""
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("fault", AMBIGUOUS, ids=name_of)
+def test_ambiguous(
+    fault: dict[str, Any],
+    when: Any,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+    start: Any,
+    sent: Sent,
+    virtual_time: Any,
+) -> None:
+    """A start with an unknown effect is not repeated, whether the job runs or not."""
+    sim.fail("start", when=when, **fault, times=None)
+    # Get a token first, since that may take longer than the timeout of this start.
+    other = make_session()
+    drive(other, other.api.call(runs.status(sim.cluster_id, JOB)))
+    with pytest.raises(errors.CdmError) as caught:
+        start(read_timeout=0.05 if fault["kind"] == "hang" else 30)
+    assert caught.value.effect_unknown
+    assert len(sent("start")) == 1
+    assert len(sim.runs(JOB)) == (1 if when == "after" else 0)
+    assert virtual_time.slept == []
 
-    @pytest.fixture(autouse=True)
-    def job(self, sim: CdmSimulator) -> None:
-        """Add the job to start."""
-        sim.add_job(JOB)
 
-    @pytest.mark.parametrize("when", ["before", "after"])
-    @pytest.mark.parametrize("fault", AMBIGUOUS, ids=name_of)
-    def test_ambiguous(
-        self,
-        fault: dict[str, Any],
-        when: Any,
-        drive: Drive,
-        sim: CdmSimulator,
-        make_session: MakeSession,
-        sent: Sent,
-        virtual_time: Any,
-    ) -> None:
-        """A start with an unknown effect is not repeated, whether the job runs or not."""
-        sim.fail("start", when=when, **fault, times=None)
-        # Get a token first, since that may take longer than the timeout of this start.
-        other = make_session()
-        drive(other, other.api.call(runs.status(sim.cluster_id, JOB)))
-        session = make_session(read_timeout=0.05 if fault["kind"] == "hang" else 30)
-        with pytest.raises(errors.CdmError) as caught:
-            start(drive, session, sim.cluster_id)
-        assert caught.value.effect_unknown
-        assert len(sent("start")) == 1
-        assert len(sim.runs(JOB)) == (1 if when == "after" else 0)
-        assert virtual_time.slept == []
+@pytest.mark.parametrize(("cls", "status", "body"), REFUSED)
+def test_refused(
+    cls: type[errors.CdmError],
+    status: int,
+    body: Any,
+    sim: CdmSimulator,
+    start: Any,
+    sent: Sent,
+    virtual_time: Any,
+) -> None:
+    """A refused start is reported immediately, and certainly has no effect."""
+    sim.fail("start", "status", status=status, body=body, times=None)
+    with pytest.raises(errors.CdmError) as caught:
+        start()
+    assert type(caught.value) is cls
+    assert not caught.value.effect_unknown
+    assert len(sent("start")) == 1
+    assert virtual_time.slept == []
 
-    @pytest.mark.parametrize(("cls", "status", "body"), REFUSED)
-    def test_refused(
-        self,
-        cls: type[errors.CdmError],
-        status: int,
-        body: Any,
-        drive: Drive,
-        sim: CdmSimulator,
-        make_session: MakeSession,
-        sent: Sent,
-        virtual_time: Any,
-    ) -> None:
-        """A refused start is reported immediately, and certainly has no effect."""
-        sim.fail("start", "status", status=status, body=body, times=None)
-        session = make_session()
-        with pytest.raises(errors.CdmError) as caught:
-            start(drive, session, sim.cluster_id)
-        assert type(caught.value) is cls
-        assert not caught.value.effect_unknown
-        assert len(sent("start")) == 1
-        assert virtual_time.slept == []
 
-    def test_already_running(
-        self,
-        drive: Drive,
-        sim: CdmSimulator,
-        make_session: MakeSession,
-        sent: Sent,
-        virtual_time: Any,
-    ) -> None:
-        """A start of a job with an active run is not repeated after that run has ended."""
-        sim.start(JOB)
-        session = make_session()
-        with pytest.raises(errors.CdmAlreadyRunning, match="if_running"):
-            start(drive, session, sim.cluster_id)
-        assert (len(sent("start")), virtual_time.slept) == (1, [])
-        assert len(sim.runs(JOB)) == 1
+def test_already_running(sim: CdmSimulator, start: Any, sent: Sent, virtual_time: Any) -> None:
+    """A start of a job with an active run is not repeated after that run has ended."""
+    sim.start(JOB)
+    with pytest.raises(errors.CdmAlreadyRunning, match="if_running"):
+        start()
+    assert (len(sent("start")), virtual_time.slept) == (1, [])
+    assert len(sim.runs(JOB)) == 1
 
-    @pytest.mark.parametrize("header", [None, "7"])
-    def test_throttled(
-        self,
-        header: str | None,
-        drive: Drive,
-        sim: CdmSimulator,
-        make_session: MakeSession,
-        sent: Sent,
-        virtual_time: Any,
-    ) -> None:
-        """A throttled start had no effect, so it is repeated, and there is one run."""
-        headers = {"Retry-After": header} if header else None
-        sim.fail("start", "status", status=429, headers=headers, times=2)
-        session = make_session()
-        assert start(drive, session, sim.cluster_id).submission_id == 1
-        assert (len(sent("start")), len(sim.runs(JOB))) == (3, 1)
-        assert virtual_time.slept == ([7.5, 7.5] if header else [0.5, 1.0])
 
-    @pytest.mark.parametrize("status", [401, 503])
-    def test_no_token_no_start(
-        self,
-        status: int,
-        drive: Drive,
-        sim: CdmSimulator,
-        make_session: MakeSession,
-        sent: Sent,
-    ) -> None:
-        """Without a token, nothing is sent to CDM, so the start certainly has no effect."""
-        sim.fail("token", "status", status=status, times=None)
-        session = make_session()
-        with pytest.raises((errors.CdmUnavailable, errors.CdmAuthError)) as caught:
-            start(drive, session, sim.cluster_id)
-        assert not caught.value.effect_unknown
-        assert sent("start") == []
+@pytest.mark.parametrize("header", [None, "7"])
+def test_throttled(
+    header: str | None, sim: CdmSimulator, start: Any, sent: Sent, virtual_time: Any
+) -> None:
+    """A throttled start had no effect, so it is repeated, and there is one run."""
+    headers = {"Retry-After": header} if header else None
+    sim.fail("start", "status", status=429, headers=headers, times=2)
+    assert start().submission_id == 1
+    assert (len(sent("start")), len(sim.runs(JOB))) == (3, 1)
+    assert virtual_time.slept == ([7.5, 7.5] if header else [0.5, 1.0])
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_no_token_no_start(status: int, sim: CdmSimulator, start: Any, sent: Sent) -> None:
+    """Without a token, nothing is sent to CDM, so the start certainly has no effect."""
+    sim.fail("token", "status", status=status, times=None)
+    with pytest.raises((errors.CdmUnavailable, errors.CdmAuthError)) as caught:
+        start()
+    assert not caught.value.effect_unknown
+    assert sent("start") == []

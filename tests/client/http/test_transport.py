@@ -23,8 +23,8 @@ from airflow_provider_cdm.client.sansio import Request, Response, TransportError
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.client.fixture_types import Drive
 
-Drive = Callable[[CdmSession, Any], Any]
 Handle = Callable[[socket.socket], object]
 BODY = b'{"variables": {}}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -146,6 +146,21 @@ def test_broken_responses(answer: bytes, reason: str, server: ScriptedServer, pu
     assert server.methods == [b"PUT"]
 
 
+def serve_tls(
+    server: ScriptedServer, certificate: Path, answer: Callable[[ssl.SSLSocket], Any]
+) -> None:
+    """Serve requests over TLS: read each one, and do something in answer to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def handle(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            server.read(tls)
+            answer(tls)
+
+    server.serve(handle)
+
+
 @pytest.mark.parametrize(
     ("data", "ended"),
     [(OK, True), (b"", False)],
@@ -155,15 +170,7 @@ def test_http_over_tls(
     data: bytes, ended: bool, server: ScriptedServer, certificate: Path, put: Put
 ) -> None:
     """A request is sent to a server whose certificate is trusted."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def handle(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as tls:
-            server.read(tls)
-            tls.sendall(data)
-
-    server.serve(handle)
+    serve_tls(server, certificate, lambda tls: tls.sendall(data))
     if ended:
         answer = put(f"https://{server.address}/start", verify=str(certificate))
         assert (answer.status, answer.body) == (200, b"{}")
@@ -179,15 +186,7 @@ def test_tls_that_breaks_later(
     raw: bytes, server: ScriptedServer, certificate: Path, put: Put
 ) -> None:
     """TLS can fail after the request has arrived, so an error of TLS does not prove anything."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def handle(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as tls:
-            server.read(tls)
-            os.write(tls.fileno(), raw)
-
-    server.serve(handle)
+    serve_tls(server, certificate, lambda tls: os.write(tls.fileno(), raw))
     with pytest.raises(TransportError, match="SSLError") as caught:
         put(f"https://{server.address}/start", verify=str(certificate))
     assert server.methods == [b"PUT"]
