@@ -79,15 +79,20 @@ def test_retry_after_success_starts_nothing(sim: CdmSimulator, task_runner: Task
     assert len(sim.runs(JOB)) == 1
 
 
-def test_retry_after_a_failed_run_starts_a_new_run(
-    sim: CdmSimulator, task_runner: TaskRunner
-) -> None:
-    """The retry of a failed run starts a new run, even if its start is lost at first."""
+def run_that_fails(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """Run an attempt whose run fails, and begin the retry, whose run would succeed."""
     sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=30)
     task_runner.ti.max_tries = 1
     with pytest.raises(errors.CdmSubmissionFailed):
         task_runner.run(migrate)
     task_runner.retry()
+
+
+def test_retry_after_a_failed_run_starts_a_new_run(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The retry of a failed run starts a new run, even if its start is lost at first."""
+    run_that_fails(sim, task_runner)
     sim.fail("start", "drop", "before")
     assert task_runner.run(migrate)["submission_id"] == 2
 
@@ -138,24 +143,25 @@ def test_retry_with_other_variables_starts_its_own_run_after_a_failed_one(
     sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
     """A run that failed is no second migration, so a retry starts with its own variables."""
-    sim.add_job(JOB, outcomes=["FAILED", "SUCCEEDED"], seconds=30)
-    task_runner.ti.max_tries = 1
-    with pytest.raises(errors.CdmSubmissionFailed):
-        task_runner.run(migrate)
-    task_runner.retry()
+    run_that_fails(sim, task_runner)
     result = task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
     assert result["submission_id"] == 2
+
+
+def run_until_outage(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """Run an attempt that gives up in a long outage of CDM, which ends then; a retry remains."""
+    task_runner.ti.max_tries = 1
+    sim.fail("status", "status", status=503, times=200)
+    with pytest.raises(errors.CdmUnavailable):
+        task_runner.run(migrate)
+    sim.faults.clear()
 
 
 def test_retry_after_an_outage_follows_the_run(
     sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
 ) -> None:
     """After ``CdmUnavailable`` the retry follows the run, which continued meanwhile."""
-    task_runner.ti.max_tries = 1
-    sim.fail("status", "status", status=503, times=200)
-    with pytest.raises(errors.CdmUnavailable):
-        task_runner.run(migrate)
-    sim.faults.clear()
+    run_until_outage(sim, task_runner)
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 1
     assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
@@ -252,11 +258,7 @@ def test_nothing_is_started_when_the_journal_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A journal that cannot be read is not treated as an empty one."""
-    task_runner.ti.max_tries = 1
-    sim.fail("status", "status", status=503, times=200)
-    with pytest.raises(errors.CdmUnavailable):
-        task_runner.run(migrate)
-    sim.faults.clear()
+    run_until_outage(sim, task_runner)
     break_journal_reads(task_runner, supervisor, monkeypatch)
     task_runner.retry()
     with pytest.raises(errors.CdmJournalError, match="cannot be read, so nothing is started"):

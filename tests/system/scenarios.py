@@ -303,28 +303,21 @@ _CLEARED = [
         logged=STOPPED,
     ),
 ]
+_GIVING_UP = Scenario(
+    name="giving-up-stop",
+    actions=no_action,
+    operator={"wait_timeout": 5, "on_giving_up": "stop"},
+    retries=1,
+    seconds=60,
+    runs=("STOPPED",),
+    state="failed",
+    attempts=2,
+    logged=STOPPED,
+)
 _WAITING = [
-    Scenario(
-        name="giving-up-stop",
-        actions=no_action,
-        operator={"wait_timeout": 5, "on_giving_up": "stop"},
-        retries=1,
-        seconds=60,
-        runs=("STOPPED",),
-        state="failed",
-        attempts=2,
-        logged=STOPPED,
-    ),
-    Scenario(
-        name="giving-up-stop-deferred",
-        actions=no_action,
-        operator=DEFERRED | {"wait_timeout": 5, "on_giving_up": "stop"},
-        retries=1,
-        seconds=60,
-        runs=("STOPPED",),
-        state="failed",
-        attempts=2,
-        logged=STOPPED,
+    _GIVING_UP,
+    replace(
+        _GIVING_UP, name="giving-up-stop-deferred", operator={**DEFERRED, **_GIVING_UP.operator}
     ),
     Scenario(
         name="giving-up-leave",
