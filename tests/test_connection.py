@@ -93,6 +93,9 @@ def test_one_error_names_all_missing_fields() -> None:
         ({"read_timeout": "soon"}, {}, "Read Timeout must be a number above 0"),
         ({"connect_timeout": -1}, {}, "Connect Timeout must be a number above 0"),
         ({"requests_per_minute": 0}, {}, "Requests per Minute must be a number above 0"),
+        ({"requests_per_minute": 0.5}, {}, "Requests per Minute must be a whole number"),
+        ({"requests_per_minute": "90.5"}, {}, "Requests per Minute must be a whole number"),
+        ({"requests_per_minute": "nan"}, {}, "Requests per Minute must be a number above 0"),
         ({"allow_http": "perhaps"}, {}, "Allow Plain HTTP must be true or false"),
         ({"project_id": 12}, {}, "Project ID must be text"),
         (
@@ -110,6 +113,10 @@ def test_one_error_names_all_missing_fields() -> None:
         ({}, {"conn_type": "huaweicloud", "password": ""}, "Secret Key (password) is missing"),
         ({"proxy": f"http://u:{PASSWORD}@"}, {}, "Proxy is not a URL"),
         ({"proxy": "proxy:3128"}, {}, "Proxy is not a URL"),
+        ({"proxy": "httpfoo://proxy:3128"}, {}, "Proxy is not a URL"),
+        ({"proxy": "socks5://proxy:1080"}, {}, "Proxy is not a URL"),
+        ({"proxy": "http://proxy:99999"}, {}, "Proxy is not a URL"),
+        ({"proxy": "http://proxy:0"}, {}, "Proxy is not a URL"),
     ],
 )
 def test_error_names_the_invalid_field_without_secrets(

@@ -73,7 +73,7 @@ class _Reader:
             connect_timeout=self._number("connect_timeout", 10.0),
             read_timeout=self._number("read_timeout", 60.0),
             console_url=self._text("console_url"),
-            requests_per_minute=int(self._number("requests_per_minute", 0)) or None,
+            requests_per_minute=self._whole_number("requests_per_minute"),
             token_cache=self._text("token_cache"),
         )
         if self._problems:
@@ -144,11 +144,8 @@ class _Reader:
 
     def _endpoint(self, name: str, url: str) -> str:
         parts = _split(url if "://" in url else f"https://{url}")
-        try:
-            wrong = parts.port == 0
-        except ValueError:
-            wrong = True
-        if wrong or parts.scheme not in ("http", "https") or not parts.hostname:
+        is_address = parts.scheme in ("http", "https") and parts.hostname and _has_valid_port(parts)
+        if not is_address:
             self._problems.append(f"{name} is not an http or https address: {parts.netloc!r}")
         elif parts.username or parts.query or parts.fragment:
             self._problems.append(f"{name} must not hold a user, a query or a fragment")
@@ -161,7 +158,14 @@ class _Reader:
 
     def _proxy(self) -> str | None:
         value = self._text("proxy")
-        if value is not None and not (value.startswith("http") and _split(value).hostname):
+        if value is None:
+            return None
+        parts = _split(value)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or not _has_valid_port(parts)
+        ):
             # Not shown: it may hold a password.
             self._problems.append(f"{label('proxy')} is not a URL such as http://proxy:3128")
         return value
@@ -209,12 +213,26 @@ class _Reader:
             return default
         return number
 
+    def _whole_number(self, name: str) -> int | None:
+        number = self._number(name, 0.0)
+        if number == int(number):
+            return int(number) or None
+        self._problems.append(f"{label(name)} must be a whole number")
+        return None
+
 
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _clean(value: Any) -> str | None:
