@@ -105,10 +105,11 @@ class JobRunOperator(RunOutcomeTask):
         deadline: float | None = None,
         attached_at: float | None = None,
         attempt_id: str = "",
+        cleared: bool = False,
     ) -> dict[str, Any]:
         """Go on after a deferred wait for the run of this task."""
         attempt = self._resumed_attempt(context, deadline, attempt_id)
-        attempt.attached_at = attached_at
+        attempt.attached_at, attempt.cleared = attached_at, cleared
         return attempt.resume_wait(event)
 
     @property

@@ -18,6 +18,7 @@ from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.journal import Journal
 from airflow_provider_cdm.tasks.refusals import Refusals
+from airflow_provider_cdm.tasks.stop_notes import StopNotes
 from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
 OnGivingUp: TypeAlias = Literal["leave", "stop"]
-
-#: Seconds within which a run that an earlier attempt was stopping must have stopped.
-_STOP_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +114,7 @@ class Attempt:
     :param deadline: when to stop waiting, epoch seconds; ``None`` for never.
     :param attached_at: when this attempt took over the run of an earlier one, epoch seconds by the
         server's clock; ``None`` if it started its run.
+    :param cleared: whether the task was cleared before it did.
     """
 
     def __init__(
@@ -126,6 +125,7 @@ class Attempt:
         options: AttemptOptions,
         deadline: float | None = None,
         attached_at: float | None = None,
+        cleared: bool = False,
     ) -> None:
         self.task = task
         self.context = context
@@ -133,6 +133,7 @@ class Attempt:
         self.options = options
         self.deadline = deadline
         self.attached_at = attached_at
+        self.cleared = cleared
         self.log = task.log
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
@@ -142,6 +143,11 @@ class Attempt:
     def journal(self) -> Journal:
         """The journal of what this attempt starts."""
         return Journal(self.context, self.task)
+
+    @cached_property
+    def stop_notes(self) -> StopNotes:
+        """What the attempts of this task note about a stop of their run."""
+        return StopNotes(self.context, self.journal.subject)
 
     @cached_property
     def session(self) -> CdmSession:
@@ -244,7 +250,11 @@ class Attempt:
             return self.task.leave_run(self.context, run)
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
-            waiting = {**self._identity, "attached_at": self.attached_at}
+            waiting = {
+                **self._identity,
+                "attached_at": self.attached_at,
+                "cleared": self.cleared,
+            }
             self._defer(ref, "execute_complete", waiting, own=own)
         tables = TableProgress(self.job.definition)
         ended = self.session.run(self._follow(Follower(ref), tables))
@@ -278,8 +288,10 @@ class Attempt:
             # Past the deadline, a start that was lost is settled, but no outage is waited out.
             left = max(0.0, self.deadline - self.session.clock())
             policy = replace(policy, history_timeout=min(policy.history_timeout, left))
+        record = self.journal.record()
+        self.cleared = record is not None and self.request.may_follow_a_clear(record)
         start = start_once(
-            *(self.session.api, self.request, self.journal.read(), policy),
+            *(self.session.api, self.request, self.journal.last, policy),
             deadline=self.deadline,
             limit=limit,
         )
@@ -295,25 +307,29 @@ class Attempt:
         """Note the outcome, clean up, and judge the run."""
         task = self.task
         run = task.with_tables(run)
+        stopped = self.attached_at is not None and self._was_stopped_by_us(run, self.attached_at)
         self.job.dispose(self, run)
         self.journal.conclude(run)
-        if self.attached_at is not None and self._was_stopped_by_kill(run, self.attached_at):
+        if stopped:
             self.log.warning(
-                "%s was stopped when its task was killed or cleared; starting the job again",
+                "%s was stopped when its task was killed or cleared, or gave up; starting the job"
+                " again",
                 RunRef.of(run),
             )
             return self.start_and_wait()
         return task.judge_run(self.context, run)
 
-    def _was_stopped_by_kill(self, run: Submission, attached_at: float) -> bool:
-        """Return whether a run that was taken over ended as a stop by the earlier attempt would.
-
-        Both times are by the server's clock. Where CDM does not tell when the run ended, the time
-        at which that is noticed counts: a later stop is somebody else's.
-        """
-        ended = run.last_update_date
-        ended_at = self.server_time() if ended is None else ended / 1000
-        return run.status == "STOPPED" and ended_at < attached_at + _STOP_SECONDS
+    def _was_stopped_by_us(self, run: Submission, attached_at: float) -> bool:
+        """Return whether a run that was taken over ended because an earlier attempt stopped it."""
+        if not run.failed:
+            return False
+        return self.stop_notes.show_our_stop(
+            run,
+            self.journal.record(),
+            attached_at=attached_at,
+            now=self.server_time(),
+            expected=self.cleared and self.options.cancel_on_kill,
+        )
 
     def _follow(self, follower: Follower, side_task: SideTask | None = None) -> Flow[Submission]:
         return follower.follow(

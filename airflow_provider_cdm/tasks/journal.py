@@ -84,7 +84,7 @@ class SensorStore:
 
     def __init__(self, context: Context, question: Mapping[str, Any]) -> None:
         self._store = TaskStore(context, "sensor")
-        self._trail = None if self._store.is_managed else _Trail(context, self._store.key)
+        self._trail = None if self._store.is_managed else Trail(context, self._store.key)
         self._question = json.loads(json.dumps(question))
         self._exists = False
 
@@ -128,8 +128,10 @@ class Journal:
 
     def __init__(self, context: Context, operator: Any) -> None:
         ti = context["ti"]
-        self._store = TaskStore(context, _subject(context, operator))
-        self._trail = None if self._store.is_managed else _Trail(context, self._store.key)
+        #: What tells this journal from others of the task instance.
+        self.subject = _subject(context, operator)
+        self._store = TaskStore(context, self.subject)
+        self._trail = None if self._store.is_managed else Trail(context, self._store.key)
         self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
         self.generation = Generation(
             try_number=ti.try_number,
@@ -220,7 +222,7 @@ class Journal:
         )
 
 
-class _Trail:
+class Trail:
     """The Variables that earlier DAG runs of a task have left, so that later ones delete them.
 
     Best effort, without a lock: when two DAG runs end at once, one of them may stay for good.

@@ -1,10 +1,12 @@
 """What becomes of the run of an attempt that is killed, or that fails with no attempt after it.
 
-While Airflow kills a task it answers no look-ups, so a kill reads no journal and no connection.
+While Airflow kills a task it may answer no look-ups, so a kill reads neither journal nor connection,
+and waits only briefly for its note of the stop.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
 _KILL_SECONDS = 4.0
+#: Seconds of them that a note of the stop may take; Airflow may not answer.
+_NOTE_SECONDS = 0.5
 
 
 def kill(attempt: Attempt) -> None:
@@ -43,7 +47,8 @@ def kill(attempt: Attempt) -> None:
         if not attempt.options.cancel_on_kill:
             attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
             return
-        stop = partial(_stop, attempt, at_hand["session"], run, noted=attempt.journal.stored)
+        noted = attempt.journal.stored
+        stop = partial(_stop, attempt, at_hand["session"], run, noted=noted, killed=True)
         _within_kill_time(attempt, stop, f"stops {run}")
     elif record is not None and record.open:
         _kill_unknown_run(attempt, at_hand["session"], record)
@@ -86,7 +91,7 @@ def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord
         if run is None:
             attempt.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
         else:
-            _stop(attempt, session, run, noted=False)
+            _stop(attempt, session, run, noted=False, killed=True)
 
     _within_kill_time(attempt, find_and_stop, f"stops the run of job {request.job_name!r}")
 
@@ -113,18 +118,23 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     try:
         timed_out = options.cancel_on_kill and _ended_by_execution_timeout(attempt, error)
         final = attempt.journal.last_attempt or task.ends_without_retry(error, attempt.context)
-        record = attempt.journal.record() if final or timed_out else None
+        record = attempt.journal.record()
         if record is None or record.run is None or record.result is not None:
             return
         ours = record.fingerprint == attempt.request.fingerprint
         run = started_run(attempt.request, record) if ours else None
+        stops = timed_out or (final and options.on_giving_up == "stop")
+        if run is not None and not stops and not attempt.killed:
+            attempt.stop_notes.write(run, None)
+        if not (final or timed_out):
+            return
         if run is None:
             attempt.log.warning(
                 "%s may still be active. It is left running: this attempt did not start it.",
                 attempt.request.run(record.run),
             )
             return
-        if timed_out or options.on_giving_up == "stop":
+        if stops:
             reason = "execution_timeout is over" if timed_out else "No attempt follows"
             argument = "cancel_on_kill" if timed_out else "on_giving_up='stop'"
             attempt.log.info("%s; stopping %s (%s)", reason, run, argument)
@@ -150,14 +160,22 @@ def _ended_by_execution_timeout(attempt: Attempt, error: Exception) -> bool:
     )
 
 
-def _stop(attempt: Attempt, session: CdmSession, run: RunRef, *, noted: bool = True) -> None:
+def _stop(
+    attempt: Attempt,
+    session: CdmSession,
+    run: RunRef,
+    *,
+    noted: bool = True,
+    killed: bool = False,
+) -> None:
     """Stop a run, and clean up after it.
 
     :param noted: whether the journal has the run. If not, the next attempt looks for it, and
         needs its job for that.
+    :param killed: whether Airflow is killing the task.
     """
     try:
-        sent = session.run(session.api.stop_run(run))
+        sent = _send_stop(attempt, session, run, _NOTE_SECONDS if killed else None)
     except errors.CdmError as error:
         attempt.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
     else:
@@ -165,6 +183,27 @@ def _stop(attempt: Attempt, session: CdmSession, run: RunRef, *, noted: bool = T
         attempt.log.info("%s: %s", run, result)
     if noted:
         attempt.job.stopped(session, run)
+
+
+def _send_stop(
+    attempt: Attempt, session: CdmSession, run: RunRef, note_within: float | None
+) -> bool:
+    """Stop a run if it is the active one; note before that it is stopped by this task.
+
+    :param note_within: seconds that the note may take; ``None`` for as long as it takes.
+    :returns: whether the stop was sent.
+    """
+    active = session.run(session.api.active_run(run.cluster_id, run.job_name))
+    if active is None or not run.is_run(active):
+        return False
+    # That answer has told the server's time.
+    note = partial(attempt.stop_notes.write, run, session.api.exchanger.server_time())
+    if note_within is None:
+        note()
+    else:
+        with suppress(NotFinishedError):
+            run_bounded(note, note_within)
+    return session.run(session.api.stop(run.cluster_id, run.job_name))
 
 
 def started_run(request: StartRequest, record: StartRecord) -> RunRef | None:

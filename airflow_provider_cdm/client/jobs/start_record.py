@@ -129,6 +129,17 @@ class StartRequest:
             return Relation.SAME
         return self.generation.relation_to(record.generation)
 
+    def may_follow_a_clear(self, record: StartRecord) -> bool:
+        """Return whether a clear may have ended the attempt that wrote a record.
+
+        The clear of a running task may change nothing but the clear number, which a clear of
+        another task changes as well.
+        """
+        return (
+            self.relation_to(record) is not Relation.SAME
+            or self.generation.clear_number != record.generation.clear_number
+        )
+
     def run(self, key: Mapping[str, Any] | None) -> RunRef:
         """Return a run of this job.
 
