@@ -14,6 +14,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.virtual_time import VirtualTime
 
 JOB = "shop"
 WORKER: dict[str, Any] = {"wait_for_completion": True, "deferrable": False, "poll_interval": 30}
@@ -270,6 +271,27 @@ def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_runner: Any) -> Non
     task_runner.ti.try_number += 1
     result = wait(sim, task_runner, "operator on the worker")
     assert (result["tables"]["succeeded"], len(sim.runs(JOB))) == (1, 1)
+
+
+@pytest.mark.parametrize("jump", [7200.0, -7200.0], ids=["forward", "back"])
+def test_the_tables_cannot_be_listed_for_a_while_and_the_clock_is_set(
+    jump: float,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    task_runner: Any,
+    virtual_time: VirtualTime,
+) -> None:
+    """A clock that is set while the tables cannot be listed neither ends nor prolongs the tries."""
+    add_job(sim, *succeeding("orders"), seconds={"booting": 1, "running": 5})
+
+    def watch() -> None:
+        if listings(sim):
+            virtual_time.jumped = jump
+
+    clock.subscribe(watch)
+    sim.fail("list_jobs", "status", times=12, status=503)
+    result = wait(sim, task_runner, "operator on the worker")
+    assert result["tables"]["succeeded"] == 1
 
 
 def test_a_later_run_has_replaced_the_sub_jobs(

@@ -22,6 +22,7 @@ def poll_until_done(
     poll_interval: float,
     deadline: float | None,
     timed_out: Callable[[], errors.CdmError],
+    clock: Callable[[], float] | None = None,
 ) -> Flow[T]:
     """Poll until there is a result; the last poll is made at the deadline.
 
@@ -30,15 +31,17 @@ def poll_until_done(
     :param poll_interval: seconds between two polls; each pause differs from it by up to a tenth.
     :param deadline: epoch seconds at which to give up; ``None`` to wait without a limit.
     :param timed_out: returns the error to raise at the deadline.
+    :param clock: clock of the deadline; by default that of the wall.
     :returns: the first result that is not ``None``.
     """
+    now = clock or exchanger.clock
     while True:
         result = yield from poll()
         if result is not None:
             return result
         seconds = poll_interval * (0.9 + 0.2 * exchanger.random())
         if deadline is not None:
-            remaining = deadline - exchanger.clock()
+            remaining = deadline - now()
             if remaining <= 0:
                 raise timed_out()
             seconds = min(seconds, remaining)

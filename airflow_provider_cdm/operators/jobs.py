@@ -188,7 +188,9 @@ class CdmStopJobOperator(CdmOperator):
                 session.api,
                 poll_interval=self.poll_interval,
                 deadline=session.clock() + self.wait_timeout,
-                on_status=ProgressLog(self.log, session.clock),
+                on_status=ProgressLog(
+                    self.log, session.monotonic, clock=session.api.exchanger.server_time
+                ),
             )
             run = session.run(wait)
         return {**result, "action": "stopped", "submission": run.to_dict()}

@@ -163,7 +163,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
 
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
-        return ProgressLog(self.log, self.hook.get_conn().clock, stall)
+        session = self.hook.get_conn()
+        return ProgressLog(self.log, session.monotonic, stall, session.api.exchanger.server_time)
 
     @cached_property
     def _tables(self) -> TableProgress:

@@ -336,7 +336,9 @@ class Attempt:
             self.session.api,
             poll_interval=self.options.poll_interval,
             deadline=self.deadline,
-            on_status=ProgressLog(self.log, self.session.clock, self.options.stall),
+            on_status=ProgressLog(
+                self.log, self.session.monotonic, self.options.stall, self.server_time
+            ),
             side_task=side_task,
         )
 

@@ -1,7 +1,7 @@
 """What becomes of the run of an attempt that is killed, or that fails with no attempt after it.
 
-While Airflow kills a task it may answer no look-ups, so a kill reads neither journal nor connection,
-and waits only briefly for its note of the stop.
+While Airflow kills a task it may answer no look-ups, so a kill reads neither journal nor
+connection, and waits only briefly for its note of the stop.
 """
 
 from __future__ import annotations

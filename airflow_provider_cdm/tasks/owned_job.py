@@ -172,9 +172,8 @@ class OwnedJob:
 
     def stopped(self, session: CdmSession, run: RunRef) -> None:
         """Delete the job once its run has ended, unless that run succeeded."""
-        deadline = session.clock() + _STOP_SECONDS
         try:
-            session.run(stop.delete_after_stop(session.api, run, deadline=deadline))
+            session.run(stop.delete_after_stop(session.api, run, within=_STOP_SECONDS))
         except errors.CdmError as error:
             self._log.warning("Job %r stays in CDM for now: %s", run.job_name, error)
 

@@ -30,9 +30,8 @@ class CdmOwnedJobTrigger(CdmSubmissionTrigger):
     async def _stop(self, run: RunRef) -> None:
         await super()._stop(run)
         session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-        deadline = session.clock() + _DELETE_SECONDS
         try:
-            await session.arun(stop.delete_after_stop(session.api, run, deadline=deadline))
+            await session.arun(stop.delete_after_stop(session.api, run, within=_DELETE_SECONDS))
         except errors.CdmError as error:
             # The stop was sent; what failed is only the deletion.
             log.warning("Job %r stays in CDM for now: %s", run.job_name, error)

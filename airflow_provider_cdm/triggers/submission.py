@@ -222,13 +222,14 @@ class CdmSubmissionTrigger(CdmTrigger):
     async def _wait(self, poller: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
-        tables = TableProgress()
+        tables, session = TableProgress(), poller.session
+        progress = ProgressLog(log, session.monotonic, stall, session.api.exchanger.server_time)
         ended = await poller.wait(
             Follower(run, created_from=self.started_after or 0),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             limit=self.limit,
-            on_status=ProgressLog(log, poller.session.clock, stall),
+            on_status=progress,
             side_task=tables,
         )
         return SubmissionEvent(tables.with_job_type(ended))

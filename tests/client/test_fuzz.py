@@ -107,7 +107,7 @@ FLOWS: dict[str, MakeFlow] = {
     "start once": lambda api: start_once(api, REQUEST, None, StartPolicy()),
     "apply a job": lambda api: apply.apply(api, "c", Definition(JOB, _JOB)),
     "apply a link": lambda api: apply.apply(api, "c", Definition(LINK, _LINK)),
-    "discard a job": lambda api: stop.delete_after_stop(api, OURS, deadline=BEGIN + 60),
+    "discard a job": lambda api: stop.delete_after_stop(api, OURS, within=60),
     "name busy jobs": lambda api: clusters.busy_jobs(api, "c"),
     "wait for a cluster": lambda api: clusters.ClusterWaiter("c", ["normal"]).wait(
         api, poll_interval=60, deadline=BEGIN + 7200, info=lambda line: sound_text(line, 2_000)

@@ -73,7 +73,8 @@ class FakeServer:
     def run(self, make_flow: MakeFlow, settings: Settings) -> Any:
         """Perform a flow and return its result."""
         factory.forget_everything()
-        session = CdmSession(settings, clock=lambda: self.now, rng=lambda: 0.5)
+        now = lambda: self.now  # noqa: E731
+        session = CdmSession(settings, clock=now, monotonic=now, rng=lambda: 0.5)
         flow = make_flow(session.api)
         step = next(flow, None)
         try:

@@ -97,7 +97,7 @@ def delete(
     :returns: ``False`` if it did not exist.
     :raises CdmInUse: when the job is running, or the link is used by jobs.
     """
-    give_up_at = api.exchanger.clock() + give_up_after
+    give_up_at = api.exchanger.uptime() + give_up_after
     while True:
         try:
             yield from api.call(resources.delete(kind, cluster_id, name))
@@ -106,7 +106,7 @@ def delete(
                 raise
             return False
         except (errors.CdmThrottled, errors.CdmUnavailable):
-            if api.exchanger.clock() >= give_up_at:
+            if api.exchanger.uptime() >= give_up_at:
                 raise
             yield from pause(10.0 + 20.0 * api.exchanger.random())
         else:

@@ -69,6 +69,7 @@ class Follower:
         *,
         poll_interval: float,
         deadline: float | None = None,
+        within: float | None = None,
         on_status: Callable[[Submission | None], None] | None = None,
         side_task: SideTask | None = None,
     ) -> Flow[Submission]:
@@ -77,6 +78,7 @@ class Follower:
         :param poll_interval: seconds between two polls, with a jitter of a tenth.
         :param deadline: epoch seconds at which to give up; ``None`` to wait as long as the run
             takes.
+        :param within: seconds after which to give up, in place of a deadline.
         :param on_status: called with the result of each poll, which is ``None`` if the run was not
             seen.
         :param side_task: performed after each poll that showed the run.
@@ -99,8 +101,9 @@ class Follower:
                 poll,
                 api.exchanger,
                 poll_interval=poll_interval,
-                deadline=deadline,
+                deadline=deadline if within is None else api.exchanger.uptime() + within,
                 timed_out=self.timed_out,
+                clock=None if within is None else api.exchanger.uptime,
             )
         )
 

@@ -12,6 +12,8 @@ from airflow_provider_cdm.client.submission import RunRef, Submission
 
 #: Seconds between two lines while nothing changes.
 _QUIET_SECONDS = 60.0
+#: Seconds by which what two answers say of the server's time may differ.
+_CLOCK_SECONDS = 5.0
 
 
 class Log(Protocol):
@@ -39,9 +41,14 @@ class StallPolicy:
 class ProgressLog:
     """Logs what polls of a run show.
 
+    Durations are by a clock that nobody can set. Time in which polls did not show the run is no
+    time without a change.
+
     :param log: logger for the lines.
-    :param clock: function that returns epoch seconds.
+    :param uptime: function that returns seconds by the monotonic clock.
     :param stall: when the run counts as stalled.
+    :param clock: function that returns epoch seconds by the server's clock, which dates the run and
+        is the same for all processes; by default ``uptime``.
     """
 
     __slots__ = (
@@ -50,19 +57,32 @@ class ProgressLog:
         "_line",
         "_line_at",
         "_log",
+        "_missed_at",
+        "_restored",
         "_rows",
         "_stall",
+        "_uptime",
         "_warned_at",
     )
 
     def __init__(
-        self, log: Log, clock: Callable[[], float], stall: StallPolicy | None = None
+        self,
+        log: Log,
+        uptime: Callable[[], float],
+        stall: StallPolicy | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._log = log
-        self._clock = clock
+        self._uptime = uptime
+        self._clock = clock or uptime
         self._stall = stall or StallPolicy()
         self._line: tuple[object, ...] | None = None
-        self._line_at = self._changed_at = self._warned_at = 0.0
+        self._line_at: float | None = None
+        self._changed_at = self._warned_at = 0.0
+        #: When polls ceased to show the run.
+        self._missed_at: float | None = None
+        #: What :meth:`dump` returns as long as nothing has changed.
+        self._restored: dict[str, Any] | None = None
         self._rows = 0
 
     def __call__(self, seen: Submission | None) -> None:
@@ -71,23 +91,43 @@ class ProgressLog:
         :param seen: run as the poll showed it; ``None`` if it did not show the run.
         :raises CdmStalled: when the run has stalled and the policy is to fail.
         """
+        now = self._uptime()
+        self._resume(now)
         if seen is None:
+            self._missed_at = now if self._missed_at is None else self._missed_at
             return
-        now, line = self._clock(), _state(seen)
+        if self._missed_at is not None:
+            missed, self._missed_at = now - self._missed_at, None
+            self._changed_at += missed
+            self._warned_at += missed
+        line = _state(seen)
         if line != self._line:
             self._changed_at = self._warned_at = now
         elif not seen.ended:
             self._check(seen, now)
-        if line != self._line or now - self._line_at >= _QUIET_SECONDS:
-            since = now - self._line_at if self._line_at else 0.0
-            self._log.info("%s", describe(seen, now, self._changed_at, self._speed(seen, since)))
+        since = None if self._line_at is None else now - self._line_at
+        if line != self._line or since is None or since >= _QUIET_SECONDS:
+            speed = self._speed(seen, since or 0.0)
+            self._log.info("%s", describe(seen, self._clock(), now - self._changed_at, speed))
             self._line, self._line_at, self._rows = line, now, _rows(seen)
 
     def dump(self) -> dict[str, Any] | None:
         """Return what another process needs to continue, as plain JSON."""
         if self._line is None:
-            return None
-        return {"state": [*self._line], "moved_at": self._changed_at, "warned_at": self._warned_at}
+            return self._restored
+        ahead = self._clock() - self._uptime()
+        dump = {"state": [*self._line]} | {
+            name: None if at is None else round(at + ahead)
+            for name, at in (
+                ("moved_at", self._changed_at),
+                ("warned_at", self._warned_at),
+                ("missed_at", self._missed_at),
+            )
+        }
+        # The server tells whole seconds: nothing is stored anew because of a rounded one.
+        if self._restored is None or not _is_about(dump, self._restored):
+            self._restored = dump
+        return self._restored
 
     def restore(self, dump: dict[str, Any] | None) -> None:
         """Continue where another process stopped.
@@ -95,8 +135,19 @@ class ProgressLog:
         :param dump: what :meth:`dump` returned there.
         """
         if dump:
-            self._line = tuple(dump["state"])
-            self._changed_at, self._warned_at = dump["moved_at"], dump["warned_at"]
+            self._line, self._restored = None, dump
+
+    def _resume(self, now: float) -> None:
+        """Take over what another process left, once an answer has told the server's time."""
+        if self._line is not None or self._restored is None:
+            return
+        dump, ago = self._restored, self._clock() - now
+        self._line = tuple(dump["state"])
+        # Nothing lies in the future.
+        self._changed_at = min(dump["moved_at"] - ago, now)
+        self._warned_at = min(dump["warned_at"] - ago, now)
+        missed_at = dump.get("missed_at")
+        self._missed_at = None if missed_at is None else min(missed_at - ago, now)
 
     def _check(self, seen: Submission, now: float) -> None:
         after, unchanged = self._stall.after, now - self._changed_at
@@ -126,13 +177,13 @@ class ProgressLog:
 def describe(
     seen: Submission,
     now: float,
-    changed_at: float | None = None,
+    unchanged: float = 0.0,
     speed: float | None = None,
 ) -> str:
     """Return one line about a run: its status, its progress as far as CDM reports it, and its age.
 
     :param now: current time, epoch seconds.
-    :param changed_at: time of the last change, epoch seconds.
+    :param unchanged: seconds since the last change.
     :param speed: rows a second.
     """
     parts = [f"{RunRef.of(seen)}: {seen.status}"]
@@ -152,14 +203,26 @@ def describe(
         parts.append(f"took {seen.duration_seconds:.1f} s")
     elif seen.creation_date is not None:
         parts.append(f"created {max(0.0, now - seen.creation_date / 1000):.0f} s ago")
-    if changed_at is not None and not seen.ended and now > changed_at:
-        parts.append(f"last change {now - changed_at:.0f} s ago")
+    if unchanged > 0 and not seen.ended:
+        parts.append(f"last change {unchanged:.0f} s ago")
     return ", ".join(parts)
 
 
 def _state(seen: Submission) -> tuple[object, ...]:
     """Return what counts as a change. Dates do not: CDM may renew them for every status call."""
     return (seen.status, seen.progress, seen.write_rows, seen.update_rows, seen.delete_rows)
+
+
+def _is_about(dump: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two dumps describe the same state, apart from the seconds of a clock."""
+
+    def differ(name: str) -> bool:
+        a, b = dump[name], other.get(name)
+        return (a is None) != (b is None) or abs((a or 0) - (b or 0)) > _CLOCK_SECONDS
+
+    return dump["state"] == list(other["state"]) and not any(
+        map(differ, ("moved_at", "warned_at", "missed_at"))
+    )
 
 
 def _rows(seen: Submission) -> int:

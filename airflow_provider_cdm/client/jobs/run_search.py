@@ -41,7 +41,9 @@ class RunSearch:
 
     def server_now(self) -> float:
         """Return the present time by the server's clock as far as it is known, epoch seconds."""
-        return self._to_server_time(self._now())
+        # A slow answer makes the server's clock seem slow, but never fast.
+        self._server_ahead = max(self._server_ahead, self.api.exchanger.server_clock.offset)
+        return self.api.exchanger.clock() + self._server_ahead
 
     def find_earlier(self, record: StartRecord, relation: Relation) -> Flow[Submission | None]:
         """Search for the run of a start that an earlier attempt sent.
@@ -60,7 +62,7 @@ class RunSearch:
         def settled_at(began_at: float) -> float:
             if not self.api.exchanger.server_clock.known:
                 return began_at + duration
-            left = record.sent_at + duration - self._to_server_time(began_at)
+            left = record.sent_at + duration - self._server_time_at(began_at)
             return began_at + min(max(left, 0.0), duration)
 
         latest = record.sent_at + duration
@@ -77,7 +79,7 @@ class RunSearch:
     ) -> Flow[Submission | None]:
         """Search the history for the run that a start created, until it must have appeared.
 
-        :param settled_at: returns when to stop, epoch seconds by our clock; called with the time at
+        :param settled_at: returns when to stop, by the monotonic clock; called with the time at
             which the search began.
         :param latest: time after which a run was created too late to be ours, epoch seconds by the
             server's clock; by default when the search stops.
@@ -91,7 +93,7 @@ class RunSearch:
             answer = yield from self._read_history()
             end = settled_at(began_at)
             if isinstance(answer, History):
-                until = self._to_server_time(end) if latest is None else latest
+                until = self._server_time_at(end) if latest is None else latest
                 evidence = find_own_run(
                     self.request, record, answer, policy=self.policy, latest=until
                 )
@@ -119,10 +121,9 @@ class RunSearch:
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             return error
 
-    def _to_server_time(self, at: float) -> float:
-        # A slow answer makes the server's clock seem slow, but never fast.
-        self._server_ahead = max(self._server_ahead, self.api.exchanger.server_clock.offset)
-        return at + self._server_ahead
+    def _server_time_at(self, uptime: float) -> float:
+        """Convert an instant of the monotonic clock."""
+        return self.server_now() + uptime - self._now()
 
     def _now(self) -> float:
-        return self.api.exchanger.clock()
+        return self.api.exchanger.uptime()

@@ -37,7 +37,7 @@ def newest_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission |
     return None if newest is None or newest.verdict is Verdict.NO_RUN else newest
 
 
-def delete_after_stop(api: CdmApi, run: RunRef, *, deadline: float) -> Flow[bool]:
+def delete_after_stop(api: CdmApi, run: RunRef, *, within: float) -> Flow[bool]:
     """Delete the job of a run that is being stopped, as soon as that run has ended; log the result.
 
     The job stays if that run succeeded in the meantime: it is the only evidence that a process
@@ -45,12 +45,12 @@ def delete_after_stop(api: CdmApi, run: RunRef, *, deadline: float) -> Flow[bool
     stays as well if the run is not the newest one of the job: then an attempt after it uses the
     job.
 
-    :param deadline: epoch seconds at which to give up.
+    :param within: seconds after which to give up.
     :returns: whether the job was deleted.
-    :raises CdmWaitTimeout: at the deadline.
+    :raises CdmWaitTimeout: when the run has not ended by then.
     """
     follower = Follower(run)
-    ended = yield from follower.follow(api, poll_interval=0.5, deadline=deadline)
+    ended = yield from follower.follow(api, poll_interval=0.5, within=within)
     deleted = False
     if ended.verdict is Verdict.SUCCESS:
         outcome = "kept, since its run succeeded"

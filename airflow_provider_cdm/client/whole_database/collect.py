@@ -97,7 +97,8 @@ class TableProgress:
     """
 
     __slots__ = (
-        *("_definition", "_line", "_listings", "_next_poll_at", "_polled", "_type_requested"),
+        *("_definition", "_due_at", "_line", "_listings", "_next_poll_at", "_polled"),
+        "_type_requested",
         "job_type",
     )
 
@@ -112,7 +113,9 @@ class TableProgress:
         self.job_type = job_type_of(definition)
         self._definition = definition
         self._type_requested = False
+        #: When the next poll is due: by the monotonic clock, and by the server's (for dumps).
         self._next_poll_at: float | None = None
+        self._due_at: int | None = None
         self._line = ""
         self._listings: Sequence[str] = JOB_TYPES
         self._polled = False
@@ -124,15 +127,20 @@ class TableProgress:
         :param job_type: type of the job, if the caller knows it.
         """
         self.job_type = self.job_type or job_type
-        now = api.exchanger.clock()
+        now = api.exchanger.uptime()
         if self._next_poll_at is None:
-            self._next_poll_at = now + self.FIRST_POLL_AFTER
-        if seen.ended or now < self._next_poll_at or self.job_type not in (None, BATCH_JOB):
+            left = self.FIRST_POLL_AFTER
+            if self._due_at is not None:
+                left = self._due_at - api.exchanger.server_time()
+            self._schedule(api, left)
+        due = self._next_poll_at is not None and now >= self._next_poll_at
+        if seen.ended or not due or self.job_type not in (None, BATCH_JOB):
             return
         try:
             yield from self._poll(api, seen)
         except errors.CdmError as error:
-            self._type_requested, self._next_poll_at = True, now + self._INTERVAL
+            self._type_requested = True
+            self._schedule(api, self._INTERVAL)
             log.info("The tables of %s cannot be listed: %s", RunRef.of(seen), error)
 
     def _poll(self, api: CdmApi, seen: Submission) -> Flow[None]:
@@ -151,10 +159,16 @@ class TableProgress:
         nothing = self._polled and not report.tables
         wait = max(self._NOTHING_LISTED if nothing else 0.0, self._PER_PAGE * reader.pages)
         self._polled = True
-        self._next_poll_at = api.exchanger.clock() + max(self._INTERVAL, wait)
+        self._schedule(api, max(self._INTERVAL, wait))
         if report.tables and (line := report.progress_line()) != self._line:
             self._line = line
             log.info("%s: %s", RunRef.of(seen), line)
+
+    def _schedule(self, api: CdmApi, seconds: float) -> None:
+        """Set when the next poll is due."""
+        self._next_poll_at = api.exchanger.uptime() + seconds
+        if self._due_at is None or seconds > 0:
+            self._due_at = round(api.exchanger.server_time() + seconds)
 
     def with_job_type(self, run: Submission) -> Submission:
         """Return an ended run with the type of its job, if that was read during the wait."""
@@ -165,7 +179,7 @@ class TableProgress:
         return {
             "type": self.job_type,
             "asked": self._type_requested,
-            "next": self._next_poll_at,
+            "next": self._due_at,
             "line": self._line,
         }
 
@@ -176,15 +190,16 @@ class TableProgress:
         """
         if dump:
             self.job_type, self._type_requested = dump["type"], dump["asked"]
-            self._next_poll_at, self._line = dump["next"], dump["line"]
+            self._due_at, self._line = dump["next"], dump["line"]
 
 
 def _collect(
     api: CdmApi, run: Submission, definition: Mapping[str, Any] | None
 ) -> Flow[Submission]:
-    ended_at = api.exchanger.clock()
+    uptime = api.exchanger.uptime
+    settled_at, failing_since = uptime() + _SETTLE, None
     while True:
-        lasted = api.exchanger.clock() - ended_at
+        asked_at = uptime()
         try:
             classified = yield from _classify_jobs(api, run, definition)
             later = yield from _later_run(api, run)
@@ -192,16 +207,21 @@ def _collect(
             if run.failed:
                 log.warning("The failed tables of %s cannot be listed: %s", RunRef.of(run), error)
                 return run
+            failing_since = asked_at if failing_since is None else failing_since
+            lasted = uptime() - failing_since
             if lasted >= _OUTAGE or not isinstance(error, _TRANSIENT):
                 raise summary.tables_unavailable(run, error, lasted) from error
             log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
             yield from pause(15.0 + 15.0 * api.exchanger.random())
             continue
+        if failing_since is not None:
+            # What CDM could not be asked about had no time to settle.
+            settled_at, failing_since = settled_at + asked_at - failing_since, None
         if later is not None:
             return summary.superseded(run, later)
         tables = tables_of(classified, run)
         report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
-        settled = run.failed or lasted >= _SETTLE
+        settled = run.failed or asked_at >= settled_at
         if settled or not report.names_in(TableState.RUNNING, TableState.WAITING):
             summary.log_other_jobs(run, classified)
             return summary.summarize(run, report)

@@ -181,7 +181,7 @@ def test_a_job_that_runs_again_is_not_deleted(
     sim.start("orders")
     session = make_session()
     run = RunRef(sim.cluster_id, "orders", stopped.submission_id)
-    delete = stop.delete_after_stop(session.api, run, deadline=clock.now() + 20)
+    delete = stop.delete_after_stop(session.api, run, within=20)
     assert drive(session, delete) is False
     assert sent("delete_job") == []
 

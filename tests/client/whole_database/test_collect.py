@@ -269,6 +269,25 @@ def test_tables_that_lag_behind(end: str) -> None:
     )
 
 
+def test_tables_that_lag_behind_after_an_outage() -> None:
+    """Time in which the listings cannot be read is no time in which tables should have ended."""
+    job = sub_job("t", "RUNNING", SINCE)
+    failures: list[Request] = []
+    listed: list[Request] = []
+
+    def answer(request: Request) -> Response:
+        if "/job/all" in request.url and len(failures) < 25:
+            failures.append(request)
+            return Response(503, {}, b"")
+        listed.append(request)
+        if len(listed) > 14:
+            job["status"] = "SUCCEEDED"
+        return server([job])(request)
+
+    run = collect(answer)
+    assert (run.tables["succeeded"], run.failed) == (1, False)
+
+
 def test_a_table_that_never_ends() -> None:
     """A table that is still active a minute after the end of its run makes the run fail."""
     run = collect(server([sub_job("t", "RUNNING", SINCE)]))

@@ -23,6 +23,7 @@ from tests.operators.run_job.task import (
 )
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
+from tests.support.virtual_time import VirtualTime
 
 
 class Killed(BaseException):
@@ -279,6 +280,33 @@ def test_trigger_on_kill_says_that_a_job_cannot_be_deleted(
     assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [name])
     assert f"Job '{name}' stays in CDM for now" in log.text
     assert "could not be stopped" not in log.text
+
+
+@pytest.mark.parametrize("killed_in", ["worker", "triggerer"])
+def test_kill_deletes_the_job_although_the_clock_is_set(
+    killed_in: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    virtual_time: VirtualTime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that is set forward while a run is being stopped does not leave its job in CDM."""
+    task = run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+
+    def set_forward() -> None:
+        if "stop" in sent_routes(sim):
+            virtual_time.jumped = 7200.0
+
+    clock.subscribe(set_forward)
+    sim.fail("status", "status", status=503, times=6, skip=2)
+    if killed_in == "worker":
+        task.on_kill()
+    else:
+        kill_in_triggerer(sim, name, "failed", monkeypatch)
+    assert virtual_time.jumped
+    assert (sim.runs(name)[0].status, sim.jobs()) == ("STOPPED", [])
 
 
 @pytest.mark.parametrize("later", ["created", "ended"])
