@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
+from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.client.jobs.own_run import find_own_run, start_uncertain
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy
 from airflow_provider_cdm.client.submission import RunRef
@@ -48,8 +49,8 @@ def kill(attempt: Attempt) -> None:
             attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
             return
         noted = attempt.journal.stored
-        stop = partial(_stop, attempt, at_hand["session"], run, noted=noted, killed=True)
-        _within_kill_time(attempt, stop, f"stops {run}")
+        work = partial(_stop, attempt, at_hand["session"], run, noted=noted, killed=True)
+        _within_kill_time(attempt, work, f"stops {run}")
     elif record is not None and record.open:
         _kill_unknown_run(attempt, at_hand["session"], record)
     elif record is not None and record.run is not None and record.result is None:
@@ -177,6 +178,9 @@ def _stop(
     try:
         sent = _send_stop(attempt, session, run, _NOTE_SECONDS if killed else None)
     except errors.CdmError as error:
+        if stop.job_is_gone(error):
+            attempt.log.info("%s: its job no longer exists, so there is nothing to stop", run)
+            return
         attempt.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
     else:
         result = "asked CDM to stop it" if sent else "not active, nothing to stop"

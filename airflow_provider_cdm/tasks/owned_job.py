@@ -262,7 +262,8 @@ class OwnedJob:
         """Return the record to go on with when the job no longer exists.
 
         An attempt deletes the job after it has noted the outcome, and then the record has it; or
-        because it was killed, and then only if the run did not succeed.
+        because it was killed, and then only if the run did not succeed. Who deleted it otherwise
+        is not known.
         """
         request = attempt.request
         if record.open and request.relation_to(record) is not Relation.NEW:
@@ -273,7 +274,10 @@ class OwnedJob:
                 Submission(request.cluster_id, self.name, "UNKNOWN"),
             )
         self._log.warning(
-            "Job %r was deleted when an earlier attempt was killed; running it again", self.name
+            "Job %r of an earlier attempt no longer exists; creating and running it again. An"
+            " attempt that is killed deletes its job, unless the run succeeded; if somebody else"
+            " did, check the target",
+            self.name,
         )
         return replace(record, baseline=record.run or record.baseline, run=None, sends=0)
 

@@ -15,6 +15,7 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.arguments import STALLED_AFTER
+from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
 from airflow_provider_cdm.client.submission import RunRef, Submission
@@ -199,6 +200,9 @@ class CdmSubmissionTrigger(CdmTrigger):
         try:
             await self._stop(run)
         except Exception as error:
+            if stop.job_is_gone(error):
+                log.info("The task was ended; %s: its job no longer exists, nothing to stop", run)
+                return
             log.warning(
                 "The task was ended, but %s could not be stopped; stop it in the CDM console. %s",
                 *(run, error),

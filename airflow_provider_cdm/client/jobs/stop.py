@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB
@@ -25,6 +26,11 @@ def stop_active_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submiss
     if active is None or not (yield from api.stop(cluster_id, job_name)):
         return None
     return active
+
+
+def job_is_gone(error: Exception) -> bool:
+    """Return whether a call failed because its job does not exist, so that no run of it does."""
+    return isinstance(error, errors.CdmNotFound) and error.reported_by_cdm
 
 
 def newest_run(api: CdmApi, cluster_id: str, job_name: str) -> Flow[Submission | None]:
@@ -50,7 +56,13 @@ def delete_after_stop(api: CdmApi, run: RunRef, *, within: float) -> Flow[bool]:
     :raises CdmWaitTimeout: when the run has not ended by then.
     """
     follower = Follower(run)
-    ended = yield from follower.follow(api, poll_interval=0.5, within=within)
+    try:
+        ended = yield from follower.follow(api, poll_interval=0.5, within=within)
+    except errors.CdmOutcomeUnknown:
+        if (yield from api.find(JOB, run.cluster_id, run.job_name)) is not None:
+            raise
+        log.info("Job %r in cluster %s: no longer there", run.job_name, run.cluster_id)
+        return False
     deleted = False
     if ended.verdict is Verdict.SUCCESS:
         outcome = "kept, since its run succeeded"

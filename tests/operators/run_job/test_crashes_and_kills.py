@@ -282,6 +282,58 @@ def test_trigger_on_kill_says_that_a_job_cannot_be_deleted(
     assert "could not be stopped" not in log.text
 
 
+@pytest.mark.parametrize("deleted", ["before the kill", "after the stop"])
+@pytest.mark.parametrize("killed_in", ["worker", "triggerer"])
+def test_kill_says_that_the_job_no_longer_exists(
+    killed_in: str,
+    deleted: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where the job is gone, a kill neither asks to stop its run nor says that the job stays."""
+    monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("tests.task"), raising=False)
+    caplog.set_level(logging.INFO)
+    task = run_until_wait_timeout(task_runner)
+    (name,) = created_job_names(sim)
+    jobs = sim._backend.clusters[sim.cluster_id].jobs
+
+    def delete() -> None:
+        if deleted == "before the kill" or "stop" in sent_routes(sim):
+            jobs.clear()
+
+    delete()
+    clock.subscribe(delete)
+    if killed_in == "worker":
+        task.on_kill()
+    else:
+        kill_in_triggerer(sim, name, "failed", monkeypatch)
+    assert (
+        "no longer exists" if deleted == "before the kill" else "no longer there"
+    ) in caplog.text
+    assert "could not be stopped" not in caplog.text
+    assert "stays in CDM" not in caplog.text
+
+
+def test_retry_says_that_the_job_no_longer_exists(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who deleted the job of an earlier attempt is not known, and the log does not claim it."""
+    monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("tests.task"), raising=False)
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner)
+    sim._backend.clusters[sim.cluster_id].jobs.clear()
+    task_runner.retry()
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
+    assert "no longer exists" in caplog.text
+    assert "was deleted when an earlier attempt was killed" not in caplog.text
+
+
 @pytest.mark.parametrize("killed_in", ["worker", "triggerer"])
 def test_kill_deletes_the_job_although_the_clock_is_set(
     killed_in: str,
