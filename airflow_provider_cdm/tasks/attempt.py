@@ -138,6 +138,7 @@ class Attempt:
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
         self.own_run: RunRef | None = None
+        self._waited_for: list[RunRef] = []
 
     @cached_property
     def journal(self) -> Journal:
@@ -202,11 +203,14 @@ class Attempt:
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
         try:
-            other = SubmissionEvent.unwrap(event)
+            other: Submission | None = SubmissionEvent.unwrap(event)
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way can no longer be read: %s", error)
+            other = error.submission
         else:
-            self.log.info("The run that was in the way has ended: %s", other.status)
+            self.log.info("The run that was in the way has ended: %s", other and other.status)
+        if other is not None:
+            self._waited_for.append(RunRef.of(other))
         return self.start_and_wait()
 
     def resume_wait(self, event: Any) -> dict[str, Any]:
@@ -229,6 +233,16 @@ class Attempt:
             self.session.run(self._follow(Follower(run)))
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way can no longer be read: %s", error)
+        self._waited_for.append(run)
+
+    def has_waited_for(self, run: Submission) -> bool:
+        """Return whether this attempt has waited for the end of a run, or of a later one.
+
+        An answer that is out of date would otherwise lead to one short wait after another.
+        """
+        return any(
+            not (ended.is_before(run) or ended.is_unordered(run)) for ended in self._waited_for
+        )
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -270,7 +284,9 @@ class Attempt:
                 if self.request.if_running == "fail":
                     raise
                 self.log.info("%s", refusal)
-                if refusal.submission is not None and self._waited_for(refusal.submission):
+                other = refusal.submission
+                if other is not None and not self.has_waited_for(other):
+                    self.wait_for_other(RunRef.of(other))
                     refusals = None
                     continue
                 # The run ended between two calls, or CDM contradicts itself.
@@ -296,12 +312,6 @@ class Attempt:
             limit=limit,
         )
         return self.session.run(start, self.journal.save)
-
-    def _waited_for(self, other: Submission) -> bool:
-        """Wait for a run that is in the way; return whether there was anything to wait for."""
-        began = self.session.monotonic()
-        self.wait_for_other(RunRef.of(other))
-        return self.session.monotonic() - began >= 1.0
 
     def _conclude(self, run: Submission) -> dict[str, Any]:
         """Note the outcome, clean up, and judge the run."""

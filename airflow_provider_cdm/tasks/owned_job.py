@@ -233,6 +233,9 @@ class OwnedJob:
         session, cluster_id = attempt.session, attempt.request.cluster_id
         try:
             while active := session.run(session.api.active_run(cluster_id, self.name)):
+                if attempt.has_waited_for(active):
+                    # CDM contradicts itself; whether the job can be updated settles it.
+                    break
                 attempt.wait_for_other(RunRef.of(active))
         except errors.CdmNotFound as error:
             if not error.reported_by_cdm:

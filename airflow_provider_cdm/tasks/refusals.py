@@ -1,4 +1,4 @@
-"""What to do while CDM refuses a start, but shows no run that is in the way."""
+"""What to do while CDM calls a job running, but shows no run that is in the way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_PAUSE = 10.0
 
 @dataclass(slots=True)
 class Refusals:
-    """Starts in a row that CDM refused because the job is running, although no run is active.
+    """Starts in a row that failed because the job is said to run, although no run is active.
 
     :param job: cluster and name of the job.
     :param poll_interval: seconds between two polls of a run; pauses grow up to it.
@@ -65,8 +65,9 @@ class Refusals:
 
     def _seen(self, lasted: float) -> str:
         return (
-            f"CDM refused to start job {self.job.job_name!r} in cluster {self.job.cluster_id}"
-            f" {self.count} times within {lasted:.0f} s because it is running, but shows no active"
-            " run of it. Nothing was started. Check the job in the CDM console; if it does not run"
-            " there either, ask Huawei Cloud support, or make the job anew under another name."
+            f"{self.count} times within {lasted:.0f} s CDM said that job {self.job.job_name!r} in"
+            f" cluster {self.job.cluster_id} is running, but it shows no active run of it, or only"
+            " one whose end it has shown before. Nothing was started. Check the job in the CDM"
+            " console; if it does not run there either, ask Huawei Cloud support, or make the job"
+            " anew under another name."
         )

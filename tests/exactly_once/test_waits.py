@@ -76,20 +76,51 @@ def test_start_succeeds_once_cdm_no_longer_refuses_it(
     assert (len(sim.runs(JOB)), databases.count_rows()) == (1, ROWS)
 
 
-def test_history_that_lags_behind_is_not_read_without_pauses(
-    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
-) -> None:
-    """A run that the history shows active although it has ended does not lead to a busy loop."""
+def lag_behind(sim: CdmSimulator, clock: ManualClock, times: int | None) -> None:
+    """Let the history show a run active that has ended."""
     created = round(clock.now() * 1000)
     sim.start(JOB, variables={"dt": "2025-01-01"})
     clock.advance(100)
     shown = {"job-name": JOB, "submission-id": 1, "status": "RUNNING", "creation-date": created}
     stale = {"submissions": [shown], "total": 1}
-    sim.fail("submissions", "body", body=json.dumps(stale), times=5)
+    sim.fail("submissions", "body", body=json.dumps(stale), times=times)
+
+
+@each_mode
+def test_history_that_lags_behind_is_not_read_without_pauses(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+) -> None:
+    """A run that the history shows active although it has ended leads neither to a busy loop nor
+    to one deferral after another.
+    """
+    lag_behind(sim, clock, times=6)
     began = clock.now()
-    assert task_runner.run(lambda: migrate(if_running="wait"))["submission_id"] == 2
+    result = task_runner.run(lambda: migrate(**mode, if_running="wait"))
+    assert result["submission_id"] == 2
     (started,) = [request.at for request in sim.requests if request.route == "start"]
-    assert started - began >= 1 + 2 + 4 + 8 + 16
+    assert started - began >= 1 + 2 + 4 + 8 + 10
+    assert len(task_runner.deferrals) == (2 if mode["deferrable"] else 0)
+
+
+@each_mode
+@pytest.mark.parametrize("wait_timeout", [60, None])
+def test_history_that_lags_behind_for_good_ends_the_attempt(
+    wait_timeout: float | None,
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+) -> None:
+    """An attempt ends at its deadline, or after ten minutes, and starts nothing."""
+    lag_behind(sim, clock, times=150)
+    began, error = clock.now(), errors.CdmWaitTimeout if wait_timeout else errors.CdmAlreadyRunning
+    with pytest.raises(error, match="whose end it has shown before"):
+        task_runner.run(lambda: migrate(**mode, if_running="wait", wait_timeout=wait_timeout))
+    assert clock.now() - began <= (wait_timeout or 600) + 40
+    assert (count_starts(sim), len(task_runner.deferrals)) == (0, 1 if mode["deferrable"] else 0)
 
 
 # Time limits
