@@ -99,6 +99,21 @@ def ensure_rendered(argument: str, value: Any) -> None:
         )
 
 
+def ensure_names_something(argument: str, value: Any) -> None:
+    """Check that an argument with a default elsewhere, such as in the connection, names something.
+
+    :param argument: name of an argument that was given.
+    :param value: its value now.
+    :raises CdmConfigError: when it is empty: the default is for arguments that were not given.
+    """
+    ensure_rendered(argument, value)
+    if isinstance(value, str) and value.strip() in ("", "None"):
+        raise CdmConfigError(
+            f"{argument} was given, but it is {value!r}. If it is a template, it rendered to"
+            " nothing. Correct it, or leave the argument out."
+        )
+
+
 def positive_seconds(**values: float | None) -> None:
     """Check durations in seconds that are known when the DAG is parsed.
 

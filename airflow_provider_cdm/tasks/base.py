@@ -14,6 +14,7 @@ from airflow_provider_cdm._compat import (
     BaseOperator,
     conf,
 )
+from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.errors import CdmError
 from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
@@ -33,6 +34,9 @@ class CdmTask(BaseOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     :param retry_policy: decides from the error whether the task is retried; by default a
         :class:`~airflow_provider_cdm.retry_policy.CdmRetryPolicy`.
+
+    The first three are errors when they are given and render to nothing: another cluster or project
+    than the one that was meant must not be used silently.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "project_id", "cdm_conn_id")
@@ -54,12 +58,22 @@ class CdmTask(BaseOperator):
         self.cluster_id = cluster_id
         self.project_id = project_id
         self.cdm_conn_id = cdm_conn_id
+        #: Kept from before the templates are rendered, which may make nothing of them.
+        self._given_places = [
+            name for name in CdmTask.template_fields if getattr(self, name) is not None
+        ]
 
     @cached_property
     def hook(self) -> CdmHook:
-        """The hook of this task, made from the rendered arguments on first use."""
+        """The hook of this task, made from the rendered arguments on first use.
+
+        :raises CdmConfigError: when an argument for it was given, but its template rendered to
+            nothing.
+        """
         from airflow_provider_cdm.hooks import CdmHook
 
+        for name in self._given_places:
+            arguments.ensure_names_something(name, getattr(self, name))
         return CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
 
     def ends_without_retry(self, error: Exception, context: Context) -> bool:
