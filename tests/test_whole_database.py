@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,101 @@ def test_a_later_run_has_replaced_the_sub_jobs(
         errors.CdmOutcomeUnknown, match=r"tables of run 1 .* has replaced its sub-jobs"
     ):
         task_runner.run(lambda: PATHS["sensor poke"](run))
+
+
+def repeat_sub_job(sim: CdmSimulator, table: str, outcome: Any, rows: int = 99) -> None:
+    """Start a sub-job again by hand, with another outcome."""
+    job = sim._backend.clusters[sim.cluster_id].jobs[f"{JOB}_{table}"]
+    counters = {"ROWS_READ": rows, "ROWS_WRITTEN": rows}
+    job.config = replace(job.config, outcome=outcome, counters=counters)
+    sim.start(f"{JOB}_{table}")
+
+
+def wait_afterwards(sim: CdmSimulator, task_runner: Any, number: int) -> Any:
+    """Wait for a run that has ended; return the result or the error."""
+    run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
+    try:
+        return task_runner.run(lambda: PATHS["sensor poke"](run))
+    except errors.CdmError as error:
+        return error
+
+
+@pytest.mark.parametrize("passed", [5, 1000], ids=["still active", "ended"])
+@pytest.mark.parametrize("outcome", ["SUCCEEDED", "FAILED"])
+def test_a_sub_job_that_somebody_repeats_hides_no_failed_table(
+    outcome: str, passed: float, sim: CdmSimulator, clock: ManualClock, task_runner: Any
+) -> None:
+    """What a sub-job did after the run counts for nothing: its run in our run does."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
+    number = sim.start(JOB).submission_id
+    clock.advance(1000)
+    repeat_sub_job(sim, "parts", outcome)
+    clock.advance(passed)
+    error = wait_afterwards(sim, task_runner, number)
+    assert isinstance(error, errors.CdmSubmissionFailed)
+    assert "of 2 tables 1 failed (parts)" in str(error)
+    assert "table parts: FAILED, CHECK constraint failed" in str(error)
+
+
+@pytest.mark.parametrize("passed", [5, 1000], ids=["still active", "ended"])
+def test_a_sub_job_that_somebody_repeats_fails_no_good_run(
+    passed: float, sim: CdmSimulator, clock: ManualClock, task_runner: Any
+) -> None:
+    """A sub-job that fails, or runs, when somebody repeats it does not spoil our run."""
+    add_job(sim, *succeeding("orders", "parts"))
+    number = sim.start(JOB).submission_id
+    clock.advance(1000)
+    repeat_sub_job(sim, "parts", "FAILED")
+    clock.advance(passed)
+    result = wait_afterwards(sim, task_runner, number)
+    assert (result["tables"]["succeeded"], result["tables"]["total"]) == (2, 2)
+    assert {t["counters"]["ROWS_WRITTEN"] for t in result["tables"]["list"]} == {7}
+
+
+def test_a_sub_job_whose_own_run_is_no_longer_shown_is_no_success(
+    sim: CdmSimulator, clock: ManualClock, task_runner: Any
+) -> None:
+    """If the history of a sub-job no longer shows its run in our run, the task fails."""
+    add_job(sim, *succeeding("orders", "parts"))
+    number = sim.start(JOB).submission_id
+    clock.advance(1000)
+    repeat_sub_job(sim, "parts", "SUCCEEDED")
+    clock.advance(1000)
+    sim.fail("submissions", "body", body={"submissions": [], "total": 0}, times=None)
+    error = wait_afterwards(sim, task_runner, number)
+    assert isinstance(error, errors.CdmSubmissionFailed)
+    assert "table parts: UNKNOWN, its sub-job was started again after the run" in str(error)
+
+
+def definition(tables: str) -> dict[str, Any]:
+    """Return the definition of a whole-database job between systems without a database here."""
+    body: dict[str, Any] = {"name": JOB, "job_type": "BATCH_JOB"}
+    for side in ("from", "to"):
+        body[f"{side}-link-name"] = f"{side}_hive"
+        body[f"{side}-connector-name"] = "hive-connector"
+        body[f"{side}-config-values"] = block(f"{side}JobConfig", tableName=tables)
+    return body
+
+
+@each_path
+def test_a_table_without_a_sub_job(
+    path: str, sim: CdmSimulator, task_runner: Any, log: Any
+) -> None:
+    """A table that the definition lists and that has no sub-job is in the log and in the result."""
+    wire = definition("orders&parts&s*&public.stock")
+    add_job(sim, *succeeding("orders", "stock", "spare"), wire=wire)
+    result = wait(sim, task_runner, path)
+    assert result["tables"]["missing"] == ["parts"]
+    assert "lists 1 tables for which CDM shows no sub-job of this run" in log.text
+
+
+@pytest.mark.parametrize("table", ["orders&parts", "*", "ord*&parts", "somehow(else)"])
+def test_no_table_is_missing(table: str, sim: CdmSimulator, task_runner: Any, log: Any) -> None:
+    """Tables that have a sub-job, patterns, and lists that are not understood are not missing."""
+    add_job(sim, *succeeding("orders", "parts"), wire=definition(table))
+    result = wait(sim, task_runner, "operator on the worker")
+    assert "missing" not in result["tables"]
+    assert "no sub-job" not in log.text
 
 
 @pytest.mark.parametrize("behaviour", [{"sub_jobs_listed_as": "nowhere"}])

@@ -46,6 +46,8 @@ def event_extra(run: Submission) -> dict[str, Any]:
     extra = run.to_dict()
     if (tables := extra.get("tables")) is not None:
         extra["tables"] = {
-            key: count for key, count in tables.items() if key not in ("list", "left_out")
+            key: count
+            for key, count in tables.items()
+            if key not in ("list", "left_out", "missing")
         }
     return extra

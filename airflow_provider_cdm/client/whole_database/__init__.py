@@ -2,6 +2,7 @@
 
 __all__ = [
     "collect",
+    "details",
     "look_alikes",
     "sub_jobs",
     "summary",

@@ -25,7 +25,11 @@ from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPE
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
 from airflow_provider_cdm.client.whole_database import summary
-from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob
+from airflow_provider_cdm.client.whole_database.details import MAX_DETAILS, read_details
+from airflow_provider_cdm.client.whole_database.look_alikes import (
+    ClassifiedJob,
+    missing_tables,
+)
 from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
@@ -36,8 +40,6 @@ from airflow_provider_cdm.client.whole_database.tables import (
 
 log = logging.getLogger(__name__)
 
-#: Maximum number of tables for which to make a status call.
-_MAX_DETAILS = 50
 #: Seconds after the end of a run within which listings show the end of its tables.
 _SETTLE = 60.0
 #: Seconds for which the tables of a succeeded run may be impossible to list.
@@ -201,7 +203,7 @@ def _collect(
     while True:
         asked_at = uptime()
         try:
-            classified = yield from _classify_jobs(api, run, definition)
+            classified, missing = yield from _classify_jobs(api, run, definition)
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
@@ -220,7 +222,8 @@ def _collect(
         if later is not None:
             return summary.superseded(run, later)
         tables = tables_of(classified, run)
-        report = yield from _read_details(api, run, TableReport.of(tables, run.creation_date))
+        report = TableReport.of(tables, run.creation_date)
+        report = replace((yield from read_details(api, run, report)), missing=missing)
         settled = run.failed or asked_at >= settled_at
         if settled or not report.names_in(TableState.RUNNING, TableState.WAITING):
             summary.log_other_jobs(run, classified)
@@ -230,8 +233,11 @@ def _collect(
 
 def _classify_jobs(
     api: CdmApi, run: Submission, definition: Mapping[str, Any] | None
-) -> Flow[list[ClassifiedJob]]:
-    """Return the jobs that may be sub-jobs, after another look at those that are unclear."""
+) -> Flow[tuple[list[ClassifiedJob], list[str]]]:
+    """Return the jobs that may be sub-jobs, after another look at those that are unclear.
+
+    :returns: these jobs, and the tables of the definition without one.
+    """
     reader = SubJobReader(api, run, definition)
     classified = yield from reader.read()
     unclear = [
@@ -240,8 +246,8 @@ def _classify_jobs(
         if each.incomplete and verdict_of(each.job.status) is not Verdict.SUCCESS
     ]
     if unclear:
-        classified = yield from reader.look_again(unclear[:_MAX_DETAILS])
-    return classified
+        classified = yield from reader.look_again(unclear[:MAX_DETAILS])
+    return classified, missing_tables(classified, reader.parent)
 
 
 def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
@@ -253,25 +259,3 @@ def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
         return None
     latest = (other for other in shown if other.verdict is not Verdict.NO_RUN)
     return next((other for other in latest if RunRef.of(run).is_before(other)), None)
-
-
-def _read_details(api: CdmApi, run: Submission, report: TableReport) -> Flow[TableReport]:
-    """Make a status call for each table that did not succeed, or whose run has no date."""
-    tables = [table for _, table in report.tables]
-    calls = 0
-    for index, (state, table) in enumerate(report.tables):
-        if (state is TableState.DONE and table.created is not None) or calls >= _MAX_DETAILS:
-            continue
-        calls += 1
-        name = f"{run.job_name}_{table.name}"
-        try:
-            shown = yield from api.call(runs.status(run.cluster_id, name))
-        except errors.CdmNotFound:
-            continue
-        except errors.CdmError as error:
-            log.warning("The status of table %s cannot be read: %s", table.name, error)
-            break
-        if shown:
-            tables[index] = table.with_status(shown[0])
-    detailed = TableReport.of(tables, run.creation_date)
-    return replace(detailed, stale=report.stale, older=report.older)

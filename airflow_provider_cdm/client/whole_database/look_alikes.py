@@ -24,6 +24,8 @@ from airflow_provider_cdm.client.whole_database.table_names import (
     Fit,
     between_separators,
     fit_of,
+    is_named,
+    listed_names,
     pattern_of,
     without_variables,
 )
@@ -169,6 +171,26 @@ def classify(jobs: Iterable[ListedJob], parent: Parent) -> list[ClassifiedJob]:
         else _classify_one(each, parent, young, listed, claims)
         for each in candidates
     ]
+
+
+def missing_tables(classified: Iterable[ClassifiedJob], parent: Parent) -> list[str]:
+    """Return the tables that a definition names and for which there is no sub-job.
+
+    If there is one for none of them, the list is written in a way that is not understood here.
+    """
+    prefix = f"{parent.name}_"
+    counting = (Standing.OURS, Standing.DOUBTFUL)
+    jobs = [_Candidate.of(each.job, prefix) for each in classified if each.standing in counting]
+    listed = listed_names(parent.table_list)
+    missing = [
+        name
+        for name in listed
+        if not any(
+            is_named(name, each.table or each.rest, each.schema) or is_named(name, each.rest, "")
+            for each in jobs
+        )
+    ]
+    return missing if len(missing) < len(listed) else []
 
 
 def _other(job: _Candidate, parent: Parent, others: Sequence[str]) -> str:

@@ -59,6 +59,11 @@ class SubJobReader:
     found_in: Sequence[str] = ()
     _jobs: dict[str, ListedJob] = field(default_factory=dict)
 
+    @property
+    def parent(self) -> Parent:
+        """What is known of the whole-database run."""
+        return Parent.of(self.run, self.definition)
+
     def read(self) -> Flow[list[ClassifiedJob]]:
         """Return all jobs with names like those of sub-jobs, and what they are for the run.
 
@@ -96,7 +101,7 @@ class SubJobReader:
         return self.api.find(JOB, self.run.cluster_id, name)
 
     def _classify(self) -> list[ClassifiedJob]:
-        return classify(self._jobs.values(), Parent.of(self.run, self.definition))
+        return classify(self._jobs.values(), self.parent)
 
     def _combine(self, jobs: Iterable[ListedJob]) -> None:
         """Add the jobs of a listing; one that two listings show is one job.

@@ -35,6 +35,12 @@ def summarize(run: Submission, report: TableReport) -> Submission:
     """Log the outcome of the tables, and return the run with it."""
     name = RunRef.of(run)
     _log_stale(run, report)
+    if report.missing:
+        log.warning(
+            "%s: the definition lists %d tables for which CDM shows no sub-job of this run, so they"
+            " were probably not moved: %s. Check that they exist, and how they are written.",
+            *(name, len(report.missing), join_names(report.missing)),
+        )
     if doubts := report.doubts():
         log.warning("%s: %s", name, _describe_doubts(run, doubts))
     if not report.tables:

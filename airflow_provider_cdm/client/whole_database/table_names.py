@@ -11,6 +11,8 @@ SEPARATOR = re.compile(r"[&,;|]")
 _FLAGS = re.IGNORECASE | re.DOTALL
 #: Variables and date macros, which are other texts in each run.
 _VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+\([^)]*\)")
+#: What makes a name in a list of tables a pattern, or another one in each run.
+_PATTERN = re.compile(r"[*%?$]")
 
 
 class Fit(IntEnum):
@@ -61,6 +63,21 @@ def pattern_of(text: str) -> re.Pattern[str] | None:
     parts |= {unquote(text)}
     escaped = (re.escape(re.sub(r"\*+|%+", "*", part)).replace(r"\*", ".*") for part in parts)
     return re.compile("|".join(sorted(each.replace(r"\?", ".") for each in escaped)), _FLAGS)
+
+
+def listed_names(text: str) -> list[str]:
+    """Return the tables that a definition names one by one, without patterns and variables."""
+    plain = unquote(text)
+    parts = [part.strip() for part in SEPARATOR.split(plain)]
+    return [part for part in parts if part and not _PATTERN.search(part)]
+
+
+def is_named(name: str, table: str, schema: str) -> bool:
+    """Return whether a name in the list of a definition means a table, as far as can be seen."""
+    table, schema = unquote(table), unquote(schema)
+    # The name of a table may contain what otherwise separates names.
+    names = {table, schema + table, *SEPARATOR.split(table)}
+    return bool({_plain(name), _plain(name.rpartition(".")[2])} & set(map(_plain, names)))
 
 
 def between_separators(text: str) -> str:

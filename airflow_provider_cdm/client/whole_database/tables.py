@@ -20,6 +20,8 @@ from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob
 TABLES_SHOWN = 50
 #: Maximum length of a reason, in characters.
 _REASON_LIMIT = 200
+#: Largest difference between dates of one instant, in milliseconds: some have whole seconds.
+DATE_TOLERANCE = 2_000
 #: Maximum number of table names in one line of text.
 _NAMES_SHOWN = 10
 #: Names of counters in the answer of a status call, by their names in a listing.
@@ -118,6 +120,16 @@ class Table:
             return False
         return since is None or self.created is None or self.created >= since
 
+    def is_run_after(self, until: int | None) -> bool:
+        """Return whether its newest run was created after the whole-database run had ended."""
+        return None not in (until, self.created) and (
+            (self.created or 0) > (until or 0) + DATE_TOLERANCE
+        )
+
+    def as_unknown(self, reason: str) -> Table:
+        """Return the table without the results of a later run, and without its own."""
+        return replace(self, status="UNKNOWN", counters={}, reason=reason)
+
     def as_waiting(self) -> Table:
         """Return the table without the results of an earlier run."""
         return replace(self, status="NEW", counters={}, reason=None)
@@ -140,11 +152,13 @@ class TableReport:
     :param tables: tables and their states, by state, then by name, without those of earlier runs.
     :param stale: names of the tables of earlier runs.
     :param older: those of them that ran since this run was created: probably separate jobs.
+    :param missing: names of tables that the definition lists and for which there is no sub-job.
     """
 
     tables: Sequence[tuple[TableState, Table]]
     stale: Sequence[str]
     older: Sequence[str] = ()
+    missing: Sequence[str] = ()
 
     @classmethod
     def of(cls, tables: Sequence[Table], since: int | None) -> TableReport:
@@ -213,8 +227,11 @@ class TableReport:
 
         ``total, succeeded, failed, unfinished`` are numbers of tables. ``list`` contains the first
         tables, failed ones first, and ``left_out`` is the number of tables that it omits.
+        ``missing``, if there are any, contains the first tables that the definition lists and for
+        which there is no sub-job.
         """
         done, failed = len(self.names_in(TableState.DONE)), len(self.names_in(TableState.FAILED))
+        missing = {"missing": list(self.missing[:TABLES_SHOWN])} if self.missing else {}
         return {
             "total": len(self.tables),
             "succeeded": done,
@@ -222,6 +239,7 @@ class TableReport:
             "unfinished": len(self.tables) - done - failed,
             "list": [table.to_dict() for _, table in self.tables[:TABLES_SHOWN]],
             "left_out": max(0, len(self.tables) - TABLES_SHOWN),
+            **missing,
         }
 
 
