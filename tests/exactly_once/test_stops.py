@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 from tests.exactly_once.task import JOB, MODES, migrate
 from tests.support.order_databases import ROWS, OrderDatabases
@@ -76,6 +78,46 @@ def test_run_that_a_kill_stopped_is_started_again_however_cdm_calls_its_end(
     else:
         operator.on_kill()
     next_attempt(task_runner)
+    assert task_runner.run(lambda: migrate(**mode, poll_interval=5))["submission_id"] == 2
+    assert (len(sim.runs(JOB)), databases.count_rows()) == (2, ROWS)
+
+
+@each_end
+@each_mode
+def test_run_that_a_kill_stopped_without_a_note_is_started_again_after_a_clear(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow 3.3 lets a task that was cleared write nothing; then the clear and what CDM shows of
+    the end decide.
+    """
+    exchange = CdmSession._exchange
+    operator = migrate()
+
+    class Killed(BaseException):
+        """Stands for the end of a process that Airflow kills."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("404: Task instance not found")
+
+    def kill(self: CdmSession, request: Any) -> Any:
+        answer = exchange(self, request)
+        if request.url.endswith("/status"):
+            with monkeypatch.context() as patch:
+                patch.setattr(CdmSession, "_exchange", exchange)
+                patch.setattr(TaskStore, "write", refuse)
+                operator.on_kill()
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CdmSession, "_exchange", kill)
+        with pytest.raises(Killed):
+            task_runner.run(lambda: operator)
+    task_runner.clear()
     assert task_runner.run(lambda: migrate(**mode, poll_interval=5))["submission_id"] == 2
     assert (len(sim.runs(JOB)), databases.count_rows()) == (2, ROWS)
 
