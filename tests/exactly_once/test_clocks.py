@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.operators.job_run import JobRunOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.exactly_once.task import JOB, MODES, count_starts, migrate
+from tests.exactly_once.task import JOB, count_starts, each_mode, migrate
 from tests.operators.run_job.task import migrate as migrate_with_own_job
 from tests.support.order_databases import DAY, ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
 from tests.support.virtual_time import VirtualTime
 
 each_jump = pytest.mark.parametrize("jump", [7200.0, -7200.0], ids=["forward", "back"])
-each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-
-
-@pytest.fixture
-def task_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> pytest.LogCaptureFixture:
-    """Return the log of the task, which not every Airflow writes with the standard library."""
-    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
-    caplog.set_level(logging.INFO)
-    return caplog
 
 
 def set_clock_after(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,13 @@ from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.tasks.journal import TaskStore
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
-from tests.exactly_once.task import JOB, MODES, migrate
+from tests.exactly_once.kills import Killed
+from tests.exactly_once.task import JOB, MODES, each_mode, migrate, run_until_wait_timeout
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
 
 each_end = pytest.mark.parametrize("stop_status", ["STOPPED", "FAILED"])
-each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 each_next_attempt = pytest.mark.parametrize("next_attempt", [TaskRunner.retry, TaskRunner.clear])
-SHORT = {"wait_timeout": 5, "poll_interval": 5}
 
 
 @pytest.fixture
@@ -32,19 +30,9 @@ def stop_status() -> str:
 
 
 @pytest.fixture
-def sim(clock: ManualClock, stop_status: str, tmp_path: Path) -> Iterator[CdmSimulator]:
-    """Start a simulator whose runs end some time after they are stopped."""
-    behaviour = {"stop_status": stop_status, "stop_seconds": 20}
-    with CdmSimulator({"behaviour": behaviour}, clock=clock) as simulator:
-        yield simulator
-
-
-def time_out(task_runner: TaskRunner, **arguments: Any) -> Any:
-    """Run an attempt until its wait times out, and return its operator."""
-    operator = migrate(**{**SHORT, **arguments})
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: operator)
-    return operator
+def config(stop_status: str) -> dict[str, Any]:
+    """Return the configuration of a simulator whose runs end some time after they are stopped."""
+    return {"behaviour": {"stop_status": stop_status, "stop_seconds": 20}}
 
 
 @each_end
@@ -64,7 +52,7 @@ def test_run_that_a_kill_stopped_is_started_again_however_cdm_calls_its_end(
     again, once, also when CDM calls the stopped run failed.
     """
     task_runner.ti.max_tries = 1
-    operator = time_out(task_runner)
+    operator = run_until_wait_timeout(task_runner)
     killed: list[Any] = []
 
     def kill() -> None:
@@ -97,9 +85,6 @@ def test_run_that_a_kill_stopped_without_a_note_is_started_again_after_a_clear(
     exchange = CdmSession._exchange
     operator = migrate()
 
-    class Killed(BaseException):
-        """Stands for the end of a process that Airflow kills."""
-
     def refuse(*_: Any) -> None:
         raise RuntimeError("404: Task instance not found")
 
@@ -127,7 +112,7 @@ def test_run_that_was_stopped_on_giving_up_is_started_again(
     sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
 ) -> None:
     """A cleared task knows the stop of ``on_giving_up="stop"``, however CDM calls the end."""
-    time_out(task_runner, on_giving_up="stop")
+    run_until_wait_timeout(task_runner, on_giving_up="stop")
     task_runner.clear()
     assert task_runner.run(migrate)["submission_id"] == 2
     assert (len(sim.runs(JOB)), databases.count_rows()) == (2, ROWS)
@@ -140,7 +125,7 @@ def test_run_that_was_stopped_at_the_execution_timeout_is_started_again(
     """A retry knows the stop of an ``execution_timeout``, however CDM calls the end."""
     task_runner.ti.max_tries = 1
     limits = {"wait_timeout": None, "execution_timeout": timedelta(seconds=8)}
-    time_out(task_runner, **MODES["deferred"], **limits)
+    run_until_wait_timeout(task_runner, **MODES["deferred"], **limits)
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 2
     assert (len(sim.runs(JOB)), databases.count_rows()) == (2, ROWS)
@@ -162,15 +147,12 @@ def test_run_that_the_triggerer_stopped_after_a_clear_is_started_again(
 
     monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
 
-    class Died(BaseException):
-        """Stands for a process that goes on elsewhere."""
-
     def defer(*_: Any, **__: Any) -> None:
-        raise Died
+        raise Killed
 
     deferred = migrate(**MODES["deferred"])
     monkeypatch.setattr(deferred, "defer", defer)
-    with pytest.raises(Died):
+    with pytest.raises(Killed):
         task_runner.run(lambda: deferred)
     trigger = CdmSubmissionTrigger(
         job_name=JOB, cluster_id=sim.cluster_id, submission_id=1, cancel_on_kill=True
@@ -197,7 +179,7 @@ def test_run_that_a_person_stops_is_not_started_again(
     took it over, is reported as stopped and not started again.
     """
     task_runner.ti.max_tries = 1
-    time_out(task_runner)
+    run_until_wait_timeout(task_runner)
     next_attempt(task_runner)
     begin = clock.now()
     stopped: list[Any] = []
@@ -229,7 +211,7 @@ def test_run_that_fails_for_its_own_reasons_is_not_started_again(
     task_runner.ti.max_tries = 1
     if asked:
         sim.fail("stop", "body", body="{}")
-    operator = time_out(task_runner)
+    operator = run_until_wait_timeout(task_runner)
     if asked:
         operator.on_kill()
     next_attempt(task_runner)

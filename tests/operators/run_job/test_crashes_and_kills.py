@@ -291,11 +291,9 @@ def test_kill_says_that_the_job_no_longer_exists(
     task_runner: TaskRunner,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    task_log: pytest.LogCaptureFixture,
 ) -> None:
     """Where the job is gone, a kill neither asks to stop its run nor says that the job stays."""
-    monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("tests.task"), raising=False)
-    caplog.set_level(logging.INFO)
     task = run_until_wait_timeout(task_runner)
     (name,) = created_job_names(sim)
     jobs = sim._backend.clusters[sim.cluster_id].jobs
@@ -312,26 +310,24 @@ def test_kill_says_that_the_job_no_longer_exists(
         kill_in_triggerer(sim, name, "failed", monkeypatch)
     assert (
         "no longer exists" if deleted == "before the kill" else "no longer there"
-    ) in caplog.text
-    assert "could not be stopped" not in caplog.text
-    assert "stays in CDM" not in caplog.text
+    ) in task_log.text
+    assert "could not be stopped" not in task_log.text
+    assert "stays in CDM" not in task_log.text
 
 
 def test_retry_says_that_the_job_no_longer_exists(
     sim: CdmSimulator,
     task_runner: TaskRunner,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    task_log: pytest.LogCaptureFixture,
 ) -> None:
     """Who deleted the job of an earlier attempt is not known, and the log does not claim it."""
-    monkeypatch.setattr(CdmRunJobOperator, "log", logging.getLogger("tests.task"), raising=False)
     task_runner.ti.max_tries = 1
     run_until_wait_timeout(task_runner)
     sim._backend.clusters[sim.cluster_id].jobs.clear()
     task_runner.retry()
     assert task_runner.run(migrate)["status"] == "SUCCEEDED"
-    assert "no longer exists" in caplog.text
-    assert "was deleted when an earlier attempt was killed" not in caplog.text
+    assert "no longer exists" in task_log.text
+    assert "was deleted when an earlier attempt was killed" not in task_log.text
 
 
 @pytest.mark.parametrize("killed_in", ["worker", "triggerer"])
