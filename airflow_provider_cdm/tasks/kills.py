@@ -127,13 +127,12 @@ def give_up(attempt: Attempt, error: Exception) -> None:
         stops = timed_out or (final and options.on_giving_up == "stop")
         if run is not None and not stops and not attempt.killed:
             attempt.stop_notes.write(run, None)
-        if not (final or timed_out):
-            return
-        if run is None:
+        if run is None and (final or timed_out):
             attempt.log.warning(
                 "%s may still be active. It is left running: this attempt did not start it.",
                 attempt.request.run(record.run),
             )
+        if run is None or not (final or timed_out):
             return
         if stops:
             reason = "execution_timeout is over" if timed_out else "No attempt follows"

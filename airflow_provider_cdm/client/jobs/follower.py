@@ -96,16 +96,15 @@ class Follower:
                 yield from side_task(api, seen)
             return seen if seen is not None and seen.ended else None
 
-        return (
-            yield from poll_until_done(
-                poll,
-                api.exchanger,
-                poll_interval=poll_interval,
-                deadline=deadline if within is None else api.exchanger.uptime() + within,
-                timed_out=self.timed_out,
-                clock=None if within is None else api.exchanger.uptime,
-            )
+        uptime = api.exchanger.uptime
+        wait = poll_until_done(
+            *(poll, api.exchanger),
+            poll_interval=poll_interval,
+            deadline=deadline if within is None else uptime() + within,
+            timed_out=self.timed_out,
+            clock=None if within is None else uptime,
         )
+        return (yield from wait)
 
     def poll(self, api: CdmApi) -> Flow[Submission | None]:
         """Read the status of the run once; find the run first if it is not known.
