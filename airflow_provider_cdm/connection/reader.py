@@ -144,12 +144,12 @@ class _Reader:
 
     def _endpoint(self, name: str, url: str) -> str:
         parts = _split(url if "://" in url else f"https://{url}")
-        is_address = parts.scheme in ("http", "https") and parts.hostname and _has_valid_port(parts)
-        if not is_address:
+        host = _http_host(parts)
+        if host is None:
             self._problems.append(f"{name} is not an http or https address: {parts.netloc!r}")
         elif parts.username or parts.query or parts.fragment:
             self._problems.append(f"{name} must not hold a user, a query or a fragment")
-        elif parts.scheme == "http" and not (self._allow_http or _is_loopback(parts.hostname)):
+        elif parts.scheme == "http" and not (self._allow_http or _is_loopback(host)):
             self._problems.append(
                 f"{name} is plain HTTP, which would show the password to the network; use https,"
                 ' or set "allow_http": true in Extra'
@@ -161,11 +161,8 @@ class _Reader:
         if value is None:
             return None
         parts = _split(value)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or not _has_valid_port(parts)
-        ):
+        host = _http_host(parts)
+        if host is None:
             # Not shown: it may hold a password.
             self._problems.append(f"{label('proxy')} is not a URL such as http://proxy:3128")
         return value
@@ -228,11 +225,13 @@ def _split(url: str) -> SplitResult:
         return urlsplit("")
 
 
-def _has_valid_port(parts: SplitResult) -> bool:
+def _http_host(parts: SplitResult) -> str | None:
+    """Return the host of an http or https address; ``None`` if it is none."""
     try:
-        return parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
-        return False
+        usable = False
+    return parts.hostname or None if usable else None
 
 
 def _clean(value: Any) -> str | None:
