@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ALL_CLEARS_ARE_COUNTED",
     "DEFERRAL_MARGIN",
     "HAS_RETRY_POLICY",
     "TRIGGERS_HAVE_ON_KILL",
@@ -200,6 +202,9 @@ else:
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
+#: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
+#: that had ended.
+ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 2)
 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.

@@ -95,7 +95,7 @@ def request_json(
     token: str = "",
     timeout: float = 10,
 ) -> Any:
-    """Exchange JSON with an HTTP server on this machine.
+    """Exchange JSON with an HTTP server on this machine; an answer without content is ``None``.
 
     :param method: by default GET, or POST if there is a body.
     :param token: bearer token.
@@ -110,7 +110,8 @@ def request_json(
     # A proxy that the environment names cannot reach this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=timeout) as response:
-        return json.load(response)
+        text = response.read()
+        return json.loads(text) if text else None
 
 
 def airflow_environment(home: Path) -> dict[str, str]:

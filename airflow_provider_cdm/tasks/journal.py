@@ -14,7 +14,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_cdm._compat import VariableStore, task_state_store
+from airflow_provider_cdm._compat import (
+    ALL_CLEARS_ARE_COUNTED,
+    VariableStore,
+    task_state_store,
+)
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.jobs.start_record import Generation, StartRecord
 
@@ -133,11 +137,15 @@ class Journal:
         self._store = TaskStore(context, self.subject)
         self._trail = None if self._store.is_managed else Trail(context, self._store.key)
         self._name = f"task {ti.task_id!r} of DAG run {ti.run_id!r}"
+        dag_run = context.get("dag_run")
+        began = getattr(dag_run, "start_date", None)
         self.generation = Generation(
             try_number=ti.try_number,
             max_tries=ti.max_tries,
-            clear_number=getattr(context.get("dag_run"), "clear_number", None),
+            clear_number=getattr(dag_run, "clear_number", None),
             retries=getattr(operator, "retries", None) or 0,
+            began_at=None if began is None else began.timestamp(),
+            counts_all_clears=ALL_CLEARS_ARE_COUNTED,
         )
         self.last_attempt = ti.try_number > ti.max_tries
 

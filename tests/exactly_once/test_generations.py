@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm._compat import AirflowSensorTimeout
+from airflow_provider_cdm._compat import ALL_CLEARS_ARE_COUNTED, AirflowSensorTimeout
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
@@ -48,6 +48,70 @@ def test_retry_after_a_clear_of_another_task_is_a_retry(
     task_runner.retry()
     assert task_runner.run(attempt)["submission_id"] == 1
     assert len(sim.runs(JOB)) == 1
+
+
+@pytest.mark.parametrize("passed", [0, 60], ids=["noted", "not noted"])
+@pytest.mark.parametrize("cleared", ["this task", "another task"])
+def test_edited_retries_and_a_clear_while_the_dag_run_goes_on_are_doubt(
+    cleared: str, passed: int, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Where nothing tells a clear from a retry, nothing is started or taken over, until the task is
+    cleared once more.
+    """
+    task_runner.ti.max_tries = 1
+    succeed_unseen(task_runner, passed)
+    if cleared == "this task":
+        task_runner.clear(retries=0, running=True)
+    else:
+        task_runner.clear_another_task()
+        task_runner.retry()
+    with pytest.raises(errors.CdmStartUncertain, match="clear it once more"):
+        task_runner.run(migrate)
+    assert len(sim.runs(JOB)) == 1
+    task_runner.clear(retries=0, running=True)
+    assert task_runner.run(migrate)["submission_id"] == 2
+
+
+def succeed_unseen(task_runner: TaskRunner, passed: int) -> None:
+    """Run an attempt whose run succeeds: by its end, or if seconds are given, only after it."""
+    if not passed:
+        task_runner.run(lambda: migrate(retries=1))
+        return
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: migrate(retries=1, wait_timeout=1, poll_interval=1))
+    task_runner.advance(passed)
+
+
+def test_retry_with_edited_retries_takes_over_a_success_if_all_clears_are_counted(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Airflow 3.2 and later show that nothing was cleared; before, that is in doubt."""
+    task_runner.ti.max_tries = 1
+    first = task_runner.run(lambda: migrate(retries=1))
+    task_runner.retry()
+    if ALL_CLEARS_ARE_COUNTED:
+        assert task_runner.run(migrate) == first
+    else:
+        with pytest.raises(errors.CdmStartUncertain, match="clear it once more"):
+            task_runner.run(migrate)
+    assert len(sim.runs(JOB)) == 1
+
+
+def test_retry_in_a_dag_run_made_anew_never_takes_over_an_earlier_success(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The first attempt of the new DAG run died before its intent: the second starts the job, or,
+    where the journal outlives its DAG run, ends in doubt.
+    """
+    task_runner.ti.max_tries = 1
+    task_runner.run(lambda: migrate(retries=1))
+    task_runner.make_dag_run_anew(retries=1)
+    task_runner.retry()
+    if has_task_state_store():
+        assert task_runner.run(lambda: migrate(retries=1))["submission_id"] == 2
+    else:
+        with pytest.raises(errors.CdmStartUncertain, match="clear it once more"):
+            task_runner.run(lambda: migrate(retries=1))
 
 
 def test_retry_after_success_starts_nothing_whatever_failed_after_execute(

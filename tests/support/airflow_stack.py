@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,51 +19,10 @@ from urllib.parse import urlencode
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from demo.processes import airflow_environment, free_ports, request_json, wait_until
+from tests.support.airflow_settings import AIRFLOW_3, SETTINGS, SLOTS
 from tests.support.metadata_databases import MetadataDatabase, Sqlite
 
-SERIES = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
-AIRFLOW_3 = SERIES >= (3, 0)
-#: Seconds without a heartbeat after which a task, or a triggerer, counts as dead.
-TASK_TIMEOUT, TRIGGERER_TIMEOUT = 15, 10
-#: Number of tasks that may run at the same time.
-SLOTS = 32
-
-_SECRET = "only-for-loopback-and-a-few-minutes"
-_SETTINGS = {
-    "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-    "CORE__EXECUTOR": "LocalExecutor",
-    "CORE__MAX_ACTIVE_TASKS_PER_DAG": str(SLOTS),
-    "CORE__PARALLELISM": str(SLOTS),
-    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-    "SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
-    "SCHEDULER__USE_JOB_SCHEDULE": "True",
-    "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_TIMEOUT),
-    "USAGE_DATA_COLLECTION__ENABLED": "False",
-}
-_SETTINGS_2 = {
-    # No login, as with SIMPLE_AUTH_MANAGER_ALL_ADMINS of Airflow 3.
-    "API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
-    # Seconds after which a running task that was marked successful is ended.
-    "CORE__TASK_SUCCESS_OVERTIME": "3",
-    "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
-    "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
-    "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
-    # Not shorter: Airflow would request the retry of a dead task again before it has begun.
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "10",
-    "WEBSERVER__SECRET_KEY": _SECRET,
-}
-_SETTINGS_3 = {
-    "API__SECRET_KEY": _SECRET,
-    "API_AUTH__JWT_SECRET": _SECRET * 2,
-    "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-    "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
-    "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(TASK_TIMEOUT),
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
-    "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
-}
+_IN_RUN = "dag_id = ? AND run_id = ?"
 
 
 @dataclass(frozen=True)
@@ -107,8 +65,8 @@ class AirflowStack:
         self._url = f"http://127.0.0.1:{self._port}"
         self._token = ""
         self._request_lock = threading.Lock()
-        settings = _SETTINGS | (_SETTINGS_3 if AIRFLOW_3 else _SETTINGS_2)
-        settings |= {
+        settings = {
+            **SETTINGS,
             "API__BASE_URL": self._url,
             "CORE__DAGS_FOLDER": str(self.dags),
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._execution_port}/execution/",
@@ -132,10 +90,13 @@ class AirflowStack:
             raise RuntimeError(f"The migration failed: {self._output_of('migration')}")
         self._database.prepare(2 * SLOTS)
         self._start_api()
+        self._start_schedulers()
+        self.start_triggerer("triggerer")
+
+    def _start_schedulers(self) -> None:
         if AIRFLOW_3:
             self.spawn("dag-processor", "dag-processor")
         self.spawn("scheduler", "scheduler", "--skip-serve-logs")
-        self.start_triggerer("triggerer")
 
     def start_triggerer(self, name: str) -> None:
         """Start a triggerer."""
@@ -191,6 +152,14 @@ class AirflowStack:
             return False
 
         wait_until(all_known, timeout, "Airflow knows all DAGs")
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """Restart all components but the triggerer, after settings were changed."""
+        self._environment |= {f"AIRFLOW__{key}": value for key, value in settings.items()}
+        for name in [name for name in self.processes if not name.startswith("triggerer")]:
+            self.kill(name)
+        self._start_api()
+        self._start_schedulers()
 
     def stop(self) -> None:
         """End all components and the processes they have started."""
@@ -265,17 +234,46 @@ class AirflowStack:
         """Mark a DAG run as failed or successful."""
         self._request("PATCH", f"{self._api}/dags/{dag}/dagRuns/{run}", {"state": state})
 
-    def clear(self, dag: str, run: str, task: str, logical_date: str) -> None:
-        """Clear a task of a DAG run in any state."""
-        if AIRFLOW_3:
-            body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "only_failed": False}
-            self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body)
+    def clear(
+        self, dag: str, run: str, tasks: Sequence[str], logical_date: str, **options: Any
+    ) -> None:
+        """Clear tasks of a DAG run in any state.
+
+        :param options: further fields of the request.
+        """
+        query = f"SELECT count(*) FROM task_instance WHERE {_IN_RUN} AND state = 'running'"
+        if AIRFLOW_3 or not self.query(query, dag, run)[0][0]:
+            body = {"dry_run": False, "dag_run_id": run, "task_ids": tasks, "only_failed": False}
+            self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body | options)
             return
         # Not with the REST API: Airflow 2.11 does not store there that a running task must restart.
         span = ("--start-date", logical_date, "--end-date", logical_date)
-        command = ("tasks", "clear", dag, "--task-regex", f"^{task}$", *span, "--yes")
+        command = ("tasks", "clear", dag, "--task-regex", f"^({'|'.join(tasks)})$", *span, "--yes")
         if self.spawn(f"clear-{dag}", *command).wait():
             raise RuntimeError(f"The task was not cleared: {self._output_of(f'clear-{dag}')}")
+
+    def clear_run(self, dag: str, run: str, logical_date: str, **options: Any) -> None:
+        """Clear all tasks of a DAG run.
+
+        :param options: further fields of the request.
+        """
+        if AIRFLOW_3:
+            body = {"dry_run": False, **options}
+            self._request("POST", f"{self._api}/dags/{dag}/dagRuns/{run}/clear", body)
+            return
+        query = f"SELECT DISTINCT task_id FROM task_instance WHERE {_IN_RUN}"
+        self.clear(dag, run, [task for (task,) in self.query(query, dag, run)], logical_date)
+
+    def delete_run(self, dag: str, run: str) -> None:
+        """Delete a DAG run."""
+        self._request("DELETE", f"{self._api}/dags/{dag}/dagRuns/{run}")
+
+    def edit(self, dag: str) -> None:
+        """Wait until Airflow has read a DAG file that was changed."""
+        query = "SELECT dag_hash FROM serialized_dag WHERE dag_id = ? ORDER BY dag_hash"
+        before = self.query(query, dag)
+        (self.dags / f"{dag}.py").touch()
+        wait_until(lambda: self.query(query, dag) != before, 90, f"the new {dag} is known")
 
     # Observations
 

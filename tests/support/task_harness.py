@@ -8,8 +8,11 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+
+from airflow_provider_cdm._compat import ALL_CLEARS_ARE_COUNTED
 
 
 class FakeTaskStateStore:
@@ -98,6 +101,7 @@ class TaskRunner:
     events: list[dict[str, Any]] = field(default_factory=list)
     reschedules: int = 0
     clear_number: int = 0
+    dag_run_began: datetime = datetime(2025, 1, 2, tzinfo=UTC)
 
     def run(self, make_operator: Callable[[], Any]) -> Any:
         """Run one attempt to its end and return its result.
@@ -113,7 +117,9 @@ class TaskRunner:
                 "ti": self.ti,
                 "task_instance": self.ti,
                 "task": operator,
-                "dag_run": SimpleNamespace(clear_number=self.clear_number),
+                "dag_run": SimpleNamespace(
+                    clear_number=self.clear_number, start_date=self.dag_run_began
+                ),
             }
             if has_task_state_store():
                 context["task_state_store"] = self.store
@@ -134,18 +140,29 @@ class TaskRunner:
         """Make the next call of :meth:`run` a retry."""
         self.ti.try_number += 1
 
-    def clear(self, retries: int = 0) -> None:
+    def clear(self, retries: int = 0, *, running: bool = False) -> None:
         """Make the next call of :meth:`run` the first attempt after a clear of the task.
 
         :param retries: the task's retries at the time of the clear.
+        :param running: whether the DAG run has not ended yet, because other tasks run.
         """
         self.ti.max_tries = self.ti.try_number + retries
         self.ti.try_number += 1
-        self.clear_number += 1
+        if running:
+            self.clear_another_task()
+        else:
+            self.clear_number += 1
+            self.dag_run_began += timedelta(hours=1)
 
     def clear_another_task(self) -> None:
-        """Clear another task of the DAG run."""
-        self.clear_number += 1
+        """Clear another task of the DAG run while it runs."""
+        self.clear_number += ALL_CLEARS_ARE_COUNTED
+
+    def make_dag_run_anew(self, retries: int = 0) -> None:
+        """Make the next call of :meth:`run` the first attempt in a new DAG run with the same id."""
+        self.ti.try_number, self.ti.max_tries, self.clear_number = 1, retries, 0
+        self.dag_run_began += timedelta(hours=1)
+        self.store.content.clear()
 
     def another_task(self) -> TaskRunner:
         """Return a runner for another task instance, on the same clock."""

@@ -22,6 +22,8 @@ from tests.support.migration_jobs import MigrationJobs
 from tests.support.progress import Progress
 from tests.system.scenario_runner import Scenario, ScenarioRun, SharedStack
 from tests.system.scenarios import SCENARIOS
+from tests.system.truth_runner import Row, RowRun
+from tests.system.truth_table import ROWS
 
 if not os.environ.get("CDM_SYSTEM"):
     # These tests take minutes, so they are not part of the usual suite.
@@ -29,6 +31,12 @@ if not os.environ.get("CDM_SYSTEM"):
 
 #: Seconds between the starts of two scenarios.
 INTERVAL = 0.8
+#: So that an edited DAG is noticed, and so that its task has retries if nothing says otherwise.
+_SETTINGS = {
+    "CORE__DEFAULT_TASK_RETRIES": "1",
+    "CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
+    "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
+}
 RUNS = pytest.StashKey[list[ScenarioRun]]()
 
 
@@ -37,7 +45,10 @@ def scenario_runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Scenario
     """All selected scenarios by name, after they have ended and were checked."""
     items: list[Any] = request.session.items
     names = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in names]
+    rows = filter(None, (row.on(version("apache-airflow")) for row in ROWS))
+    # The restarts of the triggerer come last.
+    known: list[Scenario] = sorted([*SCENARIOS, *rows], key=lambda each: each.restarts_triggerer)
+    scenarios = [scenario for scenario in known if scenario.name in names]
     folder = Path(tempfile.mkdtemp(prefix="cdm-faults-"))
     log = Progress(request.config)
     try:
@@ -65,13 +76,17 @@ def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[Sce
             "AIRFLOW_CONN_CDM_DEFAULT": json.dumps(connection),
             "CDM_SYSTEM_FOLDER": str(folder),
         }
-        stack = AirflowStack(folder / "airflow", dags, environment)
+        stack = AirflowStack(folder / "airflow", dags, environment, settings=_SETTINGS)
         stack.home.mkdir()
         shared = SharedStack(stack, jobs, folder, scenarios)
-        runs = [ScenarioRun(scenario, shared) for scenario in scenarios]
+        runs = [
+            RowRun(scenario, shared) if isinstance(scenario, Row) else ScenarioRun(scenario, shared)
+            for scenario in scenarios
+        ]
         try:
             stack.start()
             stack.wait_for_dags(len(scenarios))
+            stack.add_pool("closed", 0)
             log(f"Airflow {version('apache-airflow')} is ready")
             _run_in_threads(log, runs)
             for run in runs:

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_cdm.client.http import transport
 from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.tasks.journal import Journal
 
 #: Folder with the plan of the scenario, to which faults write process ids and crashes.
@@ -126,31 +128,72 @@ _POINTS: dict[str, Callable[[Kill], None]] = {
 
 
 def make_dag(plan: dict[str, Any]) -> DAG:
-    """Return the DAG of one scenario: one task, which may be mapped over a list of days."""
+    """Return the DAG of one scenario: one task, which may be mapped over a list of days.
+
+    Rows of the truth table may add a sensor that waits for its run, another task, and a task that
+    never runs, so that the DAG run does not end.
+    """
+    with DAG(plan["name"], schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+        if plan["mapped"]:
+            make_mapped_task(plan)
+            return dag
+        move = CdmStartJobOperator(variables={"dt": "{{ ds }}"}, **make_arguments(plan))
+        if plan.get("sensor"):
+            arguments = {"retries": 0, "poke_interval": 3} | plan["sensor"]
+            CdmSubmissionSensor(task_id="watch", submission=move.output, **arguments)
+        if plan.get("other"):
+            make_other_task()
+        if plan.get("held"):
+            make_held_task()
+    return dag
+
+
+def make_arguments(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the task but for its variables."""
     faults = (plan["crash"], plan["victim"])
-    arguments = {
+    # Without them, Airflow's setting counts.
+    retries = {} if plan["retries"] is None else {"retries": plan["retries"]}
+    return {
         "task_id": "move",
         "job_name": plan["name"],
         "poll_interval": 1,
         "wait_for_completion": True,
         "deferrable": False,
-        "retries": plan["retries"],
         "retry_delay": timedelta(seconds=plan["retry_delay"]),
         "pre_execute": before_execution(*faults),
         "post_execute": after_execution(*faults),
+        **retries,
         **plan["operator"],
     }
-    with DAG(plan["name"], schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
-        if not plan["mapped"]:
-            CdmStartJobOperator(variables={"dt": "{{ ds }}"}, **arguments)
-            return dag
 
-        @task
-        def days() -> list[dict[str, str]]:
-            return [{"dt": day} for day in json.loads((FOLDER / "days.json").read_text())]
 
-        CdmStartJobOperator.partial(**arguments).expand(variables=days())
-    return dag
+def make_mapped_task(plan: dict[str, Any]) -> None:
+    """Make the task, mapped over the list of days that is current when it runs."""
+
+    @task
+    def days() -> list[dict[str, str]]:
+        return [{"dt": day} for day in json.loads((FOLDER / "days.json").read_text())]
+
+    CdmStartJobOperator.partial(**make_arguments(plan)).expand(variables=days())
+
+
+def make_other_task() -> None:
+    """Make a task that the scheduler ends without a process."""
+    try:
+        module = import_module("airflow.providers.standard.operators.empty")
+    except ImportError:
+        module = import_module("airflow.operators.empty")
+    module.EmptyOperator(task_id="other")
+
+
+def make_held_task() -> None:
+    """Make a task that waits for a pool without slots, so that the DAG run does not end."""
+
+    @task(retries=0, pool="closed")
+    def held() -> None:
+        pass
+
+    held()
 
 
 scenario_dag = make_dag(json.loads((FOLDER / "plan.json").read_text()))

@@ -70,6 +70,11 @@ class Scenario:
         """Whether a restart of the triggerer would be an additional fault for this scenario."""
         return bool(self.operator.get("deferrable")) and not self.restarts_triggerer
 
+    @property
+    def crashes(self) -> int:
+        """Expected crashes of each instance of the task."""
+        return len(self.crash)
+
     def plan(self) -> dict[str, Any]:
         """Return the settings for its DAG file."""
         names = ("name", "retries", "retry_delay", "mapped", "crash", "victim", "operator")
@@ -91,10 +96,21 @@ class SharedStack:
         self.triggerer = "triggerer"
         self._users = {scenario.name for scenario in scenarios if scenario.needs_triggerer}
         self._queue = [scenario.name for scenario in scenarios if scenario.restarts_triggerer]
-        self._changed = threading.Condition()
+        self._unfinished = {scenario.name for scenario in scenarios}
+        self._changed = threading.Condition()  # its lock is reentrant
 
     def finished(self, name: str) -> None:
-        """Record that a scenario no longer needs the triggerer."""
+        """Record that a scenario has ended."""
+        with self._changed:
+            self._unfinished.discard(name)
+            self._no_longer_triggers(name)
+
+    def wait_until_alone(self, name: str) -> None:
+        """Wait until all other scenarios have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._unfinished == {name}, 3 * TIMEOUT)
+
+    def _no_longer_triggers(self, name: str) -> None:
         with self._changed:
             self._users.discard(name)
             if name in self._queue:
@@ -109,7 +125,7 @@ class SharedStack:
         try:
             yield
         finally:
-            self.finished(name)
+            self._no_longer_triggers(name)
 
 
 class ScenarioRun:
@@ -199,7 +215,7 @@ class ScenarioRun:
 
     def clear(self, task: str = TASK) -> None:
         """Clear the task."""
-        self.stack.clear(self.name, RUN, task, LOGICAL_DATE)
+        self.stack.clear(self.name, RUN, [task], LOGICAL_DATE)
 
     def kill(self, victim: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the latest process of the task, or to its supervisor."""
@@ -246,7 +262,7 @@ class ScenarioRun:
         instances = len(tasks)
         attempts = scenario.attempts or len(scenario.crash) + 1
         self._expect("attempts", [task.attempt for task in tasks], [attempts] * instances)
-        self._expect("crashes", len(self.crashes), len(scenario.crash) * instances)
+        self._expect("crashes", len(self.crashes), scenario.crashes * instances)
         if scenario.logged and not any(
             scenario.logged in log for _, log in self.stack.logs(self.name)
         ):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from demo.processes import wait_until
-from tests.support.airflow_stack import TRIGGERER_TIMEOUT
+from tests.support.airflow_settings import TRIGGERER_TIMEOUT
 from tests.support.migration_jobs import DAY, DAYS
 from tests.system.scenario_runner import RUN, TASK, Scenario, ScenarioRun
 

@@ -13,7 +13,8 @@ import pytest
 
 from demo.processes import wait_until
 from tests.support import example_stage as examples
-from tests.support.airflow_stack import AIRFLOW_3, AirflowStack
+from tests.support.airflow_settings import AIRFLOW_3
+from tests.support.airflow_stack import AirflowStack
 from tests.support.example_stage import EXAMPLES, Demo
 
 DAILY, REPORT = "example_cdm_asset_driven", "example_cdm_asset_report"

@@ -54,6 +54,8 @@ class EarlierStart:
             log.info("The run of an earlier attempt succeeded, so nothing is started again.")
             return record, ended
         if ended is not None:
+            if relation is Relation.UNCLEAR:
+                raise self._in_doubt(RunRef.of(ended))
             return record, None
         if record.open:
             log.info("An earlier attempt may have started the job; searching for its run.")
@@ -127,12 +129,17 @@ class EarlierStart:
         if relation is Relation.NEW or seen.verdict is not Verdict.SUCCESS:
             return record, None
         if relation is Relation.UNCLEAR:
-            raise start_uncertain(
-                self.request,
-                f"{run} succeeded, and it is not known whether this task was cleared since then or"
-                " is a retry; clear it once more to start the job again, or mark it as success",
-            )
+            yield from save(record.ended_well(seen).to_payload())
+            raise self._in_doubt(run)
         return record, seen
+
+    def _in_doubt(self, run: RunRef) -> errors.CdmStartUncertain:
+        """Return what ends an attempt that may be a retry or the first one after a clear."""
+        return start_uncertain(
+            self.request,
+            f"{run} succeeded, and it is not known whether this task was cleared since then or is"
+            " a retry; clear it once more to start the job again, or mark it as success",
+        )
 
     def _see(self, run: RunRef) -> Flow[Submission]:
         """Poll a run until there is an answer: whether it has ended decides what to do.

@@ -27,8 +27,7 @@ class Relation(Enum):
     SAME = "same generation"
     #: The task was cleared since: it attaches to an active run, and otherwise starts the job again.
     NEW = "new generation"
-    #: The task's retries were edited and a task of the DAG run was cleared since: this one or
-    #: another.
+    #: Either of them: the task's retries were edited since, or the DAG run began again.
     UNCLEAR = "unclear"
 
 
@@ -36,21 +35,26 @@ class Relation(Enum):
 class Generation:
     """What Airflow says about an attempt, from which retries and clears are distinguished.
 
-    Airflow sets ``max_tries`` to the tries so far plus the task's retries when it clears a task,
-    and increases the clear number of the DAG run when it clears any of its tasks. Neither alone is
-    enough: if the retries were edited, a clear may leave ``max_tries`` as it was. The first attempt
-    after a clear is number ``max_tries - retries + 1``.
+    Airflow sets ``max_tries`` to the tries so far plus the task's retries when it clears a task. If
+    the retries were edited, that may leave ``max_tries`` as it was; but the first attempt after a
+    clear is number ``max_tries - retries + 1``. Then the DAG run tells more: a clear of any of its
+    tasks increases its clear number, and if it had ended, with all its tasks, it begins again.
 
     :param try_number: number of the attempt, from 1.
     :param max_tries: ``max_tries`` of the task instance.
     :param clear_number: ``clear_number`` of the DAG run; ``None`` where Airflow does not tell it.
     :param retries: the task's retries.
+    :param began_at: when the DAG run began, epoch seconds; ``None`` where Airflow does not tell it.
+    :param counts_all_clears: whether the clear number counts all clears; below Airflow 3.2 it does
+        not count those of a DAG run that had not ended.
     """
 
     try_number: int = 1
     max_tries: int = 0
     clear_number: int | None = None
     retries: int = 0
+    began_at: float | None = None
+    counts_all_clears: bool = True
 
     def relation_to(self, earlier: Generation) -> Relation:
         """Return how this attempt relates to an earlier one of the same task instance."""
@@ -61,7 +65,13 @@ class Generation:
             return Relation.NEW
         first_after_clear = self.max_tries - self.retries + 1
         may_be_cleared = earlier.try_number < first_after_clear <= self.try_number
-        if self.clear_number != earlier.clear_number and may_be_cleared:
+        any_clear = self.clear_number != earlier.clear_number
+        began_again = None not in (self.began_at, earlier.began_at) and (
+            self.began_at != earlier.began_at
+        )
+        if may_be_cleared and any_clear and began_again:
+            return Relation.NEW
+        if began_again or (may_be_cleared and (any_clear or not self.counts_all_clears)):
             return Relation.UNCLEAR
         return Relation.SAME
 
@@ -212,7 +222,7 @@ class StartRecord:
 
     def _check_types(self) -> None:
         generation = self.generation
-        numbers = (self.intent_at, self.sent_at, self.sends)
+        numbers = (self.intent_at, self.sent_at, self.sends, generation.began_at or 0)
         tries = (generation.try_number, generation.max_tries, generation.clear_number or 0)
         mappings = (self.baseline or {}, self.run or {}, self.result or {})
         texts = (self.fingerprint, self.cluster_id, self.job_name, self.attempt_id)
