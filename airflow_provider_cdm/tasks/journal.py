@@ -143,7 +143,8 @@ class Journal:
             try_number=ti.try_number,
             max_tries=ti.max_tries,
             clear_number=getattr(dag_run, "clear_number", None),
-            retries=getattr(operator, "retries", None) or 0,
+            # Not those of an operator that a @task function executes.
+            retries=getattr(context.get("task", operator), "retries", None) or 0,
             began_at=None if began is None else began.timestamp(),
             counts_all_clears=ALL_CLEARS_ARE_COUNTED,
         )
