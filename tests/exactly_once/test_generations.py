@@ -63,6 +63,7 @@ def test_edited_retries_and_a_clear_while_the_dag_run_goes_on_are_doubt(
     if cleared == "this task":
         task_runner.clear(retries=0, running=True)
     else:
+        task_runner.retries = 0
         task_runner.clear_another_task()
         task_runner.retry()
     with pytest.raises(errors.CdmStartUncertain, match="clear it once more"):
@@ -75,10 +76,10 @@ def test_edited_retries_and_a_clear_while_the_dag_run_goes_on_are_doubt(
 def succeed_unseen(task_runner: TaskRunner, passed: int) -> None:
     """Run an attempt whose run succeeds: by its end, or if seconds are given, only after it."""
     if not passed:
-        task_runner.run(lambda: migrate(retries=1))
+        task_runner.run(migrate)
         return
     with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(lambda: migrate(retries=1, wait_timeout=1, poll_interval=1))
+        task_runner.run(lambda: migrate(wait_timeout=1, poll_interval=1))
     task_runner.advance(passed)
 
 
@@ -87,7 +88,8 @@ def test_retry_with_edited_retries_takes_over_a_success_if_all_clears_are_counte
 ) -> None:
     """Airflow 3.2 and later show that nothing was cleared; before, that is in doubt."""
     task_runner.ti.max_tries = 1
-    first = task_runner.run(lambda: migrate(retries=1))
+    first = task_runner.run(migrate)
+    task_runner.retries = 0
     task_runner.retry()
     if ALL_CLEARS_ARE_COUNTED:
         assert task_runner.run(migrate) == first
@@ -104,14 +106,14 @@ def test_retry_in_a_dag_run_made_anew_never_takes_over_an_earlier_success(
     where the journal outlives its DAG run, ends in doubt.
     """
     task_runner.ti.max_tries = 1
-    task_runner.run(lambda: migrate(retries=1))
+    task_runner.run(migrate)
     task_runner.make_dag_run_anew(retries=1)
     task_runner.retry()
     if has_task_state_store():
-        assert task_runner.run(lambda: migrate(retries=1))["submission_id"] == 2
+        assert task_runner.run(migrate)["submission_id"] == 2
     else:
         with pytest.raises(errors.CdmStartUncertain, match="clear it once more"):
-            task_runner.run(lambda: migrate(retries=1))
+            task_runner.run(migrate)
 
 
 def test_retry_after_success_starts_nothing_whatever_failed_after_execute(
@@ -119,9 +121,9 @@ def test_retry_after_success_starts_nothing_whatever_failed_after_execute(
 ) -> None:
     """A failure after ``execute``, such as in ``post_execute``, does not run the job again."""
     task_runner.ti.max_tries = 1
-    first = task_runner.run(lambda: migrate(retries=1))
+    first = task_runner.run(migrate)
     task_runner.retry()
-    assert task_runner.run(lambda: migrate(retries=1)) == first
+    assert task_runner.run(migrate) == first
     assert len(sim.runs(JOB)) == 1
 
 
@@ -145,6 +147,8 @@ def test_two_operators_in_one_task_have_a_run_each(
 
     task_runner.ti.max_tries = 1
     assert task_runner.run(both) == [1, 2, 3]
+    # The retries that count are those of the task, not those of the operators.
+    task_runner.clear_another_task()
     task_runner.retry()
     assert task_runner.run(both) == [1, 2, 3]
 

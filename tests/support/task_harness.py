@@ -90,6 +90,7 @@ class TaskRunner:
     :param deferrals: arguments of every trigger that the task deferred to.
     :param trigger_paths: import paths of these triggers.
     :param events: payloads of the events of these triggers.
+    :param retries: the task's retries, as the DAG now says; by default as ``max_tries`` says.
     :param reschedules: number of times that the task gave its worker slot back.
     """
 
@@ -100,6 +101,7 @@ class TaskRunner:
     trigger_paths: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     reschedules: int = 0
+    retries: int | None = None
     clear_number: int = 0
     dag_run_began: datetime = datetime(2025, 1, 2, tzinfo=UTC)
 
@@ -113,6 +115,7 @@ class TaskRunner:
         kwargs: dict[str, Any] = {}
         while True:
             operator = make_operator()
+            operator.retries = self.ti.max_tries if self.retries is None else self.retries
             context = {
                 "ti": self.ti,
                 "task_instance": self.ti,
@@ -146,6 +149,7 @@ class TaskRunner:
         :param retries: the task's retries at the time of the clear.
         :param running: whether the DAG run has not ended yet, because other tasks run.
         """
+        self.retries = retries
         self.ti.max_tries = self.ti.try_number + retries
         self.ti.try_number += 1
         if running:
@@ -161,6 +165,7 @@ class TaskRunner:
     def make_dag_run_anew(self, retries: int = 0) -> None:
         """Make the next call of :meth:`run` the first attempt in a new DAG run with the same id."""
         self.ti.try_number, self.ti.max_tries, self.clear_number = 1, retries, 0
+        self.retries = None
         self.dag_run_began += timedelta(hours=1)
         self.store.content.clear()
 

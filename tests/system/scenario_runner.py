@@ -43,6 +43,7 @@ class Scenario:
     :param state: expected state of the task.
     :param attempts: expected attempts of the task, if not one more than there are crashes.
     :param logged: text that the logs of the task, or of its trigger, must contain.
+    :param stopped_by_hand: whether a person, not the task, stops a run.
     :param restarts_triggerer: whether the scenario ends the triggerer.
     """
 
@@ -63,6 +64,7 @@ class Scenario:
     state: str = "success"
     attempts: int | None = None
     logged: str = ""
+    stopped_by_hand: bool = False
     restarts_triggerer: bool = False
 
     @property
@@ -254,7 +256,7 @@ class ScenarioRun:
         self._expect("runs", self.statuses, scenario.runs)
         own_runs = len(scenario.runs) - scenario.foreign
         self._expect("starts sent", self.jobs.count_requests(self.name, "start"), own_runs)
-        stopped = scenario.runs.count("STOPPED")
+        stopped = scenario.runs.count("STOPPED") - scenario.stopped_by_hand
         self._expect("stops sent", self.jobs.count_requests(self.name, "stop"), stopped)
         self._check_rows(dict(scenario.copies or {DAY: scenario.runs.count("SUCCEEDED")}))
         tasks = self.stack.tasks(self.name, TASK).values()
