@@ -379,8 +379,10 @@ def _read_log(path: Path) -> str:
         try:
             entry = json.loads(line)
             shown = (str(entry.get(key, ""))[:400] for key in ("timestamp", "level", "event"))
-            detail = json.dumps(entry["error_detail"])[-1500:] if "error_detail" in entry else ""
-            lines.append(" ".join((*shown, detail)))
-        except (ValueError, AttributeError):
+            errors = entry.get("error_detail", [])
+            raised = (f"{error['exc_type']}: {error['exc_value']}" for error in errors)
+            stack = json.dumps(errors)[-1500:] if errors else ""
+            lines.append(" ".join((*shown, *raised, stack)))
+        except (ValueError, AttributeError, KeyError, TypeError):
             lines.append(line)
     return "\n".join(lines)

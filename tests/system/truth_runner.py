@@ -129,8 +129,9 @@ class RowRun(ScenarioRun):
             return
         self._plan |= edit
         (self.folder / "plan.json").write_text(json.dumps(self._plan))
-        if set(edit) != {"crash"}:
+        if "retries" in edit:
             self.stack.edit(self.name)
+        # The scheduler does not know the other settings; a worker reads the file.
 
     # Waits
 
