@@ -114,7 +114,8 @@ def faults(session: nox.Session) -> None:
         "Starts a real Airflow (scheduler, triggerer, API server, workers; SQLite) and the"
         " simulator, kills task processes, supervisors and triggerers at many points, ends and"
         " clears tasks as users do, and then counts runs at the simulator and rows in the target."
-        " About three minutes for each Airflow."
+        " Plays the truth table of clears and retries in the same Airflow; -k test_row plays it"
+        " alone. About four minutes for each Airflow."
     )
     system_tests(session, "tests/system", text)
 

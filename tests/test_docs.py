@@ -19,6 +19,7 @@ from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.system import truth_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONNECTIONS = sorted((DOCS / "snippets" / "connections").glob("*.json"))
@@ -87,6 +88,11 @@ def test_failure_report() -> None:
     with pytest.raises(CdmSubmissionFailed) as failure:
         ensure_succeeded(run, definition, console_url)
     assert str(failure.value) == (DOCS / "snippets" / "failure_report.txt").read_text().rstrip()
+
+
+def test_truth_table() -> None:
+    """The table that is shown is the one that is played; tests.system.truth_table writes it."""
+    assert truth_table.PAGE.read_text() == truth_table.page()
 
 
 def test_retries_snippet(airflow_database: None) -> None:

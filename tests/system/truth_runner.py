@@ -241,6 +241,7 @@ _WAITS: dict[str, Callable[[RowRun], None]] = {
     "while deferred": RowRun.wait_for_waiting,
     "up for retry": RowRun.wait_for_retry,
     "sensor up for reschedule": RowRun.wait_for_rescheduled,
+    "after the sensor's failure": lambda run: run.wait_for_attempt(1),
     "after the sensor's time-out": RowRun.wait_for_sensor_failure,
 }
 _ACTS: dict[str, Callable[[RowRun], None]] = {
