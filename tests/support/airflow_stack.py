@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,10 +268,12 @@ class AirflowStack:
         """Delete a DAG run."""
         self._request("DELETE", f"{self._api}/dags/{dag}/dagRuns/{run}")
 
-    def edit(self, dag: str) -> None:
-        """Wait until Airflow has read a DAG file that was changed."""
+    @contextmanager
+    def edited(self, dag: str) -> Iterator[None]:
+        """Wait until Airflow knows what the block changes in a DAG."""
         query = "SELECT dag_hash FROM serialized_dag WHERE dag_id = ? ORDER BY dag_hash"
         before = self.query(query, dag)
+        yield
         (self.dags / f"{dag}.py").touch()
         wait_until(lambda: self.query(query, dag) != before, 90, f"the new {dag} is known")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,20 +119,17 @@ class RowRun(ScenarioRun):
         self.wait_for_attempt(row.attempts or 1)
 
     def edit(self) -> None:
-        """Edit the DAG, and wait until Airflow knows it."""
+        """Edit the DAG, or Airflow's setting, and wait until Airflow knows it."""
         edit = dict(self.scenario.edit)
         if (retries := edit.pop("default_retries", None)) is not None:
             self.shared.wait_until_alone(self.name)
-            self.stack.restart({"CORE__DEFAULT_TASK_RETRIES": str(retries)})
-            self.stack.edit(self.name)
+            with self.stack.edited(self.name):
+                self.stack.restart({"CORE__DEFAULT_TASK_RETRIES": str(retries)})
             self.stack.wait_for_dags(1)
-        if not edit:
-            return
-        self._plan |= edit
-        (self.folder / "plan.json").write_text(json.dumps(self._plan))
-        if "retries" in edit:
-            self.stack.edit(self.name)
-        # The scheduler does not know the other settings; a worker reads the file.
+        # The scheduler does not know other settings than retries; a worker reads the file.
+        with self.stack.edited(self.name) if "retries" in edit else nullcontext():
+            self._plan |= edit
+            (self.folder / "plan.json").write_text(json.dumps(self._plan))
 
     # Waits
 
