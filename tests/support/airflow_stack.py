@@ -243,8 +243,10 @@ class AirflowStack:
         """
         query = f"SELECT count(*) FROM task_instance WHERE {_IN_RUN} AND state = 'running'"
         if AIRFLOW_3 or not self.query(query, dag, run)[0][0]:
-            body = {"dry_run": False, "dag_run_id": run, "task_ids": tasks, "only_failed": False}
-            self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body | options)
+            body = {"dag_run_id": run, "task_ids": tasks, "only_failed": False, "dry_run": False}
+            # As the UI does, and the API of Airflow 3 by default.
+            body |= {"reset_dag_runs": True, **options}
+            self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body)
             return
         # Not with the REST API: Airflow 2.11 does not store there that a running task must restart.
         span = ("--start-date", logical_date, "--end-date", logical_date)
