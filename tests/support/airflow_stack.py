@@ -277,7 +277,7 @@ class AirflowStack:
         before = self.query(query, dag)
         yield
         (self.dags / f"{dag}.py").touch()
-        wait_until(lambda: self.query(query, dag) != before, 90, f"the new {dag} is known")
+        wait_until(lambda: self.query(query, dag) != before, 160, f"the new {dag} is known")
 
     # Observations
 

@@ -173,11 +173,10 @@ AFTER_FAILURE = [
         says="The job starts again.",
     ),
     Row(
-        name="failure-clear-run-0-1",
+        name="failure-clear-run",
         when="after failure",
         act=CLEAR_RUN,
         retries=0,
-        edit={"retries": 1},
         outcomes=FAILED,
         sensor={},
         judged=2,

@@ -43,7 +43,7 @@ class Row(Scenario):
 
     actions: Callable[[Any], None] = field(default=lambda run: run.play())
     retries: int | None = 1  # type: ignore[assignment]  # None: Airflow's setting
-    retry_delay: float = 30
+    retry_delay: float = 60
     when: str
     act: tuple[str, ...]
     edit: Mapping[str, Any] = field(default_factory=dict)
