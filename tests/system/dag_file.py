@@ -34,7 +34,8 @@ def before_execution(points: list[str], victim: str) -> Callable[[Any], None]:
     """Return a ``pre_execute`` hook that installs the faults and writes the process ids.
 
     :param points: names of points, keys of ``_POINTS``.
-    :param victim: process to kill: ``task``, ``supervisor`` or ``both``.
+    :param victim: process to kill: ``task``, ``supervisor`` or ``both``; with ``nobody``, an error
+        is raised instead.
     """
 
     def install(context: Any) -> None:
@@ -67,6 +68,8 @@ def kill_once(point: str, index: int, victim: str) -> Kill:
             (FOLDER / f"{index}.{point}.struck").touch(exist_ok=False)
         except FileExistsError:
             return
+        if victim == "nobody":
+            raise RuntimeError(f"failed {point}")
         if victim != "task":
             os.kill(os.getppid(), signal.SIGKILL)
         if victim != "supervisor":

@@ -34,7 +34,8 @@ class Scenario:
     :param mapped: whether the task is mapped over a list of days.
     :param outcomes: final statuses of the CDM runs, if not ``SUCCEEDED``.
     :param crash: points at which the process of the task is killed, one in each attempt.
-    :param victim: process that is killed there: ``task``, ``supervisor`` or ``both``.
+    :param victim: process that is killed there: ``task``, ``supervisor`` or ``both``; with
+        ``nobody``, an error is raised instead.
     :param runs: expected final statuses of the CDM runs, in order.
     :param alternative_runs: the same, where a race decides between two correct outcomes.
     :param foreign: number of these runs that somebody else has started.

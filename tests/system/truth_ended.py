@@ -10,9 +10,9 @@ from tests.system.truth_terms import (
     CLEAR_THIS,
     CLEAR_TWICE,
     DEFERRED,
-    DIES_ACTIVE,
     DOUBT,
     FAILED,
+    FAILS_ACTIVE,
     LONG,
     ONE,
     POKED,
@@ -58,7 +58,7 @@ AFTER_SUCCESS = [
         retries=3,
         retry_delay=1,
         edit={"retries": 1},
-        crash=DIES_ACTIVE,
+        crash=FAILS_ACTIVE,
         runs=TWO,
         attempts=3,
         says="The job starts again after the success of a second attempt, too.",
@@ -134,7 +134,7 @@ AFTER_SUCCESS = [
         runs=TWO,
         attempts=2,
         airflow_2={"runs": ONE, "state": "failed", "logged": DOUBT},
-        says="Its first attempt dies before the intent. Airflow 2.11 keeps the journal of the"
+        says="Its first attempt fails before the intent. Airflow 2.11 keeps the journal of the"
         " deleted DAG run, so there the second attempt is in doubt.",
     ),
     Row(

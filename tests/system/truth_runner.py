@@ -44,6 +44,7 @@ class Row(Scenario):
     actions: Callable[[Any], None] = field(default=lambda run: run.play())
     retries: int | None = 1  # type: ignore[assignment]  # None: Airflow's setting
     retry_delay: float = 60
+    victim: str = "nobody"
     when: str
     act: tuple[str, ...]
     edit: Mapping[str, Any] = field(default_factory=dict)
@@ -123,7 +124,8 @@ class RowRun(ScenarioRun):
         edit = dict(self.scenario.edit)
         if (retries := edit.pop("default_retries", None)) is not None:
             self.shared.wait_until_alone(self.name)
-            with self.stack.edited(self.name):
+            # Airflow 2 does not store a setting in the DAG.
+            with self.stack.edited(self.name) if AIRFLOW_3 else nullcontext():
                 self.stack.restart({"CORE__DEFAULT_TASK_RETRIES": str(retries)})
             self.stack.wait_for_dags(1)
         # The scheduler does not know other settings than retries; a worker reads the file.

@@ -13,6 +13,6 @@ CLEAR_RUN, CLEAR_TWICE = ("clear the DAG run",), ("clear this task", "clear it a
 RETRY = ("retry",)
 #: Seconds of a first run that must be active when something happens, also on a slow machine.
 LONG = 90
-#: Deaths of the first attempt: while its run is active, and after its success is noted.
-DIES_ACTIVE, DIES_NOTED = ("after the record",), ("before the report",)
+#: Failures of the first attempt: while its run is active, and after its success is noted.
+FAILS_ACTIVE, FAILS_NOTED = ("after the record",), ("before the report",)
 DOUBT = "clear it once more to start the job again"
