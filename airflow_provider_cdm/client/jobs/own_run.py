@@ -164,11 +164,7 @@ class _Window:
     def _may_be_misdated(self, created: float) -> bool:
         """Return whether a run outside of the window may be ours with a wrong date.
 
-        With a baseline, every run after it is suspect as far as CDM's clocks can differ. Without
-        one, all earlier runs of the job are shown as well, and only those around the start are.
+        Every run is suspect as far as CDM's clocks can differ, unless the baseline shows that it is
+        older. Without a baseline that includes earlier runs: better doubt than a second run.
         """
-        known = self.record.baseline_known
-        tolerance = self.policy.max_record_skew if known else self.policy.clock_tolerance
-        if created < self.earliest:
-            return created >= self.earliest - tolerance * 1000
-        return known
+        return created >= self.earliest - self.policy.max_record_skew * 1000
