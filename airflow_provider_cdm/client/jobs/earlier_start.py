@@ -14,7 +14,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.own_run import start_uncertain
-from airflow_provider_cdm.client.jobs.run_search import RunSearch
+from airflow_provider_cdm.client.jobs.run_search import RunSearch, note_run
 from airflow_provider_cdm.client.jobs.start_record import (
     Relation,
     StartPolicy,
@@ -64,7 +64,7 @@ class EarlierStart:
             if run is None:
                 return record, None
             record = record.with_run(run)
-            yield from save(record.to_payload())
+            yield from note_run(record)
         if record.run is None:
             return record, None
         return (yield from self._poll_run_of(record, relation))

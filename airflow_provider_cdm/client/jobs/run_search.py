@@ -18,7 +18,7 @@ from airflow_provider_cdm.client.jobs.start_record import (
     StartRecord,
     StartRequest,
 )
-from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.sansio import Flow, pause, save
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
 log = logging.getLogger(__name__)
@@ -127,3 +127,14 @@ class RunSearch:
 
     def _now(self) -> float:
         return self.api.exchanger.uptime()
+
+
+def note_run(record: StartRecord) -> Flow[None]:
+    """Save the run of a start, if that is possible.
+
+    The intent is in the journal already, so a retry finds the run in the history.
+    """
+    try:
+        yield from save(record.to_payload())
+    except errors.CdmJournalError as error:
+        log.warning("The run of a start could not be noted: %s", error)

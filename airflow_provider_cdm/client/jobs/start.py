@@ -22,7 +22,7 @@ from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
 from airflow_provider_cdm.client.jobs.own_run import start_uncertain, with_number
-from airflow_provider_cdm.client.jobs.run_search import RunSearch
+from airflow_provider_cdm.client.jobs.run_search import RunSearch, note_run
 from airflow_provider_cdm.client.jobs.start_record import (
     StartPolicy,
     StartRecord,
@@ -252,11 +252,7 @@ class _Start:
             run = in_history
         elif run.submission_id is None:
             run = yield from self._read_number(record, run)
-        try:
-            yield from save(record.with_run(run).to_payload())
-        except errors.CdmJournalError as error:
-            # The intent is in the journal, so a retry finds the run in the history.
-            log.warning("%s is started, but it could not be noted: %s", RunRef.of(run), error)
+        yield from note_run(record.with_run(run))
         return run
 
     def _read_number(self, record: StartRecord, run: Submission) -> Flow[Submission]:
