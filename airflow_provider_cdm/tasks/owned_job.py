@@ -154,7 +154,15 @@ class OwnedJob:
 
     def dispose(self, attempt: Attempt, run: Submission) -> None:
         """Note the outcome in the journal, then delete the job."""
-        attempt.journal.note(run)
+        try:
+            attempt.journal.note(run)
+        except errors.CdmJournalError as error:
+            # The job is then the only evidence of the outcome; its rows are in the target.
+            self._log.warning(
+                "Job %r stays in CDM, since the outcome of its run could not be noted: %s",
+                *(run.job_name, error),
+            )
+            return
         if run.failed and self._keep_on_failure:
             self._log.warning("Job %r is kept in CDM (keep_job_on_failure)", run.job_name)
             return
