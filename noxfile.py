@@ -121,6 +121,16 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def model(session: nox.Session) -> None:
+    """Play 50,000 random schedules against the model of CDM and Airflow; takes minutes."""
+    schedules = os.environ.get("CDM_MODEL_SCHEDULES", "50000")
+    Suite(
+        arguments=["tests/client/jobs/test_start_model.py", *session.posargs],
+        variables={"CDM_MODEL_SCHEDULES": schedules},
+    ).run(session)
+
+
+@nox.session(venv_backend="none")
 def secrets(session: nox.Session) -> None:
     """Search everything that a real Airflow has written for credentials."""
     text = (

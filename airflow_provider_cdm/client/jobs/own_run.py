@@ -66,12 +66,15 @@ def find_own_run(
     window = _Window(record, policy, latest, request.run(record.baseline))
     shown = [run for run in reversed(history.submissions) if RunRef.of(run).known]
     kinds = [(window.kind_of(run), run) for run in shown]
-    if ours := [run for kind, run in kinds if kind is _Kind.OURS]:
-        if len(ours) == 1:
+    ours = [run for kind, run in kinds if kind is _Kind.OURS]
+    doubtful = [run for kind, run in kinds if kind is _Kind.DOUBTFUL]
+    if ours:
+        candidates = [*filter(window.is_early, doubtful), *ours]
+        if len(candidates) == 1:
             return Evidence(ours[0])
-        names = " and ".join(str(RunRef.of(run)) for run in ours)
+        names = " and ".join(str(RunRef.of(run)) for run in candidates)
         return Evidence(doubt=f"any of {names} may be its run, and the others somebody else's")
-    if doubtful := [run for kind, run in kinds if kind is _Kind.DOUBTFUL]:
+    if doubtful:
         return Evidence(
             doubt=f"{RunRef.of(doubtful[0])}, created at {doubtful[0].creation_date} ms, may be its"
             " run or somebody else's"
@@ -144,6 +147,14 @@ class _Window:
         if self.earliest <= run.creation_date <= (self.latest + self.policy.date_tolerance) * 1000:
             return _Kind.OURS if ordered else _Kind.DOUBTFUL
         return _Kind.DOUBTFUL if self._may_be_misdated(run.creation_date) else _Kind.OTHER
+
+    def is_early(self, run: Submission) -> bool:
+        """Return whether a run comes after the baseline, but before the start by its date.
+
+        If the clock of CDM's records is slow, it is our run, and a later one somebody else's.
+        """
+        created = run.creation_date
+        return self.record.baseline_known and created is not None and created < self.earliest
 
     def may_be_cut_off(self, history: History, shown: Sequence[Submission]) -> bool:
         """Return whether the history is cut off and its oldest run is newer than our start.

@@ -35,6 +35,7 @@ class Run:
     :param noted: whether a journal has had it.
     :param hidden: whether CDM's history has lost it, for a moment or for good, while no journal had
         it: nothing can be done about that, which is a documented limit.
+    :param overlooked: whether a history has lacked it, whoever knows it.
     """
 
     job: str
@@ -48,6 +49,7 @@ class Run:
     began: float = 0.0
     noted: bool = False
     hidden: bool = False
+    overlooked: bool = False
 
     def status(self, now: float) -> str:
         return self.outcome if now >= self.ends else "RUNNING"
@@ -79,6 +81,7 @@ class Cdm:
         documented limit while the effect of their start is unknown.
     :param unknown: owners with a start whose effect was unknown at some time, and when the attempt
         that sent it began.
+    :param blind: owners that had to start without a baseline.
     :param began: when the last attempt of each owner began.
     """
 
@@ -94,6 +97,7 @@ class Cdm:
     starts: Counter[Owner] = field(default_factory=Counter)
     mistaken: set[Owner] = field(default_factory=set)
     unknown: dict[Owner, float] = field(default_factory=dict)
+    blind: set[Owner] = field(default_factory=set)
     began: dict[Owner, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,6 +166,7 @@ class Cdm:
     def hide(self, runs: list[Run]) -> None:
         """Note that runs are not shown where no journal has them."""
         for run in runs:
+            run.overlooked = True
             run.hidden |= not run.noted
 
     def start(
@@ -211,10 +216,10 @@ class Cdm:
         since = [at for other, at in self.unknown.items() if other[:2] == owner[:2]]
         if self.ids != "present":
             since.append(self.began[owner])
-        # If the history was out of date when the baseline was read, only dates tell which runs are
-        # older, so they have to be right.
-        too_old = run.began < min(since, default=0) - _TOLERANCE
-        too_old &= not (run.hidden and self.records_ahead)
+        # Where no baseline shows which runs are older, dates do, so they have to be right.
+        misdated = self.records_ahead or not self.tells_time
+        excused = misdated and (run.overlooked or owner in self.blind)
+        too_old = run.began < min(since, default=0) - _TOLERANCE and not excused
         if run.auto or not since or too_old:
             return False
         self.mistaken.add(owner)

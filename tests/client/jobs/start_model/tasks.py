@@ -266,7 +266,8 @@ class Task:
         if run.owner == self.owner or (ours and run.ends > self.cleared_at):
             if run.owner != self.owner:
                 cdm.note("attached after a clear")
-            return None if run.arguments == wanted or attach else f"other arguments: {run}"
+            same = run.arguments == wanted or attach or run.hidden
+            return None if same else f"other arguments: {run}"
         # A documented limit: the first attempt of a DAG run that was created again died before its
         # intent, so the second one looks like a retry of the earlier DAG run.
         if self.created_again and self.airflow.try_number > 1:
@@ -280,6 +281,8 @@ class Task:
 
     def _written(self, record: Mapping[str, Any]) -> None:
         """Look at a record that is written to the journal."""
+        if record["sends"] and not record["baseline_known"]:
+            self.cdm.blind.add(self.owner)
         if not record["run"] or (run := self.cdm.find(record["run"])) is None:
             return
         if run.owner is not None and run.owner[:2] == self.owner[:2]:
