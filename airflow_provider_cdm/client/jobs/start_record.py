@@ -223,7 +223,9 @@ class StartRecord:
     def _check_types(self) -> None:
         generation = self.generation
         numbers = (self.intent_at, self.sent_at, self.sends, generation.began_at or 0)
-        tries = (generation.try_number, generation.max_tries, generation.clear_number or 0)
+        clears = generation.clear_number or 0
+        tries = (generation.try_number, generation.max_tries, generation.retries, clears)
+        flags = (self.baseline_known, self.foreign, generation.counts_all_clears)
         mappings = (self.baseline or {}, self.run or {}, self.result or {})
         texts = (self.fingerprint, self.cluster_id, self.job_name, self.attempt_id)
         keys = [key for run in mappings[:2] for key in run.values()]
@@ -231,6 +233,7 @@ class StartRecord:
             all(isinstance(text, str) for text in texts)
             and all(isinstance(number, int | float) and number >= 0 for number in numbers)
             and all(isinstance(number, int) for number in tries)
+            and all(isinstance(flag, bool) for flag in flags)
             and all(isinstance(mapping, Mapping) for mapping in mappings)
             and all(key is None or isinstance(key, int) for key in keys)
         ):
