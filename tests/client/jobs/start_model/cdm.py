@@ -186,8 +186,7 @@ class Cdm:
             name,
             self.next_number,
             float(int(created)) if self.coarse else created,
-            # Runs that only dates distinguish are not shorter than dates can tell.
-            self.now + (self.rng.choice([0.3, 3, 20, 200]) if self.ids != "absent" else 20),
+            self.now + self._length(),
             self.rng.choices(["SUCCEEDED", "FAILED", "STOPPED"], [6, 2, 1])[0],
             owner,
             arguments_of(variables or {}, job.definition),
@@ -198,6 +197,11 @@ class Cdm:
         job.runs.append(run)
         self.all_runs.append(run)
         return run
+
+    def _length(self) -> float:
+        """Return how long a run takes; those that only dates distinguish take longer than that."""
+        shortest = {"present": 0.3, "absent": 20.0}.get(self.ids, 3.0 if self.coarse else 0.3)
+        return max(shortest, self.rng.choice([0.3, 3, 20, 200 if self.ids != "absent" else 20]))
 
     def find(self, key: Mapping[str, Any]) -> Run | None:
         """Return the run with the number and creation date of a record or result."""

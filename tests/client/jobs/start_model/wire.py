@@ -108,6 +108,9 @@ class Wire:
         if run is None:
             return self._refuse("0052")
         self.cdm.note("started", run)
+        if self.cdm.ids == "bare":
+            # Which run it is has to be settled as if no answer had come.
+            self.cdm.doubt(owner)
         return self._answer({"submissions": [self._show(run, start=True)]})
 
     def _status(self, job: Job) -> Response:
