@@ -269,6 +269,18 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the modules that decide, and show what no test notices; takes hours.
+
+    Arguments are parts of names of modules, such as ``own_run``.
+    """
+    # Only here: nothing else needs cosmic-ray, and what it needs.
+    install(session, AIRFLOW_3, "cosmic-ray>=8.4", "--editable", ".[simulator]", "--group", "test")
+    folder = session.create_tmp()
+    session.run("python", "-m", "scripts.mutation", folder, *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into .docs/html; a warning is an error. --links checks all URLs."""
     options = argparse.ArgumentParser(prog="nox -s docs --", description=docs.__doc__)

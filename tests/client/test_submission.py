@@ -113,6 +113,14 @@ def test_result() -> None:
     }
 
 
+def test_what_little_is_known() -> None:
+    """Without more than a status, nothing is claimed; details are no part of a description."""
+    run = Submission("c", "j", "RUNNING", error_details="secret")
+    assert not run.is_execute_auto
+    assert "secret" not in repr(run)
+    assert (DETAILS_LIMIT, STATUS_LIMIT) == (8_000, 100)
+
+
 def test_payload() -> None:
     """A run survives the way through an event; of its details a part is kept."""
     run = replace(RUN, counters={"ROWS": 1}, error_details="x" * (DETAILS_LIMIT + 1))

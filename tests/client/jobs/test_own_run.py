@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.runs import History
-from airflow_provider_cdm.client.jobs.own_run import Evidence, find_own_run, with_number
+from airflow_provider_cdm.client.jobs.own_run import (
+    Evidence,
+    find_own_run,
+    start_uncertain,
+    with_number,
+)
 from airflow_provider_cdm.client.jobs.start_record import (
     Generation,
     StartPolicy,
@@ -84,7 +90,13 @@ def test_our_run(runs: list[Submission], baseline: int | None, known: bool, ours
         ([run(6, 7200), run(5)], 5, True, None, "may be its run or somebody else's"),
         ([run(6, -7200), run(5)], 5, True, None, "may be its run or somebody else's"),
         ([run(6, -7200)], None, True, None, "may be its run or somebody else's"),
-        ([run(7, 1), run(6, -65), run(5)], 5, True, None, "any of run 6 of job 'j' in cluster c and"),
+        (
+            [run(7, 1), run(6, -65), run(5)],
+            5,
+            True,
+            None,
+            "any of run 6 of job 'j' in cluster c and",
+        ),
         ([run(7), run(6), run(5)], 5, True, None, "any of run 6 of job 'j' in cluster c and run 7"),
         ([run(n) for n in range(20, 10, -1)], None, False, 30, "any of run 11"),
         ([run(20, -90_000)], None, True, 20, None),
@@ -126,3 +138,72 @@ def test_number() -> None:
     history = History([run(6), run(5), run(4)])
     assert with_number(REQUEST, record, history, run(None)).submission_id == 5
     assert with_number(REQUEST, record, history, run(None, 9)).submission_id is None
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "ours", "doubtful"),
+    [
+        (-DAY * 1000 - 2_001, False, False),
+        (-DAY * 1000 - 2_000, False, True),
+        (-2_001, False, True),
+        (-2_000, True, False),
+        (62_000, True, False),
+        (62_001, False, True),
+    ],
+)
+def test_limits_of_the_window(milliseconds: int, ours: bool, doubtful: bool) -> None:
+    """Two seconds around intent and end of the search are tolerated; a day before, doubt begins."""
+    created = Submission("c", "j", "RUNNING", 6, DATE + milliseconds)
+    for baseline, known in ((5, True), (None, True), (None, False)):
+        found = find(created, baseline=baseline, known=known)
+        assert (found.run is not None, found.doubt is not None) == (ours, doubtful)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "oldest", "baseline", "doubtful"),
+    [
+        (9, None, 1, None, False),
+        (10, None, 1, None, True),
+        (11, None, 1, None, True),
+        (10, None, -100, None, False),
+        (10, 10, 1, None, False),
+        (9, 10, 1, None, True),
+        (9, 10, 1, 1, False),
+        (9, 10, 1, 0, True),
+    ],
+)
+def test_history_that_is_cut_off(
+    count: int, total: int | None, oldest: float, baseline: int | None, doubtful: bool
+) -> None:
+    """Where older runs may be missing, the history must reach back to the baseline or the start."""
+    later = [run(number, 2, auto=True) for number in range(count, 1, -1)]
+    found = find(*later, run(1, oldest, auto=True), baseline=baseline, total=total)
+    assert found.run is None
+    assert ("does not reach back" in (found.doubt or "")) is doubtful
+
+
+def test_doubt_names_the_first_run() -> None:
+    """Of several doubtful runs the oldest one is named."""
+    found = find(run(7, -50), run(6, -60), run(5), baseline=5)
+    assert (found.doubt or "").startswith("run 6 of job 'j' in cluster c, created at 940000 ms")
+
+
+def test_number_of_the_first_of_many() -> None:
+    """Of all runs of one date the first one after the baseline counts."""
+    record = StartRecord("f", Generation(), baseline={"submission_id": 4})
+    history = History([run(7), run(6), run(5), run(4)])
+    assert with_number(REQUEST, record, history, run(None)).submission_id == 5
+    by_date = StartRecord("f", Generation())
+    assert with_number(REQUEST, by_date, history, run(None)).submission_id == 4
+    scheduled = History([run(6), run(5, auto=True)])
+    assert with_number(REQUEST, record, scheduled, run(None)).submission_id == 6
+
+
+def test_error() -> None:
+    """The error says that the start may have had an effect, why that is unknown, and what next."""
+    cause = errors.CdmUnavailable("CDM is down.")
+    error = start_uncertain(REQUEST, "because", cause)
+    assert error.effect_unknown
+    assert error.__cause__ is cause
+    assert "job 'j' in cluster c was started: because. The last error: CDM is down." in str(error)
+    assert "last error" not in str(start_uncertain(REQUEST, "because"))

@@ -189,12 +189,11 @@ def test_time_for_an_earlier_start(age: float, offset: float, known: bool, secon
 def test_earlier_start_and_doubt() -> None:
     """A retry does not start in doubt; a cleared task does."""
     shown = History([run(NOW - 2_000)], 1)
-    with pytest.raises(errors.CdmStartUncertain):
+    for relation in (Relation.SAME, Relation.UNCLEAR):
         api = FakeApi(lambda _: shown)
-        api.perform(api.search().find_earlier(record(NOW - 500), Relation.SAME))
-    with pytest.raises(errors.CdmStartUncertain):
-        api = FakeApi(lambda _: shown)
-        api.perform(api.search().find_earlier(record(NOW - 500), Relation.UNCLEAR))
+        flow = api.search().find_earlier(record(NOW - 500), relation)
+        with pytest.raises(errors.CdmStartUncertain):
+            api.perform(flow)
     api = FakeApi(lambda _: shown)
     assert api.perform(api.search().find_earlier(record(NOW - 500), Relation.NEW)) is None
 

@@ -199,10 +199,10 @@ def test_defaults() -> None:
     """A new record has no start under way, and a result is that of this attempt."""
     record = StartRecord("f", Generation())
     assert (record.sends, record.intent_at, record.sent_at) == (0, 0.0, 0.0)
-    assert not (record.baseline_known or record.foreign or record.open)
+    assert (record.baseline_known, record.foreign, record.open) == (False, False, False)
     assert Generation() == Generation(1, 0, None, 0)
     result = StartResult(RUN)
-    assert not (result.from_earlier_attempt or result.foreign)
+    assert (result.from_earlier_attempt, result.foreign) == (False, False)
 
 
 def test_durations() -> None:
