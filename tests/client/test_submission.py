@@ -129,7 +129,9 @@ def test_payload() -> None:
         run, error_details="x" * DETAILS_LIMIT
     )
     assert RUN.to_payload()["error_details"] is None
-    for wrong in (None, [], "x", {}, {**payload, "status": 5}, {**payload, "cluster_id": None}):
+    wrongs: list[Any] = [None, [], "x", {}]
+    wrongs += [{**payload, "status": 5}, {**payload, "cluster_id": None}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="not a submission"):
             Submission.from_payload(wrong)
 
@@ -173,7 +175,8 @@ def test_no_submission(wire: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "auto"), [(True, True), ("TRUE", True), (False, False), ("no", False), (1, False)]
+    ("value", "auto"),
+    [(True, True), ("TRUE", True), (False, False), ("no", False), ("x", False), (1, False)],
 )
 def test_flags(value: Any, auto: bool) -> None:
     """Flags may be quoted."""

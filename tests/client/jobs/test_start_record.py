@@ -66,7 +66,8 @@ def test_relation_of_a_request() -> None:
     """The id of the attempt says that it is the same one; without an id its numbers count."""
     record = replace(RECORD, generation=Generation())
     assert replace(REQUEST, attempt_id="x").relation_to(record) is Relation.SAME
-    assert replace(REQUEST, attempt_id="y").relation_to(record) is Relation.NEW
+    for other in ("w", "y"):
+        assert replace(REQUEST, attempt_id=other).relation_to(record) is Relation.NEW
     assert REQUEST.relation_to(replace(record, attempt_id="")) is Relation.NEW
 
 
@@ -87,6 +88,8 @@ def test_fingerprint(change: dict[str, Any], same: bool) -> None:
     """The fingerprint tells what would be another migration, and nothing else."""
     assert (replace(REQUEST, **change).fingerprint == REQUEST.fingerprint) is same
     assert len(REQUEST.fingerprint) == 32
+    definitions = {replace(REQUEST, definition=text).fingerprint for text in ("d", "e")}
+    assert len(definitions) == 2
 
 
 def test_run_of_a_request() -> None:
@@ -97,7 +100,8 @@ def test_run_of_a_request() -> None:
 
 
 def test_record_survives_the_journal() -> None:
-    """A record is read as it was written."""
+    """A record is read as it was written, and its format has a version."""
+    assert RECORD.to_payload()["version"] == 2
     for record in (RECORD, RECORD.with_run(RUN), RECORD.ended_well(RUN), RECORD.ended_badly(RUN)):
         assert StartRecord.from_payload(record.to_payload()) == record
 
@@ -125,6 +129,7 @@ def test_clear_number_may_be_missing() -> None:
     [
         {},
         _changed(version=1),
+        _changed(version=3),
         _changed(version=None),
         _changed(generation=None),
         _changed(generation={"try": 1}),
