@@ -69,6 +69,16 @@ def test_region_is_optional_with_endpoints_and_project() -> None:
     assert (settings.iam_endpoint, settings.project_id) == ("https://iam.example.eu", "0f")
 
 
+@pytest.mark.parametrize(
+    "fields", [{"login": "u"}, {"password": "p"}, {"login": "u", "password": "p"}]
+)
+def test_keys_and_a_user_are_too_much(fields: dict[str, str]) -> None:
+    """Next to access keys, neither a user nor a password may be filled in."""
+    extra = '{"access_key": "AK", "secret_key": "SK", "region": "eu-west-101"}'
+    with pytest.raises(CdmConfigError, match="not both"):
+        read_settings(extra, **{"login": None, "password": None, **fields})
+
+
 def test_one_error_names_all_missing_fields() -> None:
     """One error names every missing field by the label in the form."""
     with pytest.raises(CdmConfigError) as error:

@@ -63,6 +63,14 @@ def test_without_a_deadline_it_ends_after_ten_minutes() -> None:
     assert str(error).endswith("The last answer: busy")
 
 
+def test_grace_period_may_end_between_two_refusals() -> None:
+    """It need not be met exactly."""
+    refusals = _refusals()
+    refusals.pause_after(REFUSAL, 0.0, None, "x")
+    with pytest.raises(errors.CdmAlreadyRunning, match="2 times within 701 s"):
+        refusals.pause_after(REFUSAL, 701.0, None, "x")
+
+
 def test_a_deadline_outlasts_the_grace_period() -> None:
     """An attempt with a deadline goes on until then."""
     refusals = _refusals()

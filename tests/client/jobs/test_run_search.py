@@ -99,6 +99,13 @@ def test_history_is_read_ever_less_often_and_once_at_the_end() -> None:
     assert api.reads == [0, 1, 3, 7, 15, 30, 45, 60]
 
 
+def test_last_pause_is_as_long_as_what_is_left() -> None:
+    """The last read is not later than necessary, however little is left."""
+    api = FakeApi()
+    assert find(api, 15.5) is None
+    assert api.reads == [0, 1, 3, 7, 15, 15.5]
+
+
 def test_run_is_found_as_soon_as_it_shows() -> None:
     """A run that appears late is found by the next read."""
     api = FakeApi(lambda at: History([run(NOW + 10)] if at > 10 else [], None))
@@ -132,6 +139,15 @@ def test_outage_is_waited_out(error: errors.CdmError) -> None:
     assert c.value.__cause__ is error
     assert api.reads[-1] == 360
     assert api.now == NOW + 360
+
+
+def test_outage_ends_with_the_first_answer_after_its_time() -> None:
+    """Slow answers do not make an outage endless."""
+    error = errors.CdmUnavailable("down")
+    api = FakeApi(lambda _: error, latency=7.0)
+    with pytest.raises(errors.CdmStartUncertain):
+        find(api)
+    assert 360 <= api.now - NOW < 360 + 7 + 15
 
 
 def test_refusals_of_the_history_are_errors() -> None:
