@@ -101,7 +101,8 @@ class Explorer:
         cdm.pass_time(cdm.rng.choice([0.5, 10, 100]))
         if cdm.rng.random() < 0.08:
             self._poison(task)
-        if task.owned and cdm.rng.random() < 0.1:
+        # A cluster that is rebuilt between a look at the job and its start hides whose job it is.
+        if task.owned and not cdm.rebuild_rate and cdm.rng.random() < 0.1:
             self._leave_stand_in(task)
 
     def _poison(self, task: Task) -> None:
