@@ -138,6 +138,7 @@ def test_number() -> None:
     history = History([run(6), run(5), run(4)])
     assert with_number(REQUEST, record, history, run(None)).submission_id == 5
     assert with_number(REQUEST, record, history, run(None, 9)).submission_id is None
+    assert with_number(REQUEST, record, history, run(None, 0.5)).submission_id is None
 
 
 @pytest.mark.parametrize(
