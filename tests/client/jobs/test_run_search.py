@@ -44,7 +44,12 @@ class FakeApi:
     def __post_init__(self) -> None:
         self.settings = SimpleNamespace(connect_timeout=5.0, read_timeout=20.0)
         self.server_clock = SimpleNamespace(offset=self.offset, known=self.known)
-        self.exchanger = SimpleNamespace(clock=lambda: self.now, server_clock=self.server_clock)
+        self.exchanger = SimpleNamespace(
+            clock=lambda: self.now,
+            # A clock that begins anywhere.
+            uptime=lambda: self.now - 123.0,
+            server_clock=self.server_clock,
+        )
 
     def call(self, call: Any) -> Generator[Any, Any, Any]:
         yield from ()

@@ -40,7 +40,7 @@ class Store:
         fails = not self.cdm.calm and self.cdm.rng.random() < self.down
         if not fails or self.cdm.rng.random() < 0.3:
             self.content[key] = value
-            if "trail" not in key:
+            if _is_record(value):
                 self.written(json.loads(value))
         if fails:
             self.cdm.note("journal not written")
@@ -48,10 +48,21 @@ class Store:
             raise OSError("the store is down")
         self.step()
 
+    def records(self, part_of_key: str) -> list[str]:
+        """Return the keys of records of starts."""
+        return sorted(
+            key for key, value in self.content.items() if part_of_key in key and _is_record(value)
+        )
+
     def delete(self, key: str) -> None:
         self.step()
         self.content.pop(key, None)
         self.step()
+
+
+def _is_record(value: str) -> bool:
+    """Return whether a text is the record of a start, and no note about a stop or list of keys."""
+    return '"fingerprint"' in value
 
 
 @dataclass

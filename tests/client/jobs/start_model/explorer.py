@@ -108,16 +108,11 @@ class Explorer:
     def _poison(self, task: Task) -> None:
         cdm = task.cdm
         content = task.store.content
-        keys = sorted(
-            key for key in content if "trail" not in key and (task.managed or _is_of(key, task))
-        )
-        if not keys or task.operators > 1:
+        keys = task.store.records("" if task.managed else ":".join(IDS[task.number]))
+        if not keys or task.operators > 1 or task.poisoned:
             return
         name = cdm.rng.choice([*sorted(POISONS), *[HARMLESS_POISON] * 3])
-        try:
-            content[keys[0]] = json.dumps(POISONS[name](json.loads(content[keys[0]])))
-        except (TypeError, KeyError, AttributeError):
-            return  # poisoned before
+        content[keys[0]] = json.dumps(POISONS[name](json.loads(content[keys[0]])))
         cdm.note(f"poison: {name}")
         task.ever_poisoned = True
         if name == HARMLESS_POISON:
@@ -154,10 +149,6 @@ class Explorer:
             (airflow.clear_number or 0) + 1,
             task.retries,
         )
-
-
-def _is_of(key: str, task: Task) -> bool:
-    return ":".join(IDS[task.number]) in key
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def _times_by_the_clock_of_the_worker(_: Any) -> Any:
 
 
 def _searches_by_the_clock_of_the_worker(_: Any) -> Any:
-    return lambda self, at: at
+    return lambda self, uptime: self.api.exchanger.clock() + uptime - self._now()
 
 
 def _wrong_dates_are_other_runs(_: Any) -> Any:
@@ -301,7 +301,7 @@ OLD_FAULTS = [
         15,
         "searches are by that clock",
         run_search.RunSearch,
-        "_to_server_time",
+        "_server_time_at",
         "disowned",
         _searches_by_the_clock_of_the_worker,
     ),
