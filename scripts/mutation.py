@@ -33,16 +33,16 @@ DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/start_record.py": ("tests/client/jobs/test_start_record.py",),
     f"{_JOBS}/run_search.py": ("tests/client/jobs/test_run_search.py",),
     "airflow_provider_cdm/client/submission.py": ("tests/client/test_submission.py",),
+    f"{_JOBS}/start.py": ("tests/client/jobs/test_start.py",),
     f"{_TASKS}/refusals.py": ("tests/tasks/test_refusals.py",),
     f"{_JOBS}/follower.py": ("tests/client/jobs", *_FRONT_DOOR),
-    f"{_JOBS}/start.py": ("tests/client/jobs", *_FRONT_DOOR),
     f"{_JOBS}/earlier_start.py": ("tests/client/jobs", *_FRONT_DOOR),
     f"{_TASKS}/journal.py": _FRONT_DOOR,
     f"{_TASKS}/kills.py": _FRONT_DOOR,
     f"{_TASKS}/attempt.py": _FRONT_DOOR,
 }
 #: Modules whose tests use no fixture of ``tests/conftest.py``, which imports Airflow.
-_WITHOUT_AIRFLOW = tuple(DECIDING)[:5]
+_WITHOUT_AIRFLOW = tuple(DECIDING)[:6]
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.
 _EXCLUDED = [
     "core/ReplaceBinaryOperator_BitOr_.*",

@@ -89,6 +89,8 @@ class _Start:
     request: StartRequest
     policy: StartPolicy
     search: RunSearch = field(init=False)
+    #: When the start was sent last, epoch seconds by the server's clock.
+    _sent_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.search = RunSearch(self.api, self.request, self.policy)
@@ -126,8 +128,8 @@ class _Start:
             step = next(flow)
             while True:
                 if isinstance(step, Request) and step.method == start.method:
-                    sent_at = self.search.server_now()
-                    yield from save(replace(record, sent_at=sent_at).to_payload())
+                    self._sent_at = self.search.server_now()
+                    yield from save(replace(record, sent_at=self._sent_at).to_payload())
                 try:
                     answer = yield step
                 except TransportError as failure:
@@ -252,7 +254,7 @@ class _Start:
             run = in_history
         elif run.submission_id is None:
             run = yield from self._read_number(record, run)
-        yield from note_run(record.with_run(run))
+        yield from note_run(replace(record, sent_at=self._sent_at).with_run(run))
         return run
 
     def _read_number(self, record: StartRecord, run: Submission) -> Flow[Submission]:
