@@ -167,7 +167,7 @@ class Journal:
         :raises CdmJournalError: when it cannot be read.
         """
         payload = self.read()
-        return StartRecord.from_payload(payload) if payload else None
+        return None if payload is None else StartRecord.from_payload(payload)
 
     def save(self, record: Mapping[str, Any] | None) -> None:
         """Replace the record.

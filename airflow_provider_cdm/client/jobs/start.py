@@ -67,7 +67,7 @@ def start_once(
     :raises CdmWaitTimeout: when it could not be seen until the deadline.
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
-    record = StartRecord.from_payload(payload) if payload else None
+    record = None if payload is None else StartRecord.from_payload(payload)
     earlier = EarlierStart(api, request, policy, deadline, limit)
     ended_run = None
     if record is not None and record.fingerprint != request.fingerprint:

@@ -16,6 +16,7 @@ from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import (
     Generation,
     StartPolicy,
+    StartRecord,
     StartRequest,
     StartResult,
 )
@@ -51,6 +52,7 @@ class ScriptedApi:
     histories: list[Any]
     active: Submission | None = None
     now: float = NOW
+    generation: Generation = field(default_factory=Generation)
     sends: int = 0
     saved: list[Mapping[str, Any] | None] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
@@ -83,7 +85,7 @@ class ScriptedApi:
 
     def start(self, if_running: str = "fail", payload: Any = None) -> StartResult:
         """Start the job, and perform all steps of that."""
-        request = StartRequest("p", "c", "j", {}, Generation(), if_running)
+        request = StartRequest("p", "c", "j", {}, self.generation, if_running)
         flow = start_once(cast("CdmApi", self), request, payload, StartPolicy())
         answer = None
         try:
@@ -222,3 +224,74 @@ def test_active_run_in_the_history(if_running: str) -> None:
         api.start(if_running)
     assert caught.value.submission == run(6)
     assert (api.sends, api.saved) == (0, [])
+
+
+def record(fingerprint: str | None = None, **changes: Any) -> dict[str, Any]:
+    """The record of an earlier attempt whose run has failed, unless something else is said."""
+    request = StartRequest("p", "c", "j", {})
+    start = StartRecord(
+        fingerprint or request.fingerprint, Generation(), "c", "j", baseline=key(5, -90)
+    )
+    return {**start.to_payload(), **changes}
+
+
+def test_retry_after_a_success() -> None:
+    """The success of an earlier attempt is the result; nothing is asked or sent."""
+    ended = run(6, status="SUCCEEDED")
+    api = ScriptedApi([run(7)], [[]], generation=Generation(2))
+    payload = record(run=key(6), result=ended.to_payload(), foreign=True)
+    result = api.start(payload=payload)
+    assert result == StartResult(ended, from_earlier_attempt=True, foreign=True)
+    assert (api.sends, api.waits, api.saved) == (0, [], [])
+
+
+@pytest.mark.parametrize("fingerprint", ["0" * 32, "f" * 32])
+def test_retry_with_other_arguments(fingerprint: str) -> None:
+    """The success of other arguments is not the result of these, and a retry starts nothing."""
+    api = ScriptedApi([run(7)], [[]], generation=Generation(2))
+    payload = record(fingerprint, run=key(6), result=run(6, status="SUCCEEDED").to_payload())
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
+        api.start(payload=payload)
+    assert api.sends == 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "baseline"),
+    [
+        ([], key(5, -90)),
+        ([run(4, -99, "FAILED")], key(5, -90)),
+        ([run(5, -90, "FAILED"), run(4, -99, "FAILED")], key(5, -90)),
+        ([run(6, -80, "FAILED"), run(4, -99, "FAILED")], key(6, -80)),
+    ],
+)
+def test_baseline_never_goes_back(shown: list[Submission], baseline: dict[str, Any]) -> None:
+    """The run that an earlier attempt knew is the baseline, unless there is a later one."""
+    api = ScriptedApi([run(7)], [shown], generation=Generation(2))
+    assert api.start(payload=record()) == StartResult(run(7))
+    assert api.last["baseline"] == baseline
+
+
+def test_cleared_task_follows_its_run() -> None:
+    """The run of the last generation is older than the new one, whatever its baseline was."""
+    api = ScriptedApi([run(7)], [[]], generation=Generation(2, 1))
+    payload = record(run=key(6, -50), result=run(6, -50, "SUCCEEDED").to_payload())
+    assert api.start(payload=payload) == StartResult(run(7))
+    assert api.last["baseline"] == key(6, -50)
+
+
+def test_only_the_newest_run_is_in_the_way() -> None:
+    """What the history says of an older run does not matter."""
+    api = ScriptedApi([run(7)], [[run(6, -50, "FAILED"), run(5, -90)]])
+    assert api.start() == StartResult(run(7))
+    api = ScriptedApi([run(7)], [[run(6, -50), run(5, -90, "FAILED")]])
+    with pytest.raises(errors.CdmAlreadyRunning):
+        api.start()
+
+
+def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that a start is sent again, and only then."""
+    ScriptedApi([LOST, run(7, 61)], [[]]).start()
+    assert "No run has appeared within 60 s, so the start is sent again." in caplog.text
+    caplog.clear()
+    ScriptedApi([LOST], [[], [run(6)]]).start()
+    assert "sent again" not in caplog.text

@@ -84,6 +84,7 @@ class TaskInstance:
 POISONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "not an object": lambda _: [1],
     "a number": lambda _: 5,
+    "an empty object": lambda _: {},
     "another version": lambda record: {**record, "version": 1},
     "a baseline of the wrong type": lambda record: {**record, "baseline": [1]},
     "a time of the wrong type": lambda record: {**record, "sent_at": "now"},
