@@ -170,6 +170,7 @@ def test_names_of_variables_do_not_collide(sim: CdmSimulator, task_runner: TaskR
 @pytest.mark.parametrize(
     "stored",
     [
+        "{}",
         "[]",
         '"text"',
         '{"version": 2}',
