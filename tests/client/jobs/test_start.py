@@ -20,7 +20,7 @@ from airflow_provider_cdm.client.jobs.start_record import (
     StartRequest,
     StartResult,
 )
-from airflow_provider_cdm.client.sansio import Request, Response, Save, Sleep
+from airflow_provider_cdm.client.sansio import Request, Response, Save, Sleep, TransportError
 from airflow_provider_cdm.client.submission import Submission
 
 NOW = 1_000_000.0
@@ -45,6 +45,7 @@ class ScriptedApi:
     """The API with given answers; the last one of a kind is given again and again.
 
     :param saved: records in the order in which they were saved.
+    :param breaks: whether the connection breaks at each start.
     :param waits: whether each read of the history waits for its quota.
     """
 
@@ -53,6 +54,7 @@ class ScriptedApi:
     active: Submission | None = None
     now: float = NOW
     generation: Generation = field(default_factory=Generation)
+    breaks: bool = False
     sends: int = 0
     saved: list[Mapping[str, Any] | None] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
@@ -71,7 +73,10 @@ class ScriptedApi:
             self.sends += 1
             # Any other request, such as one for a token, saves nothing.
             yield Request("GET", "http://token")
-            yield Request(call.method, "http://start")
+            try:
+                yield Request(call.method, "http://start")
+            except TransportError as failure:
+                raise LOST from failure
         else:
             self.waits.append(call.wait_for_quota)
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -87,17 +92,22 @@ class ScriptedApi:
         """Start the job, and perform all steps of that."""
         request = StartRequest("p", "c", "j", {}, self.generation, if_running)
         flow = start_once(cast("CdmApi", self), request, payload, StartPolicy())
-        answer = None
         try:
+            step: Any = next(flow)
             while True:
-                step = flow.send(answer)
-                answer = None
+                answer, previous = None, step
                 if isinstance(step, Sleep):
                     self.now += step.seconds
                 elif isinstance(step, Save):
                     self.saved.append(step.record)
-                else:
+                elif isinstance(step, Request):
                     answer = Response(200)
+                broken = self.breaks and answer is not None and step.method == "PUT"
+                step = flow.throw(TransportError("reset", sent=True)) if broken else None
+                step = step or flow.send(answer)
+                if isinstance(step, Request):
+                    # The intent is saved immediately before the start, and before nothing else.
+                    assert isinstance(previous, Save) is (step.method == "PUT")
         except StopIteration as end:
             return cast("StartResult", end.value)
 
@@ -163,6 +173,13 @@ def test_lost_starts() -> None:
     assert api.sends == 3
     assert [record and record["sends"] for record in api.saved] == [1, 2, 3]
     assert [record and record["sent_at"] - NOW for record in api.saved] == [0, 60, 120]
+
+
+def test_broken_connection() -> None:
+    """A connection that breaks is a lost answer."""
+    api = ScriptedApi([run(6)], [[], [run(6)]], breaks=True)
+    assert api.start() == StartResult(run(6))
+    assert api.sends == 1
 
 
 @pytest.mark.parametrize("past", [[], [run(5, -90, "FAILED")]])
