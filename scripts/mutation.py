@@ -133,9 +133,12 @@ def _report(module: str, database: Path) -> float:
     return score
 
 
-def _says_nothing(diff: str) -> bool:
-    """Return whether a change is one of a decorator's options, or of a mark between parameters."""
-    removed = (line[1:].strip() for line in diff.splitlines() if line[:1] == "-")
+def _says_nothing(diff: str | None) -> bool:
+    """Return whether a change is one of a decorator's options, or of a mark between parameters.
+
+    :param diff: the change; ``None`` where it made the tests hang, which is noticed as well.
+    """
+    removed = (line[1:].strip() for line in (diff or "").splitlines() if line[:1] == "-")
     return any(line.startswith(("@dataclass(", "*,")) for line in removed)
 
 
