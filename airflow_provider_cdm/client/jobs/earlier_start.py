@@ -90,7 +90,7 @@ class EarlierStart:
         record, run = yield from replace(self, request=earlier).settle(record)
         if run is not None:
             if run.ended and not record.result:
-                yield from save(record.ended_well(run).to_payload())
+                yield from note_run(record.ended_well(run))
             raise start_uncertain(
                 request,
                 f"an earlier attempt of this task had other arguments and started {RunRef.of(run)},"

@@ -266,8 +266,14 @@ class Task:
         if run.owner == self.owner or (ours and run.ends > self.cleared_at):
             if run.owner != self.owner:
                 cdm.note("attached after a clear")
-            same = run.arguments == wanted or attach or run.hidden
-            return None if same else f"other arguments: {run}"
+            # A job of one's own whose run is to be found is left as it is. If the cluster is rebuilt
+            # at that moment, there is no run, and that job is started.
+            rebuilt = self.owned and cdm.rebuild_rate > 0
+            if run.arguments == wanted or attach or run.hidden or rebuilt:
+                return None
+            # A late effect of a start from before a clear is like a run of somebody else.
+            late = run.owner != self.owner and cdm.take(self.owner, run)
+            return None if late else f"other arguments: {run}"
         # A documented limit: the first attempt of a DAG run that was created again died before its
         # intent, so the second one looks like a retry of the earlier DAG run.
         if self.created_again and self.airflow.try_number > 1:
