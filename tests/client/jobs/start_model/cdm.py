@@ -203,11 +203,15 @@ class Cdm:
         shortest = {"present": 0.3, "absent": 20.0}.get(self.ids, 3.0 if self.coarse else 0.3)
         return max(shortest, self.rng.choice([0.3, 3, 20, 200 if self.ids != "absent" else 20]))
 
-    def find(self, key: Mapping[str, Any]) -> Run | None:
-        """Return the run with the number and creation date of a record or result."""
+    def find(self, job: str, key: Mapping[str, Any]) -> Run | None:
+        """Return the run of a job with the number and creation date of a record or result."""
         number, created = key["submission_id"], key["creation_date"]
         for run in reversed(self.all_runs):
-            if number in (None, run.number) and created in (None, run.created_ms):
+            if (
+                run.job == job
+                and number in (None, run.number)
+                and created in (None, run.created_ms)
+            ):
                 return run
         return None
 

@@ -41,7 +41,7 @@ _LONGEST = 20_000.0
 _KILL_SECONDS = 5.0
 
 #: The number of a run that is the reason for a doubt.
-_IN_DOUBT = re.compile(r"run (\d+) of job .* may be its run or somebody else's")
+_IN_DOUBT = re.compile(r"run (\d+) of job '(\w+)' .* may be its run or somebody else's")
 
 #: Drives a flow: takes the task, the flow and the function that saves.
 Driver: TypeAlias = Callable[["Task", Generator[Any, Any, Any], Any], Any]
@@ -234,7 +234,8 @@ class Task:
             self.cdm.problems.append(f"a run is lost because of the journal: {error}")
         in_doubt = _IN_DOUBT.search(str(error))
         if in_doubt and self._all_is_told():
-            run = self.cdm.find({"submission_id": int(in_doubt[1]), "creation_date": None})
+            key = {"submission_id": int(in_doubt[1]), "creation_date": None}
+            run = self.cdm.find(in_doubt[2], key)
             if run is not None and run.owner == self.owner:
                 self.cdm.problems.append(f"disowned {run}")
 
@@ -247,7 +248,7 @@ class Task:
     def _check(self, result: Mapping[str, Any], wanted: str) -> None:
         """Check that the run of a success is ours, or that a documented limit applies."""
         cdm = self.cdm
-        run = cdm.find(result)
+        run = cdm.find(result["job_name"], result)
         cdm.note("ended well" if run and run.ends <= cdm.now else "start-only", run)
         if self.poisoned:
             cdm.problems.append("succeeded although the journal was none")
@@ -292,7 +293,7 @@ class Task:
         """Look at a record that is written to the journal."""
         if record["sends"] and not record["baseline_known"]:
             self.cdm.blind.add(self.owner)
-        if not record["run"] or (run := self.cdm.find(record["run"])) is None:
+        if not record["run"] or (run := self.cdm.find(record["job_name"], record["run"])) is None:
             return
         if run.owner is not None and run.owner[:2] == self.owner[:2]:
             run.noted = True
