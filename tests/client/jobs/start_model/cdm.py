@@ -215,6 +215,15 @@ class Cdm:
                 return run
         return None
 
+    @property
+    def misdated(self) -> bool:
+        """Whether the dates of runs say little about when they began."""
+        return bool(self.records_ahead) or not self.tells_time
+
+    def is_blind(self, owner: Owner) -> bool:
+        """Return whether nothing tells an owner which runs are older than its start."""
+        return self.misdated and owner in self.blind
+
     def take(self, owner: Owner, run: Run) -> bool:
         """Return whether an owner may have mistaken somebody's run for its own, and note it.
 
@@ -225,8 +234,7 @@ class Cdm:
         if self.ids != "present":
             since.append(self.began[owner])
         # Where no baseline shows which runs are older, dates do, so they have to be right.
-        misdated = self.records_ahead or not self.tells_time
-        excused = misdated and (run.overlooked or owner in self.blind)
+        excused = self.is_blind(owner) or (self.misdated and run.overlooked)
         too_old = run.began < min(since, default=0) - _TOLERANCE and not excused
         if run.auto or not since or too_old:
             return False

@@ -134,12 +134,15 @@ class Explorer:
         task.cleared_at = cdm.now
         if cdm.rng.random() < 0.2:
             cdm.note("DAG run created again")
-            task.created_again = True
+            task.dag_run_began = cdm.now
             if task.managed:
                 task.store.content.clear()
                 task.poisoned = False
             return Generation(1, task.retries, 0, task.retries)
         cdm.note("clear")
+        if cdm.rng.random() < 0.7:
+            # The DAG run had ended, so it begins again.
+            task.dag_run_began = cdm.now
         if cdm.rng.random() < 0.3:
             cdm.note("edited retries")
             task.retries = cdm.rng.choice([0, 1, 2, 3, 4])

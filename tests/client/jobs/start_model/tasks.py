@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
@@ -130,6 +131,7 @@ class Task:
     :param clocks: seconds by which the clocks of workers may be ahead.
     :param cleared_at: when it was cleared last.
     :param began_at: when the first attempt since then began.
+    :param dag_run_began: when its DAG run began, or began again.
     :param poisoned: whether its journal holds something that is no record.
     """
 
@@ -151,7 +153,7 @@ class Task:
     generation: int = 0
     cleared_at: float = 0.0
     began_at: float = 0.0
-    created_again: bool = False
+    dag_run_began: float = 0.0
     poisoned: bool = False
     ever_poisoned: bool = False
     airflow: Generation = field(default_factory=Generation)
@@ -170,7 +172,10 @@ class Task:
         dag_id, task_id = IDS[self.number]
         context: dict[str, Any] = {
             "ti": TaskInstance(dag_id, task_id, airflow.try_number, airflow.max_tries),
-            "dag_run": SimpleNamespace(clear_number=airflow.clear_number),
+            "dag_run": SimpleNamespace(
+                clear_number=airflow.clear_number,
+                start_date=datetime.fromtimestamp(self.dag_run_began, UTC),
+            ),
         }
         if self.managed:
             context["task_state_store"] = self.store
@@ -278,11 +283,7 @@ class Task:
             # A late effect of a start from before a clear is like a run of somebody else.
             late = run.owner != self.owner and cdm.take(self.owner, run)
             return None if late else f"other arguments: {run}"
-        # A documented limit: the first attempt of a DAG run that was created again died before its
-        # intent, so the second one looks like a retry of the earlier DAG run.
-        if self.created_again and self.airflow.try_number > 1:
-            return None
-        if ours and not attach:
+        if ours and not attach and not cdm.is_blind(self.owner):
             return f"started nothing after a clear, but took {run}"
         if attach and run.ends > self.began_at:
             cdm.note("attached to another's")
