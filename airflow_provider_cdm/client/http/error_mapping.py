@@ -41,6 +41,15 @@ _CDM_CODES: dict[str, type[errors.CdmError]] = {
     "Cdm.0321": errors.CdmInUse,
     "Cdm.0322": errors.CdmInUse,
     "Cdm.0323": errors.CdmAlreadyRunning,
+    **{
+        f"Cdm.{number:04d}": errors.CdmRefused
+        for number in (
+            *(1, 4, 9, 10, 11, 14, 18, 21, 24, 37, 51, 55, 56, 57, 58, 59, 60, 61, 65, 85, 89),
+            *(317, 320, 327),
+            # Faults of the connection to a database.
+            *range(900, 951),
+        )
+    },
 }
 
 _ADVICE: dict[type[errors.CdmError], str] = {
@@ -131,7 +140,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         request_id=request_id,
         retry_after=_retry_after(response, now),
         retryable=_retryable(cls, response.status),
-        effect_unknown=cls is errors.CdmUnavailable,
+        effect_unknown=cls is errors.CdmUnavailable or _may_have_had_its_effect(response, body),
     )
 
 
@@ -281,6 +290,13 @@ def _class_of(status: int, code: str | None, message: str) -> type[errors.CdmErr
     if status >= 400:
         return errors.CdmRefused
     return errors.CdmBadResponse
+
+
+def _may_have_had_its_effect(response: Response, body: ErrorBody) -> bool:
+    """Return whether CDM failed with a code that is not documented, perhaps after the effect."""
+    return (
+        response.status >= 500 and str(body.code).startswith("Cdm.") and body.code not in _CDM_CODES
+    )
 
 
 def _retryable(cls: type[errors.CdmError], status: int) -> bool:

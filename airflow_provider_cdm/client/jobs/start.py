@@ -194,6 +194,10 @@ class _Start:
             raise error
         log.warning("%s It is not known whether the job was started; searching for its run.", error)
         run = yield from self.search.find(record, lambda began_at: began_at + self.policy.settle)
+        if run is None and isinstance(error, errors.CdmRefused):
+            # It had no effect, and sending it again cannot help.
+            yield from self._close_journal(record)
+            raise error
         if run is None and record.sends >= self.policy.max_sends:
             reason = (
                 f"the start was sent {record.sends} times without an answer, and no run appeared"

@@ -175,6 +175,19 @@ def test_lost_starts() -> None:
     assert [record and record["sent_at"] - NOW for record in api.saved] == [0, 60, 120]
 
 
+def test_refusal_with_a_status_of_a_failure() -> None:
+    """A refusal that may be a failure of CDM after the start is looked for, and not sent again."""
+    failed = errors.CdmRefused("no such code", http_status=500, effect_unknown=True)
+    api = ScriptedApi([failed], [[], [run(1)]])
+    assert api.start().run.submission_id == 1
+    api = ScriptedApi([failed], [[run(1, -60, "SUCCEEDED")]])
+    with pytest.raises(errors.CdmRefused, match="no such code"):
+        api.start()
+    assert api.sends == 1
+    assert api.now >= NOW + 60
+    assert api.last["sends"] == 0
+
+
 def test_broken_connection() -> None:
     """A connection that breaks is a lost answer."""
     api = ScriptedApi([run(6)], [[], [run(6)]], breaks=True)
