@@ -26,6 +26,8 @@ from airflow_provider_cdm.client.submission import RunRef, Submission
 #: When virtual time begins, epoch seconds.
 BEGIN = 1_735_787_045.0
 ENDPOINT = "https://cdm.example"
+#: Minutes for which others make calls.
+_FOREIGN_MINUTES = 90
 TOKEN = {"token": {"expires_at": "2099-01-01T00:00:00Z"}}
 
 
@@ -94,6 +96,7 @@ class FakeCluster:
     :param quota: calls of one kind in any minute; further calls get 429.
     :param fault: returns what a kind of call answers instead at some time; ``None`` for no fault.
     :param latency: returns how many seconds a kind of call takes at some time.
+    :param foreign_calls: calls of each kind per minute that others make, for an hour and a half.
     :param calls: times of all calls by kind.
     :param throttled: number of calls by kind that got 429.
     :param answered: times of answered status calls by job.
@@ -106,6 +109,7 @@ class FakeCluster:
     now: float = 0.0
     fault: Callable[[str, float], Response | TransportError | None] = lambda _, __: None
     latency: Callable[[str, float], float] = lambda _, __: 0.1
+    foreign_calls: float = 0.0
     calls: dict[str, list[float]] = field(
         default_factory=lambda: {"status": [], "history": [], "list": []}
     )
@@ -116,10 +120,13 @@ class FakeCluster:
     all_failed: list[float] = field(default_factory=list)
     elapsed: float = 0.0
     _minute: dict[str, deque[float]] = field(default_factory=dict)
-    _listed: dict[str, list[FakeJob]] = field(default_factory=dict)
+    _deleted_from: float = float("inf")
+    _foreign_made: Counter[str] = field(default_factory=Counter)
+    _listed: dict[tuple[str, str], list[FakeJob]] = field(default_factory=dict)
 
     def add(self, job: FakeJob) -> None:
         self.jobs[job.name] = job
+        self._deleted_from = min(self._deleted_from, job.deleted)
         self._listed.clear()
 
     def handle(self, request: Request) -> Response | TransportError:
@@ -141,7 +148,7 @@ class FakeCluster:
         return answer
 
     def _answer(self, kind: str, name: str, query: dict[str, str]) -> Response | TransportError:
-        if not self.count_call(kind):
+        if not self._count_call(kind):
             self.throttled[kind] += 1
             return Response(429)
         if (fault := self.fault(kind, self.now)) is not None:
@@ -163,27 +170,37 @@ class FakeCluster:
             return _json({"submissions": [{"status": "NEVER_EXECUTED"}]})
         return _json({"submissions": [newest_first[0].to_wire(self.now, name)]})
 
-    def count_call(self, kind: str) -> bool:
+    def _count_call(self, kind: str) -> bool:
         """Count a call against the quota; return whether the quota allows it."""
+        # The foreign calls since the last call are counted now: as events of the simulation of
+        # their own they would wake all planners, and most steps would be theirs.
+        while (made := self._foreign_made[kind]) < self.foreign_calls * _FOREIGN_MINUTES:
+            if (at := made * 60 / self.foreign_calls) > self.now:
+                break
+            self._foreign_made[kind] += 1
+            self._use_quota(kind, at)
+        return self._use_quota(kind, self.now)
+
+    def _use_quota(self, kind: str, at: float) -> bool:
         minute = self._minute.setdefault(kind, deque())
-        while minute and minute[0] <= self.now - 60:
+        while minute and minute[0] <= at - 60:
             minute.popleft()
         if len(minute) >= self.quota:
             return False
-        minute.append(self.now)
+        minute.append(at)
         return True
 
     def _list(self, query: dict[str, str]) -> Response:
-        job_type, name_filter = query["jobType"], query.get("filter", "")
-        if job_type not in self._listed:
-            self._listed[job_type] = [
-                job for job in self.jobs.values() if job.type == job_type and job.listed != "hidden"
+        job_type, name_filter = key = query["jobType"], query.get("filter", "")
+        if key not in self._listed:
+            self._listed[key] = [
+                job
+                for job in self.jobs.values()
+                if job.type == job_type and job.listed != "hidden" and name_filter in job.name
             ]
-        jobs = [
-            job
-            for job in self._listed[job_type]
-            if name_filter in job.name and job.deleted > self.now
-        ]
+        jobs = self._listed[key]
+        if self._deleted_from <= self.now:
+            jobs = [job for job in jobs if job.deleted > self.now]
         size = int(query["page_size"])
         first = (int(query["page_no"]) - 1) * size
         page = [job.list_entry(self.now) for job in jobs[first : first + size]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +124,9 @@ def simulate(scenario: Scenario) -> Simulation:
         answers = (fault(kind, now) for fault in scenario.faults)
         return next((answer for answer in answers if answer is not None), None)
 
-    cluster = FakeCluster(quota=scenario.quota, fault=fault_at)
+    cluster = FakeCluster(
+        quota=scenario.quota, fault=fault_at, foreign_calls=scenario.foreign_calls
+    )
     reset = FAULT_ANSWERS["reset"]
     cluster.latency = lambda kind, now: 60.0 if fault_at(kind, now) == reset else 0.1
     simulation = Simulation(cluster, RateLimits(scenario.limit, rng.random), random=rng.random)
@@ -135,7 +136,6 @@ def simulate(scenario: Scenario) -> Simulation:
         run = FakeRun(1, -100.0, 3000.0 * rng.random())
         cluster.add(FakeJob(f"crowd_{index}", [run], listed=rng.choice(LISTED)))
         simulation.wait_for(f"crowd_{index}", run, at=600 * rng.random())
-    _add_foreign_calls(simulation, scenario.foreign_calls)
     simulation.run(until=6 * HOUR)
     return simulation
 
@@ -174,24 +174,6 @@ def _add_wait(simulation: Simulation, job: str, run: FakeRun, options: dict[str,
     recorded.number, recorded.identified_by = run.number, identified_by
     if options["removed_after"] is not None:
         simulation.remove(recorded, at + options["removed_after"])
-
-
-def _add_foreign_calls(simulation: Simulation, per_minute: float) -> None:
-    """Let others draw on the same quotas, for an hour and a half."""
-    if not per_minute:
-        return
-
-    def call(at: float) -> Callable[[], None]:
-        def count() -> None:
-            simulation.cluster.now = at
-            for kind in ("status", "history", "list"):
-                simulation.cluster.count_call(kind)
-
-        return count
-
-    for index in range(int(per_minute * 90)):
-        at = index * 60 / per_minute
-        simulation.at(at, call(at))
 
 
 def check(recorded: RecordedWait, cluster: FakeCluster) -> str:
