@@ -217,7 +217,7 @@ class Sweep:
     :param name_filter: filter for job names; empty for none.
     :param started_at: epoch seconds; the sweep covers the jobs that were waited for by then.
     :param savings: number of status calls that it is expected to save.
-    :param due_jobs: jobs that became due while the sweep was in progress.
+    :param due_jobs: jobs that became due while the sweep was in progress, each once, as keys.
     :param next_page: number of the page to read next.
     :param jobs_read: number of jobs on the pages read so far.
     :param any_found: whether one of the jobs that are waited for was among them.
@@ -228,7 +228,7 @@ class Sweep:
     name_filter: str
     started_at: float
     savings: int
-    due_jobs: list[PolledJob] = field(default_factory=list)
+    due_jobs: dict[PolledJob, None] = field(default_factory=dict)
     next_page: int = 1
     jobs_read: int = 0
     any_found: bool = False

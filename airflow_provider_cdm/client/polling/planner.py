@@ -149,7 +149,7 @@ class PollPlanner:
                 return False
             self.sweeps.start(job.type_index, savings, jobs, now)
         if self.sweeps.active is not None:
-            self.sweeps.active.due_jobs.append(job)
+            self.sweeps.active.due_jobs[job] = None
         self._schedule.put_covered(job, now)
         return True
 

@@ -26,6 +26,10 @@ class Priority(IntEnum):
     STALE = 3
 
 
+#: To iterate over an enumeration itself takes much longer.
+_PRIORITIES = tuple(Priority)
+
+
 class Schedulable(Protocol):
     """An item with a due time for each priority, epoch seconds; ``inf`` if not due."""
 
@@ -43,7 +47,7 @@ class PollQueue(Generic[J]):
     """
 
     def __init__(self) -> None:
-        self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in Priority]
+        self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in _PRIORITIES]
         self._sequence = itertools.count()
         self._turns = 0
 
@@ -65,7 +69,7 @@ class PollQueue(Generic[J]):
 
     def due_times(self) -> list[float]:
         """Return the earliest due time of each priority; see :meth:`next_due`."""
-        return [self._earliest(priority) for priority in Priority]
+        return [self._earliest(priority) for priority in _PRIORITIES]
 
     def peek(self, priority: Priority, now: float) -> J | None:
         """Return the job of a priority that has been due longest; it stays in the queue."""
@@ -78,7 +82,7 @@ class PollQueue(Generic[J]):
 
         Returns ``None`` when nothing is due or a replaced entry came up; see :meth:`next_due`.
         """
-        due = [(self._earliest(priority), priority) for priority in Priority]
+        due = [(self._earliest(priority), priority) for priority in _PRIORITIES]
         due = [(due_at, priority) for due_at, priority in due if due_at <= now]
         if not due:
             return None
@@ -91,7 +95,7 @@ class PollQueue(Generic[J]):
         if job.due_at[priority] != due_at:
             return None
         # A job that came up because it was due longest may be urgent as well.
-        priority = next(priority for priority in Priority if job.due_at[priority] <= now)
+        priority = next(priority for priority in _PRIORITIES if job.due_at[priority] <= now)
         unschedule(job)
         return job, priority
 
@@ -100,7 +104,7 @@ class PollQueue(Generic[J]):
         for heap in self._heaps:
             heap.clear()
         for job in jobs:
-            for priority in Priority:
+            for priority in _PRIORITIES:
                 self.put(job, priority, job.due_at[priority])
 
     def _earliest(self, priority: Priority) -> float:
@@ -114,4 +118,4 @@ class PollQueue(Generic[J]):
 
 def unschedule(job: Schedulable) -> None:
     """Make a job not due at all; its entries are dropped when they come up."""
-    job.due_at = [math.inf] * len(Priority)
+    job.due_at = [math.inf] * len(_PRIORITIES)

@@ -61,7 +61,7 @@ class SweepPlanner:
         call later.
 
         :param job: the job that is due.
-        :param jobs: all other jobs.
+        :param jobs: all jobs that are waited for.
         :param congested: whether status calls queue for slots, so that only their number counts,
             not the cost of a page.
         :returns: the number of calls; 0 if the sweep would cost more than it saves.
@@ -73,8 +73,10 @@ class SweepPlanner:
         # One pass over all jobs, perhaps ten thousand, hence kept simple.
         for other in jobs:
             if (
-                other.due_at[routine] <= soon or other.due_at[new] <= soon
-            ) and other.type_index == type_index:
+                (other.due_at[routine] <= soon or other.due_at[new] <= soon)
+                and other.type_index == type_index
+                and other is not job
+            ):
                 due += not other.failures
         cost = max(1 if congested else _PAGE_COST, self.page_count(type_index, now))
         return due if due > cost else 0
@@ -147,7 +149,7 @@ class SweepPlanner:
                 if same_type and job.listed_at < sweep.started_at >= job.joined_at:
                     job.type_index += 1
                     job.listed_at = -math.inf
-        return sweep.due_jobs
+        return list(sweep.due_jobs)
 
     def _filter_for(self, names: Iterable[str]) -> str:
         """Return the common beginning of all names, without characters special to a filter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.hint import Hint, hint_for
 from airflow_provider_cdm.client.polling.model import PolledJob, Wait
 from airflow_provider_cdm.client.polling.queue import Priority
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.polling.sweep import SweepPlanner
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.virtual_cluster import BEGIN
+from tests.support.virtual_cluster import BEGIN, FakeCluster, FakeJob, FakeRun, Simulation
 
 CREATED = 1_735_787_045_000
 OURS = RunRef("c", "orders", 5, CREATED)
@@ -132,8 +134,8 @@ def test_a_sweep_starts_if_it_is_cheaper(count: int, pages: int | None, sweep: b
     sweeps = SweepPlanner()
     if pages is not None:
         sweeps.page_counts[0, ""] = (pages, BEGIN + 1)
-    first, *others = make_jobs(count)
-    assert bool(sweeps.savings(first, others, BEGIN)) is sweep
+    jobs = make_jobs(count)
+    assert bool(sweeps.savings(jobs[0], jobs, BEGIN)) is sweep
 
 
 def test_jobs_due_soon_count() -> None:
@@ -141,6 +143,31 @@ def test_jobs_due_soon_count() -> None:
     (first,) = make_jobs(1)
     assert SweepPlanner().savings(first, make_jobs(20, BEGIN + 14), BEGIN) == 21
     assert SweepPlanner().savings(first, make_jobs(20, BEGIN + 16), BEGIN) == 0
+
+
+def test_a_job_due_twice_in_a_sweep_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is due again before the sweep has ended is scheduled once after it.
+
+    Scheduled twice, it would be due twice in the next sweep, and more often in each that follows.
+    """
+    finish = SweepPlanner.finish
+    kept: list[list[PolledJob]] = []
+
+    def record(self: SweepPlanner, jobs: Iterable[PolledJob]) -> list[PolledJob]:
+        kept.append(finish(self, jobs))
+        return kept[-1]
+
+    monkeypatch.setattr(SweepPlanner, "finish", record)
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(6, lambda: 0.5))
+    # A sweep of four pages takes forty seconds, longer than the poll interval.
+    for index in range(400):
+        run = FakeRun(1, -60.0, 99_999.0)
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run)
+    simulation.run(until=600)
+    assert len(kept) > 10
+    assert all(len(jobs) == len(set(jobs)) for jobs in kept)
 
 
 def page_of(*names: str, total: int | None = None) -> JobPage:
