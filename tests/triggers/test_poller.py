@@ -144,6 +144,40 @@ def test_the_limit_of_the_connection_applies(
     assert most_calls_in_a_minute(sim, "status") <= 12
 
 
+def test_a_wait_for_a_run_to_come_starves_no_other(
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of a run is seen although a sensor waits for the next run, and the quota is used up.
+
+    For these two waits the poll of their job needs both the status and the history.
+    """
+    connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 6}}
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    sim.fail("list_jobs", "status", times=None, status=403)
+    others = start_jobs(sim, 15, seconds=100_000)
+    sim.add_job("stock", seconds=300)
+    begin = clock.now()
+    job = {"job_name": "stock", "cluster_id": sim.cluster_id}
+    active = CdmSubmissionTrigger(**job, submission_id=sim.start("stock").submission_id)
+    to_come = CdmSubmissionTrigger(
+        **job, started_after=int(begin * 1000) + 1, deadline=begin + 1900
+    )
+
+    async def seen_after() -> float:
+        waits = [run_in_task(trigger) for trigger in (active, to_come, *others)]
+        await waits[0]
+        seconds = clock.now() - begin
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
+        return seconds
+
+    assert asyncio.run(seen_after()) < 900
+
+
 def test_waits_on_one_job_share_calls(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """Ten waits for one run need no more calls than one wait."""
     (trigger,) = start_jobs(sim, 1)

@@ -62,6 +62,13 @@ class Follower:
     _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
     #: What another process left, until the next poll takes it over.
     _restored: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
+    #: The later run that the status call showed, until the history has been read.
+    _later: RunRef | None = field(default=None, init=False, repr=False)
+
+    @property
+    def asks_history(self) -> bool:
+        """Whether the next poll begins with the history of the job, not with its status."""
+        return not self.run.known or self._later is not None
 
     def follow(
         self,
@@ -217,8 +224,14 @@ class Follower:
         return first is not None
 
     def _read(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
-        """Return the run, or ``None`` and a description of what CDM shows instead."""
+        """Return the run, or ``None`` and a description of what CDM shows instead.
+
+        If the status call shows a later run, only the history can show this one. A rate limit may
+        postpone that call, so then the next poll begins with it.
+        """
         run = self.run
+        if self._later is not None:
+            return (yield from self._read_history(api, self._later)), ""
         shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
         # A job without any run has status NEVER_EXECUTED with the date of now: no later run.
         latest = [seen for seen in shown if seen.verdict is not Verdict.NO_RUN]
@@ -228,13 +241,22 @@ class Follower:
         newer = [seen for seen in latest if run.is_before(seen)]
         if not newer:
             return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
+        self._later = RunRef.of(newest_first(newer)[0])
+        # CDM has answered, even if a rate limit postpones the next call.
+        self.problems_since.pop("outage", None)
+        return (yield from self._read_history(api, self._later)), ""
+
+    def _read_history(self, api: CdmApi, later: RunRef) -> Flow[Submission]:
+        """Return the run, which is not the latest one, as the history shows it."""
+        run = self.run
         history = yield from api.call(runs.history(run.cluster_id, run.job_name))
+        self._later = None
         for seen in history.submissions:
             if run.is_run(seen):
-                return seen, ""
+                return seen
         raise errors.CdmOutcomeUnknown(
             f"The outcome of {run} is unknown: the run is no longer in the history of the job, and"
-            f" there is a later one ({RunRef.of(newest_first(newer)[0])}). Check the target before"
+            f" there is a later one ({later}). Check the target before"
             " you run the job again.",
             self._as_submission(),
         )

@@ -75,6 +75,11 @@ class Wait:
         """The name of the job."""
         return self.follower.run.job_name
 
+    @property
+    def quota(self) -> Quota:
+        """The quota on which the first call of a poll draws."""
+        return Quota.HISTORY if self.follower.asks_history else Quota.STATUS
+
     def poll(self, run_flow: FlowRunner, api: RateLimitedApi, job_type: str | None) -> Outcome:
         """Poll the run once, and return the outcome."""
         try:
@@ -94,6 +99,8 @@ class PolledJob:
 
     :param due_at: when the next poll is due for each priority, epoch seconds; ``inf`` if not due.
     :param quota: quota of the first call of a poll.
+    :param postponed: quota of the last call that a rate limit postponed. If the waits need calls of
+        both kinds, the next poll begins with this one, so that neither kind is postponed for ever.
     :param interval: shortest poll interval of the waits, in seconds.
     :param type_index: index of the job's type in ``JOB_TYPES``, as assumed or seen; past the end if
         no listing shows the job.
@@ -112,6 +119,7 @@ class PolledJob:
     waits: list[Wait] = field(default_factory=list)
     due_at: list[float] = field(default_factory=lambda: [math.inf] * len(Priority))
     quota: Quota = Quota.STATUS
+    postponed: Quota = Quota.HISTORY
     interval: float = math.inf
     type_index: int = 0
     joined_at: float = 0.0
@@ -127,8 +135,8 @@ class PolledJob:
     def refresh(self) -> None:
         """Update interval and quota after waits were added, were removed, or found their run."""
         self.interval = min((wait.poll_interval for wait in self.waits), default=math.inf)
-        unknown = any(not wait.follower.run.known for wait in self.waits)
-        self.quota = Quota.HISTORY if unknown else Quota.STATUS
+        quotas = {wait.quota for wait in self.waits}
+        self.quota = self.postponed if len(quotas) > 1 else next(iter(quotas), Quota.STATUS)
 
     def record_status(self, now: float) -> None:
         """Record a poll that was answered, and after which waits remain."""
@@ -193,15 +201,9 @@ class StatusPoll:
 
     def perform(self, run_flow: FlowRunner) -> None:
         """Poll for one wait after the other; meant for a thread."""
+        job_type = self.job.job_type
         for wait in self.waits:
-            # If there was no slot for one wait, there is none for the next.
-            postponed = self.outcomes and isinstance(self.outcomes[-1], RateLimited)
-            outcome = (
-                self.outcomes[-1]
-                if postponed
-                else wait.context.run(wait.poll, run_flow, self.api, self.job.job_type)
-            )
-            self.outcomes.append(outcome)
+            self.outcomes.append(wait.context.run(wait.poll, run_flow, self.api, job_type))
 
     def fail(self, error: BaseException) -> None:
         """Record an error that :meth:`perform` raised."""

@@ -193,9 +193,8 @@ class PollPlanner:
     def _status_poll(self, job: PolledJob, priority: Priority, now: float) -> StatusPoll:
         unschedule(job)
         job.in_flight, job.polled_at = True, now
-        # The reserved slot is for the first call, and a wait without a known run begins with the
-        # history.
-        waits = sorted(job.waits, key=lambda wait: wait.follower.run.known)
+        # The reserved slot is for the first call.
+        waits = sorted(job.waits, key=lambda wait: wait.quota is not job.quota)
         return StatusPoll(job, priority, self._rate_limited_api(job.quota), waits)
 
     def _rate_limited_api(self, quota: Quota) -> RateLimitedApi:

@@ -24,12 +24,13 @@ OUTAGE_ERRORS = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadRespon
 class RateLimited(Exception):  # noqa: N818 - not an error: the call is only postponed
     """The rate limit does not allow a call now, or CDM answered 429.
 
+    :param quota: quota on which the call draws.
     :param until: when the call may be allowed, epoch seconds.
     """
 
-    def __init__(self, until: float) -> None:
-        super().__init__(until)
-        self.until = until
+    def __init__(self, quota: Quota, until: float) -> None:
+        super().__init__(quota, until)
+        self.quota, self.until = quota, until
 
 
 @dataclass(slots=True)
@@ -38,12 +39,15 @@ class CallBatch:
 
     :param reserved: slot reserved for the first call, until that is made.
     :param answers: answers so far by path and query, so that waits for the same job share calls.
+    :param postponed: kinds of calls that the rate limit does not allow now, so that no further
+        wait of the batch tries them, or pauses for their slots.
     :param answered: whether CDM gave any usable answer.
     :param failure: error of the last call, if it says nothing about what was asked for.
     """
 
     reserved: tuple[Quota, float] | None = None
     answers: dict[object, Any] = field(default_factory=dict)
+    postponed: dict[Quota, RateLimited] = field(default_factory=dict)
     answered: bool = False
     failure: errors.CdmError | None = None
 
@@ -105,24 +109,32 @@ class RateLimitedApi(CdmApi):
 
     def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
         """Reserve a slot for each request; a rejected authorization leads to a second request."""
-        limiter = None if call.quota is None else self.limits.limiters[call.quota]
-        if self.batch.reserved is not None and self.batch.reserved[0] is call.quota:
-            self.batch.reserved = None
-        elif limiter is not None:
-            now = self.exchanger.clock()
-            slot, reserved = limiter.try_reserve(now, self.max_wait)
-            if not reserved:
-                raise RateLimited(slot)
-            yield from pause(slot - now)
+        if call.quota is None:
+            return (yield from super(RateLimitedApi, self)._send(call, authorization))
+        limiter = self.limits.limiters[call.quota]
+        yield from self._take_slot(call.quota)
         try:
             response = yield from super(RateLimitedApi, self)._send(call, authorization)
         except errors.CdmThrottled as error:
             self.batch.failure = error
-            if limiter is None:
-                raise
             now = self.exchanger.clock()
             limiter.throttled(now, error.retry_after)
-            raise RateLimited(limiter.next_slot(now)) from error
-        if limiter is not None:
-            limiter.succeeded()
+            raise self._postpone(call.quota, limiter.next_slot(now)) from error
+        limiter.succeeded()
         return response
+
+    def _take_slot(self, quota: Quota) -> Flow[None]:
+        """Use the reserved slot if it is of this kind; otherwise wait for the next one."""
+        if self.batch.reserved is not None and self.batch.reserved[0] is quota:
+            self.batch.reserved = None
+            return
+        if quota in self.batch.postponed:
+            raise self.batch.postponed[quota]
+        now = self.exchanger.clock()
+        slot, reserved = self.limits.limiters[quota].try_reserve(now, self.max_wait)
+        if not reserved:
+            raise self._postpone(quota, slot)
+        yield from pause(slot - now)
+
+    def _postpone(self, quota: Quota, until: float) -> RateLimited:
+        return self.batch.postponed.setdefault(quota, RateLimited(quota, until))

@@ -78,8 +78,10 @@ class PollResults:
             self._registry.apply_outcome(wait, outcome, now)
         if not job.waits:
             return
-        self._registry.refresh(job)
         limited = [outcome for outcome in poll.outcomes if isinstance(outcome, RateLimited)]
+        if limited:
+            job.postponed = limited[-1].quota
+        self._registry.refresh(job)
         if limited:
             until = max(now, *(outcome.until for outcome in limited))
             self._breaker.probe_at = max(self._breaker.probe_at, until)

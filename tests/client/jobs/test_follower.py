@@ -187,6 +187,14 @@ def test_an_end_at_the_deadline_counts(play_cdm: Play) -> None:
     assert play_cdm([BUSY, DONE]).follow(deadline=10).status == "SUCCEEDED"
 
 
+def test_the_history_is_asked_for_until_it_answers(play_cdm: Play) -> None:
+    """After a later run was shown, polls begin with the history, until that has been read once."""
+    histories = [DOWN, DOWN, NEWER + BUSY, NEWER + DONE]
+    cdm = play_cdm([BUSY, NEWER], histories)
+    assert cdm.follow().status == "SUCCEEDED"
+    assert cdm.looks == [0, 10, 40]
+
+
 STATUSES = st.sampled_from(["PENDING", "RUNNING", "UNKNOWN", "HIBERNATING", "SUCCEEDED", "FAILED"])
 STEPS = st.one_of(
     st.builds(lambda status: [run(status)], STATUSES),

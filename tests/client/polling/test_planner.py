@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.polling.model import PolledJob
 from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.queue import PollQueue, Priority
@@ -18,6 +19,7 @@ from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Response, TransportError
 from airflow_provider_cdm.client.submission import Submission
 from tests.support.virtual_cluster import (
+    BEGIN,
     FakeCluster,
     FakeJob,
     FakeRun,
@@ -230,6 +232,60 @@ def test_every_wait_ends_once_and_correctly(scenario: Scenario) -> None:
     assert simulation.planner.in_flight.total == 0
     for kind, times in simulation.cluster.calls.items():
         assert most_in_a_minute(times) <= scenario.limit, kind
+
+
+def test_an_answer_ends_an_outage_although_the_history_has_to_wait() -> None:
+    """Two outages do not count as one if in between CDM answered, and only our rate limit did not.
+
+    The run is not the latest one, so after the status its poll needs the history.
+    """
+
+    def fault(kind: str, now: float) -> Response | None:
+        return UNAVAILABLE if now < 100 or 650 <= now < 800 else None
+
+    cluster = FakeCluster(fault=fault)
+    run = FakeRun(1, -60.0, 10.0)
+    cluster.add(FakeJob("job", [run, FakeRun(2, 20.0, 9000.0)]))
+    limits = RateLimits(100, lambda: 0.5)
+    simulation = Simulation(cluster, limits)
+    for _ in range(1100):
+        # Other pollers of the user.
+        limits.limiters[Quota.HISTORY].reserve(BEGIN)
+    wait = simulation.wait_for("job", run)
+    simulation.run(until=HOUR)
+    assert isinstance(wait.outcome, Submission)
+    assert 800 <= wait.ends[0][0] < 900
+    assert min(cluster.calls["history"]) > 650
+
+
+@pytest.mark.parametrize("others", ["a later run", "a wait for a run to come"])
+@pytest.mark.parametrize("planners", [1, 10])
+def test_a_poll_of_two_calls_does_not_starve(planners: int, others: str) -> None:
+    """The end of a run is seen although its poll needs two calls, each of a quota that is used up.
+
+    The history is read if there is a later run, or for another wait whose run is not known yet.
+    """
+    rng = random.Random(planners)
+    cluster = FakeCluster()
+    limits = RateLimits(6 * planners, rng.random)
+    simulation = Simulation(cluster, *[limits] * planners, random=rng.random)
+    for index in range(40 * planners):
+        run = FakeRun(1, -60.0, 9 * HOUR)
+        cluster.add(FakeJob(f"busy_{index}", [run], listed="hidden"))
+        known = run if index % 2 else None
+        simulation.wait_for(
+            f"busy_{index}", known, created_from=10 * HOUR, planner=index // 2 % planners
+        )
+    runs = [FakeRun(1, -60.0, 600.0)]
+    if others == "a later run":
+        runs.append(FakeRun(2, 601.0, 9 * HOUR))
+    else:
+        simulation.wait_for("job", None, created_from=10 * HOUR)
+    cluster.add(FakeJob("job", runs, listed="hidden"))
+    wait = simulation.wait_for("job", runs[0])
+    simulation.run(until=HOUR)
+    assert isinstance(wait.outcome, Submission)
+    assert wait.ends[0][0] < 600 + 600
 
 
 @pytest.mark.parametrize("count", [1, 8, 40, 100, 1000])
