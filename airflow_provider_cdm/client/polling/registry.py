@@ -113,13 +113,14 @@ class WaitRegistry:
         return min(self._deadlines.next_due(), now if self._unreachable else math.inf)
 
     def _expire(self, wait: Wait, now: float) -> None:
-        job = self.jobs[wait.job_name]
-        if wait.final_poll_scheduled and not job.in_flight:
+        if wait.final_poll_scheduled:
+            # Also while a poll is in flight: a call to a server that hangs takes a minute.
             self.end(wait, wait.follower.timed_out(wait.limit))
             return
         # The run may have ended since the last poll, so there is one more, within a time limit.
         wait.final_poll_scheduled = True
         self._deadlines.add(wait, now + _FINAL_POLL_SECONDS)
+        job = self.jobs[wait.job_name]
         if not job.in_flight:
             self.schedule.put_confirm(job, now)
 
