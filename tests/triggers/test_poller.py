@@ -26,6 +26,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.simulator.clock import SystemClock
 from airflow_provider_cdm.triggers import poller as poller_module
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
@@ -254,17 +255,19 @@ def test_a_broken_cluster_affects_no_other(sim: CdmSimulator, cdm_default: dict[
     assert len(failed) < 2 * len(broken) + 60
 
 
+@pytest.mark.parametrize("clock", [SystemClock()], ids=["real time"])
 def test_a_hanging_call_affects_no_other(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nine waits end while the call for the tenth job has not been answered.
 
-    The test runs in real time, since a test's clock stands still while polls are in flight.
+    The test runs in real time, since a test's clock stands still while polls are in flight. That
+    also goes for the simulator: by the client's clock, the tokens of an older time have expired.
     """
     connection = {**sim.connection, "extra": {**sim.connection_extra, "requests_per_minute": 6000}}
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(CdmHook, "session_options", {})
-    triggers = start_jobs(sim, 10, statuses=["RUNNING", "RUNNING", "SUCCEEDED"])
+    triggers = start_jobs(sim, 10, seconds=1)
     sim.fail("status", "hang", times=None, job=triggers[0].job_name)
     for trigger in triggers:
         trigger.poll_interval = 0.05
@@ -279,6 +282,8 @@ def test_a_hanging_call_affects_no_other(
         return ended
 
     assert asyncio.run(count_ended()) == 9
+    hanging = [request for request in sim.requests if request.fault is not None]
+    assert [request.path.split("/")[-2] for request in hanging] == [triggers[0].job_name]
 
 
 def test_an_outage_ends_all_waits(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
