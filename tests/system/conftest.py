@@ -31,6 +31,9 @@ if not os.environ.get("CDM_SYSTEM"):
 
 #: Seconds between the starts of two scenarios.
 INTERVAL = 0.8
+#: Scenarios that may still run when the rows of the truth table start. While it is busy, Airflow 2
+#: requests the retry of a dead task more than once.
+FEW = 10
 #: So that an edited DAG is noticed, and so that its task has retries if nothing says otherwise.
 _SETTINGS = {
     "CORE__DEFAULT_TASK_RETRIES": "1",
@@ -45,9 +48,11 @@ def scenario_runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Scenario
     """All selected scenarios by name, after they have ended and were checked."""
     items: list[Any] = request.session.items
     names = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
-    rows = filter(None, (row.on(version("apache-airflow")) for row in ROWS))
-    # The restarts of the triggerer come last.
-    known: list[Scenario] = sorted([*SCENARIOS, *rows], key=lambda each: each.restarts_triggerer)
+    rows = [row for each in ROWS if (row := each.on(version("apache-airflow")))]
+    # The restarts of the triggerer wait for the rows that need it, so these come first.
+    rows.sort(key=lambda row: not row.needs_triggerer)
+    deferred = [row for row in rows if row.needs_triggerer]
+    known: list[Scenario] = [*deferred, *SCENARIOS, *rows[len(deferred) :]]
     scenarios = [scenario for scenario in known if scenario.name in names]
     folder = Path(tempfile.mkdtemp(prefix="cdm-faults-"))
     log = Progress(request.config)
@@ -112,8 +117,15 @@ def _write_dags(folder: Path, scenarios: list[Scenario]) -> Path:
 
 
 def _run_in_threads(log: Progress, runs: list[ScenarioRun]) -> None:
-    threads = []
+    threads: list[threading.Thread] = []
+    rows_began = False
     for run in runs:
+        if isinstance(run, RowRun) and not run.scenario.needs_triggerer and not rows_began:
+            rows_began = True
+            wait_until(
+                lambda: sum(thread.is_alive() for thread in threads) <= FEW,
+                *(300, "few scenarios run"),
+            )
         threads.append(threading.Thread(target=run.run, daemon=True))
         threads[-1].start()
         time.sleep(INTERVAL)
