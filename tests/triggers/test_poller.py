@@ -161,7 +161,7 @@ def test_a_wait_for_a_run_to_come_starves_no_other(
     others = start_jobs(sim, 15, seconds=100_000)
     sim.add_job("stock", seconds=300)
     begin = clock.now()
-    job = {"job_name": "stock", "cluster_id": sim.cluster_id}
+    job: dict[str, Any] = {"job_name": "stock", "cluster_id": sim.cluster_id}
     active = CdmSubmissionTrigger(**job, submission_id=sim.start("stock").submission_id)
     to_come = CdmSubmissionTrigger(
         **job, started_after=int(begin * 1000) + 1, deadline=begin + 1900
