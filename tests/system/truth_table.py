@@ -41,7 +41,8 @@ def _outcome(row: Row) -> tuple[str, str, str]:
     """Return what a row must do: the runs, how often rows were moved, the state of the task."""
     moved = sum((row.copies or {"": row.runs.count("SUCCEEDED")}).values())
     rows = {0: "none", 1: "once", 2: "twice"}.get(moved, f"{moved} times")
-    runs = f"{len(row.runs)} ({', '.join(map(str.lower, row.runs))})"
+    ways = filter(None, (row.runs, row.alternative_runs))
+    runs = " or ".join(f"{len(way)} ({', '.join(map(str.lower, way))})" for way in ways)
     sensor = f"; its sensor judged run {row.judged}: {row.sensor_state}" if row.judged else ""
     return runs, rows, row.state + sensor
 

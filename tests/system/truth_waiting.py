@@ -14,6 +14,7 @@ from tests.system.truth_terms import (
     FAILS_ACTIVE,
     FAILS_NOTED,
     LONG,
+    ONE,
     POKED,
     RETRY,
     STOPPED,
@@ -59,7 +60,9 @@ WHILE_WAITING = [
         seconds=LONG,
         runs=STOPPED,
         attempts=2,
-        says="The trigger stops the run, and the job starts again.",
+        alternative_runs=ONE,
+        says="The trigger stops the run, and the job starts again; if the next attempt waits for the"
+        " run before the trigger notices the clear, the run goes on.",
     ),
     Row(
         name="deferred-clear-other",
@@ -79,7 +82,9 @@ WHILE_WAITING = [
         seconds=LONG,
         runs=STOPPED,
         attempts=2,
-        says="The trigger stops the run, and the job starts again.",
+        alternative_runs=ONE,
+        says="The trigger stops the run, and the job starts again; if the next attempt waits for the"
+        " run before the trigger notices the clear, the run goes on.",
     ),
 ]
 UP_FOR_RETRY = [
