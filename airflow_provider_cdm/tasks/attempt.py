@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow_provider_cdm.client import arguments, errors
@@ -77,6 +77,9 @@ class AttemptJob(Protocol):
 
     def prepare(self, attempt: Attempt) -> None:
         """Make sure that the job can be started."""
+
+    def redefine(self, session: CdmSession, cluster_id: str) -> Flow[None]:
+        """Bring the job to its definition before a start, if :meth:`prepare` left it as it was."""
 
     def prepare_again(self, attempt: Attempt, error: errors.CdmNotFound) -> None:
         """Make sure of it once more after CDM did not find the job; or raise the error."""
@@ -310,6 +313,7 @@ class Attempt:
             *(self.session.api, self.request, self.journal.last, policy),
             deadline=self.deadline,
             limit=limit,
+            before_restart=partial(self.job.redefine, self.session, self.request.cluster_id),
         )
         return self.session.run(start, self.journal.save)
 

@@ -8,6 +8,7 @@ from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.client import errors
+    from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.client.submission import RunRef, Submission
     from airflow_provider_cdm.tasks.attempt import Attempt
@@ -29,6 +30,14 @@ class ExistingJob:
 
     def prepare(self, attempt: Attempt) -> None:
         """Do nothing."""
+
+    def redefine(
+        self,
+        session: CdmSession,  # noqa: ARG002 - part of the protocol, as the next
+        cluster_id: str,  # noqa: ARG002
+    ) -> Flow[None]:
+        """Do nothing."""
+        yield from ()
 
     def prepare_again(
         self,

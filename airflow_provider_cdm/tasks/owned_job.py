@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.definitions import Definition
     from airflow_provider_cdm.client.jobs.progress import Log
+    from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.attempt import Attempt
 
@@ -68,6 +69,8 @@ class OwnedJob:
         self._keep_on_failure = keep_on_failure
         self._log = log
         self._times_missing = 0
+        #: Whether this attempt has brought the job to its definition.
+        self._defined = False
         self.taken_over_at: float | None = None
 
     @property
@@ -88,7 +91,8 @@ class OwnedJob:
     def prepare(self, attempt: Attempt) -> None:
         """Create the job, or bring one that is left exactly to its definition.
 
-        A job whose run is to be followed first, or was a success, is left as it is.
+        A job whose run is to be followed first, or was a success, is left as it is; before a start
+        that follows all the same, :meth:`redefine` does it.
 
         :raises CdmOutcomeUnknown: when the job was deleted while its run was active.
         """
@@ -97,7 +101,7 @@ class OwnedJob:
         if record is not None and record.fingerprint != request.fingerprint:
             earlier = EarlierStart(session.api, request, StartPolicy())
             record = session.run(earlier.settle_other_arguments(record), attempt.journal.save)
-        self.taken_over_at = None
+        self.taken_over_at, self._defined = None, False
         if record is not None and record.result:
             if request.relation_to(record) is Relation.SAME:
                 return
@@ -107,6 +111,18 @@ class OwnedJob:
                 return
             attempt.journal.save(self._without_job(record, attempt).to_payload())
         self._create(attempt)
+
+    def redefine(self, session: CdmSession, cluster_id: str) -> Flow[None]:
+        """Replace the definition before a start, unless :meth:`prepare` has done it.
+
+        :raises CdmNotFound: when the job, or a link that it names, does not exist.
+        """
+        if self._defined:
+            return
+        try:
+            self._report((yield from apply.update(session.api, cluster_id, self._definition)))
+        except errors.CdmInUse as refusal:
+            self._log.info("Job %r has an active run, so it stays as it is: %s", self.name, refusal)
 
     def prepare_again(self, attempt: Attempt, error: errors.CdmNotFound) -> None:
         """Prepare the job again after it was not there when it was to be started.
@@ -265,6 +281,7 @@ class OwnedJob:
         return True
 
     def _report(self, result: apply.ApplyResult) -> None:
+        self._defined = True
         self._log.info("Job %r: %s", self.name, result.action)
         for warning in result.warnings:
             self._log.warning("CDM warns about job %r: %s", self.name, warning)

@@ -61,8 +61,8 @@ WHILE_WAITING = [
         runs=STOPPED,
         attempts=2,
         alternative_runs=ONE,
-        says="The trigger stops the run, and the job starts again; if the next attempt waits for the"
-        " run before the trigger notices the clear, the run goes on.",
+        says="The trigger stops the run, and the job starts again; if the next attempt waits for"
+        " the run before the trigger notices the clear, the run goes on.",
     ),
     Row(
         name="deferred-clear-other",
@@ -83,8 +83,8 @@ WHILE_WAITING = [
         runs=STOPPED,
         attempts=2,
         alternative_runs=ONE,
-        says="The trigger stops the run, and the job starts again; if the next attempt waits for the"
-        " run before the trigger notices the clear, the run goes on.",
+        says="The trigger stops the run, and the job starts again; if the next attempt waits for"
+        " the run before the trigger notices the clear, the run goes on.",
     ),
 ]
 UP_FOR_RETRY = [

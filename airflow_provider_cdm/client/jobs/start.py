@@ -13,7 +13,7 @@ This module reads no clock, journal or socket itself: :func:`start_once` is a fl
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -49,6 +49,7 @@ def start_once(
     *,
     deadline: float | None = None,
     limit: str = "wait_timeout",
+    before_restart: Callable[[], Flow[None]] | None = None,
 ) -> Flow[StartResult]:
     """Start a job unless it has been started already, and return the run that is ours.
 
@@ -58,6 +59,7 @@ def start_once(
     :param policy: time limits of the protocol.
     :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
+    :param before_restart: flow to perform before a start that follows an earlier one.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
@@ -77,6 +79,8 @@ def start_once(
         if run is not None:
             return StartResult(run, from_earlier_attempt=True, foreign=record.foreign)
         ended_run = record.run or record.baseline
+        if before_restart is not None:
+            yield from before_restart()
     run, foreign = yield from _Start(api, request, policy).send_once(ended_run)
     return StartResult(run, foreign=foreign)
 

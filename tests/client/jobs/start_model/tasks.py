@@ -272,13 +272,7 @@ class Task:
         if run.owner == self.owner or (ours and run.ends > self.cleared_at):
             if run.owner != self.owner:
                 cdm.note("attached after a clear")
-            # A job of one's own whose run is to be found is left as it is. If the history does not
-            # show that run, or the cluster is rebuilt at that moment, the job starts as it is.
-            lost = self.owned and (
-                cdm.rebuild_rate > 0
-                or any(other.overlooked for other in cdm.all_runs if other.job == run.job)
-            )
-            if run.arguments == wanted or attach or run.hidden or lost:
+            if run.arguments == wanted or attach or run.hidden:
                 return None
             # A late effect of a start from before a clear is like a run of somebody else.
             late = run.owner != self.owner and cdm.take(self.owner, run)
