@@ -121,11 +121,11 @@ class AccessKeyAuth:
             state.skew = skew
             return True
         if isinstance(error, errors.CdmAuthError):
-            _guard.record(self._identity(), None, error, self.exchanger.clock())
+            _guard.record(self._identity(), None, error, self.exchanger.uptime())
         return False
 
     def _signature(self, project_id: str | None) -> Signature:
-        _guard.check(self._identity(), None, self.exchanger.clock())
+        _guard.check(self._identity(), None, self.exchanger.uptime())
         return Signature(self.keys, self.exchanger, self._state().skew, project_id)
 
     def _state(self) -> _KeyState:

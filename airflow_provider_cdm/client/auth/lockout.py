@@ -43,7 +43,7 @@ class LockoutGuard:
 
         :param credentials: key of the credentials.
         :param scope: what the authorization is requested for, such as a project.
-        :param now: epoch seconds.
+        :param now: seconds by the monotonic clock.
         :raises CdmAuthError: with the reason of the earlier rejection.
         """
         recent = [item for item in self.rejections.get(credentials, ()) if now < item.until]
@@ -68,7 +68,7 @@ class LockoutGuard:
         :param credentials: key of the credentials.
         :param scope: what the authorization was requested for.
         :param error: the rejection.
-        :param now: epoch seconds.
+        :param now: seconds by the monotonic clock.
         """
         earlier = self.rejections.get(credentials, ())
         self.rejections[credentials] = (

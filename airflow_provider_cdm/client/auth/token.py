@@ -119,7 +119,7 @@ class TokenAuth:
             if token := self._usable(state.token):
                 return token
             if self.user_auth is None:
-                now = self.exchanger.clock()
+                now = self.exchanger.uptime()
                 _guard.check(self._credentials(), self._scope(), now)
             # Must not block: on an event loop, it would also stop the flow that holds the lock.
             if state.lock.acquire(blocking=False):
@@ -185,10 +185,10 @@ class TokenAuth:
 
     def _from_cache(self, file: TokenFile) -> Flow[Token]:
         """Return the token of another process, or request one and save it for other processes."""
-        give_up_at = self.exchanger.clock() + _CACHE_TIMEOUT
+        give_up_at = self.exchanger.uptime() + _CACHE_TIMEOUT
         lock: Lock | None = None
         try:
-            while lock is None and self.exchanger.clock() < give_up_at:
+            while lock is None and self.exchanger.uptime() < give_up_at:
                 lock = yield from offload(file.try_lock)
                 if lock is not None and not lock.held:
                     return (yield from self._request_token())
@@ -225,7 +225,7 @@ class TokenAuth:
             token = yield from self._send(lambda request: request)
         except errors.CdmAuthError as failure:
             if failure.http_status == 401:
-                now = self.exchanger.clock()
+                now = self.exchanger.uptime()
                 _guard.record(self._credentials(), self._scope(), failure, now)
             raise
         _guard.clear(self._credentials(), self._scope())

@@ -14,6 +14,7 @@ from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.client.fixture_types import Drive, MakeSession, Sent
+from tests.support.virtual_time import VirtualTime
 
 JOB = "orders"
 
@@ -193,6 +194,29 @@ def test_wrong_password(
     assert "not sent again" not in str(repeated.value)
     assert len(sent("token")) == 2
     assert sent("status") == []
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0], ids=["forward", "back"])
+def test_block_lasts_as_long_if_the_clock_is_set(
+    jump: float,
+    read_status: ReadStatus,
+    clock: ManualClock,
+    virtual_time: VirtualTime,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """A clock that is set makes a block neither shorter, which may lock the account, nor longer."""
+    session = make_session(password="wr0ng-w0rd")
+    with pytest.raises(errors.CdmAuthError):
+        read_status(session)
+    virtual_time.jumped = jump
+    clock.advance(LOCKOUT_SECONDS - 1)
+    with pytest.raises(errors.CdmAuthError, match="not sent again"):
+        read_status(session)
+    clock.advance(1)
+    with pytest.raises(errors.CdmAuthError):
+        read_status(session)
+    assert len(sent("token")) == 2
 
 
 def test_password_that_became_valid(
