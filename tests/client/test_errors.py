@@ -153,11 +153,18 @@ def test_no_secret_shows(
         assert not [text for text in shown if secret in text]
 
 
-@pytest.mark.parametrize("port", ["1", "bad", "99999999"])
-def test_no_proxy_password_shows(port: str, drive: Drive, make_session: MakeSession) -> None:
-    """A proxy that is unreachable or invalid is named without its password."""
-    session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
+def test_no_password_of_an_unreachable_proxy_shows(drive: Drive, make_session: MakeSession) -> None:
+    """A proxy that is unreachable is named without its password."""
+    session = make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:1")
     with pytest.raises(errors.CdmUnavailable) as caught:
         drive(session, session.api.auth.authorize())
     shown = [*traceback.format_exception(caught.value), repr(session.settings), repr(session)]
     assert not [text for text in shown if PROXY_PASSWORD in text]
+
+
+@pytest.mark.parametrize("port", ["bad", "0", "99999999"])
+def test_no_password_of_an_invalid_proxy_shows(port: str, make_session: MakeSession) -> None:
+    """A proxy with an invalid port is refused without its password."""
+    with pytest.raises(errors.CdmConfigError) as caught:
+        make_session(proxy=f"http://user:{PROXY_PASSWORD}@127.0.0.1:{port}")
+    assert PROXY_PASSWORD not in "".join(traceback.format_exception(caught.value))
