@@ -26,6 +26,11 @@ from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import Submission
 
 T = TypeVar("T")
+#: Seconds for which one list after another must lack a job that lists have shown, to be believed.
+_MISSING_SECONDS = 600.0
+#: Seconds after which lists are read again for a job that none of them showed; doubles up to the
+#: second number.
+_LIST_AGAIN, _MAX_LIST_AGAIN = 1800.0, 14_400.0
 #: Result of a poll for one wait: the run as CDM shows it, ``None`` if it cannot be seen at present,
 #: or an error.
 Outcome: TypeAlias = Submission | Exception | None
@@ -107,6 +112,11 @@ class PolledJob:
     :param joined_at: when the first of the waits was added, epoch seconds.
     :param polled_at: when the last poll was sent, epoch seconds.
     :param listed_at: when a listing last showed the job, epoch seconds.
+    :param missed: whether a sweep that was to cover the job did not show it, so that a status call
+        comes next.
+    :param list_again_at: when lists are read again for the job although none shows it, epoch
+        seconds.
+    :param times_unlisted: how often the lists of all types did not show the job.
     :param status_at: when the last status call was answered, epoch seconds.
     :param failures: number of polls in a row that failed without a usable answer.
     :param from_hint: whether the next poll was suggested by a listing.
@@ -125,6 +135,9 @@ class PolledJob:
     joined_at: float = 0.0
     polled_at: float = -math.inf
     listed_at: float = -math.inf
+    missed: bool = False
+    list_again_at: float = math.inf
+    times_unlisted: int = 0
     status_at: float = 0.0
     failures: int = 0
     from_hint: bool = False
@@ -140,9 +153,25 @@ class PolledJob:
 
     def record_status(self, now: float) -> None:
         """Record a poll that was answered, and after which waits remain."""
-        self.failures, self.status_at = 0, now
+        self.failures, self.status_at, self.missed = 0, now, False
+        if now >= self.list_again_at:
+            self.type_index, self.list_again_at = 0, math.inf
         self.false_hints += self.from_hint
         self.from_hint = False
+
+    def record_unlisted(self, now: float) -> None:
+        """Record that a complete list of the assumed type did not show the job.
+
+        Either it has another type, or it is never listed, or the list was out of date.
+        """
+        if now - self.listed_at < _MISSING_SECONDS:
+            return
+        self.type_index += 1
+        self.listed_at = -math.inf
+        if self.type_index == len(JOB_TYPES):
+            pause = min(_MAX_LIST_AGAIN, _LIST_AGAIN * 2.0 ** min(self.times_unlisted, 10))
+            self.list_again_at = now + pause
+            self.times_unlisted += 1
 
     def shift(self, seconds: float) -> None:
         """Move all times by some seconds, after the clock was set."""
@@ -150,6 +179,7 @@ class PolledJob:
         self.joined_at += seconds
         self.polled_at += seconds
         self.listed_at += seconds
+        self.list_again_at += seconds
         self.status_at += seconds
         for wait in self.waits:
             wait.joined_at += seconds
@@ -164,7 +194,7 @@ class PolledJob:
         """Whether a listing may replace a status call: the job is listed, and has no problems."""
         return (
             self.type_index < len(JOB_TYPES)
-            and not (self.in_flight or self.failures)
+            and not (self.in_flight or self.failures or self.missed)
             and not any(wait.follower.problems_since for wait in self.waits)
         )
 

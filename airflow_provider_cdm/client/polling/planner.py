@@ -103,7 +103,7 @@ class PollPlanner:
     def poll_intervals(self, now: float) -> tuple[float, float]:
         """Return the seconds between two polls of a run: allowed by the quota, and requested."""
         listed = bool(self.sweeps.page_counts) and now >= self.sweeps.paused_until
-        pages = self.sweeps.page_count(0, now) if listed else None
+        pages = self.sweeps.page_count(0, self.registry.jobs.values(), now) if listed else None
         return self._schedule.poll_intervals(now, pages)
 
     def shift(self, seconds: float) -> None:
@@ -113,7 +113,7 @@ class PollPlanner:
         """
         self._schedule.shift(seconds)
         self._breaker.shift(seconds)
-        self.sweeps.paused_until += seconds
+        self.sweeps.shift(seconds)
         self._reservations.clear()
 
     def _choose_poll(self, now: float) -> Poll | None:

@@ -30,6 +30,10 @@ class Priority(IntEnum):
 _PRIORITIES = tuple(Priority)
 
 
+#: Number of entries of one priority below which replaced ones are not dropped before they come up.
+_MIN_LIMIT = 64
+
+
 class Schedulable(Protocol):
     """An item with a due time for each priority, epoch seconds; ``inf`` if not due."""
 
@@ -50,6 +54,8 @@ class PollQueue(Generic[J]):
         self._heaps: list[list[tuple[float, int, J]]] = [[] for _ in _PRIORITIES]
         self._sequence = itertools.count()
         self._turns = 0
+        #: Numbers of entries at which those that were replaced are dropped.
+        self._limits = [_MIN_LIMIT for _ in _PRIORITIES]
 
     def put(self, job: J, priority: Priority, due_at: float) -> None:
         """Schedule a job; an earlier entry of the same priority is replaced.
@@ -59,6 +65,8 @@ class PollQueue(Generic[J]):
         job.due_at[priority] = due_at
         if due_at < math.inf:
             heapq.heappush(self._heaps[priority], (due_at, next(self._sequence), job))
+            if len(self._heaps[priority]) > self._limits[priority]:
+                self._drop_replaced(priority)
 
     def next_due(self) -> float:
         """Return the earliest due time, epoch seconds; ``inf`` if the queue is empty.
@@ -106,6 +114,12 @@ class PollQueue(Generic[J]):
         for job in jobs:
             for priority in _PRIORITIES:
                 self.put(job, priority, job.due_at[priority])
+
+    def _drop_replaced(self, priority: Priority) -> None:
+        heap = self._heaps[priority]
+        heap[:] = {id(e[2]): e for e in heap if e[2].due_at[priority] == e[0]}.values()
+        heapq.heapify(heap)
+        self._limits[priority] = max(_MIN_LIMIT, 2 * len(heap))
 
     def _earliest(self, priority: Priority) -> float:
         heap = self._heaps[priority]

@@ -124,10 +124,15 @@ class RateLimitedApi(CdmApi):
         return response
 
     def _take_slot(self, quota: Quota) -> Flow[None]:
-        """Use the reserved slot if it is of this kind; otherwise wait for the next one."""
+        """Use the reserved slot if it is of this kind; otherwise wait for the next one.
+
+        A slot that expired while the call waited for a token is not used: it would add to those of
+        the present minute.
+        """
         if self.batch.reserved is not None and self.batch.reserved[0] is quota:
-            self.batch.reserved = None
-            return
+            (_, reserved_slot), self.batch.reserved = self.batch.reserved, None
+            if self.limits.limiters[quota].is_usable(reserved_slot, self.exchanger.clock()):
+                return
         if quota in self.batch.postponed:
             raise self.batch.postponed[quota]
         now = self.exchanger.clock()

@@ -111,7 +111,7 @@ class PollResults:
             # Also when the quota of listings is used up: status calls draw on another one.
             error = failure or outcome or RuntimeError("the poll ended without a page")
             self._sweeps.record_failure(error, now)
-        self._schedule.put_in_backlog(self._sweeps.finish(self._registry.jobs.values()))
+        self._schedule.put_in_backlog(self._sweeps.finish(self._registry.jobs.values(), now))
 
     def _apply_hint(self, job: PolledJob, listed: ListedJob, sweep: Sweep, now: float) -> None:
         sweep.any_found = True

@@ -84,7 +84,8 @@ class PollSchedule:
         """
         rate = self._limits.limiters[Quota.STATUS].rate(now)
         affordable = len(self._jobs) * 4 * 60 / rate
-        age = min(max_age, max(_MIN_STALE, affordable))
+        # Never more often than requested.
+        age = max(job.interval, min(max_age, max(_MIN_STALE, affordable)))
         due_at = min(job.due_at[Priority.STALE], job.status_at + age)
         self._put(job, Priority.STALE, max(now, due_at))
 

@@ -22,6 +22,10 @@ _PAGE_COST = 10
 _PAGE_COUNT_SECONDS = 1800.0
 #: Seconds without listings after a failed one; doubles up to the second number.
 _PAUSE, _MAX_PAUSE = 60.0, 1800.0
+#: Filtered listings in a row without any of the jobs, after which no filter is used for some time.
+_MAX_EMPTY = 2
+#: Seconds without a filter; doubles up to the second number.
+_UNFILTERED, _MAX_UNFILTERED = 600.0, 14_400.0
 
 
 @dataclass(slots=True)
@@ -31,14 +35,16 @@ class SweepPlanner:
     :param active: the sweep in progress.
     :param page_counts: number of pages by job type and filter, and the time until which it is
         relied on, epoch seconds.
-    :param use_filter: whether to filter by name.
+    :param unfiltered_until: no filter by name before this time, epoch seconds.
+    :param empty: number of filtered listings in a row that showed none of the jobs.
     :param paused_until: no listing before this time, epoch seconds.
     :param failures: number of failed listings in a row.
     """
 
     active: Sweep | None = None
     page_counts: dict[tuple[int, str], tuple[int, float]] = field(default_factory=dict)
-    use_filter: bool = True
+    unfiltered_until: float = 0.0
+    empty: int = 0
     paused_until: float = 0.0
     failures: int = 0
 
@@ -78,22 +84,27 @@ class SweepPlanner:
                 and other is not job
             ):
                 due += not other.failures
-        cost = max(1 if congested else _PAGE_COST, self.page_count(type_index, now))
-        return due if due > cost else 0
+        # The filter takes another pass, so it is only asked for where it matters.
+        if due <= (1 if congested else _PAGE_COST):
+            return 0
+        return due if due > self.page_count(type_index, jobs, now) else 0
 
-    def page_count(self, type_index: int, now: float) -> int:
-        """Return the number of pages of a listing; 1 if it is not known."""
+    def page_count(self, type_index: int, jobs: Iterable[PolledJob], now: float) -> int:
+        """Return the number of pages of a listing of some jobs, as far as it is known; at least 1.
+
+        A listing has no fewer pages than one with a longer filter.
+        """
+        name_filter = self._filter_for(type_index, jobs, now)
         counts = [
             count
-            for (counted_type, _), (count, valid_until) in self.page_counts.items()
-            if counted_type == type_index and now < valid_until
+            for (counted_type, counted), (count, valid_until) in self.page_counts.items()
+            if counted_type == type_index and counted.startswith(name_filter) and now < valid_until
         ]
-        return min(counts, default=1)
+        return max(counts, default=1)
 
     def start(self, type_index: int, savings: int, jobs: Iterable[PolledJob], now: float) -> None:
         """Start a sweep, which from now on covers all jobs of its type."""
-        names = (job.name for job in jobs if job.type_index == type_index)
-        self.active = Sweep(type_index, self._filter_for(names), now, savings)
+        self.active = Sweep(type_index, self._filter_for(type_index, jobs, now), now, savings)
 
     def add_page(self, page: JobPage, now: float) -> bool:
         """Record a page, and return whether to read the next one."""
@@ -111,8 +122,13 @@ class SweepPlanner:
             # The server may return fewer jobs on a page than were requested.
             first = sweep.next_page == 2
             pages = math.ceil(page.total / max(1, sweep.jobs_read)) if first else sweep.next_page
-        known_count = self.page_counts.get((sweep.type_index, sweep.name_filter), (1, 0.0))[0]
-        self.page_counts[sweep.type_index, sweep.name_filter] = (
+        key = (sweep.type_index, sweep.name_filter)
+        known_count = self.page_counts.get(key, (1, 0.0))[0]
+        for expired in [
+            k for k, (_, valid_until) in self.page_counts.items() if valid_until <= now
+        ]:
+            del self.page_counts[expired]
+        self.page_counts[key] = (
             sweep.next_page - 1 if sweep.complete else max(pages, known_count),
             now + _PAGE_COUNT_SECONDS,
         )
@@ -132,7 +148,16 @@ class SweepPlanner:
             error,
         )
 
-    def finish(self, jobs: Iterable[PolledJob]) -> list[PolledJob]:
+    def shift(self, seconds: float) -> None:
+        """Move all times by some seconds, as the clock was set."""
+        self.paused_until += seconds
+        self.unfiltered_until += seconds
+        self.page_counts = {
+            key: (count, valid_until + seconds)
+            for key, (count, valid_until) in self.page_counts.items()
+        }
+
+    def finish(self, jobs: Iterable[PolledJob], now: float) -> list[PolledJob]:
         """End the sweep, and return the jobs that became due while it lasted.
 
         A job that was not on any page although all were read has another type, or is never listed.
@@ -140,22 +165,36 @@ class SweepPlanner:
         sweep, self.active = self.active, None
         if sweep is None:
             return []
-        if sweep.complete and sweep.name_filter and not sweep.any_found:
-            # The server may interpret the filter in another way than we assume.
-            self.use_filter = False
-        elif sweep.complete:
+        if sweep.complete and sweep.name_filter:
+            self._record_filtered(sweep, now)
+        elif sweep.complete and not sweep.any_found:
+            # No filter hides the jobs: they have another type, or are not listed.
+            self.unfiltered_until, self.empty = 0.0, 0
+        if sweep.complete and (sweep.any_found or not sweep.name_filter):
             for job in jobs:
                 same_type = job.type_index == sweep.type_index
                 if same_type and job.listed_at < sweep.started_at >= job.joined_at:
-                    job.type_index += 1
-                    job.listed_at = -math.inf
+                    job.record_unlisted(now)
+        for job in sweep.due_jobs:
+            job.missed = job.listed_at < sweep.started_at
         return list(sweep.due_jobs)
 
-    def _filter_for(self, names: Iterable[str]) -> str:
-        """Return the common beginning of all names, without characters special to a filter."""
-        if not self.use_filter:
+    def _record_filtered(self, sweep: Sweep, now: float) -> None:
+        """Do without filters for some time if they seem to hide the jobs.
+
+        The server may interpret a filter in another way than we assume. But it may also be a list
+        that is out of date, or jobs that are never listed.
+        """
+        self.empty = 0 if sweep.any_found else self.empty + 1
+        if self.empty >= _MAX_EMPTY:
+            times = min(self.empty - _MAX_EMPTY, 10)
+            self.unfiltered_until = now + min(_MAX_UNFILTERED, _UNFILTERED * 2.0**times)
+
+    def _filter_for(self, type_index: int, jobs: Iterable[PolledJob], now: float) -> str:
+        """Return the common beginning of all names of a type that a filter may consist of."""
+        if now < self.unfiltered_until:
             return ""
-        ordered = list(names)
+        ordered = [job.name for job in jobs if job.type_index == type_index]
         first, last = min(ordered, default=""), max(ordered, default="")
         pairs = zip(first, last, strict=False)
         common = "".join(pair[0] for pair in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_provider_cdm.client.polling.model import PolledJob, Wait
 from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.polling.sweep import SweepPlanner
+from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.simulator import CdmSimulator
@@ -133,7 +135,7 @@ def test_a_sweep_starts_if_it_is_cheaper(count: int, pages: int | None, sweep: b
     """A sweep starts only if its pages cost less than a status call for each job."""
     sweeps = SweepPlanner()
     if pages is not None:
-        sweeps.page_counts[0, ""] = (pages, BEGIN + 1)
+        sweeps.page_counts[0, "job_"] = (pages, BEGIN + 1)
     jobs = make_jobs(count)
     assert bool(sweeps.savings(jobs[0], jobs, BEGIN)) is sweep
 
@@ -153,8 +155,8 @@ def test_a_job_due_twice_in_a_sweep_is_kept_once(monkeypatch: pytest.MonkeyPatch
     finish = SweepPlanner.finish
     kept: list[list[PolledJob]] = []
 
-    def record(self: SweepPlanner, jobs: Iterable[PolledJob]) -> list[PolledJob]:
-        kept.append(finish(self, jobs))
+    def record(self: SweepPlanner, jobs: Iterable[PolledJob], now: float) -> list[PolledJob]:
+        kept.append(finish(self, jobs, now))
         return kept[-1]
 
     monkeypatch.setattr(SweepPlanner, "finish", record)
@@ -180,7 +182,7 @@ def test_a_long_listing_is_read_only_to_its_first_page() -> None:
     sweeps, jobs = SweepPlanner(), make_jobs(20)
     sweeps.start(0, 20, jobs, BEGIN)
     assert not sweeps.add_page(page_of(*map(str, range(100)), total=2100), BEGIN)
-    sweeps.finish(jobs)
+    sweeps.finish(jobs, BEGIN)
     assert all(job.type_index == 0 for job in jobs)
     assert sweeps.savings(jobs[0], jobs[1:], BEGIN) == 0
 
@@ -202,36 +204,99 @@ def test_all_pages_are_read(total: bool) -> None:
 
 def test_a_job_not_listed_is_assumed_to_have_another_type() -> None:
     """A job that a complete sweep did not show is tried with each type, then never listed."""
-    sweeps, jobs = SweepPlanner(use_filter=False), make_jobs(20)
+    sweeps, jobs = SweepPlanner(), make_jobs(20)
     for type_index in range(3):
         assert all(job.type_index == type_index and job.listable for job in jobs)
+        sweeps.unfiltered_until = math.inf
         sweeps.start(type_index, 20, jobs, BEGIN)
         sweeps.add_page(page_of("other", total=1), BEGIN)
-        sweeps.finish(jobs)
+        sweeps.finish(jobs, BEGIN)
     assert not any(job.listable for job in jobs)
 
 
 def test_a_job_added_during_a_sweep_is_not_missing() -> None:
     """A sweep says nothing about a job that was added after it started."""
-    sweeps, jobs = SweepPlanner(use_filter=False), make_jobs(20)
+    sweeps, jobs = SweepPlanner(unfiltered_until=math.inf), make_jobs(20)
     jobs[0].joined_at = BEGIN + 1
     sweeps.start(0, 20, jobs, BEGIN)
     sweeps.add_page(page_of("other", total=1), BEGIN + 2)
-    sweeps.finish(jobs)
+    sweeps.finish(jobs, BEGIN)
     assert [job.type_index for job in jobs] == [0] + [1] * 19
 
 
-def test_the_filter_is_the_common_beginning_of_names() -> None:
-    """The filter narrows the listing, and is not used again if it hid all jobs."""
-    sweeps, jobs = SweepPlanner(), make_jobs(20)
-    sweeps.start(0, 20, jobs, BEGIN)
+def read_one_page(sweeps: SweepPlanner, jobs: list[PolledJob], page: JobPage, now: float) -> str:
+    """Read a list that has one page, and return the filter that was used."""
+    sweeps.start(0, 20, jobs, now)
     assert sweeps.active is not None
-    assert sweeps.active.name_filter == "job_"
-    sweeps.add_page(page_of(total=0), BEGIN)
-    sweeps.finish(jobs)
+    name_filter = sweeps.active.name_filter
+    sweeps.active.any_found = bool(page.jobs)
+    sweeps.add_page(page, now)
+    sweeps.finish(jobs, now)
+    return name_filter
+
+
+def test_a_filter_that_hides_all_jobs_is_not_used_for_some_time() -> None:
+    """The filter narrows the listing. One empty list proves nothing; two pause filters, longer
+    each time, until a filtered list shows jobs again.
+    """
+    sweeps, jobs = SweepPlanner(), make_jobs(20)
+    now, empty = BEGIN, page_of(total=0)
+    assert [read_one_page(sweeps, jobs, empty, now) for _ in range(2)] == ["job_"] * 2
     assert all(job.type_index == 0 for job in jobs)
-    sweeps.start(0, 20, jobs, BEGIN)
-    assert sweeps.active.name_filter == ""
+    assert read_one_page(sweeps, jobs, page_of("job_1", total=1), now + 599) == ""
+    now += 600
+    for job in jobs:
+        job.type_index = 0
+    assert read_one_page(sweeps, jobs, empty, now) == "job_"
+    assert read_one_page(sweeps, jobs, page_of("job_1", total=1), now + 1199) == ""
+    now += 1200
+    for job in jobs:
+        job.type_index = 0
+    assert read_one_page(sweeps, jobs, page_of("job_1", total=1), now) == "job_"
+    assert sweeps.empty == 0
+
+
+def test_an_empty_list_does_not_make_waiting_expensive() -> None:
+    """One list that shows no job, though all are there, changes nothing for long."""
+    cluster = FakeCluster(
+        fault=lambda kind, now: (
+            Response(200, {}, b'{"total": 0, "jobs": []}')
+            if kind == "list" and 100 <= now < 130
+            else None
+        )
+    )
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(1500):
+        cluster.add(FakeJob(f"other_{index}", [FakeRun(1, -60.0, 9e9)]))
+    for index in range(60):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"load_{index}", [run]))
+        simulation.wait_for(f"load_{index}", run)
+    simulation.run(until=3600)
+    # A list of one page about every 30 seconds.
+    assert len(cluster.calls["list"]) < 200
+
+
+def test_a_wait_with_another_name_does_not_make_the_rest_expensive() -> None:
+    """Without a common beginning of all names the list may be too long; then it is not read again
+    and again to its first page.
+    """
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(5000):
+        cluster.add(FakeJob(f"other_{index}", [FakeRun(1, -60.0, 9e9)]))
+    for name in [f"load_{index}" for index in range(40)]:
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(name, [run]))
+        simulation.wait_for(name, run)
+    run = FakeRun(1, -60.0, 9e9)
+    cluster.add(FakeJob("stock", [run]))
+    simulation.wait_for("stock", run, at=300)
+    simulation.run(until=3900)
+    before = [at for at in cluster.calls["list"] if at < 300]
+    assert 5 < len(before) < 20
+    # The count of pages is relied on for half an hour.
+    assert len(cluster.calls["list"]) - len(before) < 10
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""A requested poll interval is never undercut, and what is scheduled does not pile up."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
+from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Simulation
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("interval", [600.0, 1800.0, HOUR])
+@pytest.mark.parametrize("jobs", [1, 15])
+def test_a_long_interval_is_kept(interval: float, jobs: int) -> None:
+    """A run is polled as often as requested, and more often only while it is young."""
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(jobs):
+        run = FakeRun(1, -10.0, 9e9)
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run, poll_interval=interval)
+    simulation.run(until=24 * HOUR)
+    late = [at for at in cluster.calls["status"] if at >= 4 * HOUR]
+    assert jobs * 5 <= len(late) <= jobs * (20 * HOUR / interval + 1)
+
+
+def test_replaced_entries_do_not_pile_up() -> None:
+    """The schedule of some hundred waits stays as small as they are, however long they wait."""
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(340):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"job_{index}", [run]))
+        simulation.wait_for(f"job_{index}", run)
+    simulation.run(until=2 * HOUR)
+    queues = simulation.planner.registry.schedule.queues.values()
+    entries = sum(len(heap) for queue in queues for heap in queue._heaps)
+    assert entries < 4 * 2 * 340
