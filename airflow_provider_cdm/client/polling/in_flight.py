@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
-from airflow_provider_cdm.client.polling.model import ListingPoll, Poll, PolledJob
+from airflow_provider_cdm.client.api.call import Quota
+from airflow_provider_cdm.client.polling.model import Poll, PolledJob, StatusPoll
 
 #: Polls in flight at most, each of which occupies a thread.
 MAX_IN_FLIGHT = 8
 #: Of these, polls at most of jobs whose last poll failed: such polls may take a minute each.
 _MAX_RETRIES = MAX_IN_FLIGHT // 2
+#: How many of them each kind of poll may have while others are due as well. There is one list at a
+#: time.
+_SHARES = {Quota.STATUS: 5, Quota.HISTORY: 2, Quota.LISTING: 1}
 
 
 @dataclass(slots=True)
@@ -18,12 +23,17 @@ class InFlight:
 
     :param total: number of all polls.
     :param retries: number of polls of jobs whose last poll failed.
-    :param listing: whether a page of the job list is being read.
+    :param kinds: number of polls by the quota of their first call.
     """
 
     total: int = 0
     retries: int = 0
-    listing: bool = False
+    kinds: Counter[Quota] = field(default_factory=Counter)
+
+    @property
+    def listing(self) -> bool:
+        """Whether a page of the job list is being read."""
+        return bool(self.kinds[Quota.LISTING])
 
     @property
     def full(self) -> bool:
@@ -34,18 +44,23 @@ class InFlight:
         """Return whether the job may be polled, considering how its last poll ended."""
         return not (job.failures and self.retries >= _MAX_RETRIES)
 
+    def by_share(self) -> list[Quota]:
+        """Return the kinds of polls, first the one that has used least of its share.
+
+        When answers are slow, threads are scarcer than slots; no kind may take each that is freed.
+        """
+        return sorted(_SHARES, key=lambda quota: self.kinds[quota] / _SHARES[quota])
+
     def add(self, poll: Poll) -> None:
         """Count a poll that is sent."""
         self.total += 1
-        if isinstance(poll, ListingPoll):
-            self.listing = True
-        else:
+        self.kinds[poll.quota] += 1
+        if isinstance(poll, StatusPoll):
             self.retries += bool(poll.job.failures)
 
     def remove(self, poll: Poll) -> None:
         """Stop counting a poll that has completed, before its result changes the job."""
         self.total -= 1
-        if isinstance(poll, ListingPoll):
-            self.listing = False
-        else:
+        self.kinds[poll.quota] -= 1
+        if isinstance(poll, StatusPoll):
             self.retries -= bool(poll.job.failures)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
@@ -215,6 +215,7 @@ class StatusPoll:
     :param priority: why the job was due.
     :param api: the API, with the slot that was reserved for the first call.
     :param waits: waits to poll for, in this order.
+    :param quota: quota of the first call.
     :param outcomes: results in the order of the waits.
     """
 
@@ -222,6 +223,7 @@ class StatusPoll:
     priority: Priority
     api: RateLimitedApi
     waits: list[Wait]
+    quota: Quota = Quota.STATUS
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property
@@ -276,6 +278,8 @@ class ListingPoll:
     :param api: the API, with the slot that was reserved for the call.
     :param outcome: the page, or an error.
     """
+
+    quota: ClassVar[Quota] = Quota.LISTING
 
     sweep: Sweep
     cluster_id: str

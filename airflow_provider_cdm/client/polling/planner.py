@@ -122,10 +122,13 @@ class PollPlanner:
         if self.in_flight.full:
             return None
         self._cover_due_jobs(now)
-        for quota in self._schedule.queues:
-            if poll := self._next_status_poll(quota, now):
-                return poll
-        return self._next_listing_poll(now)
+        polls = (self._next_poll_of(quota, now) for quota in self.in_flight.by_share())
+        return next((poll for poll in polls if poll is not None), None)
+
+    def _next_poll_of(self, quota: Quota, now: float) -> Poll | None:
+        if quota is Quota.LISTING:
+            return self._next_listing_poll(now)
+        return self._next_status_poll(quota, now)
 
     def _cover_due_jobs(self, now: float) -> None:
         """Serve due jobs from a listing where possible; a listing needs no status slot."""
@@ -195,7 +198,7 @@ class PollPlanner:
         job.in_flight, job.polled_at = True, now
         # The reserved slot is for the first call.
         waits = sorted(job.waits, key=lambda wait: wait.quota is not job.quota)
-        return StatusPoll(job, priority, self._rate_limited_api(job.quota), waits)
+        return StatusPoll(job, priority, self._rate_limited_api(job.quota), waits, job.quota)
 
     def _rate_limited_api(self, quota: Quota) -> RateLimitedApi:
         batch = CallBatch(reserved=(quota, self._reservations.use(quota)))

@@ -37,3 +37,23 @@ def test_replaced_entries_do_not_pile_up() -> None:
     queues = simulation.planner.registry.schedule.queues.values()
     entries = sum(len(heap) for queue in queues for heap in queue._heaps)
     assert entries < 4 * 2 * 340
+
+
+def test_slow_answers_starve_no_kind_of_call() -> None:
+    """With answers of 20 seconds, threads are scarcer than slots, and each kind gets its share."""
+    cluster = FakeCluster(latency=lambda _, __: 20.0)
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(300):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"hidden_{index}", [run], listed="hidden"))
+        simulation.wait_for(f"hidden_{index}", run)
+    to_come = []
+    for index in range(5):
+        run = FakeRun(2, 900.0, 1000.0)
+        cluster.add(FakeJob(f"later_{index}", [FakeRun(1, -60.0, -50.0), run], listed="hidden"))
+        to_come.append(simulation.wait_for(f"later_{index}", None, created_from=0.0))
+    simulation.run(until=2 * HOUR)
+    # Once its run is known, a wait takes turns with the others, which takes 24 calls a minute.
+    assert all(wait.ends and wait.ends[0][0] < 1000 + 900 for wait in to_come)
+    # Status calls still have most of the threads.
+    assert len(cluster.calls["status"]) > 2 * len(cluster.calls["history"])
