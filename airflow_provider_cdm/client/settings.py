@@ -17,6 +17,11 @@ class PasswordCredentials:
     password: str = field(repr=False)
     domain: str
 
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Who the quotas count for; the same after the password has changed."""
+        return self.domain, self.user
+
 
 @dataclass(frozen=True, slots=True)
 class KeyCredentials:
@@ -30,6 +35,11 @@ class KeyCredentials:
     access_key: str
     secret_key: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Who the quotas count for, as far as it is known: the user of a key is not."""
+        return "", self.access_key
 
 
 Credentials: TypeAlias = PasswordCredentials | KeyCredentials

@@ -94,7 +94,7 @@ class ClusterPoller:
         self, session: CdmSession, cluster_id: str, on_close: Callable[[], None] = lambda: None
     ) -> None:
         self.session = session
-        self._limits = rate_limits_for(session.settings, session.api.exchanger.random)
+        self._limits = rate_limits_for(session.settings, self, session.api.exchanger.random)
         self.planner = PollPlanner(cluster_id, session.api, self._limits)
         self._on_close = on_close
         self._users = 0

@@ -8,6 +8,7 @@ lock-out guard remembers a rejected password.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -37,8 +38,11 @@ LOCKOUT_SECONDS = 900.0
 MAX_REJECTIONS = 2
 #: Seconds to wait for a token that another process is requesting.
 _CACHE_TIMEOUT = 60.0
-#: Seconds between two checks whether another caller has obtained the token.
-_QUEUE_PAUSE = 0.05
+#: Seconds between two checks whether another caller has obtained the token; doubles up to the
+#: second number.
+_QUEUE_PAUSE, _MAX_QUEUE_PAUSE = 0.05, 1.0
+#: Seconds after a failed renewal for which the old token is used without another one.
+_RENEW_PAUSE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,15 @@ class Token:
 
 @dataclass(slots=True)
 class _TokenState:
-    """The current token of this process for one scope; the lock is held while it is requested."""
+    """The current token of this process for one scope.
+
+    :param lock: held while a token is requested.
+    :param renew_again_at: when to try again after a renewal that failed, by the monotonic clock.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = None
+    renew_again_at: float = -math.inf
 
 
 _states: dict[tuple[object, ...], _TokenState] = {}
@@ -110,24 +119,33 @@ class TokenAuth:
         return (yield from self.token())
 
     def token(self) -> Flow[Token]:
-        """Return a token that is still valid for some minutes, the current one if possible.
+        """Return a valid token, the current one if possible.
+
+        Near its end it is renewed, by one caller at a time; while that lasts, and for some time
+        after it has failed, the others go on with the old one.
 
         :raises CdmAuthError: when IAM rejects the credentials, or rejected them recently.
         """
-        state = self._state()
+        state, seconds = self._state(), _QUEUE_PAUSE
         while True:
-            if token := self._usable(state.token):
-                return token
+            old = self._valid(state.token)
+            if old is not None and not self._is_due(old, state):
+                return old
             if self.user_auth is None:
-                now = self.exchanger.uptime()
-                _guard.check(self._credentials(), self._scope(), now)
+                _guard.check(self._credentials(), self._scope(), self.exchanger.uptime())
             # Must not block: on an event loop, it would also stop the flow that holds the lock.
             if state.lock.acquire(blocking=False):
+                # While the old token is valid, repeated calls to IAM would only delay its use.
+                renewer = self if old is None else replace(self, exchanger=self.exchanger.once())
                 try:
-                    return self._usable(state.token) or (yield from self._renew(state))
+                    token = self._usable(state.token)
+                    return token or (yield from renewer._renew(state))  # noqa: SLF001 - same class
                 finally:
                     state.lock.release()
-            yield from pause(_QUEUE_PAUSE)
+            if old is not None:
+                return old
+            yield from pause(seconds)
+            seconds = min(2 * seconds, _MAX_QUEUE_PAUSE)
 
     def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
         """Drop a token that was rejected, unless it has been replaced in the meantime.
@@ -148,6 +166,8 @@ class TokenAuth:
             *self._credentials(),
             self.settings.agency if self.user_auth else None,
             self._scope(),
+            # A proxy that does not answer must not delay connections that use another one.
+            (self.settings.proxy, self.settings.verify),
         )
         # setdefault is atomic, so two threads always get the same state.
         return _states.setdefault(key, _TokenState())
@@ -163,6 +183,13 @@ class TokenAuth:
             ("named project", settings.project_name) if settings.project_name else ("account", "")
         )
 
+    def _valid(self, token: Token | None) -> Token | None:
+        return token if token is not None and self.exchanger.clock() < token.expires_at else None
+
+    def _is_due(self, token: Token, state: _TokenState) -> bool:
+        """Return whether to renew a valid token now."""
+        return self._usable(token) is None and self.exchanger.uptime() >= state.renew_again_at
+
     def _usable(self, token: Token | None) -> Token | None:
         return token if token is not None and self.exchanger.clock() < token.renew_at else None
 
@@ -173,9 +200,9 @@ class TokenAuth:
         except errors.CdmError as failure:
             # The call that needs the token has not been sent, so it certainly had no effect.
             failure.effect_unknown = False
-            old = state.token
-            if failure.retryable and old is not None and self.exchanger.clock() < old.expires_at:
+            if failure.retryable and (old := self._valid(state.token)) is not None:
                 # Tokens are renewed early, so the old one can be used while IAM is unavailable.
+                state.renew_again_at = self.exchanger.uptime() + _RENEW_PAUSE
                 return old
             raise
         state.token = token

@@ -114,6 +114,10 @@ class Exchanger:
         """Return seconds for measuring durations in this process; they begin anywhere."""
         return (self.monotonic or self.clock)()
 
+    def once(self) -> Exchanger:
+        """Return the same for calls that are not repeated."""
+        return replace(self, policy=RetryPolicy(attempts=1))
+
     def exchange(
         self,
         request: Request,

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.settings import Settings
@@ -185,19 +185,25 @@ class RateLimits:
 
     def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
         self.limit = limit
-        #: Held by the thread that requests authorization for the user.
-        self.auth_lock = threading.Lock()
+        #: Limits of the connections in use, by who uses them.
+        self._requested: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         #: Reservations of all pollers of the user; those of a discarded poller vanish with it.
         self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
         self.reservations_lock = threading.Lock()
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
 
-    def cap(self, limit: int) -> None:
-        """Lower the limit to this one, unless it is lower already."""
-        if limit < self.limit:
-            self.limit = limit
-            for limiter in self.limiters.values():
-                limiter.cap(limit)
+    def join(self, user: object, limit: int) -> None:
+        """Take the limit of a connection into account for as long as its user exists.
+
+        If connections in use set different limits, the lowest one applies.
+        """
+        with self.reservations_lock:
+            self._requested[user] = limit
+            lowest = min(self._requested.values())
+            if lowest != self.limit:
+                self.limit = lowest
+                for limiter in self.limiters.values():
+                    limiter.cap(lowest)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -277,15 +283,19 @@ class Reservations:
 _rate_limits: dict[object, RateLimits] = {}
 
 
-def rate_limits_for(settings: Settings, random: Callable[[], float] = random.random) -> RateLimits:
-    """Return the rate limits of a user: one object in this process, whatever the cluster.
+def rate_limits_for(
+    settings: Settings, user: object, random: Callable[[], float] = random.random
+) -> RateLimits:
+    """Return the rate limits of an IAM user: one object in this process, whatever the cluster.
 
-    If connections of one user set different limits, the lowest one applies.
+    :param settings: settings of a connection.
+    :param user: object that uses the limits; see :meth:`RateLimits.join`.
+    :param random: function that returns a number in [0, 1).
     """
     limit = settings.requests_per_minute or REQUESTS_PER_MINUTE
-    # setdefault is atomic, so two threads cannot end up with two objects.
+    # setdefault is atomic, so two threads cannot end up with two objects. No secret is kept.
     limits = _rate_limits.setdefault(
-        (settings.iam_endpoint, settings.credentials), RateLimits(limit, random)
+        (settings.iam_endpoint, settings.credentials.owner), RateLimits(limit, random)
     )
-    limits.cap(limit)
+    limits.join(user, limit)
     return limits

@@ -9,7 +9,6 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.call import Call, Quota
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth.base import Authorization
-from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Flow, Response, pause
 
@@ -70,8 +69,7 @@ class RateLimitedApi(CdmApi):
     @classmethod
     def wrap(cls, api: CdmApi, limits: RateLimits, batch: CallBatch) -> RateLimitedApi:
         """Return the same API within rate limits, for one batch of calls."""
-        exchanger = replace(api.exchanger, policy=RetryPolicy(attempts=1))
-        return cls(api.settings, api.auth, exchanger, limits, batch)
+        return cls(api.settings, api.auth, api.exchanger.once(), limits, batch)
 
     def for_side_task(self) -> RateLimitedApi:
         """Return the same API for optional calls.
@@ -91,9 +89,6 @@ class RateLimitedApi(CdmApi):
         key = (call.path, *(call.query or {}).items())
         if key not in batch.answers:
             try:
-                # Meant for threads: while one requests a token, others of the same user wait here.
-                with self.limits.auth_lock:
-                    yield from self.auth.authorize()
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
                 batch.answered, batch.failure = True, None
             except errors.CdmError as error:

@@ -214,6 +214,10 @@ def test_threads_get_different_slots() -> None:
     assert most_in_a_minute(reserved) <= 1000
 
 
+class User:
+    """Stands for what uses rate limits."""
+
+
 @pytest.fixture(autouse=True)
 def no_rate_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start each test without rate limits, which are kept per process."""
@@ -222,17 +226,29 @@ def no_rate_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_user_has_one_set_of_rate_limits() -> None:
     """All clusters, projects and regions of a user share rate limits; other users have others."""
-    limits = rate_limits_for(SETTINGS)
+    user = User()
+    limits = rate_limits_for(SETTINGS, user)
     assert limits.limit == REQUESTS_PER_MINUTE == 100
-    assert rate_limits_for(replace(SETTINGS, cluster_id="x", project_id="y", region="z")) is limits
+    elsewhere = replace(SETTINGS, cluster_id="x", project_id="y", region="z")
+    assert rate_limits_for(elsewhere, user) is limits
+    changed = replace(SETTINGS, credentials=PasswordCredentials("u", "another password", "d"))
+    assert rate_limits_for(changed, user) is limits
     other = replace(SETTINGS, credentials=PasswordCredentials("v", "p", "d"))
-    assert rate_limits_for(other) is not limits
+    assert rate_limits_for(other, user) is not limits
+    assert "another password" not in repr(rate_limit._rate_limits)
 
 
 def test_the_lowest_limit_applies() -> None:
-    """If two connections of a user set limits, the lower one applies to both."""
-    limits = rate_limits_for(replace(SETTINGS, requests_per_minute=50))
-    assert rate_limits_for(SETTINGS) is limits
+    """If two connections of a user set limits, the lower one applies to both while it is used."""
+    first, second, third = User(), User(), User()
+    limits = rate_limits_for(replace(SETTINGS, requests_per_minute=50), first)
+    assert rate_limits_for(SETTINGS, second) is limits
     assert limits.limit == 50
-    rate_limits_for(replace(SETTINGS, requests_per_minute=20))
+    rate_limits_for(replace(SETTINGS, requests_per_minute=20), third)
     assert most_in_a_minute(use_all(limits.limiters[Quota.STATUS], BEGIN, 300)) <= 20
+    del first, third
+    rate_limits_for(SETTINGS, second)
+    assert limits.limit == 100
+    # It recovers within minutes, and is not exceeded.
+    used = use_all(limits.limiters[Quota.STATUS], BEGIN + 600, 300)
+    assert 90 < most_in_a_minute(used) <= 100
