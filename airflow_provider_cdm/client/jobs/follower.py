@@ -19,6 +19,8 @@ from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, 
 
 log = logging.getLogger(__name__)
 
+#: Polls in a row that must fail before a wait is given up.
+_MIN_FAILURES = 5
 #: Extra work after a poll that showed the run, such as reading the state of its tables.
 SideTask: TypeAlias = Callable[[CdmApi, Submission], Flow[None]]
 
@@ -60,6 +62,8 @@ class Follower:
     problems_since: dict[str, float] = field(default_factory=dict)
     #: End of the last poll, by the monotonic clock and by the wall clock.
     _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
+    #: Number of polls in a row that failed.
+    _failures: int = field(default=0, init=False, repr=False)
     #: What another process left, until the next poll takes it over.
     _restored: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
     #: The later run that the status call showed, until the history has been read.
@@ -140,7 +144,7 @@ class Follower:
             if not self.run.known:
                 raise
             raise self._job_deleted(error) from error
-        self.problems_since.pop("outage", None)
+        self._end_outage()
         if seen is None:
             now = api.exchanger.uptime()
             self._tolerate("no_run", shown_instead, self.grace.no_run, now)
@@ -154,6 +158,10 @@ class Follower:
             self.problems_since.clear()
         return seen
 
+    def _end_outage(self) -> None:
+        self.problems_since.pop("outage", None)
+        self._failures = 0
+
     def dump(self) -> dict[str, Any]:
         """Return what another process needs to continue, as plain JSON."""
         now, instant = self._polled_at
@@ -162,6 +170,7 @@ class Follower:
             "submission_id": self.run.submission_id,
             "creation_date": self.run.creation_date,
             "problems": problems,
+            "failures": self._failures,
             # Only with problems, so that nothing is stored anew after each poll without any.
             "polled_at": instant if problems else None,
         }
@@ -217,7 +226,7 @@ class Follower:
         first = yield from api.first_run_since(
             self.run.cluster_id, self.run.job_name, self.created_from
         )
-        self.problems_since.pop("outage", None)
+        self._end_outage()
         if first is not None:
             self.run = RunRef.of(first)
             log.info("Found %s, created at %s ms", self.run, first.creation_date)
@@ -243,7 +252,7 @@ class Follower:
             return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
         self._later = RunRef.of(newest_first(newer)[0])
         # CDM has answered, even if a rate limit postpones the next call.
-        self.problems_since.pop("outage", None)
+        self._end_outage()
         return (yield from self._read_history(api, self._later)), ""
 
     def _read_history(self, api: CdmApi, later: RunRef) -> Flow[Submission]:
@@ -289,6 +298,7 @@ class Follower:
             counts = name == "outage" or "outage" not in problems
             between = min(gap, getattr(self.grace, name) / 2) if counts else 0.0
             self.problems_since[name] = now - lasted - between
+        self._failures = dump.get("failures") or 0
         self._polled_at = now, instant
 
     def _tolerate_outage(self, error: errors.CdmError, began: float, now: float) -> None:
@@ -297,7 +307,9 @@ class Follower:
             if problem in self.problems_since:
                 self.problems_since[problem] += now - unanswered_from
         lasted = now - self.problems_since.setdefault("outage", now)
-        if lasted < self.grace.outage:
+        self._failures += 1
+        # A run that is polled seldom must not be given up because of two calls far apart.
+        if lasted < self.grace.outage or self._failures < _MIN_FAILURES:
             log.warning("The status of %s cannot be read at the moment: %s", self.run, error)
             return
         raise self.unreachable(error, lasted) from error

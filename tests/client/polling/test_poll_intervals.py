@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
+from airflow_provider_cdm.client.sansio import Response
 from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Simulation
 
 HOUR = 3600.0
@@ -57,3 +60,18 @@ def test_slow_answers_starve_no_kind_of_call() -> None:
     assert all(wait.ends and wait.ends[0][0] < 1000 + 900 for wait in to_come)
     # Status calls still have most of the threads.
     assert len(cluster.calls["status"]) > 2 * len(cluster.calls["history"])
+
+
+def test_isolated_failures_do_not_add_up() -> None:
+    """With some failing calls, runs that are polled seldom are not given up: CDM answers."""
+    rng = random.Random(10)
+    cluster = FakeCluster(
+        fault=lambda kind, _: Response(503) if kind == "status" and rng.random() < 0.1 else None
+    )
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(1500):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"hidden_{index}", [run], listed="hidden"))
+        simulation.wait_for(f"hidden_{index}", run)
+    simulation.run(until=2 * HOUR)
+    assert [wait.outcome for wait in simulation.waits if wait.ends] == []
