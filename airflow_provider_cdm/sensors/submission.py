@@ -170,7 +170,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     def _tables(self) -> TableProgress:
         from airflow_provider_cdm.client.whole_database.collect import TableProgress
 
-        return TableProgress()
+        return TableProgress(on_change=self._progress.record_change)
 
     def _poll(self, context: Context) -> PokeReturnValue:
         session, follower = self.hook.get_conn(), self._follower

@@ -233,7 +233,7 @@ class Attempt:
         if self.task.deferrable:
             self._defer(run, "start_after_wait", self._identity, own=False)
         try:
-            self.session.run(self._follow(Follower(run)))
+            self.session.run(self._follow(Follower(run), self._log_progress()))
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way can no longer be read: %s", error)
         self._waited_for.append(run)
@@ -273,8 +273,9 @@ class Attempt:
                 "cleared": self.cleared,
             }
             self._defer(ref, "execute_complete", waiting, own=own)
-        tables = TableProgress(self.job.definition)
-        ended = self.session.run(self._follow(Follower(ref), tables))
+        progress = self._log_progress()
+        tables = TableProgress(self.job.definition, progress.record_change)
+        ended = self.session.run(self._follow(Follower(ref), progress, tables))
         return self._conclude(tables.with_job_type(ended))
 
     def _start(self) -> StartResult:
@@ -345,14 +346,18 @@ class Attempt:
             expected=self.cleared and self.options.cancel_on_kill,
         )
 
-    def _follow(self, follower: Follower, side_task: SideTask | None = None) -> Flow[Submission]:
+    def _log_progress(self) -> ProgressLog:
+        stall = self.options.stall
+        return ProgressLog(self.log, self.session.monotonic, stall, self.server_time)
+
+    def _follow(
+        self, follower: Follower, progress: ProgressLog, side_task: SideTask | None = None
+    ) -> Flow[Submission]:
         return follower.follow(
             self.session.api,
             poll_interval=self.options.poll_interval,
             deadline=self.deadline,
-            on_status=ProgressLog(
-                self.log, self.session.monotonic, self.options.stall, self.server_time
-            ),
+            on_status=progress,
             side_task=side_task,
         )
 

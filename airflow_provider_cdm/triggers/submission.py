@@ -226,8 +226,9 @@ class CdmSubmissionTrigger(CdmTrigger):
     async def _wait(self, poller: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
-        tables, session = TableProgress(), poller.session
+        session = poller.session
         progress = ProgressLog(log, session.monotonic, stall, session.api.exchanger.server_time)
+        tables = TableProgress(on_change=progress.record_change)
         ended = await poller.wait(
             Follower(run, created_from=self.started_after or 0),
             poll_interval=self.poll_interval,

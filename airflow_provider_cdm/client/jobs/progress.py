@@ -111,6 +111,10 @@ class ProgressLog:
             self._log.info("%s", describe(seen, self._clock(), now - self._changed_at, speed))
             self._line, self._line_at, self._rows = line, now, _rows(seen)
 
+    def record_change(self) -> None:
+        """Record a change that the run itself does not show, such as one of its tables."""
+        self._changed_at = self._warned_at = self._uptime()
+
     def dump(self) -> dict[str, Any] | None:
         """Return what another process needs to continue, as plain JSON."""
         if self._line is None:
@@ -195,8 +199,8 @@ def describe(
         parts.extend(
             f"{n} rows {verb}" for n, verb in ((read, "read"), (written, "written")) if n >= 0
         )
-    elif seen.write_rows:
-        parts.append(f"{seen.write_rows} rows written")
+    elif (written := _count(seen.write_rows)) > 0:
+        parts.append(f"{written} rows written")
     if speed is not None and not seen.ended:
         parts.append(f"{speed:.3g} rows/s")
     if seen.duration_seconds is not None:
@@ -226,4 +230,9 @@ def _is_about(dump: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _rows(seen: Submission) -> int:
-    return sum(rows or 0 for rows in (seen.write_rows, seen.update_rows, seen.delete_rows))
+    return sum(map(_count, (seen.write_rows, seen.update_rows, seen.delete_rows)))
+
+
+def _count(rows: int | None) -> int:
+    """Return a number of rows; CDM sends -1 for one that does not apply."""
+    return max(0, rows or 0)

@@ -14,7 +14,7 @@ with a failed table never counts as a success.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,10 +96,11 @@ class TableProgress:
     the end of the run decides.
 
     :param definition: definition of the job, if it is known.
+    :param on_change: called when the tables have changed.
     """
 
     __slots__ = (
-        *("_definition", "_due_at", "_line", "_listings", "_next_poll_at", "_polled"),
+        *("_definition", "_on_change", "_due_at", "_line", "_listings", "_next_poll_at", "_polled"),
         "_type_requested",
         "job_type",
     )
@@ -111,7 +112,12 @@ class TableProgress:
     #: Seconds between two polls while no listing shows sub-jobs.
     _NOTHING_LISTED = 300.0
 
-    def __init__(self, definition: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        definition: Mapping[str, Any] | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_change = on_change
         self.job_type = job_type_of(definition)
         self._definition = definition
         self._type_requested = False
@@ -164,6 +170,7 @@ class TableProgress:
         self._schedule(api, max(self._INTERVAL, wait))
         if report.tables and (line := report.progress_line()) != self._line:
             self._line = line
+            self._on_change()
             log.info("%s: %s", RunRef.of(seen), line)
 
     def _schedule(self, api: CdmApi, seconds: float) -> None:

@@ -62,6 +62,8 @@ def test_nothing_seen_is_no_line() -> None:
         # A value up to 1 may be on either scale.
         ({"progress": 0.5}, "RUNNING, progress 0.5, created"),
         ({"progress": -1.0}, "RUNNING, created"),
+        # CDM's number for a counter that does not apply.
+        ({"write_rows": -1}, "RUNNING, created"),
         ({"creation_date": None}, "RUNNING"),
         (
             {
@@ -101,6 +103,17 @@ def test_a_change_is_no_stall(moving: str) -> None:
     reader.see(3500, last_update_date=3500)
     with pytest.raises(errors.CdmStalled, match="nothing has changed for 600 s"):
         reader.see(3600, last_update_date=3600)
+
+
+def test_a_change_elsewhere_is_no_stall() -> None:
+    """What moves although the run shows nothing, such as a table, counts as well."""
+    reader = Reader(after=600, fail=True)
+    for seconds in range(0, 3000, 100):
+        reader.see(seconds, write_rows=-1)
+        if seconds % 500 == 0:
+            reader.log.record_change()
+    with pytest.raises(errors.CdmStalled):
+        reader.see(3100, write_rows=-1)
 
 
 def test_stalls_may_be_ignored() -> None:
