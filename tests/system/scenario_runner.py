@@ -38,6 +38,7 @@ class Scenario:
         ``nobody``, an error is raised instead.
     :param runs: expected final statuses of the CDM runs, in order.
     :param alternative_runs: the same, where a race decides between two correct outcomes.
+    :param alternative_attempts: attempts of the task then, if they differ.
     :param foreign: number of these runs that somebody else has started.
     :param copies: how often the target must have the rows of each day; by default once for each
         successful run.
@@ -60,6 +61,7 @@ class Scenario:
     victim: str = "task"
     runs: tuple[str, ...] = ("SUCCEEDED",)
     alternative_runs: tuple[str, ...] = ()
+    alternative_attempts: int | None = None
     foreign: int = 0
     copies: Mapping[str, int] | None = None
     state: str = "success"
@@ -253,7 +255,8 @@ class ScenarioRun:
         """Compare the outcome with the expected one."""
         scenario, self.statuses = self.scenario, tuple(self.run_statuses)
         if self.statuses == scenario.alternative_runs:
-            scenario = replace(scenario, runs=self.statuses, logged="")
+            attempts = scenario.alternative_attempts or scenario.attempts
+            scenario = replace(scenario, runs=self.statuses, logged="", attempts=attempts)
         self._expect("runs", self.statuses, scenario.runs)
         own_runs = len(scenario.runs) - scenario.foreign
         self._expect("starts sent", self.jobs.count_requests(self.name, "start"), own_runs)
