@@ -31,10 +31,8 @@ if not os.environ.get("CDM_SYSTEM"):
 
 #: Seconds between the starts of two scenarios.
 INTERVAL = 0.8
-#: Scenarios that may still run when the rows of the truth table start. While it is busy, Airflow 2
-#: requests the retry of a dead task more than once.
-FEW = 10
-#: So that an edited DAG is noticed, and so that its task has retries if nothing says otherwise.
+#: For the truth table, so that an edited DAG is noticed, and its task has retries if nothing else
+#: says how many.
 _SETTINGS = {
     "CORE__DEFAULT_TASK_RETRIES": "1",
     "CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
@@ -49,10 +47,7 @@ def scenario_runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Scenario
     items: list[Any] = request.session.items
     names = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
     rows = [row for each in ROWS if (row := each.on(version("apache-airflow")))]
-    # The restarts of the triggerer wait for the rows that need it, so these come first.
-    rows.sort(key=lambda row: not row.needs_triggerer)
-    deferred = [row for row in rows if row.needs_triggerer]
-    known: list[Scenario] = [*deferred, *SCENARIOS, *rows[len(deferred) :]]
+    known: list[Scenario] = [*SCENARIOS, *rows]
     scenarios = [scenario for scenario in known if scenario.name in names]
     folder = Path(tempfile.mkdtemp(prefix="cdm-faults-"))
     log = Progress(request.config)
@@ -81,7 +76,8 @@ def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[Sce
             "AIRFLOW_CONN_CDM_DEFAULT": json.dumps(connection),
             "CDM_SYSTEM_FOLDER": str(folder),
         }
-        stack = AirflowStack(folder / "airflow", dags, environment, settings=_SETTINGS)
+        settings = _SETTINGS if any(isinstance(each, Row) for each in scenarios) else {}
+        stack = AirflowStack(folder / "airflow", dags, environment, settings=settings)
         stack.home.mkdir()
         shared = SharedStack(stack, jobs, folder, scenarios)
         runs = [
@@ -118,14 +114,7 @@ def _write_dags(folder: Path, scenarios: list[Scenario]) -> Path:
 
 def _run_in_threads(log: Progress, runs: list[ScenarioRun]) -> None:
     threads: list[threading.Thread] = []
-    rows_began = False
     for run in runs:
-        if isinstance(run, RowRun) and not run.scenario.needs_triggerer and not rows_began:
-            rows_began = True
-            wait_until(
-                lambda: sum(thread.is_alive() for thread in threads) <= FEW,
-                *(300, "few scenarios run"),
-            )
         threads.append(threading.Thread(target=run.run, daemon=True))
         threads[-1].start()
         time.sleep(INTERVAL)
