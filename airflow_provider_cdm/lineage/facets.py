@@ -173,8 +173,10 @@ def _counters(dataset: Dataset, run: Submission, count: int) -> Mapping[str, int
     :param count: number of datasets on the same side; the counters of a run cannot be divided.
     """
     if run.tables:
-        table = dataset.name.rpartition(".")[2]
-        return _tables(run).get(table, {})
+        tables = _tables(run)
+        # The name of a table may contain dots itself.
+        matching = [table for table in tables if f".{dataset.name}".endswith(f".{table}")]
+        return tables[max(matching, key=len)] if matching else {}
     return run.counters if count == 1 else {}
 
 

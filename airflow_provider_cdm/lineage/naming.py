@@ -18,6 +18,8 @@ from airflow_provider_cdm.lineage.stores import STORES, UNKNOWN_STORE, Endpoint
 Side = Literal["from", "to"]
 #: Maximum number of datasets of one side of a job.
 LIMIT = 100
+# Matches the query of an address, which may hold a token; a mere question mark is a wildcard.
+_QUERY = re.compile(r"\?[^?/]*=.*", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -82,6 +84,8 @@ def datasets_of(
         return []
     store = STORES.get(_connector(job, side), UNKNOWN_STORE)
     names, namespace = store.names(endpoint), store.namespace(endpoint)
+    names = [_QUERY.sub("", name) for name in names]
+    namespace = namespace and _QUERY.sub("", namespace)
     if namespace is None:
         link_name = job.get(f"{side}-link-name")
         names = [f"{link_name}.{name}".strip(".") for name in names] if link_name else []

@@ -114,7 +114,10 @@ def _jdbc_tables(endpoint: Endpoint) -> list[str]:
     if endpoint.link.get("databaseconfig", "").upper() == "SID":
         database = endpoint.link.get("sidname") or database
     if not kind.schemas:
-        return _tables(endpoint, schema or database)
+        database, schema = schema or database, None
+    if not database and _jdbc_namespace(endpoint):
+        # The table would have the same name as those of the server's other databases.
+        return []
     return _tables(endpoint, database, schema or kind.default)
 
 

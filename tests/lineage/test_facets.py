@@ -25,7 +25,7 @@ from airflow_provider_cdm.client.jobs import apply
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.connection.reader import settings_from
-from airflow_provider_cdm.lineage.naming import datasets_of
+from airflow_provider_cdm.lineage.naming import Dataset, datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support import lineage_dag
@@ -256,6 +256,21 @@ def test_a_whole_database(events: Events) -> None:
     event = events["whole", "COMPLETE"]
     assert ends(event) == [[SHOP], [(WAREHOUSE[0], "gaussdb.main.orders")]]
     assert statistics(event) == [{"rowCount": ROWS}, {"rowCount": ROWS}]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("d.s.b", 1), ("d.s.a.b", 2), ("d.s.c", None)])
+def test_rows_of_a_table_with_a_dot_in_its_name(
+    name: str, rows: int | None, openlineage: None
+) -> None:
+    """Each table has its own rows, also if the name of one ends as that of another."""
+    from airflow_provider_cdm.lineage import facets
+
+    tables = [
+        {"table": table, "status": "SUCCEEDED", "counters": {"ROWS_READ": number}}
+        for table, number in (("b", 1), ("a.b", 2))
+    ]
+    run = Submission("c", "whole", "SUCCEEDED", 1, tables={"list": tables})
+    assert facets._counters(Dataset("n", name), run, 2).get("ROWS_READ") == rows
 
 
 def test_files(events: Events) -> None:

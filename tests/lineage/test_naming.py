@@ -179,6 +179,33 @@ def test_uncertain_names(inputs: dict[str, str]) -> None:
     assert names("generic-jdbc", inputs, database("MYSQL")) == []
 
 
+@pytest.mark.parametrize("kind", ["MYSQL", "POSTGRESQL", "SQLSERVER", "ORACLE", "SAP HANA"])
+def test_a_link_without_a_database(kind: str) -> None:
+    """A table whose database is not known has no name: it would be that of many tables."""
+    link = {name: value for name, value in database(kind).items() if name != "database"}
+    assert names("generic-jdbc", {"tableName": "t"}, link) == []
+    # Where a schema is the database, the job may name it.
+    with_schema = names("generic-jdbc", TABLE, link)
+    assert with_schema == ([("mysql://db.example.com:1234", "s.t")] if kind == "MYSQL" else [])
+
+
+@pytest.mark.parametrize(
+    ("connector", "key"),
+    [("obs", "inputDirectory"), ("hdfs", "inputDirectory"), ("sftp", "inputDirectory")],
+)
+def test_a_query_is_no_part_of_a_name(connector: str, key: str) -> None:
+    """The query of an address may hold a token; a question mark in a pattern is none."""
+    link = {"uri": "n:1", "server": "h"}
+    places = {"bucketName": "b"}
+    for path, name in [
+        ("in/a.csv?token=abc&x=1", "in/a.csv"),
+        ("in/a.csv?X-Amz-Signature=ab/cd", "in/a.csv"),
+        ("in/a?.csv", "in/a?.csv"),
+    ]:
+        ((_, found),) = names(connector, {**places, key: path}, link, side="from")
+        assert found == name
+
+
 def test_a_link_that_cannot_be_read() -> None:
     """Without its link a table gets no name, because a second name for it would be wrong."""
     assert names("generic-jdbc", TABLE, None) == []
