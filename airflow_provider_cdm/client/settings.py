@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeAlias
 
 
@@ -40,6 +42,10 @@ class KeyCredentials:
     def owner(self) -> tuple[str, str]:
         """Who the quotas count for, as far as it is known: the user of a key is not."""
         return "", self.access_key
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 Credentials: TypeAlias = PasswordCredentials | KeyCredentials
@@ -94,6 +100,16 @@ class Settings:
     console_url: str | None = None
     requests_per_minute: int | None = None
     token_cache: str | None = None
+
+    @property
+    def credentials_key(self) -> str:
+        """What distinguishes credentials, for what a process remembers of them: holds no secret."""
+        return _digest(asdict(self.credentials))
+
+    @property
+    def route_key(self) -> str:
+        """What distinguishes ways to the servers, without the password of a proxy."""
+        return _digest([self.proxy, self.verify])
 
     def for_project(self, project_id: str | None) -> Settings:
         """Return these settings with another project id; ``None`` keeps the project."""

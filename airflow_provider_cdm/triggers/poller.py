@@ -125,6 +125,7 @@ class ClusterPoller:
         if self._task is not None:
             self._task.cancel()
         self._abandon_polls()
+        self.planner.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.session.close()
 

@@ -91,6 +91,12 @@ class AccessKeyAuth:
     keys: KeyCredentials
     exchanger: Exchanger
 
+    def is_ready(self) -> bool:
+        """Return whether the project is known, so that a signature needs no call."""
+        settings = self.settings
+        looks_up = settings.project_id is None and settings.project_name
+        return not looks_up or settings.project_name in self._state().project_ids
+
     def authorize(self) -> Flow[Authorization]:
         """Return a signature for the project of the settings, if they name one.
 
@@ -132,7 +138,8 @@ class AccessKeyAuth:
         return _states.setdefault(self._identity(), _KeyState())
 
     def _identity(self) -> tuple[object, ...]:
-        return self.settings.iam_endpoint, self.settings.cdm_endpoint, self.keys
+        settings = self.settings
+        return settings.iam_endpoint, settings.cdm_endpoint, settings.credentials_key
 
     def _project_id(self, name: str) -> Flow[str]:
         """Return the id of a project by its name; it is read once per process."""

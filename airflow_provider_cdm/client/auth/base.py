@@ -25,6 +25,9 @@ class Authorization(Protocol):
 class Authenticator(Protocol):
     """Obtains authorizations for the user of one connection."""
 
+    def is_ready(self) -> bool:
+        """Return whether there is a valid authorization, so that nobody has to wait for one."""
+
     def authorize(self) -> Flow[Authorization]:
         """Return a valid authorization, a cached one if possible.
 

@@ -114,6 +114,10 @@ class TokenAuth:
     cipher: Cipher | None = None
     user_auth: Authenticator | None = None
 
+    def is_ready(self) -> bool:
+        """Return whether there is a valid token, even if it is to be renewed."""
+        return self._valid(self._state().token) is not None
+
     def authorize(self) -> Flow[Authorization]:
         """Return a valid token; see :meth:`token`."""
         return (yield from self.token())
@@ -167,13 +171,21 @@ class TokenAuth:
             self.settings.agency if self.user_auth else None,
             self._scope(),
             # A proxy that does not answer must not delay connections that use another one.
-            (self.settings.proxy, self.settings.verify),
+            self.settings.route_key,
         )
+        if key not in _states:
+            self._forget_expired()
         # setdefault is atomic, so two threads always get the same state.
         return _states.setdefault(key, _TokenState())
 
+    def _forget_expired(self) -> None:
+        """Drop the tokens of connections that are no longer used, such as an earlier password's."""
+        for key, state in list(_states.items()):
+            if state.token is not None and self._valid(state.token) is None:
+                _states.pop(key, None)
+
     def _credentials(self) -> tuple[object, ...]:
-        return self.settings.iam_endpoint, self.settings.credentials
+        return self.settings.iam_endpoint, self.settings.credentials_key
 
     def _scope(self) -> tuple[str, str]:
         settings = self.settings

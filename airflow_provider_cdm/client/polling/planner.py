@@ -100,6 +100,10 @@ class PollPlanner:
             self._limits.limiters[quota].release(slot)
         self._results.apply(poll, now)
 
+    def close(self) -> None:
+        """Give back what is reserved; no poll is asked for any more."""
+        self._reservations.give_back()
+
     def poll_intervals(self, now: float) -> tuple[float, float]:
         """Return the seconds between two polls of a run: allowed by the quota, and requested."""
         listed = bool(self.sweeps.page_counts) and now >= self.sweeps.paused_until

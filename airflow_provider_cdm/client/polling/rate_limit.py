@@ -187,10 +187,18 @@ class RateLimits:
         self.limit = limit
         #: Limits of the connections in use, by who uses them.
         self._requested: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._auth_locks: dict[str, threading.Lock] = {}
         #: Reservations of all pollers of the user; those of a discarded poller vanish with it.
         self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
         self.reservations_lock = threading.Lock()
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
+
+    def auth_lock(self, route: str) -> threading.Lock:
+        """Return the lock of the thread that requests authorization for the user.
+
+        :param route: key of the way to the servers; one that does not answer blocks no other.
+        """
+        return self._auth_locks.setdefault(route, threading.Lock())
 
     def join(self, user: object, limit: int) -> None:
         """Take the limit of a connection into account for as long as its user exists.
@@ -267,6 +275,12 @@ class Reservations:
         """Take the reserved slot for a call that is made now, and return its time."""
         with self._limits.reservations_lock:
             return self._remove(quota)
+
+    def give_back(self) -> None:
+        """Give all reserved slots to others, since this poller makes no more calls."""
+        with self._limits.reservations_lock:
+            for quota in list(self._reserved):
+                self._limits.limiters[quota].release(self._remove(quota))
 
     def clear(self) -> None:
         """Drop all reservations."""

@@ -89,6 +89,10 @@ class RateLimitedApi(CdmApi):
         key = (call.path, *(call.query or {}).items())
         if key not in batch.answers:
             try:
+                if not self.auth.is_ready():
+                    # Meant for threads: while one requests a token, others of the user wait here.
+                    with self.limits.auth_lock(self.settings.route_key):
+                        yield from self.auth.authorize()
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
                 batch.answered, batch.failure = True, None
             except errors.CdmError as error:

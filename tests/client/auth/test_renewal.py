@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.auth import token
 from airflow_provider_cdm.client.sansio import Request, Sleep
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -89,3 +90,19 @@ def test_connections_with_different_proxies_do_not_wait_for_each_other(
     assert isinstance(next(direct), Request)
     behind_proxy.close()
     direct.close()
+
+
+def test_tokens_of_earlier_passwords_are_forgotten(
+    drive: Drive, clock: ManualClock, make_session: MakeSession, sim: CdmSimulator
+) -> None:
+    """A process that lives on while passwords change keeps neither them nor their tokens."""
+    for number in range(5):
+        other = make_session(project_id=None, region=sim.region, read_timeout=10 + number)
+        drive(other, other.api.auth.authorize())
+        session = make_session(proxy=None, iam_endpoint=sim.iam_url + "/" * number)
+        drive(session, session.api.auth.authorize())
+        clock.advance(LIFETIME + 1)
+    kept = token._states
+    assert len(kept) <= 2
+    secret = make_session().settings.credentials.password  # type: ignore[union-attr]
+    assert not [key for key in kept if secret in str(key)]
