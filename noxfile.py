@@ -142,6 +142,16 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def planner(session: nox.Session) -> None:
+    """Play 10,000 random scenarios of waiting in virtual time; takes minutes."""
+    scenarios = os.environ.get("CDM_PLANNER_SCENARIOS", "10000")
+    Suite(
+        arguments=["tests/client/polling/test_planner.py", *session.posargs],
+        variables={"CDM_PLANNER_SCENARIOS": scenarios},
+    ).run(session)
+
+
+@nox.session(venv_backend="none")
 def secrets(session: nox.Session) -> None:
     """Search everything that a real Airflow has written for credentials."""
     text = (

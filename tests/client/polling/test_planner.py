@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -221,7 +222,7 @@ def _check_unavailable(recorded: RecordedWait, ended_at: float, cluster: FakeClu
         assert any(ended_at - 700 <= at <= ended_at - 540 for at in cluster.all_failed)
 
 
-@settings(max_examples=150)
+@settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "150")))
 @given(scenarios)
 def test_every_wait_ends_once_and_correctly(scenario: Scenario) -> None:
     """No wait ends wrongly despite removals, outages, 429, deleted jobs, later runs."""
