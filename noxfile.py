@@ -131,24 +131,24 @@ def truth_table(session: nox.Session) -> None:
     system_tests(session, text, "tests/system/test_truth_table.py")
 
 
+def random_tests(session: nox.Session, module: str, variable: str, count: int) -> None:
+    """Run a test module with more random examples than usual; the variable sets another number."""
+    variables = {variable: os.environ.get(variable, str(count))}
+    Suite(arguments=[module, *session.posargs], variables=variables).run(session)
+
+
 @nox.session(venv_backend="none")
 def model(session: nox.Session) -> None:
     """Play 50,000 random schedules against the model of CDM and Airflow; takes minutes."""
-    schedules = os.environ.get("CDM_MODEL_SCHEDULES", "50000")
-    Suite(
-        arguments=["tests/client/jobs/test_start_model.py", *session.posargs],
-        variables={"CDM_MODEL_SCHEDULES": schedules},
-    ).run(session)
+    module = "tests/client/jobs/test_start_model.py"
+    random_tests(session, module, "CDM_MODEL_SCHEDULES", 50_000)
 
 
 @nox.session(venv_backend="none")
 def planner(session: nox.Session) -> None:
     """Play 10,000 random scenarios of waiting in virtual time; takes minutes."""
-    scenarios = os.environ.get("CDM_PLANNER_SCENARIOS", "10000")
-    Suite(
-        arguments=["tests/client/polling/test_planner.py", *session.posargs],
-        variables={"CDM_PLANNER_SCENARIOS": scenarios},
-    ).run(session)
+    module = "tests/client/polling/test_planner.py"
+    random_tests(session, module, "CDM_PLANNER_SCENARIOS", 10_000)
 
 
 @nox.session(venv_backend="none")
