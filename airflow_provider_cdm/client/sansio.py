@@ -13,6 +13,7 @@ sockets and clocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar, cast
@@ -31,6 +32,7 @@ class Request:
     :param headers: headers of the request; the transport adds its own.
     :param body: bytes to send; ``None`` for no body.
     :param secrets: secrets in the request, which must not be shown even if a server repeats them.
+    :param time_limit: seconds that the exchange may take in all; the transport has a limit as well.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    time_limit: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

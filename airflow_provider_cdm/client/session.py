@@ -193,7 +193,7 @@ class CdmSession:
 
     def _http(self) -> requests.Session:
         """Return this thread's connections, since a ``requests`` session is not thread-safe."""
-        from airflow_provider_cdm.client.http.transport import open_http_session
+        from airflow_provider_cdm.client.http.connections import open_http_session
 
         http: requests.Session | None = getattr(self._local, "http", None)
         if http is None or http not in self._opened:

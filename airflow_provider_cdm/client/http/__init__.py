@@ -1,9 +1,11 @@
 """One HTTP exchange: how a request is sent, what a failed one means, and when it is repeated.
 
-``transport`` imports ``requests``, so only the session imports it, at the first exchange.
+``connections`` and ``transport`` import ``requests``, so only the session imports them, at the
+first exchange.
 """
 
 __all__ = [
+    "connections",
     "dates",
     "error_mapping",
     "retry",

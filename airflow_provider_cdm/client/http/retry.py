@@ -145,7 +145,7 @@ class Exchanger:
             except TransportError as failure:
                 error: errors.CdmError = error_mapping.from_transport(failure, operation, sent)
             else:
-                response = replace(response, secrets=sent.secrets)
+                response = replace(response, secrets=(*sent.secrets, *response.secrets))
                 self.server_clock.observe(response, self.clock())
                 refusal = error_mapping.from_response(response, operation, self.clock())
                 if refusal is None:

@@ -5,24 +5,21 @@ The session imports this module at the first exchange, since importing ``request
 
 from __future__ import annotations
 
-import http.client
-import io
+import base64
 import re
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import requests
-import requests.adapters
 import urllib3
-import urllib3.connection
 import urllib3.exceptions
+from requests.utils import get_auth_from_url, select_proxy
 
+from airflow_provider_cdm.client.http.connections import Deadline, NothingSentError
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
+from airflow_provider_cdm.client.text import redact
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.settings import Settings
@@ -30,119 +27,12 @@ if TYPE_CHECKING:
 #: Longest body that is read, in bytes; a page of a hundred jobs is far shorter. Parsed, a body may
 #: take thirty times as much memory.
 BODY_LIMIT = 8 * 1024 * 1024
-#: Longest line that is read, in bytes, as in ``http.client``.
-LINE_LIMIT = 64 * 1024
 #: Seconds for one exchange in total, against a server that sends a byte now and then.
 EXCHANGE_LIMIT = 300.0
-
-
-class Deadline:
-    """Context manager that aborts the exchange of this thread after some seconds.
-
-    Timeouts of sockets are not enough, since they start again with every byte that arrives.
-
-    :param seconds: how long the exchange may take.
-    """
-
-    _current = threading.local()
-
-    def __init__(self, seconds: float) -> None:
-        self.expired = False
-        self.sock: socket.socket | None = None
-        self._seconds = seconds
-        self._timer = threading.Timer(max(seconds, 0.0), self.abort)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        Deadline._current.deadline = self
-        self._timer.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        Deadline._current.deadline = None
-        if self.expired:
-            raise TransportError(f"the response took longer than {self._seconds:g} s", sent=True)
-
-    @classmethod
-    def attach(cls, sock: socket.socket | None) -> None:
-        """Set the socket that this thread's exchange uses, so that the deadline can close it."""
-        deadline: Deadline | None = getattr(cls._current, "deadline", None)
-        if deadline is not None:
-            deadline.sock = sock
-            if deadline.expired:
-                deadline.abort()
-
-    def abort(self) -> None:
-        """End the exchange now."""
-        self.expired = True
-        if self.sock is not None:
-            with suppress(OSError):
-                # Below the TLS layer, which the thread of the exchange is reading from.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-
-
-class _BoundedReader(io.BufferedReader):
-    def readline(self, size: int | None = -1, /) -> bytes:
-        # urllib3 before 2.8 reads the line in front of a chunk without a limit.
-        return super().readline(LINE_LIMIT if size is None or size < 0 else size)
-
-
-class _BoundedResponse(http.client.HTTPResponse):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fp = _BoundedReader(self.fp.detach())
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _BoundedResponse
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        super().request(*args, **kwargs)
-        Deadline.attach(self.sock)
-
-
-class _TlsConnection(urllib3.connection.HTTPSConnection):
-    response_class = _BoundedResponse
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        super().request(*args, **kwargs)
-        Deadline.attach(self.sock)
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _use_our_pools(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return _use_our_pools(super().proxy_manager_for(*args, **kwargs))
-
-
-def _use_our_pools(manager: Any) -> Any:
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-    return manager
-
-
-def open_http_session() -> requests.Session:
-    """Return a ``requests`` session, which keeps connections open, for one thread."""
-    http = requests.Session()
-    for scheme in ("http://", "https://"):
-        http.mount(scheme, _Adapter())
-    return http
+#: Bytes that are decompressed at a time, which may become a thousand times as many.
+_PIECE = 16 * 1024
+#: Content encodings that are asked for, and no others are read.
+_ENCODINGS = ("gzip", "deflate")
 
 
 def exchange(
@@ -150,41 +40,80 @@ def exchange(
 ) -> Response:
     """Send a request and return the complete response.
 
+    Whatever goes wrong below is a :class:`TransportError`. It has no cause, since the errors of
+    libraries quote headers, and so credentials.
+
     :param http: session of the calling thread.
     :param request: request with credentials.
     :param settings: timeouts, proxy and certificates.
     :param user_agent: value of the ``User-Agent`` header.
     :raises TransportError: when no usable response arrives within the limits.
     """
-    try:
-        with Deadline(EXCHANGE_LIMIT):
-            return _send(http, request, settings, user_agent)
-    # Errors of requests and a missing CA bundle are OSErrors; requests lets some of urllib3's pass.
-    except (OSError, urllib3.exceptions.HTTPError) as failure:
-        raise TransportError(_reason(failure), sent=_may_have_been_sent(failure)) from None
+    outcome = _try_exchange(http, request, settings, user_agent)
+    if isinstance(outcome, TransportError):
+        raise outcome
+    return outcome
 
 
-def _send(
+def _try_exchange(
     http: requests.Session, request: Request, settings: Settings, user_agent: str
-) -> Response:
+) -> Response | TransportError:
+    seconds = min(EXCHANGE_LIMIT, request.time_limit)
+    try:
+        prepared = _prepare(http, request, user_agent)
+        options = _options(http, request, settings)
+    except Exception as error:
+        return TransportError(_reason_of_preparing(error), sent=False)
+    secrets = tuple(_proxy_secrets(select_proxy(request.url, options["proxies"])))
+    timeout = (min(settings.connect_timeout, seconds), min(settings.read_timeout, seconds))
+    deadline = Deadline(seconds)
+    too_slow = f"the response took longer than {seconds:g} s"
+    try:
+        with deadline:
+            response = _send(http, prepared, {"timeout": timeout, **options})
+    except Exception as error:
+        reason = too_slow if deadline.expired else _reason(error)
+        hidden = (*request.secrets, *secrets)
+        return TransportError(redact(reason, hidden), sent=_may_have_been_sent(error))
+    if deadline.expired:
+        return TransportError(too_slow, sent=True)
+    return replace(response, secrets=secrets)
+
+
+def _prepare(http: requests.Session, request: Request, user_agent: str) -> requests.PreparedRequest:
+    headers = {"User-Agent": user_agent, "Accept-Encoding": ", ".join(_ENCODINGS)}
     prepared = http.prepare_request(
         requests.Request(
             request.method,
             request.url,
-            headers={**request.headers, "User-Agent": user_agent},
+            headers={**request.headers, **headers},
             data=request.body,
             auth=_no_netrc,
         )
     )
     # requests decodes %2E and resolves "..", which would make the path name another job.
     prepared.url = request.url
-    kwargs = http.merge_environment_settings(
+    return prepared
+
+
+def _options(http: requests.Session, request: Request, settings: Settings) -> dict[str, Any]:
+    """Return proxies and certificates, from the settings and from environment variables."""
+    options: Any = http.merge_environment_settings(
         request.url, {}, stream=True, verify=settings.verify, cert=None
     )
     if settings.proxy:
-        kwargs["proxies"] = {"http": settings.proxy, "https": settings.proxy}
-    timeout = (settings.connect_timeout, settings.read_timeout)
-    with http.send(prepared, timeout=timeout, allow_redirects=False, **kwargs) as received:
+        options["proxies"] = {"http": settings.proxy, "https": settings.proxy}
+    return {"allow_redirects": False, **options}
+
+
+def _send(
+    http: requests.Session, prepared: requests.PreparedRequest, options: dict[str, Any]
+) -> Response:
+    with http.send(prepared, **options) as received:
+        encoding = received.headers.get("content-encoding", "identity").strip().lower()
+        # Encodings that libraries add, and several on top of each other, expand without a limit.
+        if encoding not in (*_ENCODINGS, "identity", ""):
+            raise _UnusableResponseError("its content encoding was not asked for")
         return Response(
             status=received.status_code,
             headers={name.lower(): value for name, value in received.headers.items()},
@@ -192,13 +121,25 @@ def _send(
         )
 
 
+class _UnusableResponseError(Exception):
+    """The response is complete or endless, and cannot be read."""
+
+
 def _read_body(received: requests.Response) -> bytes:
     body = bytearray()
-    for chunk in received.iter_content(64 * 1024):
+    for chunk in received.iter_content(_PIECE):
         body += chunk
         if len(body) > BODY_LIMIT:
-            raise TransportError(f"the response is longer than {BODY_LIMIT} bytes", sent=True)
+            raise _UnusableResponseError(f"the response is longer than {BODY_LIMIT} bytes")
     return bytes(body)
+
+
+def _proxy_secrets(proxy: str | None) -> Iterator[str]:
+    """Yield what a proxy may repeat of its own credentials: the password and the header."""
+    user, password = get_auth_from_url(proxy or "")
+    if user or password:
+        yield password or user
+        yield base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _no_netrc(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -210,6 +151,7 @@ def _may_have_been_sent(failure: Exception) -> bool:
     # Only these prove that nothing was sent: TLS may also fail while the response is read, and
     # urllib3 reports a proxy that dropped a complete request like one that could not be reached.
     before_sending = (
+        NothingSentError,
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
         urllib3.exceptions.LocationValueError,
@@ -231,7 +173,16 @@ def _causes(failure: Exception) -> Iterator[object]:
 
 def _reason(failure: Exception) -> str:
     """Describe a failure without the URL, a proxy's password and memory addresses of objects."""
+    if isinstance(failure, _UnusableResponseError):
+        return str(failure)
     *_, innermost = _causes(failure)
     text = re.sub(r"^<?[\w.]*HTTPS?Connection\b[^:]*: ", "", str(innermost))
     text = re.sub(r"//[^/]*@", "//", text)
     return f"{type(failure).__name__}: {text}"[:300]
+
+
+def _reason_of_preparing(failure: Exception) -> str:
+    # The other errors quote the header that cannot be sent.
+    if isinstance(failure, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return _reason(failure)
+    return f"{type(failure).__name__}: the address or a header has characters that cannot be sent"

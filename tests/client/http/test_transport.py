@@ -212,10 +212,10 @@ CLOSED = "127.0.0.1:1"
         (f"http://{CLOSED}/start", {}, "Connection refused", False),
         ("https://*.example/start", {}, "InvalidURL", False),
         (f"https://{'a' * 64}.example/start", {}, "LocationParseError", False),
-        (f"https://{CLOSED}/start", {"verify": "/no/such/bundle"}, "/no/such/bundle", True),
+        (f"https://{CLOSED}/start", {"verify": "/no/such/bundle"}, "/no/such/bundle", False),
         (f"http://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
         (f"https://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
-        (f"https://{CLOSED}/start", {"proxy": "bogus://x"}, "bogus", False),
+        (f"https://{CLOSED}/start", {"proxy": "bogus://x"}, "only http and https proxies", False),
         (f"https://{CLOSED}/start", {"proxy": "http://x:bad"}, "Invalid", False),
     ],
 )

@@ -1,0 +1,282 @@
+"""Connections that are bounded in time and size, whatever the other side sends.
+
+``requests`` and urllib3 have timeouts for single operations of a socket, and no limits for the
+length of a response. The classes here add both below them, where no way of parsing escapes them.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import http.cookiejar
+import io
+import re
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.util.ssl_
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+#: Longest line that is read, in bytes, as in ``http.client``.
+LINE_LIMIT = 64 * 1024
+#: Most bytes that are read from the connection for one response, headers included.
+RESPONSE_LIMIT = 9 * 1024 * 1024
+
+
+class NothingSentError(OSError):
+    """The exchange failed before anything was sent."""
+
+
+class Deadline:
+    """Context manager that aborts the exchange of this thread after some seconds.
+
+    Timeouts of sockets are not enough, since they start again with every byte that arrives. Sending
+    and receiving, the answer of a proxy to ``CONNECT`` and the TLS handshake are aborted. Looking
+    up a host name cannot be aborted, and each address of a host is tried for the time that is left.
+
+    :param seconds: how long the exchange may take.
+    """
+
+    _current = threading.local()
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = False
+        self._ends_at = time.monotonic() + seconds
+        self._sock: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(max(seconds, 0.0), self.abort)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        try:
+            self._timer.start()
+        except RuntimeError as error:
+            raise NothingSentError(f"no thread can be started ({error})") from None
+        Deadline._current.deadline = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        Deadline._current.deadline = None
+        self._timer.cancel()
+        self._replace(None)
+
+    @classmethod
+    def current(cls) -> Deadline | None:
+        """Return the deadline of this thread's exchange."""
+        deadline: Deadline | None = getattr(cls._current, "deadline", None)
+        return deadline
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left, never below a hundredth."""
+        return max(0.01, self._ends_at - time.monotonic())
+
+    def attach(self, sock: socket.socket) -> None:
+        """Set the socket that the exchange uses, so that the deadline can close it.
+
+        A duplicate is kept: TLS takes over the descriptor of a socket, and shutting down the
+        duplicate ends the connection on whatever layer the exchange is blocked.
+        """
+        self._replace(socket.fromfd(sock.fileno(), sock.family, sock.type))
+        if self.expired:
+            self.abort()
+
+    def abort(self) -> None:
+        """End the exchange now."""
+        self.expired = True
+        with self._lock, suppress(OSError):
+            if self._sock is not None:
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _replace(self, sock: socket.socket | None) -> None:
+        with self._lock:
+            if self._sock is not None:
+                self._sock.close()
+            self._sock = sock
+
+
+class _CountedIO(io.RawIOBase):
+    """Reads from a socket until a number of bytes is exceeded."""
+
+    def __init__(self, raw: io.RawIOBase, limit: int) -> None:
+        self._raw = raw
+        self._limit = self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        number: int | None = self._raw.readinto(buffer)
+        self._left -= number or 0
+        if self._left < 0:
+            raise http.client.HTTPException(f"the response is longer than {self._limit} bytes")
+        return number
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedReader(io.BufferedReader):
+    """Reads a response; in a chunked body, a line is the length of a chunk, or a trailer."""
+
+    in_chunked_body = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        # urllib3 before 2.8 reads the line in front of a chunk without a limit.
+        line = super().readline(LINE_LIMIT if size is None or size < 0 else size)
+        # int() also accepts signs, "0x", "_" and blanks. A negative length means "all there is".
+        if self.in_chunked_body and re.match(rb"\s*[-+]|\s*0[xX]|\s*\w*_|[ \t]+\w", line):
+            raise http.client.HTTPException("the length of a chunk is not a hexadecimal number")
+        return line
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _BoundedReader(_CountedIO(self.fp.detach(), RESPONSE_LIMIT))
+
+    def begin(self) -> None:
+        super().begin()
+        if isinstance(self.fp, _BoundedReader):
+            self.fp.in_chunked_body = bool(self.chunked)
+
+
+class _BoundedConnection(urllib3.connection.HTTPConnection):
+    response_class = _BoundedResponse
+
+    def _new_conn(self) -> socket.socket:
+        deadline = Deadline.current()
+        if deadline is None:
+            return super()._new_conn()
+        timeout = self.timeout
+        self.timeout = deadline.remaining if timeout is None else min(timeout, deadline.remaining)
+        try:
+            sock = super()._new_conn()
+        finally:
+            self.timeout = timeout
+        deadline.attach(sock)
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        # A connection that was kept open has its socket already.
+        if self.sock is not None and (deadline := Deadline.current()) is not None:
+            deadline.attach(self.sock)
+        super().request(*args, **kwargs)
+
+
+class _BoundedTlsConnection(_BoundedConnection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _BoundedConnection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _BoundedTlsConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    _verify: bool | str = True
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _use_our_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        # Our pools would send past such a proxy, and urllib3's own have no limits.
+        if not proxy.lower().startswith(("http://", "https://")):
+            raise requests.exceptions.InvalidSchema("only http and https proxies can be used")
+        if proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = _tls_context(self._verify)
+        return _use_our_pools(super().proxy_manager_for(proxy, **kwargs))
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        self._verify = verify
+        return super().get_connection_with_tls_context(request, verify, proxies, cert)
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
+        return host, {"ssl_context": _tls_context(verify), "cert_reqs": reqs}
+
+    def cert_verify(self, *args: Any) -> None:
+        """Leave the connection alone: the context holds the certificates."""
+
+
+def _use_our_pools(manager: Any) -> Any:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return manager
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    """Return the TLS context for a CA bundle, one for all connections of the process.
+
+    :param verify: path of a file or folder of certificates; ``True`` for the bundle of
+        ``requests``, ``False`` to accept any certificate.
+    :raises NothingSentError: when there is no such file.
+    """
+    if not verify:
+        return _load_tls_context(None, None)
+    path = Path(DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify))
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        raise NothingSentError(f"the CA bundle {str(path)!r} cannot be read") from None
+    # A bundle that was replaced is read again.
+    return _load_tls_context(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=16)
+def _load_tls_context(path: Path | None, version: object) -> ssl.SSLContext:  # noqa: ARG001 - part of the key
+    context = urllib3.util.ssl_.create_urllib3_context()
+    if path is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    folder = path.is_dir()
+    try:
+        context.load_verify_locations(None if folder else path, path if folder else None)
+    except (OSError, ValueError) as error:
+        raise NothingSentError(f"the CA bundle {str(path)!r} cannot be read ({error})") from None
+    return context
+
+
+def open_http_session() -> requests.Session:
+    """Return a ``requests`` session, which keeps connections open, for one thread."""
+    session = requests.Session()
+    # Nothing in this API needs cookies, and one server must not mark the calls of another.
+    session.cookies.set_policy(_NoCookies())
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
+    return session
+
+
+class _NoCookies(http.cookiejar.DefaultCookiePolicy):
+    def set_ok(self, *_: Any) -> bool:
+        return False
