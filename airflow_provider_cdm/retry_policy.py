@@ -19,8 +19,9 @@ class CdmRetryPolicy(RetryPolicy):
 
     Errors that no retry can fix fail the task at once, whatever ``retries`` says: wrong credentials
     or a missing permission, a job, link or cluster that does not exist, wrong input, a missed
-    threshold. When the server named a time to wait (``Retry-After``), the retry follows after that
-    time. Other errors are retried as the task's arguments say.
+    threshold. When the server named a time to wait (``Retry-After``, at most an hour) that is
+    longer than the task's ``retry_delay``, the retry follows after that time. Other errors are
+    retried as the task's arguments say.
 
     All operators and sensors of this package use this policy unless they are given another
     ``retry_policy``. Airflow below 3.3 has no retry policies: there the tasks fail at once by
@@ -38,14 +39,17 @@ class CdmRetryPolicy(RetryPolicy):
         exception: BaseException,
         try_number: int,  # noqa: ARG002 - Airflow passes it, as the next two
         max_tries: int,  # noqa: ARG002
-        context: Context | None = None,  # noqa: ARG002
+        context: Context | None = None,
     ) -> RetryDecision:
         """Return the decision; called by Airflow 3.3 and later."""
         name = type(exception).__name__
         if self.is_final(exception):
             return RetryDecision.fail(f"{name}: no retry can fix this")
-        delay = getattr(exception, "retry_after", None) if isinstance(exception, CdmError) else None
-        if delay:
+        from airflow_provider_cdm.client.http.error_mapping import MAX_RETRY_AFTER
+
+        delay = exception.retry_after if isinstance(exception, CdmError) else None
+        if delay and delay > _retry_delay(context):
+            delay = min(delay, MAX_RETRY_AFTER)
             return RetryDecision.retry(
                 timedelta(seconds=delay), f"{name}: the server asked for {delay:g} s"
             )
@@ -66,3 +70,9 @@ class CdmRetryPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> CdmRetryPolicy:
         """Return the policy that :meth:`serialize` returned as JSON."""
         return cls(**data)
+
+
+def _retry_delay(context: Context | None) -> float:
+    """Return the task's own delay, in seconds."""
+    delay = getattr(context["task"], "retry_delay", None) if context else None
+    return delay.total_seconds() if isinstance(delay, timedelta) else 0.0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
+from typing import TypeVar, cast
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http.retry import Exchanger
-from airflow_provider_cdm.client.sansio import Flow, pause
+from airflow_provider_cdm.client.sansio import Flow, Request, Sleep, TransportError, pause
 
 T = TypeVar("T")
 
+#: Seconds after its deadline by which a wait ends, even if the last poll is not answered.
+LAST_POLL = 10.0
 #: Seconds of the shortest pause, which keeps an interval of zero from becoming a busy loop.
 _SHORTEST_PAUSE = 0.01
 
@@ -26,6 +29,8 @@ def poll_until_done(
 ) -> Flow[T]:
     """Poll until there is a result; the last poll is made at the deadline.
 
+    A poll that is under way then is ended after ten seconds.
+
     :param poll: flow of one poll; returns ``None`` to go on waiting.
     :param exchanger: source of the time and of the random numbers for the jitter.
     :param poll_interval: seconds between two polls; each pause differs from it by up to a tenth.
@@ -36,7 +41,10 @@ def poll_until_done(
     """
     now = clock or exchanger.clock
     while True:
-        result = yield from poll()
+        try:
+            result = yield from _until(poll(), deadline, now)
+        except _OutOfTimeError:
+            raise timed_out() from None
         if result is not None:
             return result
         seconds = poll_interval * (0.9 + 0.2 * exchanger.random())
@@ -46,3 +54,34 @@ def poll_until_done(
                 raise timed_out()
             seconds = min(seconds, remaining)
         yield from pause(max(seconds, _SHORTEST_PAUSE))
+
+
+class _OutOfTimeError(Exception):
+    """A poll would pause beyond the deadline."""
+
+
+def _until(flow: Flow[T], deadline: float | None, now: Callable[[], float]) -> Flow[T]:
+    """Perform a poll whose exchanges and pauses end soon after the deadline.
+
+    :raises _OutOfTimeError: when the poll would go on for longer.
+    """
+    if deadline is None:
+        return (yield from flow)
+    try:
+        step = next(flow)
+        while True:
+            left = deadline + LAST_POLL - now()
+            if left <= 0 or (isinstance(step, Sleep) and step.seconds > left):
+                raise _OutOfTimeError
+            if isinstance(step, Request):
+                step = replace(step, time_limit=min(left, step.time_limit))
+            try:
+                result = yield step
+            except (TransportError, errors.CdmJournalError) as failure:
+                step = flow.throw(failure)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        return cast("T", end.value)
+    finally:
+        flow.close()

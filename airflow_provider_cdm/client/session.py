@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -45,6 +48,7 @@ POOL_SIZE = 16
 
 _pool_lock = threading.Lock()
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
+_sessions: weakref.WeakSet[CdmSession] = weakref.WeakSet()
 
 
 class CdmSession:
@@ -60,6 +64,7 @@ class CdmSession:
     :param user_agent: value of the ``User-Agent`` header of every request.
     :param on_token: function that is called with every new token, so that logs can mask it.
     :param cipher: encryption for the token cache of the settings; without it, the cache is off.
+    :param time_limit: seconds that each exchange may take in all.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class CdmSession:
         user_agent: str = "airflow-provider-cdm",
         on_token: Callable[[str], None] | None = None,
         cipher: Cipher | None = None,
+        time_limit: float = math.inf,
     ) -> None:
         exchanger = Exchanger(policy or RetryPolicy(), clock, rng, monotonic=monotonic)
         self.settings = settings
@@ -86,8 +92,10 @@ class CdmSession:
         self._async_sleep = async_sleep
         self._user_agent = user_agent
         self._cipher = cipher
+        self._time_limit = time_limit
         self._local = threading.local()
         self._opened: list[requests.Session] = []
+        _sessions.add(self)
 
     def __repr__(self) -> str:
         return f"CdmSession({self.settings.cdm_endpoint})"
@@ -108,21 +116,17 @@ class CdmSession:
 
         It repeats no calls, and new tokens are not passed to ``on_token``.
 
-        :param seconds: upper bound of the connect timeout and of the read timeout.
+        :param seconds: how long each exchange may take in all.
         """
-        settings = replace(
-            self.settings,
-            connect_timeout=min(seconds, self.settings.connect_timeout),
-            read_timeout=min(seconds, self.settings.read_timeout),
-        )
         return CdmSession(
-            settings,
+            self.settings,
             policy=RetryPolicy(attempts=1),
             clock=self.clock,
             monotonic=self.monotonic,
             sleep=self._sleep,
             user_agent=self._user_agent,
             cipher=self._cipher,
+            time_limit=min(seconds, self._time_limit),
         )
 
     def run(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
@@ -168,7 +172,7 @@ class CdmSession:
                     if isinstance(step, Sleep):
                         await self._async_sleep(step.seconds)
                     else:
-                        result = await loop.run_in_executor(_thread_pool(), self._work(step, save))
+                        result = await _in_thread(loop, self._work(step, save))
                 except (TransportError, CdmJournalError) as failure:
                     step = flow.throw(failure)
                 else:
@@ -189,6 +193,8 @@ class CdmSession:
     def _exchange(self, request: Request) -> Response:
         from airflow_provider_cdm.client.http import transport
 
+        if self._time_limit < request.time_limit:
+            request = replace(request, time_limit=self._time_limit)
         return transport.exchange(self._http(), request, self.settings, self._user_agent)
 
     def _http(self) -> requests.Session:
@@ -214,3 +220,25 @@ def _thread_pool() -> concurrent.futures.ThreadPoolExecutor:
         if _pool is None:
             _pool = concurrent.futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="cdm")
         return _pool
+
+
+def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> asyncio.Future[T]:
+    try:
+        return loop.run_in_executor(_thread_pool(), work)
+    except RuntimeError as error:
+        # The work is in the queue, so a thread that exists may perform it nevertheless.
+        raise TransportError(f"no thread can be started ({error})", sent=True) from None
+
+
+def _forget_connections() -> None:
+    """Leave to the parent process what a forked one has of its connections and threads.
+
+    On a connection that both used, each would read answers to the other.
+    """
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+    for session in _sessions:
+        session._local, session._opened = threading.local(), []  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -15,6 +15,8 @@ from airflow_provider_cdm.client.text import read_json, redact, sanitize
 #: Longest part of a body that is quoted in an error, in characters.
 _EXCERPT_LIMIT = 300
 _ID_LIMIT = 100
+#: Longest time that a server may ask to wait, in seconds; a longer one counts as this.
+MAX_RETRY_AFTER = 3600.0
 
 # Only codes that mean the same in every edition of the error tables are listed; every other code
 # of CDM is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
@@ -115,7 +117,8 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
 
     :param response: response of the server.
     :param operation: what was tried, such as ``start job 'a' in cluster 'b'``.
-    :param now: epoch seconds, to convert an HTTP date in ``Retry-After`` to seconds.
+    :param now: epoch seconds, to convert an HTTP date in ``Retry-After`` to seconds if the response
+        has no date.
     """
     if 200 <= response.status < 300:
         return None
@@ -138,7 +141,7 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         http_status=response.status,
         code=code,
         request_id=request_id,
-        retry_after=_retry_after(response, now),
+        retry_after=_retry_after(response, body.message, now),
         retryable=_retryable(cls, response.status),
         effect_unknown=cls is errors.CdmUnavailable or _may_have_had_its_effect(response, body),
     )
@@ -313,14 +316,35 @@ def _redirect(response: Response) -> str | None:
     return None
 
 
-def _retry_after(response: Response, now: float) -> float | None:
-    value = response.headers.get("retry-after", "").strip()
-    if not value:
+def _retry_after(response: Response, message: str, now: float) -> float | None:
+    """Return for how many seconds the server asked to wait; at most ``MAX_RETRY_AFTER``.
+
+    The header counts only where its meaning is defined for an API. Without it, the gateway's text
+    names the window of the limit that was reached; all of it may still lie ahead.
+    """
+    if response.status not in (429, 503):
         return None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-        return float(value)
+    value = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value):
+        return min(float(value), MAX_RETRY_AFTER)
     date = parse_http_date(value)
-    return None if date is None else max(0.0, date - now)
+    if date is not None:
+        # By the server's clock where it is known, since ours may be hours off.
+        sent_at = parse_http_date(response.headers.get("date", ""))
+        return min(max(0.0, date - (now if sent_at is None else sent_at)), MAX_RETRY_AFTER)
+    return _window(message) if response.status == 429 else None
+
+
+def _window(message: str) -> float | None:
+    """Return the window that the text of a 429 names (``limit:200,time:5 minute``), in seconds."""
+    match = re.search(
+        r"(?i)(?:\btime:|\bup to )\s*(\d{1,6}|one|an?)\s*(second|minute|hour)", message
+    )
+    if match is None:
+        return None
+    number = int(match[1]) if match[1].isdigit() else 1
+    seconds = number * {"second": 1.0, "minute": 60.0, "hour": 3600.0}[match[2].lower()]
+    return min(seconds, MAX_RETRY_AFTER) or None
 
 
 def _request_id(response: Response, body: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http import error_mapping
@@ -34,13 +35,17 @@ class RetryPolicy:
     :param attempts: number of attempts, including the first one.
     :param base: upper bound of the first delay, in seconds; it doubles with every attempt.
     :param cap: upper bound of every delay that the server does not name, in seconds.
-    :param retry_after_cap: upper bound of a delay that the server names, in seconds.
+    :param retry_after_cap: upper bound of a delay that the server names, in seconds: the longest
+        window of a limit that was seen at the gateway.
+    :param throttled_attempts: number of attempts of a call that is throttled for a time that the
+        server names; on some services, each refused call counts as well.
     """
 
     attempts: int = 5
     base: float = 1.0
     cap: float = 20.0
-    retry_after_cap: float = 120.0
+    retry_after_cap: float = 300.0
+    throttled_attempts: int = 3
 
     def delay(
         self, error: errors.CdmError, *, attempt: int, idempotent: bool, random: Callable[[], float]
@@ -60,6 +65,9 @@ class RetryPolicy:
         if error.effect_unknown and not idempotent:
             return None
         if error.retry_after is not None:
+            throttled = isinstance(error, errors.CdmThrottled) and error.retry_after > 0
+            if throttled and attempt >= self.throttled_attempts:
+                return None
             # Up to a second later than requested, so that callers do not return all at once.
             return min(error.retry_after, self.retry_after_cap) + random()
         # The exponent is bounded, so that a large number of attempts cannot overflow a float.
@@ -156,5 +164,6 @@ class Exchanger:
             )
             if delay is None or (isinstance(error, errors.CdmThrottled) and not wait_for_quota):
                 raise error
-            log.info("%s Trying again in %.1f s.", error, delay)
+            again_at = datetime.fromtimestamp(self.clock() + delay, UTC)
+            log.info("%s Trying again in %.1f s, at %s UTC.", error, delay, f"{again_at:%H:%M:%S}")
             yield from pause(delay)

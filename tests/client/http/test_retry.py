@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +39,10 @@ FULL = errors.CdmThrottled("full")
         (FULL, 1, False, 0.5),
         (errors.CdmThrottled("full", retry_after=7), 1, False, 7.5),
         (errors.CdmThrottled("full", retry_after=0), 4, True, 0.5),
-        (errors.CdmThrottled("full", retry_after=500), 1, True, 120.5),
+        (errors.CdmThrottled("full", retry_after=500), 1, True, 300.5),
+        (errors.CdmThrottled("full", retry_after=7), 2, False, 7.5),
+        (errors.CdmThrottled("full", retry_after=7), 3, True, None),
+        (errors.CdmUnavailable("down", retry_after=7), 4, True, 7.5),
         (errors.CdmThrottled("full", retry_after=7), 5, True, None),
         (errors.CdmUnavailable("for good", retryable=False), 1, True, None),
         (errors.CdmAlreadyRunning("busy"), 1, True, None),
@@ -63,6 +67,7 @@ def test_policy(
         base=st.floats(0, 100),
         cap=st.floats(0, 1000),
         retry_after_cap=st.floats(0, 1000),
+        throttled_attempts=st.integers(1, 10),
     ),
     cls=st.sampled_from([errors.CdmUnavailable, errors.CdmThrottled, errors.CdmRefused]),
     retry_after=st.none() | st.floats(0, 1e9),
@@ -84,7 +89,9 @@ def test_policy_bounds(
     """Delays have bounds, attempts end, and a start with an unknown effect is never repeated."""
     error = cls("x", retry_after=retry_after, effect_unknown=effect_unknown)
     delay = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: random)
+    named = cls is errors.CdmThrottled and bool(retry_after)
     final = cls is errors.CdmRefused or attempt >= policy.attempts
+    final = final or (named and attempt >= policy.throttled_attempts)
     assert (delay is None) is (final or (effect_unknown and not idempotent))
     if delay is None:
         return
@@ -182,12 +189,12 @@ def test_attempts_end(sim: CdmSimulator, active_run: Any, sent: Sent, virtual_ti
     assert virtual_time.slept == [0.5, 1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize(("header", "delay"), [("7", 7.5), ("0", 0.5), ("600", 120.5), ("?", 0.5)])
+@pytest.mark.parametrize(("header", "delay"), [("7", 7.5), ("0", 0.5), ("600", 300.5), ("?", 0.5)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_respected(
     header: str, delay: float, status: int, sim: CdmSimulator, active_run: Any, virtual_time: Any
 ) -> None:
-    """The server's Retry-After decides the delay, up to two minutes."""
+    """The server's Retry-After decides the delay, up to five minutes."""
     sim.fail("status", "status", status=status, headers={"Retry-After": header})
     active_run()
     assert virtual_time.slept == [delay]
@@ -203,6 +210,38 @@ def test_retry_after_as_a_date(
     session = make_session()
     session.run(session.api.active_run(sim.cluster_id, JOB))
     assert virtual_time.slept == [30.5]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "headers", "slept"),
+    [
+        # Recorded at the gateway, see "Throttling" in its documentation.
+        (429, "policy user over ratelimit,limit:200,time:5 minute", {}, [300.5]),
+        (429, "policy ip over ratelimit,limit:5,time:1 minute", {}, [60.5]),
+        (429, "Too many requests, please wait up to one minute", {}, [60.5]),
+        (429, "policy app over ratelimit,limit:9,time:2 hour", {}, [300.5]),
+        (429, "policy app over ratelimit,limit:9,time:0 minute", {}, [0.5]),
+        (429, "time:5 minute", {"Retry-After": "3"}, [3.5]),
+        (503, "time:5 minute", {}, [0.5]),
+    ],
+)
+def test_the_window_of_a_limit_is_waited_for(
+    status: int,
+    text: str,
+    headers: dict[str, str],
+    slept: list[float],
+    sim: CdmSimulator,
+    active_run: Any,
+    virtual_time: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A throttled call is repeated after the window that the text names, and the log says when."""
+    caplog.set_level("INFO")
+    body = {"error_code": "APIGW.0308", "error_msg": text}
+    sim.fail("status", "status", status=status, body=body, headers=headers)
+    active_run()
+    assert virtual_time.slept == slept
+    assert re.search(r"Trying again in [\d.]+ s, at \d\d:\d\d:\d\d UTC", caplog.text)
 
 
 @pytest.mark.parametrize(
