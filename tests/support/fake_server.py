@@ -90,7 +90,7 @@ class FakeServer:
                     step = flow.send(step.work())
                 else:
                     assert step is not None
-                    assert 0 <= step.seconds <= 130
+                    assert 0 <= step.seconds <= 301
                     self.now += step.seconds
                     step = flow.send(None)
         except StopIteration as end:

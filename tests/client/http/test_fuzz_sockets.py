@@ -7,12 +7,10 @@ connection.
 from __future__ import annotations
 
 import gzip
-import socket
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,52 +25,13 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 from tests.client.test_fuzz import CASES, EACH, VISITS, sound, sound_error
+from tests.support.byte_server import ByteServer, Respond, first, forever, once
 from tests.support.canned_responses import CannedResponse, canned_responses
 
 #: Seconds after which a call that has not ended counts as hanging.
 TIMEOUT = 20.0
 LIMIT = 512 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
-Respond = Callable[[socket.socket], None]
-
-
-class ByteServer:
-    """A server that reads requests and responds with bytes; ``respond`` writes the response."""
-
-    def __init__(self) -> None:
-        self.respond: Respond = lambda _: None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop, and close all connections."""
-        self._listener.close()
-        self.close_connections()
-
-    def close_connections(self) -> None:
-        """Close all connections."""
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        self._open.add(connection)
-        with suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
-            length = 0
-            while (line := reader.readline()).strip():
-                name, _, value = line.partition(b":")
-                length = int(value) if name.lower() == b"content-length" else length
-            reader.read(length)
-            self.respond(connection)
-        self._open.discard(connection)
 
 
 @pytest.fixture(scope="module")
@@ -107,32 +66,6 @@ def outcome(server: ByteServer, respond: Respond) -> Any:
     assert not hangs, "the call does not end"
     caller.join()
     return outcomes[0]
-
-
-def forever(piece: bytes, pause: float = 0.0) -> Respond:
-    """Send a piece again and again, as fast as it is read or with pauses in seconds."""
-
-    def respond(connection: socket.socket) -> None:
-        wait = threading.Event()
-        while not wait.wait(pause):
-            connection.sendall(piece)
-
-    return respond
-
-
-def first(head: bytes, then: Respond) -> Respond:
-    """Send some bytes, and continue with another function."""
-
-    def respond(connection: socket.socket) -> None:
-        connection.sendall(head)
-        then(connection)
-
-    return respond
-
-
-def once(data: bytes) -> Respond:
-    """Send some bytes, and close the connection."""
-    return lambda connection: connection.sendall(data)
 
 
 def framed(body: bytes, *headers: bytes) -> bytes:
