@@ -16,6 +16,8 @@ class ByteServer:
 
     def __init__(self) -> None:
         self.respond: Respond = lambda _: None
+        #: The heads of the requests that were read.
+        self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
@@ -41,11 +43,13 @@ class ByteServer:
     def _serve(self, connection: socket.socket) -> None:
         self._open.add(connection)
         with suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
-            length = 0
+            length, head = 0, b""
             while (line := reader.readline()).strip():
+                head += line
                 name, _, value = line.partition(b":")
                 length = int(value) if name.lower() == b"content-length" else length
             reader.read(length)
+            self.requests.append(head)
             self.respond(connection)
         self._open.discard(connection)
 

@@ -91,6 +91,9 @@ def _prepare(http: requests.Session, request: Request, user_agent: str) -> reque
             auth=_no_netrc,
         )
     )
+    for value in prepared.headers.values():
+        # As http.client does it, which has sent the request line by then.
+        str(value).encode("latin-1")
     # requests decodes %2E and resolves "..", which would make the path name another job.
     prepared.url = request.url
     return prepared
