@@ -6,22 +6,22 @@ Rooms and modules, from the top floor to the bottom; each floor imports only fro
 ===== ==================== =======================================================================
 Floor Name                 Purpose
 ===== ==================== =======================================================================
-9     ``polling``          all waits of a cluster, within the rate limit
-9     ``clusters``         start and stop clusters, and wait until they have
-8     ``jobs``             what is done with one job and its run
-7     ``session``          performs flows, on a thread or on an event loop
-7     ``connection_test``  the steps behind the Test button
-7     ``whole_database``   the tables of a whole-database job
-7     ``poll_loop``        polls until something is done, or until a deadline
-6     ``api``              the calls of CDM and the values that they return; it decides nothing
-5     ``auth``             who a request is from: tokens, access keys, lock-out guard
-4     ``http``             one HTTP exchange: transport, errors, retries
-3     ``arguments``        checks of what users pass
-3     ``bounded``          blocking work with a time limit
-2     ``errors``           the errors of this package
-1     ``sansio``           flows and the steps that they yield
-1     ``submission``       runs, the meaning of their status, and their identity
-1     ``settings``         endpoints, credentials, timeouts
+10    ``polling``          all waits of a cluster, within the rate limit
+10    ``clusters``         start and stop clusters, and wait until they have
+9     ``jobs``             what is done with one job and its run
+8     ``session``          performs flows, on a thread or on an event loop
+8     ``connection_test``  the steps behind the Test button
+8     ``whole_database``   the tables of a whole-database job
+8     ``poll_loop``        polls until something is done, or until a deadline
+7     ``api``              the calls of CDM and the values that they return; it decides nothing
+6     ``auth``             who a request is from: tokens, access keys, lock-out guard
+5     ``http``             one HTTP exchange: transport, errors, retries
+4     ``arguments``        checks of what users pass
+4     ``bounded``          blocking work with a time limit
+3     ``errors``           the errors of this package
+2     ``sansio``           flows and the steps that they yield
+2     ``submission``       runs, the meaning of their status, and their identity
+2     ``settings``         endpoints, credentials, timeouts
 1     ``text``             texts of a server: sanitized and redacted
 ===== ==================== =======================================================================
 

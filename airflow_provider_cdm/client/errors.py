@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_cdm.client.text import sanitize
+from airflow_provider_cdm.client.text import printable
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.client.submission import Submission
@@ -70,7 +70,7 @@ class CdmError(Exception):
         retryable: bool | None = None,
         effect_unknown: bool = False,
     ) -> None:
-        message = sanitize(message, MESSAGE_LIMIT)
+        message = printable(message, MESSAGE_LIMIT)
         super().__init__(message)
         self.message = message
         self.http_status = http_status
@@ -82,7 +82,7 @@ class CdmError(Exception):
 
     def add_detail(self, text: str) -> None:
         """Append something that was found out later to the message."""
-        self.message = sanitize(self.message + text, MESSAGE_LIMIT)
+        self.message = printable(self.message + text, MESSAGE_LIMIT)
         self.args = (self.message,)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Any
+
+from airflow_provider_cdm.client.text import one_line
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
 #: Largest difference between two creation dates of one run, in milliseconds: some answers have
@@ -15,6 +18,10 @@ _DATE_TOLERANCE = 2_000
 DETAILS_LIMIT = 8_000
 #: Longest status that is kept, in characters; documented ones are one word.
 STATUS_LIMIT = 100
+#: Most counters of a run, and longest name of one in characters; CDM has eight.
+_COUNTERS_LIMIT, _COUNTER_NAME_LIMIT = 64, 64
+#: Longest name of a user or id of another system, in characters.
+_NAME_LIMIT = 256
 
 
 class Verdict(Enum):
@@ -191,18 +198,18 @@ class Submission:
         return cls(
             cluster_id=cluster_id,
             job_name=job_name,
-            status=status[:STATUS_LIMIT],
+            status=one_line(status, STATUS_LIMIT),
             submission_id=read_int(data.get("submission-id")),
             creation_date=read_int(data.get("creation-date")),
-            creation_user=_read_text(data.get("creation-user")),
+            creation_user=_read_name(data.get("creation-user")),
             execute_date=read_int(data.get("execute-date")),
             last_update_date=read_int(data.get("last-update-date")),
-            last_update_user=_read_text(
+            last_update_user=_read_name(
                 data.get("last-udpate-user") or data.get("last-update-user")
             ),
             progress=_read_float(data.get("progress")),
             is_execute_auto=_read_bool(data.get("is-execute-auto")),
-            external_id=_read_text(data.get("external-id")),
+            external_id=_read_name(data.get("external-id")),
             counters=_read_counters(data.get("counters")),
             error_summary=_read_text(data.get("error-summary")),
             error_details=_read_text(data.get("error-details")),
@@ -315,6 +322,10 @@ def _read_text(value: Any) -> str | None:
     return value[:DETAILS_LIMIT] if isinstance(value, str) and value else None
 
 
+def _read_name(value: Any) -> str | None:
+    return one_line(value, _NAME_LIMIT) if isinstance(value, str) and value else None
+
+
 def _read_bool(value: Any) -> bool:
     return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
@@ -325,5 +336,8 @@ def _read_counters(value: Any) -> dict[str, int]:
     group = value.get(COUNTERS_GROUP, value)
     if not isinstance(group, Mapping):
         return {}
-    counts = ((str(name), read_int(count)) for name, count in group.items())
+    counts = (
+        (one_line(str(name), _COUNTER_NAME_LIMIT), read_int(count))
+        for name, count in islice(group.items(), _COUNTERS_LIMIT)
+    )
     return {name: count for name, count in counts if count is not None}

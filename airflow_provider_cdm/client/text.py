@@ -7,6 +7,7 @@ are replaced here, before anything else reads them.
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -24,9 +25,19 @@ _ESCAPES = re.compile(
     r"|(?P<unsafe>\\u(?:[dD][89a-fA-F][0-9a-fA-F]{2}|00[01][0-9a-fA-F])|\\[bf])|\\."
 )
 
+# What a terminal or a log viewer interprets: other control characters, separators of lines, marks
+# of the direction of text, and the marks by which Airflow folds lines of a log.
+_INTERPRETED = re.compile(
+    "[\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    r"|(?<=:)(?=:(?:end)?group::)|(?<=\#)(?=\#\[(?:end)?group)",
+    re.IGNORECASE,
+)
+
 REDACTED = "***"
 #: Length of the pieces by which a secret is recognized, in characters.
 _PIECE_LENGTH = 12
+#: Shortest piece of Base64 that is recognized; a shorter one occurs by chance.
+_SHORTEST_ENCODED = 8
 
 
 def sanitize(text: str, limit: int) -> str:
@@ -35,6 +46,24 @@ def sanitize(text: str, limit: int) -> str:
     :param limit: longest result, in characters; the rest is cut off.
     """
     return _UNSAFE.sub("\ufffd", text[:limit])
+
+
+def printable(text: str, limit: int) -> str:
+    """Return a text for people: sanitized, and without what a log viewer would interpret.
+
+    :param limit: longest result, in characters; the rest is cut off.
+    """
+    return _INTERPRETED.sub(lambda match: "\ufffd" if match[0] else " ", sanitize(text, limit))[
+        :limit
+    ]
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return a text of a server for people, on one line, so that it cannot look like another one.
+
+    :param limit: longest result, in characters; the rest is cut off.
+    """
+    return printable(" ".join(text[: 4 * limit].split()), limit)
 
 
 def read_json(body: bytes) -> Any:
@@ -79,32 +108,32 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
     :param secrets: texts that must not be shown.
     """
-    pieces = {piece for secret in secrets for piece in _pieces(secret)}
-    if not pieces:
-        return text
     is_secret = bytearray(len(text))
-    for length in {len(piece) for piece in pieces}:
-        for start in range(len(text) - length + 1):
-            if text[start : start + length] in pieces:
-                is_secret[start : start + length] = b"\1" * length
+    for secret in secrets:
+        for spelling in set(_spellings(secret)):
+            length = min(_PIECE_LENGTH, len(spelling))
+            for start in range(len(text) - length + 1):
+                if text[start : start + length] in spelling:
+                    is_secret[start : start + length] = b"\1" * length
     return "".join(_redacted(text, is_secret))
 
 
-def _pieces(secret: str) -> Iterator[str]:
+def _spellings(secret: str) -> Iterator[str]:
+    """Yield a secret in the ways in which it may be repeated."""
+    if not secret:
+        return
     escaped = json.dumps(secret)[1:-1]
-    spellings = (
-        secret,
-        escaped,
-        json.dumps(escaped)[1:-1],
-        repr(secret)[1:-1],
-        html.escape(secret),
-        quote(secret),
-        quote(secret, safe=""),
-    )
-    for spelling in filter(None, set(spellings)):
-        length = min(_PIECE_LENGTH, len(spelling))
-        for start in range(len(spelling) - length + 1):
-            yield spelling[start : start + length]
+    yield from (secret, escaped, json.dumps(escaped)[1:-1], repr(secret)[1:-1])
+    yield html.escape(secret)
+    content = secret.encode("utf-8", "replace")
+    yield from (quote(content), quote(content, safe=""), content.hex(), content.hex().upper())
+    # Base64 of something that contains the secret: what is before it shifts it by 0, 1 or 2 bytes.
+    for shift, begin in ((0, 0), (1, 2), (2, 3)):
+        shifted = bytes(shift) + content
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            encoded = encode(shifted).decode()[begin : len(shifted) * 4 // 3]
+            if len(encoded) >= _SHORTEST_ENCODED:
+                yield encoded
 
 
 def _redacted(text: str, is_secret: bytearray) -> Iterator[str]:

@@ -221,9 +221,10 @@ def test_numbers(value: Any, number: int | None) -> None:
 def test_texts(value: Any) -> None:
     """An empty text counts as none, as does anything else; a long one is cut off."""
     wire = {"status": "RUNNING", "error-summary": value, "external-id": "x" * 10_000}
-    run = Submission.from_wire(wire, "c", "j")
+    run = Submission.from_wire({**wire, "error-details": "y" * 10_000}, "c", "j")
     assert run.error_summary is None
-    assert run.external_id == "x" * DETAILS_LIMIT
+    assert run.external_id == "x" * 256
+    assert run.error_details == "y" * DETAILS_LIMIT
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.text import one_line
 
 NORMAL = "normal"
 STOPPED = "stopped"
@@ -104,11 +105,11 @@ class Cluster:
         if isinstance(status, bool) or not isinstance(status, str | int):
             raise ValueError("a cluster has no status")
         return cls(
-            cluster_id=cluster_id or str(data.get("id"))[:_NAME_LIMIT],
-            name=str(data.get("name") or "")[:_NAME_LIMIT],
-            status=str(status)[:_NAME_LIMIT],
+            cluster_id=cluster_id or one_line(str(data.get("id")), _NAME_LIMIT),
+            name=one_line(str(data.get("name") or ""), _NAME_LIMIT),
+            status=one_line(str(status), _NAME_LIMIT),
             frozen=str(data.get("isFrozen")) == "1",
-            reasons="; ".join(_messages(data.get("failedReasons")))[:_REASONS_LIMIT],
+            reasons=one_line("; ".join(_messages(data.get("failedReasons"))), _REASONS_LIMIT),
         )
 
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_cdm.client.submission import Verdict, read_int, verdict_of
+from airflow_provider_cdm.client.submission import (
+    STATUS_LIMIT,
+    Verdict,
+    read_int,
+    verdict_of,
+)
+from airflow_provider_cdm.client.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,9 @@ class ListedJob:
             raise ValueError("a job has no name")
         status = data.get("status")
         created = read_int(data.get("execute_create_date"))
-        return cls(name, status if isinstance(status, str) else "", created, data)
+        return cls(
+            name, one_line(status, STATUS_LIMIT) if isinstance(status, str) else "", created, data
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http.dates import parse_http_date
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
-from airflow_provider_cdm.client.text import read_json, redact, sanitize
+from airflow_provider_cdm.client.text import one_line, read_json, redact
 
 #: Longest part of a body that is quoted in an error, in characters.
 _EXCERPT_LIMIT = 300
@@ -176,7 +176,7 @@ def refused_with_success_status(
     :param operation: what was tried, to complete the sentence "Could not ...".
     :param reasons: messages of the errors in the body.
     """
-    reason = redact("; ".join(reasons), response.secrets)
+    reason = redact(one_line("; ".join(reasons), 4 * _EXCERPT_LIMIT), response.secrets)
     return errors.CdmRefused(
         f"Could not {operation}: {reason} (HTTP {response.status}).",
         http_status=response.status,
@@ -186,10 +186,7 @@ def refused_with_success_status(
 
 def excerpt(body: bytes) -> str:
     """Return the beginning of a body on one line, for an error message."""
-    return sanitize(
-        " ".join(body[: 4 * _EXCERPT_LIMIT].decode("utf-8", "replace").split()),
-        limit=_EXCERPT_LIMIT,
-    )
+    return one_line(body[: 4 * _EXCERPT_LIMIT].decode("utf-8", "replace"), _EXCERPT_LIMIT)
 
 
 class ErrorBody(NamedTuple):
@@ -226,8 +223,8 @@ def parse_error_body(body: bytes) -> ErrorBody:
     validation_errors = validation_messages(data.get("validation-result"))
     return ErrorBody(
         code=code,
-        message=(message or "; ".join(validation_errors))[: 4 * _EXCERPT_LIMIT],
-        request_id=(_first(data, "request_id") or "")[:_ID_LIMIT] or None,
+        message=one_line(message or "; ".join(validation_errors), 4 * _EXCERPT_LIMIT),
+        request_id=one_line(_first(data, "request_id") or "", _ID_LIMIT) or None,
         is_validation=bool(validation_errors) and code is None,
     )
 
@@ -310,7 +307,7 @@ def _retryable(cls: type[errors.CdmError], status: int) -> bool:
 
 def _redirect(response: Response) -> str | None:
     if 300 <= response.status < 400:
-        target = sanitize(response.headers.get("location", "an unnamed address"), _EXCERPT_LIMIT)
+        target = one_line(response.headers.get("location", "an unnamed address"), _EXCERPT_LIMIT)
         target = target.split("?")[0]
         return f"the server redirects to {target}, and redirects are not followed"
     return None
@@ -350,4 +347,4 @@ def _window(message: str) -> float | None:
 def _request_id(response: Response, body: str | None = None) -> str | None:
     headers = response.headers
     request_id = headers.get("x-request-id") or headers.get("x-iam-trace-id") or body
-    return sanitize(redact(request_id, response.secrets), _ID_LIMIT) if request_id else None
+    return one_line(redact(request_id, response.secrets), _ID_LIMIT) if request_id else None

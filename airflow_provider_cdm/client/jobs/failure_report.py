@@ -11,6 +11,7 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB, inputs_of
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
+from airflow_provider_cdm.client.text import one_line
 from airflow_provider_cdm.client.whole_database.tables import failure_lines
 
 #: Lines of CDM's details to show; the rest of a stack trace rarely helps.
@@ -20,6 +21,8 @@ _LOCATION_INPUTS = (
     *("bucketName", "database", "schemaName", "tableName", "table", "inputDirectory"),
     *("outputDirectory", "streamName", "topicsName", "index", "collectionName"),
 )
+#: Characters to show of the reason.
+_LINE_LIMIT = 2_000
 #: Characters to show of the value of such an input.
 _LOCATION_LIMIT = 120
 
@@ -39,7 +42,8 @@ def ensure_succeeded(
 
 
 def _report(run: Submission, definition: Mapping[str, Any] | None, address: str | None) -> str:
-    lines = [f"{RunRef.of(run)} ended {run.status}: {run.error_summary or 'CDM gave no reason.'}"]
+    reason = one_line(run.error_summary or "", _LINE_LIMIT) or "CDM gave no reason."
+    lines = [f"{RunRef.of(run)} ended {run.status}: {reason}"]
     if definition is not None:
         lines += [f"  from: {_side(definition, 'from')}", f"  to: {_side(definition, 'to')}"]
     lines += [f"  when: {_times(run)}", f"  rows: {_rows(run)}"]
@@ -49,7 +53,8 @@ def _report(run: Submission, definition: Mapping[str, Any] | None, address: str 
     details = (run.error_details or "").strip().splitlines()
     if details:
         hidden = len(details) - _DETAIL_LINES
-        lines += ["Details:", *details[:_DETAIL_LINES]]
+        # Marked, so that no line looks like one that Airflow or this package has logged.
+        lines += ["Details:", *(f"  | {line}" for line in details[:_DETAIL_LINES])]
         lines += [f"... {hidden} more lines in the CDM console"] if hidden > 0 else []
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from typing import Any
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
+from airflow_provider_cdm.client.text import one_line
 from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 
 #: Maximum number of tables that a result lists; the others are only counted.
@@ -92,7 +93,7 @@ class Table:
             status=run.status,
             created=self.created if run.creation_date is None else run.creation_date,
             counters={**self.counters, **counters},
-            reason=reason[:_REASON_LIMIT] or None,
+            reason=one_line(reason, _REASON_LIMIT) or None,
         )
 
     def state(self, since: int | None) -> TableState:
@@ -269,7 +270,8 @@ def failure_lines(run: Submission) -> list[str]:
         if verdict_of(table["status"]) is not Verdict.SUCCESS
     ]
     lines = [
-        f"  table {table['table']}: {table['status']}, {table.get('reason', 'no reason is known')}"
+        f"  table {join_names([table['table']])}: {table['status']},"
+        f" {table.get('reason', 'no reason is known')}"
         + (f" (doubtful: {table['doubt']})" if table.get("doubt") else "")
         for table in bad[:_NAMES_SHOWN]
     ]
@@ -280,4 +282,5 @@ def failure_lines(run: Submission) -> list[str]:
 def join_names(names: Sequence[str]) -> str:
     """Return the first names as text, and how many more there are."""
     hidden = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {hidden} more" if hidden > 0 else "")
+    shown = (one_line(name, _REASON_LIMIT) for name in names[:_NAMES_SHOWN])
+    return ", ".join(shown) + (f" and {hidden} more" if hidden > 0 else "")

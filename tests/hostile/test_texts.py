@@ -1,0 +1,165 @@
+"""Texts that a server or a user of CDM chooses: what logs, errors and XComs make of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
+from airflow_provider_cdm.client.submission import Submission
+from airflow_provider_cdm.client.text import one_line, printable, redact
+from airflow_provider_cdm.operators import CdmStartJobOperator
+from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import TaskRunner
+
+FORGED = "[2026-05-01T00:00:00.000+0000] {taskinstance.py:1} INFO - Marking task as SUCCESS."
+#: Texts that would look like something else in a log, and what of them must not be shown.
+TEXTS = {
+    "a forged line": (f"no\n{FORGED}", f"\n{FORGED}"),
+    "a forged line after a carriage return": (f"no\r{FORGED}", f"\r{FORGED}"),
+    "a forged line after a line separator": (f"no\u2028{FORGED}", "\u2028"),
+    "a forged line after NEL": (f"no\u0085{FORGED}", "\u0085"),
+    "a group": ("::group::all is well", "::group::"),
+    "the end of a group": ("no\n::endgroup::", "::endgroup::"),
+    "a group, spelled differently": ("::GROUP::x", "::GROUP::"),
+    "a group of Airflow 2": ("##[group]x", "##[group]"),
+    "colors": ("\x1b[2J\x1b[32mdone", "\x1b"),
+    "colors of one character": ("\u009b32mdone", "\u009b"),
+    "reversed text": ("\u202egnol oot", "\u202e"),
+    "isolated text": ("\u2066x\u2069", "\u2066"),
+    "half a character": ("\ud800", "\ud800"),
+    "NUL and DEL": ("a\x00b\x7f", "\x7f"),
+}
+
+
+@pytest.mark.parametrize("what", TEXTS)
+def test_the_report_of_a_failed_run(what: str) -> None:
+    """A summary or detail of a failed run cannot look like another line of the log."""
+    text, hidden = TEXTS[what]
+    wire = {"status": "FAILED", "error-summary": text, "error-details": f"trace\n{text}\nend"}
+    run = Submission.from_wire(wire, "c", "orders")
+    with pytest.raises(errors.CdmSubmissionFailed) as caught:
+        ensure_succeeded(run)
+    assert hidden not in str(caught.value)
+    assert FORGED not in str(caught.value).splitlines()
+    details = str(caught.value).partition("Details:\n")[2]
+    assert all(line.startswith("  | ") for line in details.splitlines())
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+# The simulator cannot send half a character either.
+@pytest.mark.parametrize("what", [what for what in TEXTS if what != "half a character"])
+def test_the_log_of_a_task(
+    what: str,
+    deferrable: bool,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """A failed call and a failed run with such a text leave no such text in the task's log."""
+    text, hidden = TEXTS[what]
+    body = json.dumps({"errCode": "Cdm.0000", "externalMessage": text})
+    sim.add_job("orders", outcome="FAILED", error_summary=text, error_details=text)
+    sim.fail("status", "status", status=500, body=body)
+    with pytest.raises(errors.CdmSubmissionFailed) as caught:
+        task_runner.run(
+            lambda: CdmStartJobOperator(
+                task_id="t", job_name="orders", wait_for_completion=True, deferrable=deferrable
+            )
+        )
+    shown = log.text + str(caught.value)
+    assert "Cdm.0000" in shown
+    assert hidden not in shown
+    assert FORGED not in shown.splitlines()
+
+
+@pytest.mark.parametrize("what", TEXTS)
+def test_the_state_of_a_cluster(what: str) -> None:
+    """Name, status and reasons of a cluster are one line without anything to interpret."""
+    text, hidden = TEXTS[what]
+    cluster = Cluster.from_wire(
+        {"id": "c", "name": text, "status": "300", "failedReasons": {"x": {"errorMsg": text}}}
+    )
+    shown = f"{cluster}: {cluster.state} {cluster.reasons}"
+    assert hidden not in shown
+    assert len(shown.splitlines()) == 1
+
+
+@given(st.text(max_size=200))
+@settings(derandomize=True, max_examples=300)
+def test_one_line(text: str) -> None:
+    """Any text becomes one line that holds nothing which a terminal or log viewer interprets."""
+    line = one_line(text, 100)
+    assert len(line) <= 100
+    assert len(line.splitlines()) <= 1
+    # Formatting characters that move nothing, such as joiners in emoji, are kept.
+    assert not re.search(
+        "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]", line
+    )
+    assert "::group::" not in line.lower()
+
+
+def test_common_texts_are_kept() -> None:
+    """Names in any language, emoji and line breaks of a report are shown as they are."""
+    text = "Größe, 订单, заказы, उदाहरण, 👩‍💻, a::b, #[x]\n\tnext"
+    assert printable(text, 1_000) == text
+
+
+def test_sizes() -> None:
+    """Whatever a server sends as one run, its result stays small."""
+    counters = {f"{'x' * 999}{number}": number for number in range(50_000)}
+    run = Submission.from_wire(
+        {
+            "status": "SUCCEEDED" * 999,
+            "counters": counters,
+            "error-summary": "x" * 10**6,
+            "error-details": "x" * 10**6,
+            "creation-user": "x" * 10**6,
+            "external-id": "x" * 10**6,
+        },
+        "c",
+        "orders",
+    )
+    assert len(json.dumps(run.to_dict())) < 32_768
+
+
+SECRET = 's3cr3t/of+the=connection"&é'
+
+
+def around(encode: Callable[[bytes], str]) -> list[str]:
+    """Return the secret in an encoding, alone and after something that shifts it."""
+    return [encode(before + SECRET.encode() + b":end") for before in (b"", b"a", b"ab", b"user:")]
+
+
+SPELLINGS = {
+    "base64": around(lambda content: base64.b64encode(content).decode()),
+    "base64 for URLs": around(lambda content: base64.urlsafe_b64encode(content).decode()),
+    "hex": around(bytes.hex),
+    "hex in capitals": around(lambda content: content.hex().upper()),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_encoded_secrets(spelling: str) -> None:
+    """A secret is recognized in encodings, also as part of a longer text."""
+    for text in SPELLINGS[spelling]:
+        shown = redact(f"No: {text}!", [SECRET])
+        assert shown.startswith("No: ")
+        kept = shown.removeprefix("No: ").removesuffix("!").replace("***", "")
+        # What was around the secret, and at its ends a character that depends on it.
+        assert len(kept) <= 20, shown
+
+
+def test_short_secrets_hide_no_other_text() -> None:
+    """The encodings of a short secret are not looked for, since they occur by chance."""
+    assert redact("a run of job orders in base64: YWI=", ["ab"]) == (
+        "a run of job orders in base64: YWI="
+    )
