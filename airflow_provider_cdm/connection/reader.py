@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_cdm.client.errors import CdmConfigError
 from airflow_provider_cdm.client.settings import (
@@ -16,7 +15,11 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
+from airflow_provider_cdm.connection import urls
 from airflow_provider_cdm.connection.fields import KEYS_CONN_TYPE, LABELS, label
+
+#: Fields that are sent in a header or in the path of a request.
+_IN_HEADERS = ("access_key", "security_token", "project_id", "cluster_id")
 
 
 class ConnectionLike(Protocol):
@@ -51,7 +54,7 @@ class _Reader:
         self._allow_http = self._flag("allow_http", default=False) is True
 
     def settings(self) -> Settings:
-        region = self._text("region")
+        region = self._region()
         host = _clean(self._connection.host)
         iam_host = self._text("iam_endpoint")
         project_id = self._text("project_id")
@@ -72,7 +75,7 @@ class _Reader:
             proxy=self._proxy(),
             connect_timeout=self._number("connect_timeout", 10.0),
             read_timeout=self._number("read_timeout", 60.0),
-            console_url=self._text("console_url"),
+            console_url=self._console_url(),
             requests_per_minute=self._whole_number("requests_per_minute"),
             token_cache=self._text("token_cache"),
         )
@@ -137,19 +140,19 @@ class _Reader:
         if "://" not in host:
             host = f"{_clean(self._connection.schema) or 'https'}://{host}"
         port = self._connection.port
-        parts = _split(host)
+        parts = urls.split(host)
         if port and parts.netloc.rpartition("]")[2].count(":") == 0:
             host = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         return self._endpoint(LABELS["host"], host)
 
     def _endpoint(self, name: str, url: str) -> str:
-        parts = _split(url if "://" in url else f"https://{url}")
-        host = _http_host(parts)
-        if host is None:
-            self._problems.append(f"{name} is not an http or https address: {parts.netloc!r}")
-        elif parts.username or parts.query or parts.fragment:
+        parts = urls.split(url if "://" in url else f"https://{url}")
+        host = urls.http_host(parts)
+        if "@" in parts.netloc or parts.query or parts.fragment:
             self._problems.append(f"{name} must not hold a user, a query or a fragment")
-        elif parts.scheme == "http" and not (self._allow_http or _is_loopback(host)):
+        elif host is None or not urls.is_plain(url):
+            self._problems.append(f"{name} is not an http or https address such as https://host")
+        elif parts.scheme == "http" and not (self._allow_http or urls.is_loopback(host)):
             self._problems.append(
                 f"{name} is plain HTTP, which would show the password to the network; use https,"
                 ' or set "allow_http": true in Extra'
@@ -160,11 +163,24 @@ class _Reader:
         value = self._text("proxy")
         if value is None:
             return None
-        parts = _split(value)
-        host = _http_host(parts)
-        if host is None:
-            # Not shown: it may hold a password.
+        parts = urls.split(value)
+        if urls.http_host(parts) is None or not urls.is_plain(value):
             self._problems.append(f"{label('proxy')} is not a URL such as http://proxy:3128")
+        return value
+
+    def _console_url(self) -> str | None:
+        value = self._text("console_url")
+        # It becomes the address of a button, where a browser would run "javascript:...".
+        example = re.sub(r"\{\w+\}", "x", value or "https://x")
+        if urls.http_host(urls.split(example)) is None:
+            self._problems.append(f"{label('console_url')} is not an http or https address")
+        return value
+
+    def _region(self) -> str | None:
+        value = self._text("region")
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
+            self._problems.append(f"{label('region')} may hold letters, digits and - only")
+            return "invalid"
         return value
 
     def _text(self, name: str) -> str | None:
@@ -172,13 +188,26 @@ class _Reader:
         if value is not None and not isinstance(value, str):
             self._problems.append(f"{label(name)} must be text, not {type(value).__name__}")
             return None
-        return _clean(value)
+        return self._sendable(label(name), _clean(value), in_header=name in _IN_HEADERS)
+
+    def _sendable(self, name: str, value: str | None, *, in_header: bool) -> str | None:
+        """Check the characters of a text, without showing it."""
+        if value is None or (value.isascii() and value.isprintable()):
+            return value
+        if in_header:
+            self._problems.append(
+                f"{name} has characters that cannot be sent; only printable ASCII can"
+            )
+        elif re.search("[\x00-\x1f\x7f\ud800-\udfff]", value):
+            self._problems.append(f"{name} has control characters or half characters")
+        return value
 
     def _required(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
             self._problems.append(f"{name} is missing")
             return ""
-        return value
+        in_header = name in (label("access_key"), f"{label('access_key')} (login)")
+        return self._sendable(name, value, in_header=in_header) or ""
 
     def _missing(self, name: str, alternative: str = "") -> None:
         self._problems.append(f"{label(name)} is missing{alternative}")
@@ -218,30 +247,5 @@ class _Reader:
         return None
 
 
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
-def _http_host(parts: SplitResult) -> str | None:
-    """Return the host of an http or https address; ``None`` if it is none."""
-    try:
-        usable = parts.scheme in ("http", "https") and parts.port != 0
-    except ValueError:
-        usable = False
-    return parts.hostname or None if usable else None
-
-
 def _clean(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -346,10 +346,19 @@ def _read_token(response: Response, operation: str, now: float) -> Token:
 
 
 def _from_cached(fields: Mapping[str, Any] | None) -> Token | None:
-    try:
-        return Token(**fields) if fields else None
-    except TypeError:  # saved by another version of this package
+    """Return a saved token; ``None`` if it is none, as from another version of this package."""
+    texts = ("value", "project_id", "project_name", "user_name")
+    times = ("expires_at", "renew_at")
+    if fields is None or set(fields) != {*texts, *times}:
         return None
+    given = [fields[name] for name in texts]
+    if not all(text is None or (isinstance(text, str) and text.isprintable()) for text in given):
+        return None
+    instants = [fields[name] for name in times]
+    if not all(type(instant) in (int, float) and abs(instant) < 1e11 for instant in instants):
+        return None
+    value = fields["value"]
+    return Token(**fields) if value and value.isascii() else None
 
 
 def _text(value: Any) -> str | None:

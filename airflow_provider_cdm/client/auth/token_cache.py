@@ -20,6 +20,9 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
+#: Largest file that is read, in bytes; a token has less than 20,000.
+_SIZE_LIMIT = 1024 * 1024
+
 
 class Cipher(Protocol):
     """Encrypts the content of files, such as ``cryptography.fernet.Fernet``."""
@@ -39,6 +42,7 @@ class Lock:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
+        self._pid = os.getpid()
 
     @property
     def held(self) -> bool:
@@ -47,9 +51,15 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock, so that another process can request a token."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        # A process that was forked in the meantime has the descriptor as well, and would keep the
+        # file locked; in such a process, the lock is not ours to release.
+        if os.getpid() == self._pid:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
     def __del__(self) -> None:
         # A flow on an event loop may have been cancelled before it received the lock.
@@ -81,8 +91,8 @@ class TokenFile:
             return None
         if not isinstance(content, dict) or content.get("fingerprint") != self.fingerprint:
             return None
-        token: Mapping[str, Any] | None = content.get("token")
-        return token
+        token = content.get("token")
+        return token if isinstance(token, dict) else None
 
     def save(self, token: Mapping[str, Any]) -> None:
         """Save the fields of a token, replacing an earlier token atomically."""
@@ -94,13 +104,13 @@ class TokenFile:
             draft.replace(self.path)
         except Exception as error:
             self._warn("written", error)
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 draft.unlink()
 
     def delete(self, value: str) -> None:
         """Delete the file if it still holds this token, which was rejected."""
         if (token := self.load()) and token.get("value") == value:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 self.path.unlink()
 
     def try_lock(self) -> Lock | None:
@@ -118,22 +128,24 @@ class TokenFile:
         except BlockingIOError:
             lock.release()
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             lock.release()
             self._warn("used", error)
         return lock
 
     def _warn(self, action: str, error: Exception) -> None:
         # The message of a failed decryption may quote what it could not read.
-        reason = error if isinstance(error, OSError) else type(error).__name__
+        reason = error if isinstance(error, OSError | RuntimeError) else type(error).__name__
         log.warning(
             "The token cache %s cannot be %s (%s). This process requests its own token from IAM.",
             *(self.path, action, reason),
         )
 
 
-def token_file(folder: str, cipher: Cipher, identity: str, secret: str) -> TokenFile:
+def token_file(folder: str, cipher: Cipher, identity: str, secret: str) -> TokenFile | None:
     """Return the file of a token; nothing is read or written yet.
+
+    ``None``, after a warning, if the home folder that the path names (``~user``) is not known.
 
     :param folder: folder of the token cache.
     :param cipher: encryption of the file.
@@ -142,11 +154,18 @@ def token_file(folder: str, cipher: Cipher, identity: str, secret: str) -> Token
     """
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     fingerprint = hashlib.sha256(secret.encode()).hexdigest()
-    return TokenFile(Path(folder).expanduser() / f"{name}.token", fingerprint, cipher)
+    path = Path(folder)
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        log.warning("The token cache %s cannot be used (%s).", folder, error)
+        return None
+    return TokenFile(path / f"{name}.token", fingerprint, cipher)
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    # Not blocking, since opening a named pipe waits for somebody who writes to it.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
 
 def _read_private(path: Path) -> bytes:
@@ -154,7 +173,9 @@ def _read_private(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise PermissionError("the file belongs to another user, or other users may read it")
-        return file.read()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _SIZE_LIMIT:
+            raise OSError("it is no file of a token")
+        return file.read(_SIZE_LIMIT)
 
 
 def _make_private_folder(folder: Path) -> None:
