@@ -54,7 +54,7 @@ class _Reader:
         self._allow_http = self._flag("allow_http", default=False) is True
 
     def settings(self) -> Settings:
-        region = self._region()
+        region = self._text("region")
         host = _clean(self._connection.host)
         iam_host = self._text("iam_endpoint")
         project_id = self._text("project_id")
@@ -63,7 +63,7 @@ class _Reader:
         settings = Settings(
             cdm_endpoint=self._cdm_endpoint(host, region),
             iam_endpoint=self._endpoint(
-                label("iam_endpoint"), iam_host or f"https://iam.{region}.myhuaweicloud.com"
+                label("iam_endpoint"), iam_host or self._default_endpoint("iam", region)
             ),
             credentials=self._credentials(),
             agency=self._agency(),
@@ -136,7 +136,7 @@ class _Reader:
 
     def _cdm_endpoint(self, host: str | None, region: str | None) -> str:
         if host is None:
-            return f"https://cdm.{region}.myhuaweicloud.com"
+            return self._default_endpoint("cdm", region)
         if "://" not in host:
             host = f"{_clean(self._connection.schema) or 'https'}://{host}"
         port = self._connection.port
@@ -144,6 +144,16 @@ class _Reader:
         if port and parts.netloc.rpartition("]")[2].count(":") == 0:
             host = parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
         return self._endpoint(LABELS["host"], host)
+
+    def _default_endpoint(self, service: str, region: str | None) -> str:
+        # Anything else would lead to another host.
+        if region is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", region):
+            self._problems.append(
+                f"{label('region')} is part of the endpoints, so it may hold letters, digits and -"
+                " only"
+            )
+            region = None
+        return f"https://{service}.{region}.myhuaweicloud.com"
 
     def _endpoint(self, name: str, url: str) -> str:
         parts = urls.split(url if "://" in url else f"https://{url}")
@@ -174,13 +184,6 @@ class _Reader:
         example = re.sub(r"\{\w+\}", "x", value or "https://x")
         if urls.http_host(urls.split(example)) is None:
             self._problems.append(f"{label('console_url')} is not an http or https address")
-        return value
-
-    def _region(self) -> str | None:
-        value = self._text("region")
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
-            self._problems.append(f"{label('region')} may hold letters, digits and - only")
-            return "invalid"
         return value
 
     def _text(self, name: str) -> str | None:
