@@ -118,8 +118,8 @@ class CdmHook(BaseHook):
 
         options = self.session_options
         if impatient:
-            settings = replace(settings, connect_timeout=4.0, read_timeout=5.0)
-            options = {**options, "policy": RetryPolicy(attempts=1)}
+            settings = replace(settings, connect_timeout=4.0)
+            options = {**options, "policy": RetryPolicy(attempts=1), "time_limit": 5.0}
         return CdmSession(
             settings.for_project(self.project_id),
             user_agent=USER_AGENT,
