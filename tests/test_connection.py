@@ -36,10 +36,29 @@ def read_settings(extra: dict[str, Any] | str | None = None, **fields: Any) -> S
 def test_endpoints_and_project_default_to_the_region() -> None:
     """Region, user, password and account are sufficient."""
     settings = read_settings()
-    assert settings.cdm_endpoint == "https://cdm.eu-west-101.myhuaweicloud.com"
-    assert settings.iam_endpoint == "https://iam.eu-west-101.myhuaweicloud.com"
+    assert settings.cdm_endpoint == "https://cdm.eu-west-101.myhuaweicloud.eu"
+    assert settings.iam_endpoint == "https://iam.eu-west-101.myhuaweicloud.eu"
     assert (settings.project_id, settings.project_name) == (None, "eu-west-101")
     assert (settings.verify, settings.connect_timeout, settings.read_timeout) == (True, 10.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("region", "suffix"),
+    [
+        ("eu-west-101", "myhuaweicloud.eu"),
+        ("eu-west-109", "myhuaweicloud.eu"),
+        ("eu-de", "otc.t-systems.com"),
+        ("cn-north-4", "myhuaweicloud.com"),
+        ("ap-southeast-3", "myhuaweicloud.com"),
+        ("tr-west-1", "myhuaweicloud.com"),
+        ("eu-west-0", "myhuaweicloud.com"),
+    ],
+)
+def test_hosts_of_a_region(region: str, suffix: str) -> None:
+    """Each region has its hosts of CDM and IAM, so that a connection needs no endpoints."""
+    settings = read_settings({"region": region})
+    assert settings.cdm_endpoint == f"https://cdm.{region}.{suffix}"
+    assert settings.iam_endpoint == f"https://iam.{region}.{suffix}"
 
 
 @pytest.mark.parametrize(

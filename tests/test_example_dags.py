@@ -353,7 +353,7 @@ def test_the_connection_of_the_readme_is_complete(monkeypatch: pytest.MonkeyPatc
     """The connection that the README shows is complete."""
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", readme(r"AIRFLOW_CONN_CDM_DEFAULT='(.*?)'\n"))
     settings = settings_from(CdmHook.get_connection("cdm_default"))
-    assert settings.cdm_endpoint == f"https://cdm.{settings.region}.myhuaweicloud.com"
+    assert settings.cdm_endpoint == f"https://cdm.{settings.region}.myhuaweicloud.eu"
 
 
 def by_version(two: str, three: str) -> str:

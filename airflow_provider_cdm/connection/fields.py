@@ -38,7 +38,7 @@ LABELS = {
 }
 PLACEHOLDERS = {
     "login": "an IAM user with programmatic access; empty with an access key",
-    "host": "leave empty for https://cdm.{region}.myhuaweicloud.com",
+    "host": "leave empty for the host of the region",
     "schema": "https",
     "port": "443",
 }
@@ -65,7 +65,7 @@ EXTRA_FIELDS = (
     ExtraField(
         "iam_endpoint",
         "IAM Endpoint",
-        "Empty: https://iam.{region}.myhuaweicloud.com; other clouds than the main one set it.",
+        "Empty: the host of the region, such as https://iam.cn-north-4.myhuaweicloud.com.",
     ),
     ExtraField(
         "verify",

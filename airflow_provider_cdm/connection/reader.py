@@ -15,7 +15,7 @@ from airflow_provider_cdm.client.settings import (
     PasswordCredentials,
     Settings,
 )
-from airflow_provider_cdm.connection import urls
+from airflow_provider_cdm.connection import regions, urls
 from airflow_provider_cdm.connection.fields import KEYS_CONN_TYPE, LABELS, label
 
 #: Fields that are sent in a header or in the path of a request.
@@ -153,7 +153,7 @@ class _Reader:
                 " only"
             )
             region = None
-        return f"https://{service}.{region}.myhuaweicloud.com"
+        return regions.endpoint(service, region)
 
     def _endpoint(self, name: str, url: str) -> str:
         parts = urls.split(url if "://" in url else f"https://{url}")
