@@ -51,9 +51,10 @@ _VERDICTS = {
 def verdict_of(status: str) -> Verdict:
     """Return the meaning of a status, for everything that waits for a run.
 
-    ``UNKNOWN`` and every undocumented status give ``Verdict.UNKNOWN``, never a success.
+    ``UNKNOWN`` and every undocumented status give ``Verdict.UNKNOWN``, never a success. Capitals
+    make no difference: a client of another vendor was written for ``stopped``.
     """
-    return _VERDICTS.get(status, Verdict.UNKNOWN)
+    return _VERDICTS.get(status.strip().upper(), Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,16 @@ RUN = Submission("c", "j", "SUCCEEDED", submission_id=5, creation_date=1_000)
         ("STOPPED", Verdict.FAILURE),
         ("NEVER_EXECUTED", Verdict.NO_RUN),
         ("UNKNOWN", Verdict.UNKNOWN),
-        ("succeeded", Verdict.UNKNOWN),
+        ("succeeded", Verdict.SUCCESS),
+        ("stopped", Verdict.FAILURE),
+        ("Running", Verdict.ACTIVE),
+        ("SUCCEEDED?", Verdict.UNKNOWN),
+        ("", Verdict.UNKNOWN),
         ("DONE", Verdict.UNKNOWN),
     ],
 )
 def test_verdicts(status: str, verdict: Verdict) -> None:
-    """Only documented statuses mean anything; no other one ends a wait."""
+    """Documented statuses count, whatever their capitals; no other one ends a wait."""
     run = replace(RUN, status=status)
     assert verdict_of(status) is run.verdict is verdict
     assert run.ended is (verdict in (Verdict.SUCCESS, Verdict.FAILURE))

@@ -42,7 +42,8 @@ def start_job(
         method="PUT",
         path=f"{_job_path(cluster_id, job_name)}/start",
         parse=parse,
-        body={"variables": dict(variables)} if variables else {},
+        # Also without any: the documented samples of the vendor send this or no body.
+        body={"variables": dict(variables or {})},
         idempotent=False,
     )
 

@@ -48,7 +48,9 @@ class Op:
 ACTIVE = {"submission_id": 1, "job_name": JOB, "status": "BOOTING"}
 STARTED = {"submission_id": 2, "job_name": JOB, "status": "BOOTING"}
 OPERATIONS = {
-    "start": Op(lambda f, c, _: f.call(runs.start_job(c, JOB)), [START], STARTED, body={}),
+    "start": Op(
+        lambda f, c, _: f.call(runs.start_job(c, JOB)), [START], STARTED, body={"variables": {}}
+    ),
     "start with variables": Op(
         lambda f, c, _: f.call(
             runs.start_job(c, JOB, {"ds": "2025-01-01", "区": "华东 \\ \"1\" 'x'"})
