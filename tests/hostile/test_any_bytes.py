@@ -29,7 +29,7 @@ from tests.support.byte_server import ByteServer, Respond, first, forever, once
 from tests.support.canned_responses import CannedResponse, canned_responses
 
 #: Seconds after which a call that has not ended counts as hanging.
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 LIMIT = 512 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
 

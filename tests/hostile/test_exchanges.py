@@ -25,7 +25,7 @@ from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.byte_server import ByteServer, Respond, first, forever, once
 
 #: Seconds after which a call that has not ended counts as hanging.
-HANGS = 20.0
+HANGS = 60.0
 PAUSE = 0.02
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

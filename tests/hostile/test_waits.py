@@ -20,7 +20,7 @@ from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.byte_server import ByteServer, Respond, first, forever
 
-HANGS = 20.0
+HANGS = 60.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"
 SLOW: dict[str, Respond] = {
     "a body": first(HEAD, forever(b" ", 0.02)),
