@@ -44,4 +44,5 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{package}.links.CdmRunLink"],
+        "cli": [f"{package}.cli.definition.get_airflow_commands"],
     }

@@ -6,6 +6,7 @@ package, which resolves them for Airflow 2.11 and 3.x.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -67,11 +68,13 @@ __all__ = [
     "aget_connection",
     "aget_task_state",
     "amask_secret",
+    "cli_config",
     "conf",
     "is_asset",
     "lineage_is_active",
     "mask_secret",
     "operator_lineage",
+    "read_stored_connections",
     "task_state_store",
     "token_cipher",
 ]
@@ -102,6 +105,19 @@ async def amask_secret(secret: str) -> None:
         await sync_to_async(mask_secret)(secret)
     else:
         await amask(secret)
+
+
+def read_stored_connections() -> None:
+    """Let this process find connections in Airflow's database, as Airflow's own commands do."""
+    # Airflow 3 looks there only in processes that say so; ``airflow connections test`` does it too.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+
+
+def cli_config() -> Any:
+    """Return the module of the classes in which Airflow declares its commands."""
+    from airflow.cli import cli_config as module
+
+    return module
 
 
 def token_cipher() -> Any:
