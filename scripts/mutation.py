@@ -5,19 +5,35 @@ changes a comparison, a number, an operator or a condition, runs the tests of th
 the change back. It is chosen since it also changes properties and constants of modules and classes
 (mutmut does not), and because it runs on every Python that is supported. A copy of the source tree
 is changed, never the tree itself.
+
+To import Airflow takes longer than most tests. So this process imports it, and everything else
+that is not ours, once; each change is tested in a fork of it, which then imports only this package
+and its tests. ``CONTRIBUTING.md`` has the results.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import json
 import os
 import shlex
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
+
+import pytest
+from cosmic_ray import commands, mutating
+from cosmic_ray.config import load_config
+from cosmic_ray.work_db import use_db
+from cosmic_ray.work_item import TestOutcome
 
 ROOT = Path(__file__).parent.parent
 #: Part of the changes that tests must notice. The rest changes nothing that matters, such as the
@@ -25,9 +41,12 @@ ROOT = Path(__file__).parent.parent
 GOAL = 0.9
 _JOBS = "airflow_provider_cdm/client/jobs"
 _TASKS = "airflow_provider_cdm/tasks"
-_FRONT_DOOR = ("tests/exactly_once", "tests/operators/test_start_job.py", "tests/operators/run_job")
-#: The modules that decide, each with its tests. The first ones need no Airflow, so a change takes
-#: about a second; the others take half a minute, and all of them some hours.
+_START = "tests/operators/test_start_job.py"
+_OWN_JOB = "tests/operators/run_job"
+_ONCE = "tests/exactly_once"
+#: The modules that decide, each with its tests: the specific ones first, since the first failure
+#: ends a run. A change takes from 0.2 seconds (``client/``) to some seconds (``tasks/``), and all
+#: of them about half an hour.
 DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/own_run.py": ("tests/client/jobs/test_own_run.py",),
     f"{_JOBS}/start_record.py": ("tests/client/jobs/test_start_record.py",),
@@ -35,14 +54,30 @@ DECIDING: Mapping[str, Sequence[str]] = {
     "airflow_provider_cdm/client/submission.py": ("tests/client/test_submission.py",),
     f"{_JOBS}/start.py": ("tests/client/jobs/test_start.py",),
     f"{_TASKS}/refusals.py": ("tests/tasks/test_refusals.py",),
-    f"{_JOBS}/follower.py": ("tests/client/jobs", *_FRONT_DOOR),
-    f"{_JOBS}/earlier_start.py": ("tests/client/jobs", *_FRONT_DOOR),
-    f"{_TASKS}/journal.py": _FRONT_DOOR,
-    f"{_TASKS}/kills.py": _FRONT_DOOR,
-    f"{_TASKS}/attempt.py": _FRONT_DOOR,
+    f"{_JOBS}/follower.py": (
+        "tests/client/jobs/test_follower.py",
+        "tests/client/jobs/test_follower_identity.py",
+        "tests/client/jobs/test_follower_clocks.py",
+    ),
+    f"{_JOBS}/earlier_start.py": (
+        f"{_ONCE}/test_retries_and_clears.py",
+        f"{_ONCE}/test_generations.py",
+        f"{_ONCE}/test_faults.py",
+    ),
+    f"{_TASKS}/journal.py": (
+        f"{_ONCE}/test_generations.py",
+        f"{_ONCE}/test_retries_and_clears.py",
+        "tests/sensors/test_submission.py",
+    ),
+    f"{_TASKS}/kills.py": (f"{_ONCE}/test_kills.py", f"{_ONCE}/test_stops.py", _OWN_JOB),
+    f"{_TASKS}/attempt.py": (
+        f"{_ONCE}/test_waits.py",
+        f"{_ONCE}/test_stops.py",
+        f"{_ONCE}/test_retries_and_clears.py",
+        _START,
+        _OWN_JOB,
+    ),
 }
-#: Modules whose tests use no fixture of ``tests/conftest.py``, which imports Airflow.
-_WITHOUT_AIRFLOW = tuple(DECIDING)[:6]
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.
 _EXCLUDED = [
     "core/ReplaceBinaryOperator_BitOr_.*",
@@ -61,6 +96,7 @@ def main(folder: Path, names: Sequence[str]) -> int:
     :param names: parts of the paths of modules; all if there are none.
     :returns: 0 if every module reaches the goal.
     """
+    folder = folder.resolve()
     tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -68,45 +104,100 @@ def main(folder: Path, names: Sequence[str]) -> int:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tree / name)
+    # Plugins of pytest that are not used here take longer than some tests.
+    os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    # Before Airflow, which reads where its home is when it is imported.
+    importlib.import_module("tests.support.airflow_home")
     failed = False
     for module in DECIDING:
         if not names or any(name in module for name in names):
-            failed |= _measure(folder, tree, module) < GOAL
+            failed |= _measure(folder, module) < GOAL
     return int(failed)
 
 
-def _measure(folder: Path, tree: Path, module: str) -> float:
+def _measure(folder: Path, module: str) -> float:
     """Return the part of the changes of a module that tests notice."""
     name = module.replace("/", ".")
     config, database = folder / f"{name}.toml", folder / f"{name}.sqlite"
-    config.write_text(_config(module))
+    tests = shlex.join(DECIDING[module])
+    _import_what_is_not_ours(tests, folder / "imported.json")
+    # Changes may follow each other too quickly for a cached module to be known as out of date.
+    sys.dont_write_bytecode = True
+    Path(importlib.util.cache_from_source(module)).unlink()
+    began = time.monotonic()
+    outcome, output = run_tests(tests, 600)
+    if outcome is not TestOutcome.SURVIVED:
+        raise SystemExit(f"The tests of {module} fail without any change:\n{output}")
+    config.write_text(_config(module, tests, 30 + 3 * (time.monotonic() - began)))
     database.unlink(missing_ok=True)
     for command in (
-        ("cosmic-ray", "init", str(config), str(database)),
-        ("cr-filter-operators", str(database), str(config)),
-        ("cosmic-ray", "--verbosity", "ERROR", "baseline", str(config)),
-        ("cosmic-ray", "exec", str(config), str(database)),
+        ("cosmic-ray", "init", config, database),
+        (
+            "cr-filter-operators",
+            database,
+            config,
+        ),
     ):
-        variables = os.environ | {
-            "PYTHONPATH": str(tree),
-            # Plugins of pytest that are not used here take longer than the tests.
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        }
-        subprocess.run(command, cwd=tree, env=variables, check=True)
+        subprocess.run(list(map(str, command)), check=True)
+    with mock.patch.object(mutating, "run_tests", run_tests), use_db(str(database)) as work:
+        commands.execute(work, load_config(str(config)))
     return _report(module, database)
 
 
-def _config(module: str) -> str:
+def run_tests(tests: str, timeout: float, imported: Path | None = None) -> tuple[TestOutcome, str]:
+    """Run tests in a fork of this process; in place of the function of cosmic-ray.
+
+    :param tests: arguments of pytest, as in a shell.
+    :param timeout: seconds after which the fork is ended, which counts as noticed.
+    :param imported: where to write the names of all modules that were imported.
+    :returns: whether a test has failed, and what pytest printed.
+    """
+    output = Path(os.environ["AIRFLOW_HOME"]) / "output.txt"
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        survived = os.waitstatus_to_exitcode(status) == pytest.ExitCode.OK
+        return TestOutcome.SURVIVED if survived else TestOutcome.KILLED, output.read_text()
+    # Nothing that this process registered for its own end must happen at the end of a fork.
+    code = 1
+    try:
+        os.setpgrp()
+        signal.alarm(int(timeout))
+        with output.open("w") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        options = ("-x", "-q", "-p", "no:cacheprovider")
+        code = int(pytest.main([*options, *shlex.split(tests)]))
+        if imported is not None:
+            imported.write_text(json.dumps(list(sys.modules)))
+    finally:
+        os._exit(code)
+
+
+def _import_what_is_not_ours(tests: str, imported: Path) -> None:
+    """Import the modules that tests need, except those of this package and of the tests."""
+    sys.dont_write_bytecode = False
+    run_tests(tests, 600, imported)
+    for name in json.loads(imported.read_text()):
+        if name.partition(".")[0] not in ("airflow_provider_cdm", "tests", "conftest"):
+            # Some modules exist only under a name that no import finds.
+            with suppress(ImportError):
+                importlib.import_module(name)
+    # pytest collects garbage at its end, and need not search what will never be garbage.
+    gc.freeze()
+
+
+def _config(module: str, tests: str, timeout: float) -> str:
     """Return the configuration of cosmic-ray for a module."""
-    options = ("--noconftest",) if module in _WITHOUT_AIRFLOW else ()
-    tests = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options)
     return "\n".join(
         (
             "[cosmic-ray]",
             f"module-path = {json.dumps([module])}",
-            f"timeout = {30 if options else 600}.0",
+            f"timeout = {timeout}",
             "excluded-modules = []",
-            f"test-command = {json.dumps(shlex.join((*tests, *DECIDING[module])))}",
+            f"test-command = {json.dumps(tests)}",
             "[cosmic-ray.distributor]",
             'name = "local"',
             "[cosmic-ray.filters.operators-filter]",

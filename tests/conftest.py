@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tests.support.airflow_home  # noqa: F401 - configures Airflow
+from tests.support.airflow_home import AIRFLOW_HOME
 
 # isort: split
 # Airflow reads its configuration when it is first imported, so the import above comes first.
@@ -47,10 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """Create the metadata database, once."""
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True
-    )
+    """Create the metadata database, once; a process that was forked has that of its parent."""
+    done = AIRFLOW_HOME / "migrated"
+    if not done.exists():
+        command = (sys.executable, "-m", "airflow", "db", "migrate")
+        subprocess.run(command, check=True, capture_output=True)
+        done.touch()
 
 
 @pytest.fixture
