@@ -6,34 +6,29 @@ the change back. It is chosen since it also changes properties and constants of 
 (mutmut does not), and because it runs on every Python that is supported. A copy of the source tree
 is changed, never the tree itself.
 
-To import Airflow takes longer than most tests. So this process imports it, and everything else
-that is not ours, once; each change is tested in a fork of it, which then imports only this package
-and its tests. ``CONTRIBUTING.md`` has the results.
+Only the tests that call the changed function are run, the quickest first, until one fails. Each
+change has a process of its own, a fork that has Airflow imported already. ``CONTRIBUTING.md`` has
+the results.
 """
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import os
-import shlex
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
-import pytest
-from cosmic_ray import commands, mutating
-from cosmic_ray.config import load_config
+from cosmic_ray import mutating
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome
+
+from scripts import forked_tests
 
 ROOT = Path(__file__).parent.parent
 #: Part of the changes that tests must notice. The rest changes nothing that matters, such as the
@@ -41,12 +36,14 @@ ROOT = Path(__file__).parent.parent
 GOAL = 0.9
 _JOBS = "airflow_provider_cdm/client/jobs"
 _TASKS = "airflow_provider_cdm/tasks"
-_START = "tests/operators/test_start_job.py"
-_OWN_JOB = "tests/operators/run_job"
-_ONCE = "tests/exactly_once"
-#: The modules that decide, each with its tests: the specific ones first, since the first failure
-#: ends a run. A change takes from 0.2 seconds (``client/``) to some seconds (``tasks/``), and all
-#: of them about half an hour.
+_FRONT_DOOR = (
+    "tests/exactly_once",
+    "tests/operators/run_job",
+    "tests/operators/test_start_job.py",
+    "tests/sensors",
+    "tests/tasks",
+)
+#: The modules that decide, each with its tests.
 DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/own_run.py": ("tests/client/jobs/test_own_run.py",),
     f"{_JOBS}/start_record.py": ("tests/client/jobs/test_start_record.py",),
@@ -56,27 +53,14 @@ DECIDING: Mapping[str, Sequence[str]] = {
     f"{_TASKS}/refusals.py": ("tests/tasks/test_refusals.py",),
     f"{_JOBS}/follower.py": (
         "tests/client/jobs/test_follower.py",
-        "tests/client/jobs/test_follower_identity.py",
         "tests/client/jobs/test_follower_clocks.py",
+        "tests/client/jobs/test_follower_identity.py",
+        "tests/sensors",
     ),
-    f"{_JOBS}/earlier_start.py": (
-        f"{_ONCE}/test_retries_and_clears.py",
-        f"{_ONCE}/test_generations.py",
-        f"{_ONCE}/test_faults.py",
-    ),
-    f"{_TASKS}/journal.py": (
-        f"{_ONCE}/test_generations.py",
-        f"{_ONCE}/test_retries_and_clears.py",
-        "tests/sensors/test_submission.py",
-    ),
-    f"{_TASKS}/kills.py": (f"{_ONCE}/test_kills.py", f"{_ONCE}/test_stops.py", _OWN_JOB),
-    f"{_TASKS}/attempt.py": (
-        f"{_ONCE}/test_waits.py",
-        f"{_ONCE}/test_stops.py",
-        f"{_ONCE}/test_retries_and_clears.py",
-        _START,
-        _OWN_JOB,
-    ),
+    f"{_JOBS}/earlier_start.py": _FRONT_DOOR,
+    f"{_TASKS}/journal.py": _FRONT_DOOR,
+    f"{_TASKS}/kills.py": _FRONT_DOOR,
+    f"{_TASKS}/attempt.py": _FRONT_DOOR,
 }
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.
 _EXCLUDED = [
@@ -86,6 +70,9 @@ _EXCLUDED = [
     "core/ReplaceComparisonOperator_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)",
     "core/ReplaceUnaryOperator_USub_(Not|Invert)",
 ]
+#: Seconds after which tests of a change count as hanging: it made a loop endless.
+_TIMEOUT = 60
+_FILTER = "cr-filter-operators"
 _COPIED = ("airflow_provider_cdm", "tests", "pyproject.toml", "example_dags", "docs")
 
 
@@ -121,83 +108,37 @@ def _measure(folder: Path, module: str) -> float:
     """Return the part of the changes of a module that tests notice."""
     name = module.replace("/", ".")
     config, database = folder / f"{name}.toml", folder / f"{name}.sqlite"
-    tests = shlex.join(DECIDING[module])
-    _import_what_is_not_ours(tests, folder / "imported.json")
+    sys.dont_write_bytecode = False
+    calls = forked_tests.observe(*DECIDING[module])
     # Changes may follow each other too quickly for a cached module to be known as out of date.
     sys.dont_write_bytecode = True
-    Path(importlib.util.cache_from_source(module)).unlink()
-    began = time.monotonic()
-    outcome, output = run_tests(tests, 600)
-    if outcome is not TestOutcome.SURVIVED:
-        raise SystemExit(f"The tests of {module} fail without any change:\n{output}")
-    config.write_text(_config(module, tests, 30 + 3 * (time.monotonic() - began)))
+    Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
+    config.write_text(_config(module))
     database.unlink(missing_ok=True)
-    for command in (
-        ("cosmic-ray", "init", config, database),
-        (
-            "cr-filter-operators",
-            database,
-            config,
-        ),
-    ):
+    for command in ("cosmic-ray", "init", config, database), (_FILTER, database, config):
         subprocess.run(list(map(str, command)), check=True)
-    with mock.patch.object(mutating, "run_tests", run_tests), use_db(str(database)) as work:
-        commands.execute(work, load_config(str(config)))
+    with mock.patch.object(mutating, "run_tests", _run_tests), use_db(str(database)) as work:
+        for item in list(work.pending_work_items):
+            tests = calls.tests_of(Path(module).resolve(), item.mutations[0].start_pos[0])
+            work.set_result(item.job_id, mutating.mutate_and_test(item.mutations, tests, _TIMEOUT))
     return _report(module, database)
 
 
-def run_tests(tests: str, timeout: float, imported: Path | None = None) -> tuple[TestOutcome, str]:
-    """Run tests in a fork of this process; in place of the function of cosmic-ray.
-
-    :param tests: arguments of pytest, as in a shell.
-    :param timeout: seconds after which the fork is ended, which counts as noticed.
-    :param imported: where to write the names of all modules that were imported.
-    :returns: whether a test has failed, and what pytest printed.
-    """
-    output = Path(os.environ["AIRFLOW_HOME"]) / "output.txt"
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        survived = os.waitstatus_to_exitcode(status) == pytest.ExitCode.OK
-        return TestOutcome.SURVIVED if survived else TestOutcome.KILLED, output.read_text()
-    # Nothing that this process registered for its own end must happen at the end of a fork.
-    code = 1
-    try:
-        os.setpgrp()
-        signal.alarm(int(timeout))
-        with output.open("w") as stream:
-            os.dup2(stream.fileno(), 1)
-            os.dup2(stream.fileno(), 2)
-        options = ("-x", "-q", "-p", "no:cacheprovider")
-        code = int(pytest.main([*options, *shlex.split(tests)]))
-        if imported is not None:
-            imported.write_text(json.dumps(list(sys.modules)))
-    finally:
-        os._exit(code)
+def _run_tests(tests: Sequence[str], timeout: float) -> tuple[TestOutcome, str]:
+    """Run tests in place of the function of cosmic-ray, which starts a new process."""
+    succeeded, output = forked_tests.succeed(tests, timeout) if tests else (True, "")
+    return TestOutcome.SURVIVED if succeeded else TestOutcome.KILLED, output
 
 
-def _import_what_is_not_ours(tests: str, imported: Path) -> None:
-    """Import the modules that tests need, except those of this package and of the tests."""
-    sys.dont_write_bytecode = False
-    run_tests(tests, 600, imported)
-    for name in json.loads(imported.read_text()):
-        if name.partition(".")[0] not in ("airflow_provider_cdm", "tests", "conftest"):
-            # Some modules exist only under a name that no import finds.
-            with suppress(ImportError):
-                importlib.import_module(name)
-    # pytest collects garbage at its end, and need not search what will never be garbage.
-    gc.freeze()
-
-
-def _config(module: str, tests: str, timeout: float) -> str:
+def _config(module: str) -> str:
     """Return the configuration of cosmic-ray for a module."""
     return "\n".join(
         (
             "[cosmic-ray]",
             f"module-path = {json.dumps([module])}",
-            f"timeout = {timeout}",
+            f"timeout = {_TIMEOUT}.0",
             "excluded-modules = []",
-            f"test-command = {json.dumps(tests)}",
+            'test-command = "is chosen for each change"',
             "[cosmic-ray.distributor]",
             'name = "local"',
             "[cosmic-ray.filters.operators-filter]",

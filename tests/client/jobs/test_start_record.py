@@ -55,6 +55,19 @@ RECORD = StartRecord(
         (Generation(2, 2, 0, 2), Generation(3, 2, 1, 1), Relation.SAME),
         (Generation(1, 3, 0, 3), Generation(2, 3, 1, 1), Relation.SAME),
         (Generation(1, 1, None, 1), Generation(2, 1, None, 0), Relation.SAME),
+        (Generation(1, 1, None, 1), Generation(2, 1, None, 0, None, False), Relation.UNCLEAR),
+        # Attempt 2 would be the first one after a clear, and the earlier one was number 3.
+        (Generation(3, 4, 0, 4), Generation(4, 4, 1, 3), Relation.SAME),
+        # The DAG run began again, whichever worker's clock dates that.
+        (Generation(1, 1, 0, 1, 5.0), Generation(2, 1, 1, 0, 6.0), Relation.NEW),
+        (Generation(1, 1, 0, 1, 6.0), Generation(2, 1, 1, 0, 5.0), Relation.NEW),
+        (Generation(1, 1, 0, 1, 5.0), Generation(2, 1, 1, 0, 5.0), Relation.UNCLEAR),
+        (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 1, 2, 6.0), Relation.UNCLEAR),
+        (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 0, 2, 6.0), Relation.UNCLEAR),
+        (Generation(1, 2, 0, 2, 6.0), Generation(2, 2, 0, 2, 5.0), Relation.UNCLEAR),
+        (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 0, 2, 5.0), Relation.SAME),
+        (Generation(1, 2, 0, 2, None), Generation(2, 2, 0, 2, 6.0), Relation.SAME),
+        (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 0, 2, None), Relation.SAME),
     ],
 )
 def test_relation(earlier: Generation, later: Generation, relation: Relation) -> None:
@@ -69,6 +82,21 @@ def test_relation_of_a_request() -> None:
     for other in ("w", "y"):
         assert replace(REQUEST, attempt_id=other).relation_to(record) is Relation.NEW
     assert REQUEST.relation_to(replace(record, attempt_id="")) is Relation.NEW
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        (Generation(1, 2, 1), Generation(2, 2, 1), False),
+        (Generation(1, 2, 1), Generation(2, 2, 2), True),
+        (Generation(1, 2, 1), Generation(2, 2, 0), True),
+        (Generation(1, 2, 1), Generation(2, 3, 1), True),
+    ],
+)
+def test_may_follow_a_clear(earlier: Generation, later: Generation, expected: bool) -> None:
+    """A clear may be all that ended an attempt if anything was cleared since."""
+    request = replace(REQUEST, generation=later)
+    assert request.may_follow_a_clear(replace(RECORD, generation=earlier)) is expected
 
 
 @pytest.mark.parametrize(
