@@ -55,7 +55,6 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/client/jobs/test_follower.py",
         "tests/client/jobs/test_follower_clocks.py",
         "tests/client/jobs/test_follower_identity.py",
-        "tests/sensors",
     ),
     f"{_JOBS}/earlier_start.py": _FRONT_DOOR,
     f"{_TASKS}/journal.py": _FRONT_DOOR,
