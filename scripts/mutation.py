@@ -36,13 +36,7 @@ ROOT = Path(__file__).parent.parent
 GOAL = 0.9
 _JOBS = "airflow_provider_cdm/client/jobs"
 _TASKS = "airflow_provider_cdm/tasks"
-_FRONT_DOOR = (
-    "tests/exactly_once",
-    "tests/operators/run_job",
-    "tests/operators/test_start_job.py",
-    "tests/sensors",
-    "tests/tasks",
-)
+_ONCE = "tests/exactly_once"
 #: The modules that decide, each with its tests.
 DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/own_run.py": ("tests/client/jobs/test_own_run.py",),
@@ -56,10 +50,23 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/client/jobs/test_follower_clocks.py",
         "tests/client/jobs/test_follower_identity.py",
     ),
-    f"{_JOBS}/earlier_start.py": _FRONT_DOOR,
-    f"{_TASKS}/journal.py": _FRONT_DOOR,
-    f"{_TASKS}/kills.py": _FRONT_DOOR,
-    f"{_TASKS}/attempt.py": _FRONT_DOOR,
+    f"{_JOBS}/earlier_start.py": (
+        f"{_ONCE}/test_generations.py",
+        f"{_ONCE}/test_retries_and_clears.py",
+        f"{_ONCE}/test_waits.py",
+    ),
+    f"{_TASKS}/journal.py": ("tests/tasks/test_journal.py",),
+    f"{_TASKS}/kills.py": (
+        f"{_ONCE}/test_giving_up.py",
+        f"{_ONCE}/test_kills.py",
+        f"{_ONCE}/test_stops.py",
+    ),
+    f"{_TASKS}/attempt.py": (
+        f"{_ONCE}/test_stops.py",
+        f"{_ONCE}/test_waits.py",
+        "tests/operators/run_job/test_left_over_job.py",
+        "tests/operators/test_start_job.py",
+    ),
 }
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.
 _EXCLUDED = [

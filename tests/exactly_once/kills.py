@@ -17,15 +17,23 @@ class Killed(BaseException):
     """Stands for the end of a process."""
 
 
+def answer_nothing(*_: Any) -> NoReturn:
+    """Stand for Airflow while it kills a task."""
+    raise AssertionError("a look-up during a kill")
+
+
 @dataclass
 class Kills:
     """Runs an attempt that ends right after its first exchange whose URL has a certain end.
 
     The next attempt is a retry.
+
+    :param answer: what happens to a look-up during a kill.
     """
 
     task_runner: TaskRunner
     monkeypatch: pytest.MonkeyPatch
+    answer: Callable[..., Any] = answer_nothing
 
     def run_and_lose(self, make_operator: Callable[[], Any], url_end: str) -> None:
         """Run an attempt whose process ends without ``on_kill``, as when its machine is lost."""
@@ -48,13 +56,9 @@ class Kills:
 
     def kill(self, operator: Any) -> NoReturn:
         """Kill a task as Airflow does: it answers no look-ups while ``on_kill`` runs."""
-
-        def answer_nothing(*_: Any) -> None:
-            raise AssertionError("a look-up during a kill")
-
         with self.monkeypatch.context() as silent:
             for name in ("read", "write", "delete"):
-                silent.setattr(TaskStore, name, answer_nothing)
+                silent.setattr(TaskStore, name, self.answer)
             operator.on_kill()
         raise Killed
 

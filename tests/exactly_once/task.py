@@ -39,6 +39,16 @@ def run_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> CdmStar
     return operators[-1]
 
 
+def attach_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> Any:
+    """Attach to the active run until the wait times out, with one operator in all processes, which
+    knows the most at a kill; return it.
+    """
+    operator = migrate(if_running="attach", wait_timeout=5, poll_interval=5, **arguments)
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(lambda: operator)
+    return operator
+
+
 def count_starts(sim: CdmSimulator) -> int:
     """Return how many start calls CDM received."""
     return [request.route for request in sim.requests].count("start")

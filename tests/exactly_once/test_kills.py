@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks import kills as kill_module
 from airflow_provider_cdm.tasks.journal import TaskStore
-from tests.exactly_once.kills import Killed, Kills
-from tests.exactly_once.task import JOB, MODES, each_mode, migrate, run_until_wait_timeout
+from tests.exactly_once.kills import Killed, Kills, answer_nothing
+from tests.exactly_once.task import (
+    JOB,
+    MODES,
+    attach_until_wait_timeout,
+    each_mode,
+    migrate,
+    run_until_wait_timeout,
+)
 from tests.operators.run_job.task import migrate as migrate_with_own_job
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
@@ -86,7 +95,9 @@ def test_kill_during_the_start_stops_nobody_elses_run(
     kills.run_and_kill(migrate(), "/start", begin_scheduled_run)
     clock.advance(60)
     assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
+    reason = "history shows no run of it" if auto else "its run was not identified"
     assert "Nothing is stopped" in task_log.text
+    assert reason in task_log.text
 
 
 def test_kill_before_the_run_is_noted_stops_it(
@@ -170,17 +181,100 @@ def test_kill_during_the_start_of_an_own_job_keeps_the_job_for_the_next_attempt(
     assert sim.jobs() == [JOB]
 
 
-# Runs that this task did not start
+def test_kill_while_the_connection_is_read_looks_nothing_up(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill uses what is at hand, so it asks Airflow for no connection."""
+    operator = migrate()
 
+    def kill(_: CdmHook) -> NoReturn:
+        monkeypatch.setattr(CdmHook, "get_conn", answer_nothing)
+        kills.kill(operator)
 
-def attach_until_wait_timeout(task_runner: TaskRunner, **arguments: Any) -> Any:
-    """Attach to the active run until the wait times out, with one operator in all processes, which
-    knows the most at a kill; return it.
-    """
-    operator = migrate(if_running="attach", wait_timeout=5, poll_interval=5, **arguments)
-    with pytest.raises(errors.CdmWaitTimeout):
+    monkeypatch.setattr(CdmHook, "get_conn", kill)
+    with pytest.raises(Killed):
         task_runner.run(lambda: operator)
-    return operator
+    assert "no start of this task is under way" in task_log.text
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known run", "during the start"])
+def test_kill_stops_the_run_while_airflow_does_not_answer(
+    known: bool,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stop is sent although the note of it hangs."""
+    monkeypatch.setattr("airflow_provider_cdm.tasks.kills._NOTE_SECONDS", 0.01)
+    monkeypatch.setattr("airflow_provider_cdm.tasks.kills._KILL_SECONDS", 1.0)
+    done = threading.Event()
+    kills.answer = lambda *_: done.wait(10)
+    if known:
+        operator = run_until_wait_timeout(task_runner)
+        with pytest.raises(Killed):
+            kills.kill(operator)
+    else:
+        kills.run_and_kill(migrate(), "/start")
+    text = task_log.text
+    done.set()
+    assert "asked CDM to stop it" in text
+
+
+def test_kill_ends_although_cdm_does_not_answer(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    kills: Kills,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill ends before Airflow ends the process, and says what it could not confirm."""
+    name = "airflow_provider_cdm.tasks.kills._KILL_SECONDS"
+    assert kill_module._KILL_SECONDS < 5
+    operator = run_until_wait_timeout(task_runner)
+    monkeypatch.setattr(name, 0.01)
+    sim.fail("stop", "drop", "before", times=None)
+    sim.fail("submissions", "drop", "before", times=None)
+    operator.on_kill()
+    assert "did not confirm within 0 s that it stops run 1" in task_log.text
+
+
+def test_kill_does_not_wait_for_the_quota_of_the_history(
+    sim: CdmSimulator, clock: ManualClock, kills: Kills, task_log: pytest.LogCaptureFixture
+) -> None:
+    """A kill during the start has seconds only, so it reads the history now or not at all."""
+    killed_at: list[float] = []
+
+    def use_up_quota() -> None:
+        sim.fail("submissions", "status", status=429, times=None)
+        killed_at.append(clock.now())
+
+    kills.run_and_kill(migrate(), "/start", use_up_quota)
+    assert clock.now() - killed_at[0] < 4
+    assert "its run was not identified" in task_log.text
+
+
+def test_kill_after_the_end_of_the_run_stops_nothing(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A run that has ended is not stopped, and the log does not say that it was."""
+    operator = run_until_wait_timeout(task_runner)
+    clock.advance(60)
+    operator.on_kill()
+    assert "run 1 of job 'orders'" in task_log.text
+    assert "not active, nothing to stop" in task_log.text
+    assert "asked CDM to stop it" not in task_log.text
+
+
+# Runs that this task did not start
 
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["first attempt", "retry"])
@@ -204,34 +298,3 @@ def test_kill_never_stops_a_run_that_the_task_attached_to(
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
     if mode is MODES["on the worker"]:
         assert "this task did not start it" in task_log.text
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["seen in the history", "after a refusal"])
-def test_giving_up_never_stops_a_run_that_the_task_attached_to(
-    late: bool,
-    sim: CdmSimulator,
-    task_runner: TaskRunner,
-    clock: ManualClock,
-    task_log: pytest.LogCaptureFixture,
-) -> None:
-    """``on_giving_up="stop"`` leaves a person's run alone, whenever the task attached to it."""
-    if late:
-        sim.fail("submissions", "body", body={"submissions": [], "total": 0})
-    sim.start(JOB, variables={"dt": "2025-01-04"})
-    attach_until_wait_timeout(task_runner, on_giving_up="stop")
-    assert "left running" in task_log.text
-    clock.advance(60)
-    assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
-
-
-def test_giving_up_leaves_a_run_with_other_arguments_alone(
-    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
-) -> None:
-    """An attempt that does not follow the run of an earlier one does not stop it either."""
-    task_runner.ti.max_tries = 1
-    run_until_wait_timeout(task_runner)
-    task_runner.retry()
-    with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
-        task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}, on_giving_up="stop"))
-    clock.advance(60)
-    assert sim.runs(JOB)[-1].status == "SUCCEEDED"

@@ -108,7 +108,7 @@ def test_run_counts_although_it_cannot_be_noted() -> None:
         broken.save(RECORD.to_payload())
     assert (broken.last, broken.stored) == (None, True)
     noted = RECORD.with_run(RUN).to_payload()
-    with pytest.raises(CdmJournalError, match="task 't' of DAG run 'r' .* task state store"):
+    with pytest.raises(CdmJournalError, match=r"task 't' of DAG run 'r' .* task state store"):
         broken.save(noted)
     assert (broken.last, broken.stored) == (noted, False)
     assert broken.remembered(REQUEST) == RECORD.with_run(RUN)

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
-from airflow_provider_cdm.client.jobs.follower import GracePeriods
-from airflow_provider_cdm.client.sansio import Response, TransportError
-from airflow_provider_cdm.client.submission import Submission
+from airflow_provider_cdm.client.jobs.follower import Follower, GracePeriods
+from airflow_provider_cdm.client.sansio import Flow, Response, TransportError
+from airflow_provider_cdm.client.submission import RunRef, Submission
 
 Play = Callable[..., Any]
 CREATED = 1_735_787_045_000
+OURS = RunRef("c", "orders", 5, CREATED)
 
 
 def run(status: str, number: int | None = 5, created: int | None = CREATED) -> dict[str, Any]:
@@ -107,6 +109,8 @@ def test_unclear_status_ends(play_cdm: Play, stuck: Any, grace: float, text: str
     assert f"CDM has shown {text} for" in str(caught.value)
     assert cdm.looks[-1] == 10 + grace
     assert caught.value.submission.submission_id == 5
+    seen = stuck[0]["status"] if "status" in text else "RUNNING"
+    assert caught.value.submission.status == seen
 
 
 @pytest.mark.parametrize("answer", [DOWN, LOST, FULL, PAGE], ids=["503", "reset", "429", "page"])
@@ -180,6 +184,56 @@ def test_deadline(play_cdm: Play, deadline: float, looks: list[float]) -> None:
     assert cdm.looks == looks
     assert end.value.submission is not None
     assert end.value.submission.status == "RUNNING"
+
+
+def test_limit_of_a_wait_in_seconds(play_cdm: Play) -> None:
+    """A wait may be limited by a duration, which no clock that is set can change."""
+    cdm = play_cdm([BUSY])
+    with pytest.raises(errors.CdmWaitTimeout):
+        cdm.play(Follower(OURS).follow(cdm.api, poll_interval=10, within=25))
+    assert cdm.looks == [0, 10, 20, 25]
+
+
+def test_timeout_says_what_becomes_of_the_run() -> None:
+    """At an ``execution_timeout`` the task decides whether its run is stopped, and says so."""
+    follower = Follower(OURS)
+    assert "was never seen, and was not stopped." in str(follower.timed_out())
+    for limit in ("wait_timeout", "timeout"):
+        assert f"({limit})" in str(follower.timed_out(limit))
+        assert "was not stopped" in str(follower.timed_out(limit))
+    assert "stopped" not in str(follower.timed_out("execution_timeout"))
+
+
+@pytest.mark.parametrize(("stuck", "ends_at"), [(NOTHING, 150), (DOUBT, 600), (DOWN, 600)])
+def test_grace_period_may_end_between_two_polls(play_cdm: Play, stuck: Any, ends_at: int) -> None:
+    """It ends with the first poll after it, whose error has what is known of the run."""
+    cdm = play_cdm([stuck])
+    with pytest.raises(errors.CdmError) as caught:
+        cdm.play(Follower(OURS).follow(cdm.api, poll_interval=50))
+    assert cdm.looks[-1] == ends_at
+    if stuck is NOTHING:
+        assert isinstance(caught.value, errors.CdmOutcomeUnknown)
+        assert caught.value.submission == Submission("c", "orders", "UNKNOWN", 5, CREATED)
+
+
+def test_few_failures_far_apart_end_no_wait(play_cdm: Play) -> None:
+    """A run that is polled seldom is given up after five failures, not after the grace period."""
+    cdm = play_cdm([DOWN])
+    with pytest.raises(errors.CdmUnavailable):
+        cdm.play(Follower(OURS).follow(cdm.api, poll_interval=200))
+    assert cdm.looks == [0, 200, 400, 600, 800]
+
+
+def test_side_task_follows_each_poll_that_showed_the_run(play_cdm: Play) -> None:
+    """What else is read while a run goes on is read when it was seen, and only then."""
+    cdm, seen = play_cdm([BUSY, NOTHING, DOWN, BUSY, DONE]), []
+
+    def note(_: CdmApi, shown: Submission) -> Flow[None]:
+        yield from ()
+        seen.append(shown.status)
+
+    cdm.play(Follower(OURS).follow(cdm.api, poll_interval=10, side_task=note))
+    assert seen == ["RUNNING", "RUNNING", "SUCCEEDED"]
 
 
 def test_an_end_at_the_deadline_counts(play_cdm: Play) -> None:

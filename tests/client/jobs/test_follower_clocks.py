@@ -104,6 +104,35 @@ def test_clock_that_is_set_between_two_processes_ends_no_wait(
 
 
 @PROBLEMS
+def test_long_time_between_two_processes_is_half_a_grace_period(
+    problem: Any, grace: float, play_cdm: Play
+) -> None:
+    """However long nobody polled, half of the grace period is left."""
+    cdm = play_cdm([problem])
+    follower = Follower(OURS)
+    for _ in range(4):
+        cdm.play(follower.poll(cdm.api))
+    cdm.now += 7200
+    follower = next_process(follower)
+    cdm.play(follower.poll(cdm.api))
+    cdm.now += grace / 2 - 1
+    cdm.play(follower.poll(cdm.api))
+    cdm.now += 1
+    with pytest.raises(errors.CdmError):
+        cdm.play(follower.poll(cdm.api))
+
+
+def test_no_time_between_two_processes_is_none(play_cdm: Play) -> None:
+    """A process that polls right after another one adds nothing to a problem."""
+    cdm = play_cdm([NOTHING])
+    follower = Follower(OURS)
+    cdm.play(follower.poll(cdm.api))
+    cdm.now += 119.5
+    cdm.play(follower.poll(cdm.api))
+    assert cdm.play(next_process(follower).poll(cdm.api)) is None
+
+
+@PROBLEMS
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_clock_that_is_set_while_waiting_changes_nothing(
     jump: float, problem: Any, grace: float, play_cdm: Play

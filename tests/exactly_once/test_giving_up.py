@@ -1,0 +1,123 @@
+"""Giving up: what becomes of an active run when no attempt follows, and what the log says."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
+from tests.exactly_once.task import (
+    JOB,
+    MODES,
+    attach_until_wait_timeout,
+    migrate,
+    run_until_wait_timeout,
+)
+from tests.support.task_harness import TaskRunner
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["seen in the history", "after a refusal"])
+def test_giving_up_never_stops_a_run_that_the_task_attached_to(
+    late: bool,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """``on_giving_up="stop"`` leaves a person's run alone, whenever the task attached to it."""
+    if late:
+        sim.fail("submissions", "body", body={"submissions": [], "total": 0})
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    attach_until_wait_timeout(task_runner, on_giving_up="stop")
+    assert "left running" in task_log.text
+    clock.advance(60)
+    assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
+
+
+def test_giving_up_leaves_a_run_with_other_arguments_alone(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """An attempt that does not follow the run of an earlier one does not stop it either."""
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner)
+    task_runner.retry()
+    with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
+        task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}, on_giving_up="stop"))
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == "SUCCEEDED"
+
+
+def test_log_says_whose_run_is_left(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """Without an attempt left, the log says how to stop a run of this task, and does not say that
+    of a run of somebody else.
+    """
+    run_until_wait_timeout(task_runner)
+    assert "No attempt follows after CdmWaitTimeout, and run 1 of job" in task_log.text
+    assert "did not start it" not in task_log.text
+    task_log.clear()
+    attach_until_wait_timeout(task_runner.another_task())
+    assert "this attempt did not start it" in task_log.text
+    assert "To stop it, use" not in task_log.text
+    assert "is unknown" not in task_log.text
+
+
+def test_log_is_silent_while_an_attempt_follows(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """An attempt after which another one follows says nothing about the run that goes on."""
+    task_runner.ti.max_tries = 1
+    run_until_wait_timeout(task_runner)
+    other = task_runner.another_task()
+    other.ti.max_tries = 1
+    attach_until_wait_timeout(other)
+    for text in ("may still be active", "is unknown", "is left running"):
+        assert text not in task_log.text
+
+
+def test_log_says_why_a_run_is_stopped(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """The reason is the end of the last attempt, or its ``execution_timeout``, and the argument."""
+    run_until_wait_timeout(task_runner, on_giving_up="stop")
+    assert "No attempt follows; stopping run 1" in task_log.text
+    assert "(on_giving_up='stop')" in task_log.text
+    task_log.clear()
+    task_runner.advance(60)
+    limits = {"wait_timeout": None, "execution_timeout": timedelta(seconds=8)}
+    run_until_wait_timeout(task_runner.another_task(), **MODES["deferred"], **limits)
+    assert "execution_timeout is over; stopping run 2" in task_log.text
+    assert "(cancel_on_kill)" in task_log.text
+
+
+def test_stop_is_noted_before_it_is_sent(
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is not being killed waits for its note, however long Airflow takes."""
+    monkeypatch.setattr("airflow_provider_cdm.tasks.kills._NOTE_SECONDS", 0.01)
+    sent, order = threading.Event(), []
+    write, exchange = TaskStore.write, CdmSession._exchange
+
+    def write_slowly(store: TaskStore, content: dict[str, Any]) -> None:
+        if content.get("asked_at"):
+            sent.wait(0.2)
+            order.append("noted")
+        write(store, content)
+
+    def exchange_and_tell(session: CdmSession, request: Any) -> Any:
+        if request.url.endswith("/stop"):
+            order.append("sent")
+            sent.set()
+        return exchange(session, request)
+
+    monkeypatch.setattr(TaskStore, "write", write_slowly)
+    monkeypatch.setattr(CdmSession, "_exchange", exchange_and_tell)
+    run_until_wait_timeout(task_runner, on_giving_up="stop")
+    assert order == ["noted", "sent"]
