@@ -50,11 +50,7 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/client/jobs/test_follower_clocks.py",
         "tests/client/jobs/test_follower_identity.py",
     ),
-    f"{_JOBS}/earlier_start.py": (
-        f"{_ONCE}/test_generations.py",
-        f"{_ONCE}/test_retries_and_clears.py",
-        f"{_ONCE}/test_waits.py",
-    ),
+    f"{_JOBS}/earlier_start.py": ("tests/client/jobs/test_earlier_start.py",),
     f"{_TASKS}/journal.py": ("tests/tasks/test_journal.py",),
     f"{_TASKS}/kills.py": (
         f"{_ONCE}/test_giving_up.py",
@@ -76,6 +72,9 @@ _EXCLUDED = [
     "core/ReplaceComparisonOperator_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)",
     "core/ReplaceUnaryOperator_USub_(Not|Invert)",
 ]
+#: Lines that decide nothing: the options of a decorator, a mark between parameters, and imports
+#: for annotations.
+_SAYS_NOTHING = ("@dataclass(", "*,", "if TYPE_CHECKING:")
 #: Seconds after which tests of a change count as hanging: it made a loop endless.
 _TIMEOUT = 60
 _FILTER = "cr-filter-operators"
@@ -172,12 +171,12 @@ def _report(module: str, database: Path) -> float:
 
 
 def _says_nothing(diff: str | None) -> bool:
-    """Return whether a change is one of a decorator's options, or of a mark between parameters.
+    """Return whether a change is one of a line that decides nothing.
 
     :param diff: the change; ``None`` where it made the tests hang, which is noticed as well.
     """
     removed = (line[1:].strip() for line in (diff or "").splitlines() if line[:1] == "-")
-    return any(line.startswith(("@dataclass(", "*,")) for line in removed)
+    return any(line.startswith(_SAYS_NOTHING) for line in removed)
 
 
 if __name__ == "__main__":

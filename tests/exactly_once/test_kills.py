@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -211,8 +212,8 @@ def test_kill_stops_the_run_while_airflow_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The stop is sent although the note of it hangs."""
-    monkeypatch.setattr("airflow_provider_cdm.tasks.kills._NOTE_SECONDS", 0.01)
-    monkeypatch.setattr("airflow_provider_cdm.tasks.kills._KILL_SECONDS", 1.0)
+    monkeypatch.setattr(kill_module, "_NOTE_SECONDS", 0.01)
+    monkeypatch.setattr(kill_module, "_KILL_SECONDS", 1.0)
     done = threading.Event()
     kills.answer = lambda *_: done.wait(10)
     if known:
@@ -229,19 +230,27 @@ def test_kill_stops_the_run_while_airflow_does_not_answer(
 def test_kill_ends_although_cdm_does_not_answer(
     sim: CdmSimulator,
     task_runner: TaskRunner,
-    kills: Kills,
     task_log: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A kill ends before Airflow ends the process, and says what it could not confirm."""
-    name = "airflow_provider_cdm.tasks.kills._KILL_SECONDS"
     assert kill_module._KILL_SECONDS < 5
     operator = run_until_wait_timeout(task_runner)
-    monkeypatch.setattr(name, 0.01)
-    sim.fail("stop", "drop", "before", times=None)
-    sim.fail("submissions", "drop", "before", times=None)
+    answered, exchange = threading.Event(), CdmSession._exchange
+
+    def exchange_late(session: CdmSession, request: Any) -> Any:
+        answered.wait(10)
+        return exchange(session, request)
+
+    monkeypatch.setattr(CdmSession, "_exchange", exchange_late)
+    monkeypatch.setattr(kill_module, "_KILL_SECONDS", 0.01)
+    others = set(threading.enumerate())
     operator.on_kill()
     assert "did not confirm within 0 s that it stops run 1" in task_log.text
+    answered.set()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)
+    assert "asked CDM to stop it" in task_log.text
 
 
 def test_kill_does_not_wait_for_the_quota_of_the_history(
