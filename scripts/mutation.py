@@ -157,7 +157,7 @@ def _report(module: str, database: Path) -> float:
     with sqlite3.connect(database) as connection:
         rows = connection.execute(
             "SELECT start_pos_row, operator_name, test_outcome, diff FROM work_results"
-            " JOIN mutation_specs USING (job_id) WHERE worker_outcome != 'SKIPPED'"
+            " JOIN mutation_specs USING (job_id) WHERE worker_outcome = 'NORMAL'"
             " ORDER BY start_pos_row"
         ).fetchall()
     rows = [row for row in rows if not _says_nothing(row[3])]

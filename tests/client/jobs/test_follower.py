@@ -186,6 +186,13 @@ def test_deadline(play_cdm: Play, deadline: float, looks: list[float]) -> None:
     assert end.value.submission.status == "RUNNING"
 
 
+def test_error_names_the_newest_run(play_cdm: Play) -> None:
+    """Of several later runs the newest one is named, whatever their order."""
+    cdm = play_cdm([[run("FAILED", 6), run("RUNNING", 8), run("FAILED", 7)]], [NEWER])
+    with pytest.raises(errors.CdmOutcomeUnknown, match=r"later one \(run 8 of job 'orders'"):
+        cdm.follow()
+
+
 def test_limit_of_a_wait_in_seconds(play_cdm: Play) -> None:
     """A wait may be limited by a duration, which no clock that is set can change."""
     cdm = play_cdm([BUSY])
@@ -218,10 +225,11 @@ def test_grace_period_may_end_between_two_polls(play_cdm: Play, stuck: Any, ends
 
 def test_few_failures_far_apart_end_no_wait(play_cdm: Play) -> None:
     """A run that is polled seldom is given up after five failures, not after the grace period."""
-    cdm = play_cdm([DOWN])
-    with pytest.raises(errors.CdmUnavailable):
-        cdm.play(Follower(OURS).follow(cdm.api, poll_interval=200))
-    assert cdm.looks == [0, 200, 400, 600, 800]
+    for before in ([], [BUSY], [DOWN, DOWN, BUSY]):
+        cdm = play_cdm([*before, DOWN])
+        with pytest.raises(errors.CdmUnavailable, match="for 800 s"):
+            cdm.play(Follower(OURS).follow(cdm.api, poll_interval=200))
+        assert len(cdm.looks) == len(before) + 5
 
 
 def test_side_task_follows_each_poll_that_showed_the_run(play_cdm: Play) -> None:

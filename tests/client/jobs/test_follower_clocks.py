@@ -84,6 +84,12 @@ def polls_until_the_end(cdm: Any, follower: Follower) -> int:
     raise AssertionError
 
 
+def test_outage_of_several_processes_adds_nothing_to_doubt(play_cdm: Play) -> None:
+    """Before an outage the run was missing for ten seconds, so after it for 110 more."""
+    cdm = play_cdm([NOTHING, *[DOWN] * 50, NOTHING])
+    assert polls_until_the_end(cdm, Follower(OURS)) == 1 + 50 + 12
+
+
 @PROBLEMS
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_clock_that_is_set_between_two_processes_ends_no_wait(
