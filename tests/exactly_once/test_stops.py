@@ -14,7 +14,7 @@ from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.tasks.journal import TaskStore
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
-from tests.exactly_once.kills import Killed
+from tests.exactly_once.kills import Killed, Kills
 from tests.exactly_once.task import JOB, MODES, each_mode, migrate, run_until_wait_timeout
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
@@ -183,6 +183,43 @@ def test_run_that_a_person_stops_is_not_started_again(
     next_attempt(task_runner)
     begin = clock.now()
     stopped: list[Any] = []
+
+    def stop() -> None:
+        if clock.now() > begin and not stopped:
+            stopped.append(sim.stop(JOB))
+
+    clock.subscribe(stop)
+    with pytest.raises(errors.CdmSubmissionFailed, match="STOPPED"):
+        task_runner.run(lambda: migrate(**mode, cancel_on_kill=cancel_on_kill, poll_interval=5))
+    assert len(sim.runs(JOB)) == 1
+
+
+@each_mode
+@pytest.mark.parametrize(
+    ("next_attempt", "cancel_on_kill"),
+    [(TaskRunner.retry, True), (TaskRunner.clear, False)],
+    ids=["retry", "clear without cancel_on_kill"],
+)
+def test_stop_by_a_person_after_a_lost_attempt_is_not_repeated(
+    next_attempt: Callable[[TaskRunner], None],
+    cancel_on_kill: bool,
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    kills: Kills,
+) -> None:
+    """An attempt that was lost with its machine leaves no note. Then only a clear with
+    ``cancel_on_kill`` means that a kill may have stopped the run.
+    """
+    task_runner.ti.max_tries = 1
+    kills.run_and_lose(lambda: migrate(poll_interval=5), "/status")
+    if next_attempt is TaskRunner.clear:
+        # The attempt that was lost is the one that is cleared.
+        task_runner.ti.try_number -= 1
+        next_attempt(task_runner)
+    begin, stopped = clock.now(), list[Any]()
 
     def stop() -> None:
         if clock.now() > begin and not stopped:
