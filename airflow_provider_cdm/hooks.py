@@ -167,11 +167,7 @@ class CdmHook(BaseHook):
         """
         name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        settings = session.settings
-        request = StartRequest(
-            settings.project_id or settings.project_name or "", cluster, name, values
-        )
-        start = start_once(session.api, request, None, StartPolicy())
+        start = start_once(session.api, StartRequest(cluster, name, values), None, StartPolicy())
         return session.run(start, save=lambda _: None).run
 
     def get_job_status(self, job_name: str, cluster_id: str | None = None) -> Submission:

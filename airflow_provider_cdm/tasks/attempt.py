@@ -164,9 +164,7 @@ class Attempt:
 
         :raises CdmConfigError: when an argument cannot be used.
         """
-        settings = self.session.settings
         return StartRequest(
-            project=settings.project_id or settings.project_name or "",
             cluster_id=self.task.hook.resolve_cluster(),
             job_name=arguments.job_name(self.job.name),
             variables=self.options.variables,

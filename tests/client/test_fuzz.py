@@ -84,7 +84,7 @@ def _call(call: Call[Any], api: CdmApi) -> Flow[Any]:
 
 
 OURS = RunRef("c", "j", submission_id=5, creation_date=CREATED)
-REQUEST = StartRequest("p", "c", "j", {"dt": "1"})
+REQUEST = StartRequest("c", "j", {"dt": "1"})
 
 
 def _follow(run: RunRef) -> MakeFlow:

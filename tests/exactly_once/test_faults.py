@@ -83,7 +83,7 @@ def test_fault_at_the_start_leads_to_one_run_on_a_thread_and_on_an_event_loop(
     settings, expected_starts = FAULTS[fault]
     sim.fail("start", **settings)
     session = make_session(read_timeout=0.3)
-    request = StartRequest(sim.project_id, sim.cluster_id, JOB, {"dt": DAY})
+    request = StartRequest(sim.cluster_id, JOB, {"dt": DAY})
     flow = start_once(session.api, request, None, StartPolicy())
     records: list[Any] = []
     if driver == "thread":

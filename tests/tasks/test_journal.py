@@ -21,7 +21,7 @@ from tests.support.task_harness import FakeSupervisor, FakeTaskInstance, FakeTas
 
 DAY = 86_400
 BEGAN = datetime(2025, 1, 2, tzinfo=UTC)
-REQUEST = StartRequest("p", "c", "j", {})
+REQUEST = StartRequest("c", "j", {})
 RECORD = StartRecord(REQUEST.fingerprint, Generation(), "c", "j", sends=1)
 RUN = Submission("c", "j", "RUNNING", 5, 1000)
 WELL, BADLY = Submission("c", "j", "SUCCEEDED", 5, 1000), Submission("c", "j", "FAILED", 5, 1000)
@@ -127,7 +127,7 @@ def test_only_a_record_of_the_request_is_remembered() -> None:
     assert kept.remembered(REQUEST) is None
     kept.save(RECORD.to_payload())
     assert kept.remembered(REQUEST) == RECORD
-    assert kept.remembered(StartRequest("p", "c", "other", {})) is None
+    assert kept.remembered(StartRequest("c", "other", {})) is None
 
 
 @pytest.mark.parametrize("stored", ["[]", '"text"', "5", "not JSON"])

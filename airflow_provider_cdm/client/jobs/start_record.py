@@ -105,7 +105,6 @@ class StartPolicy:
 class StartRequest:
     """What to start, and for whom.
 
-    :param project: project of the cluster.
     :param cluster_id: cluster of the job.
     :param job_name: job to start.
     :param variables: values for ``${name}`` in the job's parameters.
@@ -115,7 +114,6 @@ class StartRequest:
     :param definition: fingerprint of the job's definition, if the job is created for this request.
     """
 
-    project: str
     cluster_id: str
     job_name: str
     variables: Mapping[str, str]

@@ -22,7 +22,7 @@ from tests.support.fake_server import PASSWORD, SECURITY_TOKEN, TOKEN, USERS, Fa
 
 #: Length of the pieces of a secret that must not be shown, in characters.
 PIECE_LENGTH = 12
-REQUEST = StartRequest("p", "c", "j", {"dt": "1"})
+REQUEST = StartRequest("c", "j", {"dt": "1"})
 
 
 def start_job(api: CdmApi) -> Flow[Any]:

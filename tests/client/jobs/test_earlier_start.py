@@ -38,7 +38,7 @@ def run(status: str, number: int = 5, seconds: float = 0) -> dict[str, Any]:
 
 
 BUSY, DONE, BAD = [run("RUNNING")], [run("SUCCEEDED")], [run("FAILED")]
-REQUEST = StartRequest("p", "c", "orders", {}, attempt_id="b")
+REQUEST = StartRequest("c", "orders", {}, attempt_id="b")
 SENT = StartRecord(
     REQUEST.fingerprint,
     EARLIER,

@@ -22,7 +22,7 @@ from airflow_provider_cdm.client.jobs.start_record import (
 )
 from airflow_provider_cdm.client.submission import Submission
 
-REQUEST = StartRequest("p", "c", "j", {})
+REQUEST = StartRequest("c", "j", {})
 INTENT_AT = 1_000.0
 DATE = 1_000_000
 

@@ -24,7 +24,7 @@ from airflow_provider_cdm.client.sansio import Save, Sleep
 from airflow_provider_cdm.client.submission import Submission
 
 NOW = 1_000_000.0
-REQUEST = StartRequest("p", "c", "j", {})
+REQUEST = StartRequest("c", "j", {})
 
 
 @dataclass

@@ -90,7 +90,7 @@ class ScriptedApi:
 
     def start(self, if_running: str = "fail", payload: Any = None) -> StartResult:
         """Start the job, and perform all steps of that."""
-        request = StartRequest("p", "c", "j", {}, self.generation, if_running)
+        request = StartRequest("c", "j", {}, self.generation, if_running)
         flow = start_once(cast("CdmApi", self), request, payload, StartPolicy())
         try:
             step: Any = next(flow)
@@ -258,7 +258,7 @@ def test_active_run_in_the_history(if_running: str) -> None:
 
 def record(fingerprint: str | None = None, **changes: Any) -> dict[str, Any]:
     """The record of an earlier attempt whose run has failed, unless something else is said."""
-    request = StartRequest("p", "c", "j", {})
+    request = StartRequest("c", "j", {})
     start = StartRecord(
         fingerprint or request.fingerprint, Generation(), "c", "j", baseline=key(5, -90)
     )

@@ -19,7 +19,7 @@ from airflow_provider_cdm.client.jobs.start_record import (
 )
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
-REQUEST = StartRequest("p", "c", "j", {"a": "1", "b": "2"})
+REQUEST = StartRequest("c", "j", {"a": "1", "b": "2"})
 RUN = Submission("c", "j", "SUCCEEDED", submission_id=5, creation_date=1000)
 KEY = {"submission_id": 5, "creation_date": 1000}
 RECORD = StartRecord(
@@ -107,7 +107,6 @@ def test_may_follow_a_clear(earlier: Generation, later: Generation, expected: bo
         ({"variables": {"a": "1"}}, False),
         ({"variables": {"b": "2", "a": "1"}}, True),
         ({"definition": "d"}, False),
-        ({"project": "other"}, True),
         ({"if_running": "wait"}, True),
         ({"attempt_id": "z"}, True),
     ],
