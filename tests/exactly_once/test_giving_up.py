@@ -19,6 +19,7 @@ from tests.exactly_once.task import (
     migrate,
     run_until_wait_timeout,
 )
+from tests.support.order_databases import DAY
 from tests.support.task_harness import TaskRunner
 
 
@@ -40,15 +41,17 @@ def test_giving_up_never_stops_a_run_that_the_task_attached_to(
     assert [run.status for run in sim.runs(JOB)] == ["SUCCEEDED"]
 
 
+@pytest.mark.parametrize("days", [(DAY, "2025-01-03"), ("2025-01-03", DAY)])
 def test_giving_up_leaves_a_run_with_other_arguments_alone(
-    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+    days: tuple[str, str], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
     """An attempt that does not follow the run of an earlier one does not stop it either."""
     task_runner.ti.max_tries = 1
-    run_until_wait_timeout(task_runner)
+    first, second = ({"dt": day} for day in days)
+    run_until_wait_timeout(task_runner, variables=first)
     task_runner.retry()
     with pytest.raises(errors.CdmStartUncertain, match="had other arguments"):
-        task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}, on_giving_up="stop"))
+        task_runner.run(lambda: migrate(variables=second, on_giving_up="stop"))
     clock.advance(60)
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
 

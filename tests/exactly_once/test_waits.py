@@ -217,3 +217,26 @@ def test_clock_that_is_set_forward_ends_no_wait(
     clock.subscribe(set_forward)
     assert task_runner.run(migrate)["status"] == "SUCCEEDED"
     assert virtual_time.jumped
+
+
+@each_mode
+def test_each_run_that_is_in_the_way_is_waited_for(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+) -> None:
+    """A person who stops a run and starts another one is waited for, however long that takes."""
+    sim.add_job(JOB, seconds=1000)
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    begin = clock.now()
+
+    def stop_and_start() -> None:
+        if len(sim.runs(JOB)) == 1 and sim.runs(JOB)[0].status == "STOPPED":
+            sim.start(JOB, variables={"dt": "2025-01-04"})
+        elif len(sim.runs(JOB)) == 1 and clock.now() > begin + 100:
+            sim.stop(JOB)
+
+    clock.subscribe(stop_and_start)
+    result = task_runner.run(lambda: migrate(**mode, if_running="wait", poll_interval=30))
+    assert (result["submission_id"], count_starts(sim)) == (3, 1)

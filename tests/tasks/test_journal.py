@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from airflow_provider_cdm._compat import VariableStore
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.jobs.start_record import Generation, StartRecord, StartRequest
 from airflow_provider_cdm.client.submission import Submission
@@ -90,10 +91,9 @@ def test_journal_outlives_its_process(managed: bool, variables: None) -> None:
     """What one process saved is what the next one reads, until it is deleted."""
     store = FakeTaskStateStore() if managed else None
     first, second = make_journal(store), make_journal(store)
-    assert (first.read(), first.record(), first.last, first.stored) == (None, None, None, True)
+    assert (first.record(), first.stored) == (None, True)
     first.save(RECORD.to_payload())
     assert first.last == RECORD.to_payload()
-    assert second.last is None
     assert second.record() == RECORD
     assert (second.last, second.stored) == (RECORD.to_payload(), True)
     second.save(None)
@@ -127,7 +127,8 @@ def test_only_a_record_of_the_request_is_remembered() -> None:
     assert kept.remembered(REQUEST) is None
     kept.save(RECORD.to_payload())
     assert kept.remembered(REQUEST) == RECORD
-    assert kept.remembered(StartRequest("c", "other", {})) is None
+    for name in ("a", "b", "d", "e"):
+        assert kept.remembered(StartRequest("c", name, {})) is None
 
 
 @pytest.mark.parametrize("stored", ["[]", '"text"', "5", "not JSON"])
@@ -179,8 +180,10 @@ def test_what_airflow_says_of_the_attempt() -> None:
     assert (numbers, generation.clear_number) == ((2, 2, 2), 3)
     assert generation.began_at == BEGAN.timestamp()
     assert not kept.last_attempt
+    assert not make_journal(FakeTaskStateStore(), try_number=1, max_tries=2).last_attempt
     assert make_journal(FakeTaskStateStore(), try_number=3, max_tries=2).last_attempt
-    bare = Journal({**context, "dag_run": None, "task": SimpleNamespace()}, context["task"])
+    bare_context: Any = {**context, "dag_run": None, "task": SimpleNamespace()}
+    bare = Journal(bare_context, context["task"])
     assert (bare.generation.began_at, bare.generation.clear_number) == (None, None)
     assert bare.generation.retries == 0
 
@@ -188,9 +191,10 @@ def test_what_airflow_says_of_the_attempt() -> None:
 def test_each_start_of_a_task_has_a_subject() -> None:
     """Operators that one task executes are distinguished by id and number, loops by region."""
     context = make_context(FakeTaskStateStore())
-    same, other = SimpleNamespace(task_id="t"), SimpleNamespace(task_id="u")
-    subjects = [Journal(context, operator).subject for operator in (same, same, other, other, same)]
-    assert subjects == ["start", "start_2", "start_u", "start_u_2", "start_3"]
+    first, same, other = (SimpleNamespace(task_id=name) for name in "atu")
+    operators = (same, same, other, other, same, first)
+    subjects = [Journal(context, operator).subject for operator in operators]
+    assert subjects == ["start", "start_2", "start_u", "start_u_2", "start_3", "start_a"]
     context = make_context(FakeTaskStateStore())
     context["ti"].region_id = 4
     assert Journal(context, other).subject == "start_region-4_u"
@@ -272,7 +276,7 @@ def test_clean_up_never_fails_a_task(
     def fail(*_: Any) -> None:
         raise OSError("500")
 
-    monkeypatch.setattr(journal.VariableStore, "set", fail)
+    monkeypatch.setattr(VariableStore, "set", fail)
     kept.leave()
     assert "not deleted this time: 500" in log.text
 
@@ -284,7 +288,7 @@ def test_journal_in_variables_says_so(variables: None, monkeypatch: pytest.Monke
         raise OSError("500")
 
     kept = make_journal()
-    monkeypatch.setattr(journal.VariableStore, "set", fail)
+    monkeypatch.setattr(VariableStore, "set", fail)
     with pytest.raises(CdmJournalError, match="It is kept in Airflow's Variables"):
         kept.save(RECORD.to_payload())
 
@@ -328,9 +332,10 @@ def test_sensor_reads_what_it_stored_for_its_question(
 
 def test_sensor_that_stored_nothing_deletes_nothing() -> None:
     """A poke that ends the sensor at once makes no call to Airflow."""
-    store = SensorStore(make_context(BrokenStore()), {})
-    assert store.read() is None
-    store.replace(None)
+    for read in (True, False):
+        store = SensorStore(make_context(BrokenStore()), {})
+        assert not read or store.read() is None
+        store.replace(None)
 
 
 def test_variable_of_a_sensor_that_timed_out_is_deleted_later(

@@ -193,7 +193,8 @@ def test_run_whose_outcome_is_unknown(generation: Generation, settling: Play) ->
 
 
 @pytest.mark.parametrize(
-    ("deadline", "looks"), [(0, [0]), (4, [0, 4]), (10, [0, 10]), (25, [0, 10, 20, 25])]
+    ("deadline", "looks"),
+    [(-5, [0]), (0, [0]), (4, [0, 4]), (10, [0, 10]), (10.5, [0, 10, 10.5]), (25, [0, 10, 20, 25])],
 )
 def test_status_that_cannot_be_read(deadline: float, looks: list[float], settling: Play) -> None:
     """The last look is made at the deadline; the error names the argument that set it."""
@@ -250,8 +251,13 @@ def test_noted_success_of_other_arguments(settling: Play) -> None:
 
 @pytest.mark.parametrize(
     ("change", "kept"),
-    [({}, True), ({"job_name": "others"}, False), ({"cluster_id": "d"}, False)],
-    ids=["same job", "other job", "other cluster"],
+    [
+        ({}, True),
+        ({"job_name": "a job"}, False),
+        ({"job_name": "the job"}, False),
+        ({"cluster_id": "b"}, False),
+        ({"cluster_id": "d"}, False),
+    ],
 )
 def test_failed_run_of_other_arguments(change: Any, kept: bool, settling: Play) -> None:
     """The job is started with the new arguments, after the run that failed if it is its own."""
