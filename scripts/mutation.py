@@ -52,11 +52,7 @@ DECIDING: Mapping[str, Sequence[str]] = {
     ),
     f"{_JOBS}/earlier_start.py": ("tests/client/jobs/test_earlier_start.py",),
     f"{_TASKS}/journal.py": ("tests/tasks/test_journal.py",),
-    f"{_TASKS}/kills.py": (
-        f"{_ONCE}/test_giving_up.py",
-        f"{_ONCE}/test_kills.py",
-        f"{_ONCE}/test_stops.py",
-    ),
+    f"{_TASKS}/kills.py": (f"{_ONCE}/test_giving_up.py", f"{_ONCE}/test_kills.py"),
     f"{_TASKS}/attempt.py": (
         f"{_ONCE}/test_stops.py",
         f"{_ONCE}/test_waits.py",
@@ -75,7 +71,7 @@ _EXCLUDED = [
 #: Lines that decide nothing: the options of a decorator, a mark between parameters, and imports
 #: for annotations.
 _SAYS_NOTHING = ("@dataclass(", "*,", "if TYPE_CHECKING:")
-#: Seconds after which tests of a change count as hanging: it made a loop endless.
+#: Seconds of processor time after which tests of a change count as hanging: it made a loop endless.
 _TIMEOUT = 60
 _FILTER = "cr-filter-operators"
 _COPIED = ("airflow_provider_cdm", "tests", "pyproject.toml", "example_dags", "docs")

@@ -268,6 +268,27 @@ def test_kill_does_not_wait_for_the_quota_of_the_history(
     assert "its run was not identified" in task_log.text
 
 
+def test_kill_says_that_cdm_refused_the_stop(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """A run that could not be stopped is named with the reason; a job that is gone is no such
+    reason.
+    """
+    operator = run_until_wait_timeout(task_runner)
+    sim.fail("stop", "status", status=403)
+    operator.on_kill()
+    assert "run 1 of job 'orders'" in task_log.text
+    assert "could not be stopped; stop it in the CDM console." in task_log.text
+    assert "HTTP 403" in task_log.text
+    task_log.clear()
+    body = '{"errCode": "Cdm.0054", "externalMessage": "no such job"}'
+    sim.fail("submissions", "status", status=400, body=body)
+    sim.fail("status", "status", status=400, body=body)
+    operator.on_kill()
+    assert "its job no longer exists, so there is nothing to stop" in task_log.text
+    assert "could not be stopped" not in task_log.text
+
+
 def test_kill_after_the_end_of_the_run_stops_nothing(
     sim: CdmSimulator,
     task_runner: TaskRunner,

@@ -7,6 +7,7 @@ history show, poll after poll, and pauses advance the clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,18 @@ def test_deadline(play_cdm: Play, deadline: float, looks: list[float]) -> None:
     assert end.value.submission.status == "RUNNING"
 
 
+def test_what_is_asked_first(play_cdm: Play) -> None:
+    """The history is asked while the run is not known, and after a later run was shown."""
+    cdm = play_cdm([BUSY, NEWER], [DOWN, NEWER + BUSY])
+    assert Follower(RunRef("c", "orders")).asks_history
+    follower = Follower(OURS)
+    asked = [follower.asks_history]
+    for _ in range(3):
+        cdm.play(follower.poll(cdm.api))
+        asked.append(follower.asks_history)
+    assert asked == [False, False, True, False]
+
+
 def test_error_names_the_newest_run(play_cdm: Play) -> None:
     """Of several later runs the newest one is named, whatever their order."""
     cdm = play_cdm([[run("FAILED", 6), run("RUNNING", 8), run("FAILED", 7)]], [NEWER])
@@ -196,9 +209,16 @@ def test_error_names_the_newest_run(play_cdm: Play) -> None:
 def test_limit_of_a_wait_in_seconds(play_cdm: Play) -> None:
     """A wait may be limited by a duration, which no clock that is set can change."""
     cdm = play_cdm([BUSY])
+    exchanger = replace(cdm.api.exchanger, clock=lambda: cdm.now + 7200, monotonic=lambda: cdm.now)
+    api = replace(cdm.api, exchanger=exchanger)
     with pytest.raises(errors.CdmWaitTimeout):
-        cdm.play(Follower(OURS).follow(cdm.api, poll_interval=10, within=25))
+        cdm.play(Follower(OURS).follow(api, poll_interval=10, within=25))
     assert cdm.looks == [0, 10, 20, 25]
+    cdm.looks.clear()
+    deadline = cdm.now + 7200 + 25
+    with pytest.raises(errors.CdmWaitTimeout):
+        cdm.play(Follower(OURS).follow(api, poll_interval=10, deadline=deadline))
+    assert len(cdm.looks) == 4
 
 
 def test_timeout_says_what_becomes_of_the_run() -> None:

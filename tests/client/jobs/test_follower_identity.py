@@ -66,9 +66,13 @@ def test_identity(
 
 
 def test_identity_is_completed(play_cdm: Play) -> None:
-    """A run without a number is identified by its date, until a poll shows the number."""
+    """A run without a number is identified by its date, until a poll shows the number, and one
+    without a date by its number.
+    """
     cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", 5)]])
     assert cdm.follow(RunRef("c", "orders", None, CREATED)).submission_id == 5
+    cdm = play_cdm([[run("RUNNING", 5, CREATED)], [run("SUCCEEDED", None, CREATED)]])
+    assert cdm.follow(RunRef("c", "orders", 5)).status == "SUCCEEDED"
 
 
 def test_nothing_to_compare(play_cdm: Play) -> None:
