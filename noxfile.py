@@ -291,7 +291,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def mutation(session: nox.Session) -> None:
-    """Change the modules that decide, and show what no test notices; takes hours.
+    """Change the modules that decide, and show what no test notices; takes half an hour.
 
     Arguments are parts of names of modules, such as ``own_run``.
     """

@@ -314,8 +314,9 @@ def test_only_the_newest_run_is_in_the_way() -> None:
     api = ScriptedApi([run(7)], [[run(6, -50, "FAILED"), run(5, -90)]])
     assert api.start() == StartResult(run(7))
     api = ScriptedApi([run(7)], [[run(6, -50), run(5, -90, "FAILED")]])
-    with pytest.raises(errors.CdmAlreadyRunning):
+    with pytest.raises(errors.CdmAlreadyRunning) as caught:
         api.start()
+    assert caught.value.submission == run(6, -50)
 
 
 def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
