@@ -124,3 +124,22 @@ def test_stop_is_noted_before_it_is_sent(
     monkeypatch.setattr(CdmSession, "_exchange", exchange_and_tell)
     run_until_wait_timeout(task_runner, on_giving_up="stop")
     assert order == ["noted", "sent"]
+
+
+def test_journal_that_cannot_be_read_hides_no_failure(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The attempt reports its own failure, and the log that a run may be active."""
+    read = TaskStore.read
+
+    def fail_after_the_start(store: TaskStore) -> Any:
+        if sim.runs(JOB):
+            raise OSError("500")
+        return read(store)
+
+    monkeypatch.setattr(TaskStore, "read", fail_after_the_start)
+    run_until_wait_timeout(task_runner)
+    assert "Whether a run of this task is still active is unknown" in task_log.text

@@ -243,6 +243,14 @@ def test_grace_period_may_end_between_two_polls(play_cdm: Play, stuck: Any, ends
         assert caught.value.submission == Submission("c", "orders", "UNKNOWN", 5, CREATED)
 
 
+def test_log_says_once_that_the_run_is_not_shown(
+    play_cdm: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each spell of a problem is one line."""
+    play_cdm([NOTHING, NOTHING, BUSY, NOTHING, NOTHING, NOTHING, DONE]).follow()
+    assert caplog.text.count("CDM shows no run for run 5") == 2
+
+
 def test_few_failures_far_apart_end_no_wait(play_cdm: Play) -> None:
     """A run that is polled seldom is given up after five failures, not after the grace period."""
     for before in ([], [BUSY], [DOWN, DOWN, BUSY]):

@@ -138,6 +138,43 @@ def test_no_time_between_two_processes_is_none(play_cdm: Play) -> None:
     assert cdm.play(next_process(follower).poll(cdm.api)) is None
 
 
+def test_clock_that_is_set_back_between_two_processes_prolongs_nothing(play_cdm: Play) -> None:
+    """The problem has lasted as long as the earlier process saw it last."""
+    cdm = play_cdm([NOTHING])
+    follower = Follower(OURS)
+    cdm.play(follower.poll(cdm.api))
+    cdm.now += 119.5
+    cdm.play(follower.poll(cdm.api))
+    cdm.now -= 7200
+    follower = next_process(follower)
+    assert cdm.play(follower.poll(cdm.api)) is None
+    cdm.now += 0.5
+    with pytest.raises(errors.CdmOutcomeUnknown):
+        cdm.play(follower.poll(cdm.api))
+
+
+def test_failures_are_counted_across_processes(play_cdm: Play) -> None:
+    """A process that takes over another problem begins with no failure."""
+    cdm = play_cdm([DOUBT, DOWN])
+    follower = Follower(OURS)
+    cdm.play(follower.poll(cdm.api))
+    with pytest.raises(errors.CdmUnavailable, match="for 800 s"):
+        cdm.play(next_process(follower).follow(cdm.api, poll_interval=200))
+
+
+@pytest.mark.parametrize("ahead", [7200.0, -7200.0])
+def test_doubt_through_an_outage_is_measured_by_the_monotonic_clock(
+    ahead: float, play_cdm: Play
+) -> None:
+    """What a wrong clock of the wall says does not matter."""
+    cdm = play_cdm([*[NOTHING] * 6, *[DOWN] * 20, NOTHING])
+    exchanger = replace(cdm.api.exchanger, clock=lambda: cdm.now + ahead, monotonic=lambda: cdm.now)
+    follow = Follower(OURS).follow(replace(cdm.api, exchanger=exchanger), poll_interval=10)
+    with pytest.raises(errors.CdmOutcomeUnknown):
+        cdm.play(follow)
+    assert cdm.looks[-1] == 120 + 200 - 10
+
+
 @PROBLEMS
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_clock_that_is_set_while_waiting_changes_nothing(
