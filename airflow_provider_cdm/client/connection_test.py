@@ -10,7 +10,7 @@ from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.cluster import NORMAL, Cluster
 from airflow_provider_cdm.client.auth.base import Authorization
-from airflow_provider_cdm.client.auth.token import Token
+from airflow_provider_cdm.client.auth.iam import Token
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.settings import KeyCredentials
 

@@ -15,6 +15,7 @@ __all__ = [
     "access_key",
     "base",
     "factory",
+    "iam",
     "lockout",
     "signing",
     "token",

@@ -1,4 +1,4 @@
-"""Authentication with IAM tokens, requested with a password or for an agency.
+"""Keeping a token of IAM alive: when one is requested, by whom, and what the others do meanwhile.
 
 Each process keeps one token for the same credentials and project, renews it before it expires, and
 requests it in one caller at a time: two hundred threads that need a token make one call. The
@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.base import (
@@ -22,16 +20,19 @@ from airflow_provider_cdm.client.auth.base import (
     rejects_credentials,
     with_authorization,
 )
+from airflow_provider_cdm.client.auth.iam import (
+    Token,
+    from_cached,
+    read_token,
+    request_body,
+    scope_of,
+)
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
 from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile, token_file
-from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
-from airflow_provider_cdm.client.sansio import Flow, Request, Response, offload, pause
-from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from airflow_provider_cdm.client.text import read_json
+from airflow_provider_cdm.client.sansio import Flow, Request, offload, pause
+from airflow_provider_cdm.client.settings import Settings
 
-#: Seconds before its expiry at which a token is renewed, so that it does not expire during a call.
-RENEW_AHEAD = 300.0
 #: Seconds for which a rejected password is not sent again (IAM's shortest lock-out period).
 LOCKOUT_SECONDS = 900.0
 #: How often the same password may be rejected within that time, for all projects together.
@@ -43,34 +44,6 @@ _CACHE_TIMEOUT = 60.0
 _QUEUE_PAUSE, _MAX_QUEUE_PAUSE = 0.05, 1.0
 #: Seconds after a failed renewal for which the old token is used without another one.
 _RENEW_PAUSE = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An IAM token and its scope.
-
-    :param value: value of the header ``X-Auth-Token``.
-    :param expires_at: when the token expires, epoch seconds.
-    :param renew_at: when to request the next token, epoch seconds.
-    :param project_id: id of the project that the token is valid for.
-    :param project_name: name of that project.
-    :param user_name: name of the user that the token was issued to.
-    """
-
-    value: str = field(repr=False)
-    expires_at: float
-    renew_at: float
-    project_id: str | None = None
-    project_name: str | None = None
-    user_name: str | None = None
-
-    def apply(self, request: Request) -> Request:
-        """Return the request with this token."""
-        return replace(
-            request,
-            headers={**request.headers, "X-Auth-Token": self.value},
-            secrets=(*request.secrets, self.value),
-        )
 
 
 @dataclass(slots=True)
@@ -188,12 +161,7 @@ class TokenAuth:
         return self.settings.iam_endpoint, self.settings.credentials_key
 
     def _scope(self) -> tuple[str, str]:
-        settings = self.settings
-        if settings.project_id:
-            return "project", settings.project_id
-        return (
-            ("named project", settings.project_name) if settings.project_name else ("account", "")
-        )
+        return scope_of(self.settings)
 
     def _valid(self, token: Token | None) -> Token | None:
         return token if token is not None and self.exchanger.clock() < token.expires_at else None
@@ -232,7 +200,7 @@ class TokenAuth:
                 if lock is not None and not lock.held:
                     return (yield from self._request_token())
                 fields = yield from offload(file.load)
-                if token := self._usable(_from_cached(fields)):
+                if token := self._usable(from_cached(fields)):
                     return token
                 if lock is None:
                     yield from pause(_QUEUE_PAUSE)
@@ -277,93 +245,16 @@ class TokenAuth:
         )
         operation = f"get a token{agency} from {settings.iam_endpoint}"
         password = getattr(settings.credentials, "password", None)
+        auth = request_body(settings, for_agency=self.user_auth is not None)
         request = Request(
             method="POST",
             # With any value of nocatalog, the response omits the service catalog of some 10 KB.
             url=f"{settings.iam_endpoint}/v3/auth/tokens?nocatalog=true",
             headers={"Content-Type": "application/json;charset=utf8"},
-            body=json.dumps({"auth": self._request_body()}).encode(),
+            body=json.dumps({"auth": auth}).encode(),
             secrets=() if self.user_auth or not password else (password,),
         )
         response = yield from self.exchanger.exchange(
             request, operation, idempotent=True, authorize=authorize
         )
-        return _read_token(response, operation, self.exchanger.clock())
-
-    def _request_body(self) -> dict[str, Any]:
-        """Return the value of ``auth`` in the request.
-
-        See "Obtaining a User Token Through Password Authentication" and "Obtaining an Agency Token"
-        in IAM's API reference.
-        """
-        settings = self.settings
-        credentials, agency = settings.credentials, settings.agency
-        kind, value = self._scope()
-        scope: dict[str, Any] = {"project": {"id" if kind == "project" else "name": value}}
-        if self.user_auth is not None and agency is not None:
-            assume = {"domain_name": agency.domain, "agency_name": agency.name}
-            return {
-                "identity": {"methods": ["assume_role"], "assume_role": assume},
-                "scope": scope,
-            }
-        if not isinstance(credentials, PasswordCredentials):
-            raise RuntimeError("A token needs a password, or an authenticator that requests it")
-        if not (settings.project_id or settings.project_name):
-            scope = {"domain": {"name": credentials.domain}}
-        user = {
-            "name": credentials.user,
-            "password": credentials.password,
-            "domain": {"name": credentials.domain},
-        }
-        return {
-            "identity": {"methods": ["password"], "password": {"user": user}},
-            "scope": scope,
-        }
-
-
-def _read_token(response: Response, operation: str, now: float) -> Token:
-    value = response.headers.get("x-subject-token", "")
-    try:
-        body: Any = read_json(response.body)["token"]
-        expires = datetime.fromisoformat(body["expires_at"])
-        expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, KeyError, TypeError, OverflowError):
-        raise error_mapping.bad_response(
-            response, operation, "the response is not a token"
-        ) from None
-    # A folded header contains line breaks, and cannot be sent in a request.
-    if not value or not value.isascii() or not value.isprintable():
-        raise error_mapping.bad_response(response, operation, "the response has no X-Subject-Token")
-    project = _mapping(body.get("project"))
-    return Token(
-        value=value,
-        expires_at=expires_at,
-        renew_at=expires_at - min(RENEW_AHEAD, 0.1 * max(0.0, expires_at - now)),
-        project_id=_text(project.get("id")),
-        project_name=_text(project.get("name")),
-        user_name=_text(_mapping(body.get("user")).get("name")),
-    )
-
-
-def _from_cached(fields: Mapping[str, Any] | None) -> Token | None:
-    """Return a saved token; ``None`` if it is none, as from another version of this package."""
-    texts = ("value", "project_id", "project_name", "user_name")
-    times = ("expires_at", "renew_at")
-    if fields is None or set(fields) != {*texts, *times}:
-        return None
-    given = [fields[name] for name in texts]
-    if not all(text is None or (isinstance(text, str) and text.isprintable()) for text in given):
-        return None
-    instants = [fields[name] for name in times]
-    if not all(type(instant) in (int, float) and abs(instant) < 1e11 for instant in instants):
-        return None
-    value = fields["value"]
-    return Token(**fields) if value and value.isascii() else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+        return read_token(response, operation, self.exchanger.clock())

@@ -18,7 +18,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import Definition
-from airflow_provider_cdm.client.auth.token import Token, TokenAuth
+from airflow_provider_cdm.client.auth.iam import Token
+from airflow_provider_cdm.client.auth.token import TokenAuth
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.start_record import Generation
 from airflow_provider_cdm.client.sansio import Request, Save, Sleep, TransportError

@@ -1,0 +1,135 @@
+"""Tokens of IAM: the request for one, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_cdm.client.http import error_mapping
+from airflow_provider_cdm.client.sansio import Request, Response
+from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.client.text import read_json
+
+#: Seconds before its expiry at which a token is renewed, so that it does not expire during a call.
+RENEW_AHEAD = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An IAM token and its scope.
+
+    :param value: value of the header ``X-Auth-Token``.
+    :param expires_at: when the token expires, epoch seconds.
+    :param renew_at: when to request the next token, epoch seconds.
+    :param project_id: id of the project that the token is valid for.
+    :param project_name: name of that project.
+    :param user_name: name of the user that the token was issued to.
+    """
+
+    value: str = field(repr=False)
+    expires_at: float
+    renew_at: float
+    project_id: str | None = None
+    project_name: str | None = None
+    user_name: str | None = None
+
+    def apply(self, request: Request) -> Request:
+        """Return the request with this token."""
+        return replace(
+            request,
+            headers={**request.headers, "X-Auth-Token": self.value},
+            secrets=(*request.secrets, self.value),
+        )
+
+
+def scope_of(settings: Settings) -> tuple[str, str]:
+    """Return what a token is requested for: a kind of scope, and its id or name."""
+    if settings.project_id:
+        return "project", settings.project_id
+    return ("named project", settings.project_name) if settings.project_name else ("account", "")
+
+
+def request_body(settings: Settings, *, for_agency: bool) -> dict[str, Any]:
+    """Return the value of ``auth`` in a request for a token.
+
+    See "Obtaining a User Token Through Password Authentication" and "Obtaining an Agency Token"
+    in IAM's API reference.
+    """
+    credentials, agency = settings.credentials, settings.agency
+    kind, value = scope_of(settings)
+    scope: dict[str, Any] = {"project": {"id" if kind == "project" else "name": value}}
+    if for_agency and agency is not None:
+        assume = {"domain_name": agency.domain, "agency_name": agency.name}
+        return {
+            "identity": {"methods": ["assume_role"], "assume_role": assume},
+            "scope": scope,
+        }
+    if not isinstance(credentials, PasswordCredentials):
+        raise RuntimeError("A token needs a password, or an authenticator that requests it")
+    if not (settings.project_id or settings.project_name):
+        scope = {"domain": {"name": credentials.domain}}
+    user = {
+        "name": credentials.user,
+        "password": credentials.password,
+        "domain": {"name": credentials.domain},
+    }
+    return {
+        "identity": {"methods": ["password"], "password": {"user": user}},
+        "scope": scope,
+    }
+
+
+def read_token(response: Response, operation: str, now: float) -> Token:
+    """Return the token in an answer.
+
+    :param operation: what was tried, to complete the sentence "Could not ...".
+    :param now: the present time, epoch seconds.
+    :raises CdmBadResponse: when the answer is no token.
+    """
+    value = response.headers.get("x-subject-token", "")
+    try:
+        body: Any = read_json(response.body)["token"]
+        expires = datetime.fromisoformat(body["expires_at"])
+        expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, KeyError, TypeError, OverflowError):
+        raise error_mapping.bad_response(
+            response, operation, "the response is not a token"
+        ) from None
+    # A folded header contains line breaks, and cannot be sent in a request.
+    if not value or not value.isascii() or not value.isprintable():
+        raise error_mapping.bad_response(response, operation, "the response has no X-Subject-Token")
+    project = _mapping(body.get("project"))
+    return Token(
+        value=value,
+        expires_at=expires_at,
+        renew_at=expires_at - min(RENEW_AHEAD, 0.1 * max(0.0, expires_at - now)),
+        project_id=_text(project.get("id")),
+        project_name=_text(project.get("name")),
+        user_name=_text(_mapping(body.get("user")).get("name")),
+    )
+
+
+def from_cached(fields: Mapping[str, Any] | None) -> Token | None:
+    """Return a saved token; ``None`` if it is none, as from another version of this package."""
+    texts = ("value", "project_id", "project_name", "user_name")
+    times = ("expires_at", "renew_at")
+    if fields is None or set(fields) != {*texts, *times}:
+        return None
+    given = [fields[name] for name in texts]
+    if not all(text is None or (isinstance(text, str) and text.isprintable()) for text in given):
+        return None
+    instants = [fields[name] for name in times]
+    if not all(type(instant) in (int, float) and abs(instant) < 1e11 for instant in instants):
+        return None
+    value = fields["value"]
+    return Token(**fields) if value and value.isascii() else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
