@@ -79,7 +79,9 @@ class ConnectionTest:
     def _describe_user(self, authorization: Authorization) -> str:
         credentials, agency = self.api.settings.credentials, self.api.settings.agency
         if isinstance(authorization, Token):
-            expiry = datetime.fromtimestamp(authorization.expires_at, UTC)
+            exchanger = self.api.exchanger
+            left = authorization.expires_at - exchanger.uptime()
+            expiry = datetime.fromtimestamp(exchanger.server_time() + left, UTC)
             user = f"agency {agency.name!r}" if agency else f"user {authorization.user_name!r}"
             return f"IAM accepts {user} (the token expires at {expiry:%Y-%m-%d %H:%M} UTC)"
         if isinstance(credentials, KeyCredentials):

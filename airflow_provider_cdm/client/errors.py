@@ -50,7 +50,8 @@ class CdmError(Exception):
     :param code: error code of CDM (``Cdm.0054``), the API gateway (``APIGW.0301``) or IAM
         (``IAM.0061``).
     :param request_id: id by which Huawei Cloud support finds the call.
-    :param retry_after: seconds that the server asked to wait.
+    :param retry_after: seconds to wait before the call is repeated, as the server asked; for
+        credentials that were refused, so that nobody is locked out.
     :param retryable: whether the same call can succeed later; by default decided by the class.
     :param effect_unknown: whether the call may have had its effect although it failed.
     """
@@ -58,6 +59,8 @@ class CdmError(Exception):
     default_retryable: ClassVar[bool] = False
     #: Whether later attempts of the task will fail as well, until a person has fixed the cause.
     final: ClassVar[bool] = False
+    #: Whether the connection could not be looked up again after its credentials were refused.
+    connection_unread: bool = False
 
     def __init__(
         self,
@@ -79,6 +82,11 @@ class CdmError(Exception):
         self.retry_after = retry_after
         self.retryable = self.default_retryable if retryable is None else retryable
         self.effect_unknown = effect_unknown
+
+    @property
+    def refuses_credentials(self) -> bool:
+        """Whether credentials were refused; a missing permission is another failure."""
+        return self.http_status == 401 or self.code in ("APIGW.0301", "APIGW.0307")
 
     def add_detail(self, text: str) -> None:
         """Append something that was found out later to the message."""

@@ -83,6 +83,7 @@ class Settings:
     :param console_url: address of a run in a web console; may contain placeholders.
     :param requests_per_minute: rate limit: calls of one kind that this user may make in a minute.
     :param token_cache: folder in which the processes of this machine share tokens.
+    :param conn_id: the connection that the settings were read from, for messages.
     """
 
     cdm_endpoint: str
@@ -100,6 +101,24 @@ class Settings:
     console_url: str | None = None
     requests_per_minute: int | None = None
     token_cache: str | None = None
+    conn_id: str | None = None
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Where calls go and what they see there; stays the same when credentials change."""
+        project = self.project_id, self.project_name
+        return self.cdm_endpoint, self.iam_endpoint, self.agency, *project
+
+    def moved_to(self, place: Settings) -> Settings:
+        """Return these settings with the project, cluster and console of others."""
+        return replace(
+            self,
+            region=place.region,
+            project_id=place.project_id,
+            project_name=place.project_name,
+            cluster_id=place.cluster_id,
+            console_url=place.console_url,
+        )
 
     @property
     def credentials_key(self) -> str:

@@ -78,6 +78,7 @@ class _Reader:
             console_url=self._console_url(),
             requests_per_minute=self._whole_number("requests_per_minute"),
             token_cache=self._text("token_cache"),
+            conn_id=_clean(self._connection.conn_id),
         )
         if self._problems:
             raise CdmConfigError(

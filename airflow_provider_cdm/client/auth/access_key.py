@@ -11,7 +11,6 @@ from urllib.parse import quote
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.base import (
     Authorization,
-    rejects_credentials,
     with_authorization,
 )
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
@@ -24,8 +23,11 @@ from airflow_provider_cdm.client.text import read_json
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a rejected key is not used: as long as the gateway locks it after five times.
-LOCKOUT_SECONDS = 300.0
+#: Seconds for which a rejected key is not used after its first rejection, its second one in a row,
+#: and so on. The gateway locks a key for five minutes after the fifth.
+PAUSES = (60.0, 300.0, 900.0)
+#: How many rejections of all secrets of one access key are remembered until none is used.
+MAX_REJECTIONS_OF_KEY = 3
 #: Largest difference to the server's clock, in seconds, that is not taken as the cause of a
 #: rejection. The gateway accepts 900; the response with the server's time may have been delayed.
 MAX_SKEW = 600.0
@@ -39,14 +41,17 @@ class _KeyState:
 
     :param skew: seconds to add to our clock, so that signatures have the server's time.
     :param project_ids: ids of projects by their names.
+    :param accepted: whether the last call was accepted, so that a rejection may be a fault of the
+        gateway.
     """
 
     skew: float = 0.0
     project_ids: dict[str, str] = field(default_factory=dict)
+    accepted: bool = False
 
 
 _states: dict[tuple[object, ...], _KeyState] = {}
-_guard = LockoutGuard(LOCKOUT_SECONDS, 1, "the gateway does not lock the access key")
+_guard = LockoutGuard(PAUSES, 1, MAX_REJECTIONS_OF_KEY, "the gateway does not lock the access key")
 
 
 def forget_keys() -> None:
@@ -92,10 +97,15 @@ class AccessKeyAuth:
     exchanger: Exchanger
 
     def is_ready(self) -> bool:
-        """Return whether the project is known, so that a signature needs no call."""
+        """Return whether a signature needs no call, or is not made now."""
         settings = self.settings
         looks_up = settings.project_id is None and settings.project_name
-        return not looks_up or settings.project_name in self._state().project_ids
+        known = not looks_up or settings.project_name in self._state().project_ids
+        return known or self.is_refused()
+
+    def is_refused(self) -> bool:
+        """Return whether the gateway rejected the key recently."""
+        return _guard.is_refused(*self._credentials(), self.exchanger.uptime())
 
     def authorize(self) -> Flow[Authorization]:
         """Return a signature for the project of the settings, if they name one.
@@ -108,11 +118,18 @@ class AccessKeyAuth:
             project_id = yield from self._project_id(self.settings.project_name)
         return self._signature(project_id)
 
-    def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
-        """Correct the clock difference if it explains the rejection; otherwise remember it."""
+    def invalidate(
+        self, authorization: Authorization, error: errors.CdmError, *, last: bool = False
+    ) -> Flow[bool]:
+        """Correct the clock difference if it explains the rejection; otherwise remember it.
+
+        A key that was accepted a moment ago is used once more: a gateway has faults, too.
+        """
         yield from ()
-        if not rejects_credentials(error) or not isinstance(authorization, Signature):
+        if not error.refuses_credentials:
             return False
+        if not isinstance(authorization, Signature) or authorization.keys != self.keys:
+            return True
         state = self._state()
         if state.skew != authorization.skew:
             return True
@@ -126,12 +143,26 @@ class AccessKeyAuth:
             )
             state.skew = skew
             return True
+        if not last and state.accepted:
+            state.accepted = False
+            return True
         if isinstance(error, errors.CdmAuthError):
-            _guard.record(self._identity(), None, error, self.exchanger.uptime())
+            _guard.record(*self._credentials(), None, error, self.exchanger.uptime())
         return False
 
+    def accept(self, authorization: Authorization) -> None:  # noqa: ARG002 - part of the interface
+        """Note that the gateway knows the key, which also ends its count of rejections."""
+        self._state().accepted = True
+        _guard.clear(*self._credentials(), None)
+
+    def forget(self) -> None:
+        """Drop what is known of the key."""
+        _states.pop(self._identity(), None)
+
     def _signature(self, project_id: str | None) -> Signature:
-        _guard.check(self._identity(), None, self.exchanger.uptime())
+        blocked = _guard.check(*self._credentials(), None, self.exchanger.uptime())
+        if blocked is not None:
+            raise blocked
         return Signature(self.keys, self.exchanger, self._state().skew, project_id)
 
     def _state(self) -> _KeyState:
@@ -140,6 +171,12 @@ class AccessKeyAuth:
     def _identity(self) -> tuple[object, ...]:
         settings = self.settings
         return settings.iam_endpoint, settings.cdm_endpoint, settings.credentials_key
+
+    def _credentials(self) -> tuple[object, str]:
+        """Return whom the gateway counts rejections for, and what distinguishes the secrets."""
+        settings = self.settings
+        user = settings.iam_endpoint, settings.cdm_endpoint, self.keys.access_key
+        return user, settings.credentials_key
 
     def _project_id(self, name: str) -> Flow[str]:
         """Return the id of a project by its name; it is read once per process."""

@@ -26,7 +26,10 @@ class Authenticator(Protocol):
     """Obtains authorizations for the user of one connection."""
 
     def is_ready(self) -> bool:
-        """Return whether there is a valid authorization, so that nobody has to wait for one."""
+        """Return whether :meth:`authorize` answers at once, so that nobody has to wait for it."""
+
+    def is_refused(self) -> bool:
+        """Return whether the credentials were rejected recently."""
 
     def authorize(self) -> Flow[Authorization]:
         """Return a valid authorization, a cached one if possible.
@@ -34,13 +37,22 @@ class Authenticator(Protocol):
         :raises CdmAuthError: when the credentials are rejected, or were rejected recently.
         """
 
-    def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
+    def invalidate(
+        self, authorization: Authorization, error: errors.CdmError, *, last: bool = False
+    ) -> Flow[bool]:
         """Process the failure of a call: drop the authorization if the failure is about it.
 
         :param authorization: authorization of the failed call.
         :param error: failure of the call.
+        :param last: whether the call was repeated already, and is not repeated any more.
         :returns: whether the call should be repeated with a new authorization.
         """
+
+    def accept(self, authorization: Authorization) -> None:
+        """Note that a call with the authorization succeeded."""
+
+    def forget(self) -> None:
+        """Drop what is remembered of the credentials, as the connection has other ones now."""
 
 
 def with_authorization(auth: Authenticator, send: Callable[[Authorization], Flow[T]]) -> Flow[T]:
@@ -50,15 +62,16 @@ def with_authorization(auth: Authenticator, send: Callable[[Authorization], Flow
     :param send: function that makes the call with a given authorization.
     :raises CdmError: the failure of the last call.
     """
-    authorization = yield from auth.authorize()
-    try:
-        return (yield from send(authorization))
-    except errors.CdmError as error:
-        if not (yield from auth.invalidate(authorization, error)):
-            raise
-    return (yield from send((yield from auth.authorize())))
-
-
-def rejects_credentials(error: errors.CdmError) -> bool:
-    """Return whether credentials were rejected; a missing permission is another failure."""
-    return error.http_status == 401 or error.code in ("APIGW.0301", "APIGW.0307")
+    last = False
+    while True:
+        authorization = yield from auth.authorize()
+        try:
+            result = yield from send(authorization)
+        except errors.CdmError as error:
+            repeat = yield from auth.invalidate(authorization, error, last=last)
+            if last or not repeat:
+                raise
+            last = True
+        else:
+            auth.accept(authorization)
+            return result

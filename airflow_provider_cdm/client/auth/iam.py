@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_cdm.client.http import error_mapping
+from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.text import read_json
 
 #: Seconds before its expiry at which a token is renewed, so that it does not expire during a call.
 RENEW_AHEAD = 300.0
+#: Seconds for which a new token is used even if it seems to have expired.
+_SHORTEST_LIFE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class Token:
     """An IAM token and its scope.
 
     :param value: value of the header ``X-Auth-Token``.
-    :param expires_at: when the token expires, epoch seconds.
-    :param renew_at: when to request the next token, epoch seconds.
+    :param expires_at: when the token expires, by the monotonic clock of this process.
+    :param renew_at: when to request the next token, by the same clock.
     :param project_id: id of the project that the token is valid for.
     :param project_name: name of that project.
     :param user_name: name of the user that the token was issued to.
@@ -34,6 +38,11 @@ class Token:
     project_id: str | None = None
     project_name: str | None = None
     user_name: str | None = None
+
+    def moved(self, seconds: float) -> Token:
+        """Return the same token for a clock that is ahead by some seconds."""
+        times = self.expires_at + seconds, self.renew_at + seconds
+        return replace(self, expires_at=times[0], renew_at=times[1])
 
     def apply(self, request: Request) -> Request:
         """Return the request with this token."""
@@ -81,18 +90,20 @@ def request_body(settings: Settings, *, for_agency: bool) -> dict[str, Any]:
     }
 
 
-def read_token(response: Response, operation: str, now: float) -> Token:
+def read_token(response: Response, operation: str, exchanger: Exchanger) -> Token:
     """Return the token in an answer.
 
+    How long it is valid is judged by IAM's clock alone: a machine whose clock is ahead would take
+    it for expired, and request one for each call.
+
     :param operation: what was tried, to complete the sentence "Could not ...".
-    :param now: the present time, epoch seconds.
+    :param exchanger: provides the clocks.
     :raises CdmBadResponse: when the answer is no token.
     """
     value = response.headers.get("x-subject-token", "")
     try:
         body: Any = read_json(response.body)["token"]
-        expires = datetime.fromisoformat(body["expires_at"])
-        expires_at = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
+        expires = _instant(body["expires_at"])
     except (ValueError, KeyError, TypeError, OverflowError):
         raise error_mapping.bad_response(
             response, operation, "the response is not a token"
@@ -101,14 +112,30 @@ def read_token(response: Response, operation: str, now: float) -> Token:
     if not value or not value.isascii() or not value.isprintable():
         raise error_mapping.bad_response(response, operation, "the response has no X-Subject-Token")
     project = _mapping(body.get("project"))
+    life = _life(expires, body.get("issued_at"), exchanger)
+    expires_at = exchanger.uptime() + life
     return Token(
         value=value,
         expires_at=expires_at,
-        renew_at=expires_at - min(RENEW_AHEAD, 0.1 * max(0.0, expires_at - now)),
+        renew_at=expires_at - min(RENEW_AHEAD, 0.1 * life),
         project_id=_text(project.get("id")),
         project_name=_text(project.get("name")),
         user_name=_text(_mapping(body.get("user")).get("name")),
     )
+
+
+def _life(expires: float, issued_at: Any, exchanger: Exchanger) -> float:
+    """Return for how many seconds a token is valid that has just been issued."""
+    with suppress(ValueError, TypeError, OverflowError):
+        if (life := expires - _instant(issued_at)) > 0:
+            return life
+    # Whatever the clocks say, a token that was just issued is valid for a moment.
+    return max(_SHORTEST_LIFE, expires - exchanger.server_time())
+
+
+def _instant(text: str) -> float:
+    instant = datetime.fromisoformat(text)
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
 
 
 def from_cached(fields: Mapping[str, Any] | None) -> Token | None:

@@ -9,75 +9,136 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from threading import Lock
 
 from airflow_provider_cdm.client.errors import CdmAuthError
+
+#: Seconds after its end for which a pause counts as one before the next.
+_REMEMBERED = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Rejection:
+    credentials: Hashable
     scope: Hashable
-    error: CdmAuthError
+    message: str
+    http_status: int | None
+    code: str | None
+    request_id: str | None
     until: float
 
 
 @dataclass(slots=True)
 class LockoutGuard:
-    """Remembers the credentials that were rejected in this process.
+    """Remembers the credentials that were rejected in this process, but no secret of them.
 
-    :param seconds: how long a rejection is remembered.
-    :param max_attempts: how often the same credentials may be rejected within that time, in all
-        scopes together, before they are no longer sent.
+    :param pauses: seconds for which credentials are not sent again after they were rejected for the
+        first time, for the second time in a row, and so on; the last one repeats.
+    :param max_attempts: how many rejections of the same credentials, for whatever scopes, may be
+        remembered at a time before they are no longer sent.
+    :param max_of_user: the same for all credentials of a user together: the server counts by user,
+        so a new password has no new budget.
     :param consequence: what the guard achieves, to complete the sentence "... so that ...".
     """
 
-    seconds: float
+    pauses: tuple[float, ...]
     max_attempts: int
+    max_of_user: int
     consequence: str
     rejections: dict[Hashable, tuple[_Rejection, ...]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
-    def check(self, credentials: Hashable, scope: Hashable, now: float) -> None:
-        """Raise an error if credentials must not be sent now.
+    def check(
+        self, user: Hashable, credentials: Hashable, scope: Hashable, now: float
+    ) -> CdmAuthError | None:
+        """Return the error to raise if credentials must not be sent now.
 
         A rejection may be about the scope alone (a project without permission), so one rejection
         blocks only its own scope. ``max_attempts`` rejections block all scopes.
 
+        :param user: whom the server counts rejections for.
         :param credentials: key of the credentials.
         :param scope: what the authorization is requested for, such as a project.
         :param now: seconds by the monotonic clock.
-        :raises CdmAuthError: with the reason of the earlier rejection.
+        :returns: an error with the reason of the earlier rejection, and the seconds until the
+            credentials may be sent in ``retry_after``; ``None`` if they may be sent now.
         """
-        recent = [item for item in self.rejections.get(credentials, ()) if now < item.until]
-        same_scope = [item for item in recent if item.scope == scope]
-        if not same_scope and len(recent) < self.max_attempts:
-            return
-        rejection = (same_scope or recent)[-1]
-        minutes = math.ceil((rejection.until - now) / 60)
-        raise CdmAuthError(
-            f"{rejection.error.message} These credentials were rejected recently and are not sent"
+        recent = [item for item in self.rejections.get(user, ()) if now < item.until]
+        same = [item for item in recent if item.credentials == credentials]
+        until = max(
+            max((item.until for item in same if item.scope == scope), default=-math.inf),
+            _full_until(same, self.max_attempts),
+            _full_until(recent, self.max_of_user),
+        )
+        if until <= now:
+            return None
+        rejection = (same or recent)[-1]
+        whose = "These credentials" if same else "Other credentials of this user"
+        these = "they" if same else "these"
+        minutes = math.ceil((until - now) / 60)
+        return CdmAuthError(
+            f"{rejection.message} {whose} were rejected recently, and {these} are not sent"
             f" again for {minutes} min in this process, so that {self.consequence}.",
-            http_status=rejection.error.http_status,
-            code=rejection.error.code,
-            request_id=rejection.error.request_id,
+            http_status=rejection.http_status,
+            code=rejection.code,
+            request_id=rejection.request_id,
+            retry_after=until - now,
+        )
+
+    def is_refused(self, user: Hashable, credentials: Hashable, now: float) -> bool:
+        """Return whether credentials were rejected recently, for any scope."""
+        return any(
+            item.credentials == credentials and now < item.until
+            for item in self.rejections.get(user, ())
         )
 
     def record(
-        self, credentials: Hashable, scope: Hashable, error: CdmAuthError, now: float
+        self,
+        user: Hashable,
+        credentials: Hashable,
+        scope: Hashable,
+        error: CdmAuthError,
+        now: float,
     ) -> None:
-        """Remember a rejection.
+        """Remember a rejection, and tell in ``error.retry_after`` for how long.
 
+        :param user: whom the server counts rejections for.
         :param credentials: key of the credentials.
         :param scope: what the authorization was requested for.
         :param error: the rejection.
         :param now: seconds by the monotonic clock.
         """
-        earlier = self.rejections.get(credentials, ())
-        self.rejections[credentials] = (
-            *earlier[-self.max_attempts :],
-            _Rejection(scope, error, now + self.seconds),
-        )
+        with self._lock:
+            self._forget_old(now)
+            earlier = self.rejections.get(user, ())
+            number = sum((item.credentials, item.scope) == (credentials, scope) for item in earlier)
+            error.retry_after = self.pauses[min(number, len(self.pauses) - 1)]
+            details = error.message, error.http_status, error.code, error.request_id
+            rejection = _Rejection(credentials, scope, *details, now + error.retry_after)
+            self.rejections[user] = (*earlier, rejection)
 
-    def clear(self, credentials: Hashable, scope: Hashable) -> None:
+    def clear(self, user: Hashable, credentials: Hashable, scope: Hashable) -> None:
         """Forget the rejections of a scope, since the same credentials were accepted for it."""
-        self.rejections[credentials] = tuple(
-            item for item in self.rejections.get(credentials, ()) if item.scope != scope
-        )
+        if user not in self.rejections:
+            return
+        with self._lock:
+            self.rejections[user] = tuple(
+                item
+                for item in self.rejections.get(user, ())
+                if (item.credentials, item.scope) != (credentials, scope)
+            )
+
+    def _forget_old(self, now: float) -> None:
+        for user, items in list(self.rejections.items()):
+            kept = tuple(item for item in items if now < item.until + _REMEMBERED)
+            if kept:
+                self.rejections[user] = kept
+            else:
+                del self.rejections[user]
+
+
+def _full_until(rejections: list[_Rejection], limit: int) -> float:
+    """Return until when so many rejections are remembered that nothing more is sent."""
+    if len(rejections) < limit:
+        return -math.inf
+    return sorted(item.until for item in rejections)[-limit]

@@ -12,12 +12,12 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from weakref import WeakSet
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.base import (
     Authenticator,
     Authorization,
-    rejects_credentials,
     with_authorization,
 )
 from airflow_provider_cdm.client.auth.iam import (
@@ -35,8 +35,9 @@ from airflow_provider_cdm.client.settings import Settings
 
 #: Seconds for which a rejected password is not sent again (IAM's shortest lock-out period).
 LOCKOUT_SECONDS = 900.0
-#: How often the same password may be rejected within that time, for all projects together.
-MAX_REJECTIONS = 2
+#: How often the same password may be rejected within that time, for all projects together, and how
+#: often all passwords of a user together. By default the fifth rejection locks the account.
+MAX_REJECTIONS, MAX_REJECTIONS_OF_USER = 2, 3
 #: Seconds to wait for a token that another process is requesting.
 _CACHE_TIMEOUT = 60.0
 #: Seconds between two checks whether another caller has obtained the token; doubles up to the
@@ -52,15 +53,19 @@ class _TokenState:
 
     :param lock: held while a token is requested.
     :param renew_again_at: when to try again after a renewal that failed, by the monotonic clock.
+    :param users: authenticators that share it.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = None
     renew_again_at: float = -math.inf
+    users: WeakSet[TokenAuth] = field(default_factory=WeakSet)
 
 
 _states: dict[tuple[object, ...], _TokenState] = {}
-_guard = LockoutGuard(LOCKOUT_SECONDS, MAX_REJECTIONS, "IAM does not lock the account")
+_guard = LockoutGuard(
+    (LOCKOUT_SECONDS,), MAX_REJECTIONS, MAX_REJECTIONS_OF_USER, "IAM does not lock the account"
+)
 
 
 def forget_tokens() -> None:
@@ -69,7 +74,7 @@ def forget_tokens() -> None:
     _guard.rejections.clear()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TokenAuth:
     """Authorizes requests with a token for the settings' project, or for the account without one.
 
@@ -88,8 +93,14 @@ class TokenAuth:
     user_auth: Authenticator | None = None
 
     def is_ready(self) -> bool:
-        """Return whether there is a valid token, even if it is to be renewed."""
-        return self._valid(self._state().token) is not None
+        """Return whether there is a valid token, even if it is to be renewed, or none to be had."""
+        return self._valid(self._state().token) is not None or self.is_refused()
+
+    def is_refused(self) -> bool:
+        """Return whether IAM rejected the user's credentials recently."""
+        if self.user_auth is not None:
+            return self.user_auth.is_refused()
+        return _guard.is_refused(*self._credentials(), self.exchanger.uptime())
 
     def authorize(self) -> Flow[Authorization]:
         """Return a valid token; see :meth:`token`."""
@@ -101,15 +112,18 @@ class TokenAuth:
         Near its end it is renewed, by one caller at a time; while that lasts, and for some time
         after it has failed, the others go on with the old one.
 
-        :raises CdmAuthError: when IAM rejects the credentials, or rejected them recently.
+        :raises CdmAuthError: when IAM rejects the credentials, or rejected them recently, and there
+            is no old token.
         """
         state, seconds = self._state(), _QUEUE_PAUSE
         while True:
             old = self._valid(state.token)
             if old is not None and not self._is_due(old, state):
                 return old
-            if self.user_auth is None:
-                _guard.check(self._credentials(), self._scope(), self.exchanger.uptime())
+            if (blocked := self._blocked()) is not None:
+                if old is not None:
+                    return old
+                raise blocked
             # Must not block: on an event loop, it would also stop the flow that holds the lock.
             if state.lock.acquire(blocking=False):
                 # While the old token is valid, repeated calls to IAM would only delay its use.
@@ -124,54 +138,82 @@ class TokenAuth:
             yield from pause(seconds)
             seconds = min(2 * seconds, _MAX_QUEUE_PAUSE)
 
-    def invalidate(self, authorization: Authorization, error: errors.CdmError) -> Flow[bool]:
+    def invalidate(
+        self, authorization: Authorization, error: errors.CdmError, *, last: bool = False
+    ) -> Flow[bool]:
         """Drop a token that was rejected, unless it has been replaced in the meantime.
 
-        Changes of permissions and passwords invalidate tokens early; a new one may be accepted.
+        Changes of permissions and passwords invalidate tokens early; a new one may be accepted. If
+        that is rejected as well, it is kept: IAM has just issued it, so the fault is elsewhere.
         """
-        if not rejects_credentials(error) or not isinstance(authorization, Token):
+        if not error.refuses_credentials or last:
             return False
         state = self._state()
         if state.token is authorization:
             state.token = None
-        if file := self._token_file():
+        if isinstance(authorization, Token) and (file := self._token_file()):
             yield from offload(lambda: file.delete(authorization.value))
         return True
 
+    def accept(self, authorization: Authorization) -> None:
+        """Do nothing: IAM has accepted the credentials when it issued the token."""
+
+    def forget(self) -> None:
+        """Drop the token, unless other sessions use it."""
+        key = self._key()
+        if (state := _states.get(key)) is not None:
+            state.users.discard(self)
+            if not state.users:
+                _states.pop(key, None)
+        if self.user_auth is not None:
+            self.user_auth.forget()
+
     def _state(self) -> _TokenState:
-        key = (
+        key = self._key()
+        if key not in _states:
+            self._forget_expired()
+        # setdefault is atomic, so two threads always get the same state.
+        state = _states.setdefault(key, _TokenState())
+        state.users.add(self)
+        return state
+
+    def _key(self) -> tuple[object, ...]:
+        return (
             *self._credentials(),
             self.settings.agency if self.user_auth else None,
             self._scope(),
             # A proxy that does not answer must not delay connections that use another one.
             self.settings.route_key,
         )
-        if key not in _states:
-            self._forget_expired()
-        # setdefault is atomic, so two threads always get the same state.
-        return _states.setdefault(key, _TokenState())
 
     def _forget_expired(self) -> None:
         """Drop the tokens of connections that are no longer used, such as an earlier password's."""
         for key, state in list(_states.items()):
-            if state.token is not None and self._valid(state.token) is None:
+            if self._valid(state.token) is None and (state.token or not state.users):
                 _states.pop(key, None)
 
-    def _credentials(self) -> tuple[object, ...]:
-        return self.settings.iam_endpoint, self.settings.credentials_key
+    def _credentials(self) -> tuple[object, str]:
+        """Return whom IAM counts rejections for, and what distinguishes the credentials."""
+        settings = self.settings
+        return (settings.iam_endpoint, settings.credentials.owner), settings.credentials_key
+
+    def _blocked(self) -> errors.CdmAuthError | None:
+        if self.user_auth is not None:
+            return None
+        return _guard.check(*self._credentials(), self._scope(), self.exchanger.uptime())
 
     def _scope(self) -> tuple[str, str]:
         return scope_of(self.settings)
 
     def _valid(self, token: Token | None) -> Token | None:
-        return token if token is not None and self.exchanger.clock() < token.expires_at else None
+        return token if token is not None and self.exchanger.uptime() < token.expires_at else None
 
     def _is_due(self, token: Token, state: _TokenState) -> bool:
         """Return whether to renew a valid token now."""
         return self._usable(token) is None and self.exchanger.uptime() >= state.renew_again_at
 
     def _usable(self, token: Token | None) -> Token | None:
-        return token if token is not None and self.exchanger.clock() < token.renew_at else None
+        return token if token is not None and self.exchanger.uptime() < token.renew_at else None
 
     def _renew(self, state: _TokenState) -> Flow[Token]:
         file = self._token_file()
@@ -180,8 +222,10 @@ class TokenAuth:
         except errors.CdmError as failure:
             # The call that needs the token has not been sent, so it certainly had no effect.
             failure.effect_unknown = False
-            if failure.retryable and (old := self._valid(state.token)) is not None:
-                # Tokens are renewed early, so the old one can be used while IAM is unavailable.
+            passes = failure.retryable or failure.refuses_credentials
+            if passes and (old := self._valid(state.token)) is not None:
+                # Tokens are renewed early, so the old one can be used while IAM is unavailable, and
+                # while a password that has changed is looked up.
                 state.renew_again_at = self.exchanger.uptime() + _RENEW_PAUSE
                 return old
             raise
@@ -200,16 +244,22 @@ class TokenAuth:
                 if lock is not None and not lock.held:
                     return (yield from self._request_token())
                 fields = yield from offload(file.load)
-                if token := self._usable(from_cached(fields)):
+                cached = from_cached(fields)
+                if token := self._usable(cached and cached.moved(-self._wall_offset())):
                     return token
                 if lock is None:
                     yield from pause(_QUEUE_PAUSE)
             token = yield from self._request_token()
-            yield from offload(lambda: file.save(asdict(token)))
+            fields = asdict(token.moved(self._wall_offset()))
+            yield from offload(lambda: file.save(fields))
             return token
         finally:
             if lock is not None:
                 lock.release()
+
+    def _wall_offset(self) -> float:
+        """Return by how much the wall clock, which processes share, is ahead of the monotonic."""
+        return self.exchanger.clock() - self.exchanger.uptime()
 
     def _token_file(self) -> TokenFile | None:
         settings = self.settings
@@ -233,9 +283,9 @@ class TokenAuth:
         except errors.CdmAuthError as failure:
             if failure.http_status == 401:
                 now = self.exchanger.uptime()
-                _guard.record(self._credentials(), self._scope(), failure, now)
+                _guard.record(*self._credentials(), self._scope(), failure, now)
             raise
-        _guard.clear(self._credentials(), self._scope())
+        _guard.clear(*self._credentials(), self._scope())
         return token
 
     def _send(self, authorize: Callable[[Request], Request]) -> Flow[Token]:
@@ -257,4 +307,4 @@ class TokenAuth:
         response = yield from self.exchanger.exchange(
             request, operation, idempotent=True, authorize=authorize
         )
-        return read_token(response, operation, self.exchanger.clock())
+        return read_token(response, operation, self.exchanger)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth.access_key import LOCKOUT_SECONDS
+from airflow_provider_cdm.client.auth.access_key import PAUSES
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -158,24 +158,28 @@ def test_rejection_with_a_good_clock(
     assert len(sim.requests) == 1
 
 
-def test_wrong_key_is_tried_once(
+def test_wrong_key_is_tried_seldom(
     read_status: ReadStatus, open_session: OpenSession, sim: CdmSimulator, clock: ManualClock
 ) -> None:
-    """A rejected key is not used while the gateway might lock it; then it is used again."""
+    """A rejected key is used again after pauses that grow, so that the gateway does not lock it."""
     session = open_session("keys", secret_key="wrong")
     with pytest.raises(errors.CdmAuthError, match="verify aksk signature fail"):
         read_status(session)
     for _ in range(10):
-        with pytest.raises(errors.CdmAuthError, match="not sent again for 5 min") as later:
+        with pytest.raises(errors.CdmAuthError, match="not sent again for 1 min") as later:
             read_status(open_session("keys", secret_key="wrong"))
     assert "verify aksk signature fail" in str(later.value)
     assert len(sim.requests) == 1
     read_status(open_session("keys"))
-    clock.advance(LOCKOUT_SECONDS)
-    before = len(sim.requests)
-    with pytest.raises(errors.CdmAuthError):
-        read_status(session)
-    assert len(sim.requests) == before + 1
+    for pause in PAUSES:
+        clock.advance(pause - 1)
+        before = len(sim.requests)
+        with pytest.raises(errors.CdmAuthError):
+            read_status(session)
+        clock.advance(1)
+        with pytest.raises(errors.CdmAuthError):
+            read_status(session)
+        assert len(sim.requests) == before + 1
 
 
 def test_missing_permission_is_no_rejection(
