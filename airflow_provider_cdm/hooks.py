@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -40,6 +41,8 @@ _TEST_SECONDS = 14.0
 #: Seconds for which all triggers share one look-up of a connection. Airflow masks the secrets again
 #: at each look-up, and for every such message its triggerer goes through all of its triggers.
 _SHARED_SECONDS = 5.0
+#: Seconds after which a look-up that has not ended is given up.
+_LOOK_UP_SECONDS = 60.0
 USER_AGENT = f"airflow-provider-cdm/{__version__}"
 
 
@@ -89,7 +92,7 @@ class CdmHook(BaseHook):
         :raises CdmConfigError: when the connection cannot be used; names all wrong fields at once.
         """
         if self._session is None:
-            self._session = self._open(self._settings(), mask_secret)
+            self._session = self._open(self._settings(), mask_secret, look_up=self._settings)
         return self._session
 
     async def aget_conn(self) -> CdmSession:
@@ -101,7 +104,9 @@ class CdmHook(BaseHook):
                 # Masking talks to the supervisor, which a flow must not wait for.
                 asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
 
-            self._session = self._open(await _read_settings(self.cdm_conn_id), mask)
+            look_up = partial(_read_from_thread, loop, self.cdm_conn_id)
+            settings = await _read_settings(self.cdm_conn_id)
+            self._session = self._open(settings, mask, look_up=look_up)
         return self._session
 
     def _settings(self) -> Settings:
@@ -111,7 +116,12 @@ class CdmHook(BaseHook):
         return settings
 
     def _open(
-        self, settings: Settings, mask: Callable[[str], None], *, impatient: bool = False
+        self,
+        settings: Settings,
+        mask: Callable[[str], None],
+        *,
+        look_up: Callable[[], Settings] | None = None,
+        impatient: bool = False,
     ) -> CdmSession:
         # Only a running task has a session; parsing a DAG does not need the modules for it.
         from airflow_provider_cdm.client.session import CdmSession
@@ -125,6 +135,7 @@ class CdmHook(BaseHook):
             user_agent=USER_AGENT,
             on_token=mask,
             cipher=self._cipher(settings),
+            look_up=look_up,
             **options,
         )
 
@@ -268,20 +279,49 @@ def _proxy_password(settings: Settings) -> str | None:
     return urlsplit(settings.proxy).password if settings.proxy else None
 
 
-async def _read_settings(conn_id: str) -> Settings:
-    """Read a connection; triggers that start at about the same time share one look-up."""
+async def _read_settings(conn_id: str, *, fresh: bool = False) -> Settings:
+    """Read a connection; callers at about the same time share one look-up.
+
+    :param fresh: do not use a look-up that has ended: the connection may have changed since.
+    """
     loop = asyncio.get_running_loop()
     recent = _lookups.get(conn_id)
-    if recent is None or recent.loop is not loop or loop.time() > recent.began + _SHARED_SECONDS:
+    if recent is None or recent.loop is not loop or not _can_share(recent, loop.time(), fresh):
         recent = _lookups[conn_id] = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
+        # The secrets of a connection go when nobody uses it.
+        loop.call_later(_LOOK_UP_SECONDS, _forget_lookup, conn_id, recent)
     try:
         # The cancellation of one trigger must not cancel the look-up of the others.
         return await asyncio.shield(recent.task)
     except Exception:
         # The next trigger tries again: the connection may have been fixed.
-        if _lookups.get(conn_id) is recent:
-            del _lookups[conn_id]
+        _forget_lookup(conn_id, recent)
         raise
+
+
+def _can_share(recent: _Lookup, now: float, fresh: bool) -> bool:
+    if recent.task.done():
+        return not fresh and now <= recent.began + _SHARED_SECONDS
+    return now <= recent.began + _LOOK_UP_SECONDS
+
+
+def _forget_lookup(conn_id: str, lookup: _Lookup) -> None:
+    if _lookups.get(conn_id) is lookup:
+        del _lookups[conn_id]
+
+
+def _read_from_thread(loop: asyncio.AbstractEventLoop, conn_id: str) -> Settings:
+    """Read a connection again, by way of the event loop: Airflow's triggerer answers only there."""
+    reading = _read_settings(conn_id, fresh=True)
+    try:
+        future = asyncio.run_coroutine_threadsafe(reading, loop)
+    except RuntimeError:  # the event loop has ended
+        reading.close()
+        raise
+    try:
+        return future.result(_LOOK_UP_SECONDS)
+    finally:
+        future.cancel()
 
 
 async def _look_up(conn_id: str) -> Settings:

@@ -112,10 +112,11 @@ class ClusterWaiter:
 
     :param cluster_id: cluster to wait for.
     :param states: states that end the wait.
-    :param grace: grace periods; only ``outage`` is used here.
+    :param grace: grace periods; only ``outage`` and ``refused`` are used here.
     :param last: cluster as last seen.
     :param unreachable_since: since when calls have failed, by the monotonic clock; ``None`` if they
         do not.
+    :param refused_since: the same for credentials that are refused.
     """
 
     cluster_id: str
@@ -123,6 +124,7 @@ class ClusterWaiter:
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Cluster | None = None
     unreachable_since: float | None = None
+    refused_since: float | None = None
 
     def wait(
         self,
@@ -183,7 +185,17 @@ class ClusterWaiter:
             if now - self.unreachable_since >= self.grace.outage:
                 raise
             return None
-        self.unreachable_since = None
+        except errors.CdmError as error:
+            if not error.refuses_credentials:
+                raise
+            now, self.unreachable_since = api.exchanger.uptime(), None
+            if self.refused_since is None or error.connection_unread:
+                self.refused_since = now
+            log.warning("%s Polling goes on for up to %.0f s.", error, self.grace.refused)
+            if now - self.refused_since >= self.grace.refused:
+                raise
+            return None
+        self.unreachable_since = self.refused_since = None
         return self.last if self.last.state in self.states else self.last.ensure_usable()
 
     def timed_out(self) -> errors.CdmWaitTimeout:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.auth.factory import authenticator_for
+from airflow_provider_cdm.client.auth.factory import rotating_auth_for
 from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
@@ -65,6 +65,8 @@ class CdmSession:
     :param on_token: function that is called with every new token, so that logs can mask it.
     :param cipher: encryption for the token cache of the settings; without it, the cache is off.
     :param time_limit: seconds that each exchange may take in all.
+    :param look_up: function that reads the settings again after their credentials were refused; it
+        is called where it may block. Without it, they never change.
     """
 
     def __init__(
@@ -81,11 +83,11 @@ class CdmSession:
         on_token: Callable[[str], None] | None = None,
         cipher: Cipher | None = None,
         time_limit: float = math.inf,
+        look_up: Callable[[], Settings] | None = None,
     ) -> None:
         exchanger = Exchanger(policy or RetryPolicy(), clock, rng, monotonic=monotonic)
-        self.settings = settings
-        auth = authenticator_for(settings, exchanger, on_token, cipher)
-        self.api = CdmApi(settings, auth, exchanger)
+        self._auth = rotating_auth_for(settings, exchanger, on_token, cipher, look_up)
+        self.api = CdmApi(settings, self._auth, exchanger)
         self.clock = clock
         self.monotonic = monotonic
         self._sleep = sleep
@@ -96,6 +98,18 @@ class CdmSession:
         self._local = threading.local()
         self._opened: list[requests.Session] = []
         _sessions.add(self)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with the present credentials."""
+        return self._auth.settings
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on with what the connection holds now: its credentials, proxy and timeouts.
+
+        :param settings: settings of the connection, for the same endpoints and agency.
+        """
+        self._auth.adopt(settings)
 
     def __repr__(self) -> str:
         return f"CdmSession({self.settings.cdm_endpoint})"

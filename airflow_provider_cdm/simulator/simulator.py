@@ -10,7 +10,12 @@ from urllib.parse import quote, urlencode
 from airflow_provider_cdm.simulator.app import App
 from airflow_provider_cdm.simulator.backend.backend import Backend
 from airflow_provider_cdm.simulator.clock import Clock, SystemClock
-from airflow_provider_cdm.simulator.config.config import LinkConfig, SimulatorConfig, load
+from airflow_provider_cdm.simulator.config.config import (
+    AccessKey,
+    LinkConfig,
+    SimulatorConfig,
+    load,
+)
 from airflow_provider_cdm.simulator.config.faults import Fault, FaultScript, Kind, When
 from airflow_provider_cdm.simulator.config.reader import read
 from airflow_provider_cdm.simulator.routes.router import ROUTER
@@ -18,7 +23,7 @@ from airflow_provider_cdm.simulator.server import Server
 from airflow_provider_cdm.simulator.web.page import RUN_PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -273,6 +278,32 @@ class CdmSimulator:
         """Invalidate all tokens that were issued so far, as a password change does."""
         with self._backend.lock:
             self._backend.iam.revoke_tokens()
+
+    def rotate(
+        self,
+        *,
+        password: str | None = None,
+        access_keys: Sequence[Mapping[str, str]] | None = None,
+        user: str | None = None,
+    ) -> None:
+        """Replace the password or the access keys of a user, and invalidate the user's tokens.
+
+        Properties such as :attr:`connection` keep what is configured; a reset returns to that.
+
+        :param password: new password; by default it stays.
+        :param access_keys: all access keys from now on, as in the configuration; by default they
+            stay.
+        :param user: name of the user; default the first configured one.
+        :raises ConfigError: if the access keys are not valid.
+        """
+        name = user or self.user
+        keys = [read(AccessKey, key, "access_keys") for key in access_keys or ()]
+        with self._backend.lock:
+            if password is not None:
+                self._backend.iam.change_password(name, password)
+            if access_keys is not None:
+                self._backend.gateway.change_access_keys(name, keys)
+                self._backend.iam.forget_tokens_of(name)
 
     def reset(self) -> None:
         """Return to the configured state, without requests, runs and tokens.

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -29,10 +28,9 @@ from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
 from airflow_provider_cdm.client.polling.model import Poll, Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
-from airflow_provider_cdm.client.polling.rate_limit import rate_limits_for
+from airflow_provider_cdm.client.polling.rate_limit import follow_user, rate_limits_for
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
 
 log = logging.getLogger(__name__)
@@ -44,7 +42,8 @@ _CLOCK_TOLERANCE = 1.0
 #: Seconds between two log lines about polling that is slower than requested.
 _LOG_INTERVAL = 60.0
 
-_Key: TypeAlias = tuple[Settings, str]
+#: Connection, place and cluster. No secret, so that a poller goes on when credentials change.
+_Key: TypeAlias = tuple[object, ...]
 _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, ClusterPoller]] = (
     weakref.WeakKeyDictionary()
 )
@@ -53,9 +52,10 @@ _pollers_lock = threading.Lock()
 
 @contextmanager
 def shared_poller(session: CdmSession, cluster_id: str) -> Iterator[ClusterPoller]:
-    """Use the poller of a cluster and a user on the running event loop.
+    """Use the poller of a cluster and a connection on the running event loop.
 
-    The first user opens it with this session, and the last one closes both.
+    The first user opens it with this session, and the last one closes both. What later ones find in
+    the connection, the poller goes on with.
     """
     poller = _acquire(session, cluster_id)
     try:
@@ -65,15 +65,17 @@ def shared_poller(session: CdmSession, cluster_id: str) -> Iterator[ClusterPolle
 
 
 def _acquire(session: CdmSession, cluster_id: str) -> ClusterPoller:
-    # The default cluster and the console's address make no difference to the calls.
-    settings = replace(session.settings, cluster_id=None, console_url=None)
+    settings = session.settings
+    key = (settings.conn_id or settings.credentials_key, *settings.place, cluster_id)
     with _pollers_lock:
         pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-        poller = pollers.get((settings, cluster_id))
+        poller = pollers.get(key)
         if poller is None:
-            poller = pollers[settings, cluster_id] = ClusterPoller(
-                session, cluster_id, on_close=partial(_discard, pollers, (settings, cluster_id))
+            poller = pollers[key] = ClusterPoller(
+                session, cluster_id, on_close=partial(_discard, pollers, key)
             )
+        else:
+            poller.session.adopt(settings)
         poller.acquire()
     return poller
 
@@ -94,7 +96,8 @@ class ClusterPoller:
         self, session: CdmSession, cluster_id: str, on_close: Callable[[], None] = lambda: None
     ) -> None:
         self.session = session
-        self._limits = rate_limits_for(session.settings, self, session.api.exchanger.random)
+        self._settings = session.settings
+        self._limits = rate_limits_for(self._settings, self, session.api.exchanger.random)
         self.planner = PollPlanner(cluster_id, session.api, self._limits)
         self._on_close = on_close
         self._users = 0
@@ -184,6 +187,7 @@ class ClusterPoller:
     async def _run(self) -> None:
         while True:
             now = self._read_clock()
+            self._follow_settings()
             while self._completed:
                 self.planner.completed(self._completed.popleft(), now)
             self.planner.housekeeping(now)
@@ -191,6 +195,11 @@ class ClusterPoller:
                 self._send(poll)
             self._log_slowdown(now)
             await self._sleep(self.planner.next_event(now) - now)
+
+    def _follow_settings(self) -> None:
+        if (settings := self.session.settings) is not self._settings:
+            self._settings = settings
+            follow_user(self._limits, settings, self)
 
     def _read_clock(self) -> float:
         now, uptime = self.session.clock(), self.session.monotonic()

@@ -17,6 +17,7 @@ __all__ = [
     "factory",
     "iam",
     "lockout",
+    "rotation",
     "signing",
     "token",
     "token_cache",

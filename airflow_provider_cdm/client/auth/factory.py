@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from airflow_provider_cdm.client.auth.access_key import AccessKeyAuth, forget_keys
 from airflow_provider_cdm.client.auth.base import Authenticator
+from airflow_provider_cdm.client.auth.rotation import RotatingAuth, forget_look_ups
 from airflow_provider_cdm.client.auth.token import TokenAuth, forget_tokens
 from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.http.retry import Exchanger
@@ -37,7 +38,28 @@ def authenticator_for(
     return TokenAuth(settings, exchanger, on_token, cipher, user_auth)
 
 
+def rotating_auth_for(
+    settings: Settings,
+    exchanger: Exchanger,
+    on_token: Callable[[str], None] | None = None,
+    cipher: Cipher | None = None,
+    look_up: Callable[[], Settings] | None = None,
+) -> RotatingAuth:
+    """Return the authenticator for a connection whose credentials may change.
+
+    :param look_up: reads the connection again, and may block; ``None`` if that is not possible.
+
+    The other arguments are those of :func:`authenticator_for`.
+    """
+
+    def make(settings: Settings) -> Authenticator:
+        return authenticator_for(settings, exchanger, on_token, cipher)
+
+    return RotatingAuth(settings, exchanger, make, look_up)
+
+
 def forget_everything() -> None:
-    """Drop all tokens, rejections and clock differences of this process; for tests."""
+    """Drop all tokens, rejections, clock differences and look-ups of this process; for tests."""
+    forget_look_ups()
     forget_tokens()
     forget_keys()

@@ -120,6 +120,10 @@ class RunSearch:
             return (yield from self.api.call(call))
         except (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse) as error:
             return error
+        except errors.CdmError as error:
+            if not error.refuses_credentials:
+                raise
+            return error
 
     def _server_time_at(self, uptime: float) -> float:
         """Convert an instant of the monotonic clock."""

@@ -193,12 +193,24 @@ class RateLimits:
         self.reservations_lock = threading.Lock()
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
 
-    def auth_lock(self, route: str) -> threading.Lock:
+    def auth_lock(self, connection: str) -> threading.Lock:
         """Return the lock of the thread that requests authorization for the user.
 
-        :param route: key of the way to the servers; one that does not answer blocks no other.
+        :param connection: key of the connection and of its way to the servers; one that does not
+            answer blocks no other.
         """
-        return self._auth_locks.setdefault(route, threading.Lock())
+        return self._auth_locks.setdefault(connection, threading.Lock())
+
+    def merge_into(self, others: RateLimits) -> None:
+        """Become one with the limits of another user: a connection names it in place of this one.
+
+        That may be the same IAM user with another access key, so both count together.
+        """
+        with self.reservations_lock, others.reservations_lock:
+            others._requested.update(self._requested)
+            self._requested = others._requested
+            self.limiters, self.reservations = others.limiters, others.reservations
+            self.reservations_lock = others.reservations_lock
 
     def join(self, user: object, limit: int) -> None:
         """Take the limit of a connection into account for as long as its user exists.
@@ -207,10 +219,9 @@ class RateLimits:
         """
         with self.reservations_lock:
             self._requested[user] = limit
-            lowest = min(self._requested.values())
-            if lowest != self.limit:
-                self.limit = lowest
-                for limiter in self.limiters.values():
+            self.limit = lowest = min(self._requested.values())
+            for limiter in self.limiters.values():
+                if limiter.limit != lowest:
                     limiter.cap(lowest)
 
 
@@ -308,8 +319,23 @@ def rate_limits_for(
     """
     limit = settings.requests_per_minute or REQUESTS_PER_MINUTE
     # setdefault is atomic, so two threads cannot end up with two objects. No secret is kept.
-    limits = _rate_limits.setdefault(
-        (settings.iam_endpoint, settings.credentials.owner), RateLimits(limit, random)
-    )
+    limits = _rate_limits.setdefault(_owner(settings), RateLimits(limit, random))
     limits.join(user, limit)
     return limits
+
+
+def follow_user(limits: RateLimits, settings: Settings, user: object) -> None:
+    """Let limits count for what a connection holds now: perhaps another key, or another limit.
+
+    :param limits: what :func:`rate_limits_for` returned for the connection before.
+    :param settings: present settings of the connection.
+    :param user: object that uses the limits.
+    """
+    others = _rate_limits.setdefault(_owner(settings), limits)
+    if others.limiters is not limits.limiters:
+        limits.merge_into(others)
+    limits.join(user, settings.requests_per_minute or REQUESTS_PER_MINUTE)
+
+
+def _owner(settings: Settings) -> object:
+    return settings.iam_endpoint, settings.credentials.owner

@@ -91,13 +91,14 @@ class RateLimitedApi(CdmApi):
             try:
                 if not self.auth.is_ready():
                     # Meant for threads: while one requests a token, others of the user wait here.
-                    with self.limits.auth_lock(self.settings.route_key):
+                    connection = f"{self.settings.conn_id} {self.settings.route_key}"
+                    with self.limits.auth_lock(connection):
                         yield from self.auth.authorize()
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
                 batch.answered, batch.failure = True, None
             except errors.CdmError as error:
                 batch.answers[key] = error
-                if isinstance(error, OUTAGE_ERRORS):
+                if isinstance(error, OUTAGE_ERRORS) or error.refuses_credentials:
                     batch.failure = error
                 else:
                     batch.answered = True

@@ -90,14 +90,15 @@ class WaitRegistry:
         """Have waits end in :meth:`end_due_waits` whose grace period for outages has passed.
 
         :param error: what the last call failed with.
-        :param outage: how long no call has been answered, in seconds.
+        :param outage: how long no call has been answered, or all were refused, in seconds.
         :param now: the present time, epoch seconds.
         """
+        grace = self.grace.before_giving_up(error)
         for job in self.jobs.values():
             for wait in job.waits:
                 # A wait that was added during the outage has the same grace period.
                 seconds = min(outage, now - wait.joined_at)
-                if seconds >= self.grace.outage:
+                if seconds >= grace:
                     self._unreachable.append((wait, error, seconds))
 
     def end_due_waits(self, now: float) -> None:

@@ -60,7 +60,7 @@ class PollResults:
     def _record_failure(self, error: errors.CdmError, now: float) -> None:
         was_half_open = self._breaker.half_open
         outage = self._breaker.record_failure(error, now)
-        grace = self._registry.grace.outage
+        grace = self._registry.grace.before_giving_up(error)
         if outage >= grace:
             self._registry.give_up(error, outage, now)
         elif self._breaker.half_open and not was_half_open:

@@ -137,7 +137,9 @@ class SweepPlanner:
 
     def record_failure(self, error: Exception, now: float) -> None:
         """Record a page that could not be read, and pause listings."""
-        temporary = isinstance(error, errors.CdmError) and error.retryable
+        temporary = isinstance(error, errors.CdmError) and (
+            error.retryable or error.refuses_credentials
+        )
         pause = min(_MAX_PAUSE, _PAUSE * 2.0 ** min(self.failures, 10))
         self.failures += 1
         self.paused_until = now + (pause if temporary else _MAX_PAUSE)

@@ -218,7 +218,8 @@ def _collect(
                 return run
             failing_since = asked_at if failing_since is None else failing_since
             lasted = uptime() - failing_since
-            if lasted >= _OUTAGE or not isinstance(error, _TRANSIENT):
+            passes = isinstance(error, _TRANSIENT) or error.refuses_credentials
+            if lasted >= _OUTAGE or not passes:
                 raise summary.tables_unavailable(run, error, lasted) from error
             log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
             yield from pause(15.0 + 15.0 * api.exchanger.random())

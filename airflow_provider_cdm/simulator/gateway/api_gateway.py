@@ -10,7 +10,9 @@ from airflow_provider_cdm.simulator.gateway.signatures import SignatureVerifier
 from airflow_provider_cdm.simulator.messages import Identity, Request
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.config.config import SimulatorConfig
+    from collections.abc import Sequence
+
+    from airflow_provider_cdm.simulator.config.config import AccessKey, SimulatorConfig
     from airflow_provider_cdm.simulator.gateway.iam import Iam
 
 
@@ -26,6 +28,14 @@ class Gateway:
         pairs = [(key, user) for user in config.users for key in user.access_keys]
         self._owners = {key.access_key: user for key, user in pairs}
         self._signatures = SignatureVerifier({key.access_key: key for key, _ in pairs})
+
+    def change_access_keys(self, name: str, keys: Sequence[AccessKey]) -> None:
+        """Replace the access keys of the user of a name."""
+        user = next(user for user in self._config.users if user.name == name)
+        self._owners = {key: owner for key, owner in self._owners.items() if owner.name != name}
+        self._owners |= {key.access_key: user for key in keys}
+        others = {key: value for key, value in self._signatures.keys.items() if key in self._owners}
+        self._signatures.keys = others | {key.access_key: key for key in keys}
 
     def identify(self, request: Request, now: float) -> Identity:
         """Return the sender of a request.

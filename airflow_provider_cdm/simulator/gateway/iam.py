@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,6 +61,21 @@ class Iam:
     def revoke_tokens(self) -> None:
         """Forget all tokens that were issued so far."""
         self.tokens.clear()
+
+    def change_password(self, name: str, password: str) -> None:
+        """Replace the password of the users of a name, and forget their tokens."""
+        for key, user in self._users.items():
+            if user.name == name:
+                self._users[key] = replace(user, password=password)
+        self.forget_tokens_of(name)
+
+    def forget_tokens_of(self, name: str) -> None:
+        """Forget the tokens that were issued to users of a name, also for agencies."""
+        self.tokens = {
+            value: token
+            for value, token in self.tokens.items()
+            if name not in (token.user, token.assumed_by)
+        }
 
     # Tokens
 

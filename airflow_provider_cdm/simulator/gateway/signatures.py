@@ -73,7 +73,7 @@ class SignatureVerifier:
     """
 
     def __init__(self, keys: Mapping[str, AccessKey]) -> None:
-        self._keys = keys
+        self.keys = keys
         self._failures: dict[str, _Failures] = {}
 
     def verify(self, request: Request, now: float) -> str:
@@ -86,7 +86,7 @@ class SignatureVerifier:
         match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
         if match is None:
             raise unauthorized("verify aksk signature fail")
-        key = self._keys.get(match["key"])
+        key = self.keys.get(match["key"])
         if key is None:
             raise unauthorized("Get secretKey failed")
         failures = self._failures.setdefault(key.access_key, _Failures())
