@@ -85,8 +85,10 @@ class CdmError(Exception):
 
     @property
     def refuses_credentials(self) -> bool:
-        """Whether credentials were refused; a missing permission is another failure."""
-        return self.http_status == 401 or self.code in ("APIGW.0301", "APIGW.0307")
+        """Whether credentials were refused, also by a proxy; a missing permission is another
+        failure.
+        """
+        return self.http_status in (401, 407) or self.code in ("APIGW.0301", "APIGW.0307")
 
     def add_detail(self, text: str) -> None:
         """Append something that was found out later to the message."""

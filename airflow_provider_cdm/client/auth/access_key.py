@@ -126,7 +126,7 @@ class AccessKeyAuth:
         A key that was accepted a moment ago is used once more: a gateway has faults, too.
         """
         yield from ()
-        if not error.refuses_credentials:
+        if not error.refuses_credentials or error.http_status == 407:
             return False
         if not isinstance(authorization, Signature) or authorization.keys != self.keys:
             return True

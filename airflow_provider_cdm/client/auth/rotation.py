@@ -187,8 +187,8 @@ class RotatingAuth:
         if look_up is None or not shared.lock.acquire(timeout=_QUEUE_SECONDS):
             return
         try:
-            if self._exchanger.uptime() < shared.again_at:
-                return
+            if shared.number != self._seen or self._exchanger.uptime() < shared.again_at:
+                return  # another caller has just done it
             try:
                 shared.settings = look_up()
             except Exception as error:

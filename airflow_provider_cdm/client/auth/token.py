@@ -146,7 +146,7 @@ class TokenAuth:
         Changes of permissions and passwords invalidate tokens early; a new one may be accepted. If
         that is rejected as well, it is kept: IAM has just issued it, so the fault is elsewhere.
         """
-        if not error.refuses_credentials or last:
+        if last or not error.refuses_credentials or error.http_status == 407:
             return False
         state = self._state()
         if state.token is authorization:

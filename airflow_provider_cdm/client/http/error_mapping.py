@@ -80,15 +80,16 @@ _ADVICE: dict[type[errors.CdmError], str] = {
     ),
 }
 _DEFAULT_ADVICE = "Change the request; repeating it does not help."
+_PROXY_ADVICE = "Check user and password in the proxy's URL."
+#: How the standard library reports a proxy that wants other credentials for a tunnel.
+_TUNNEL_REFUSED = "Tunnel connection failed: 407"
 _VALIDATION_ADVICE = (
     "CDM tested what was sent. Check host, port, user and password, and that the cluster can reach"
     " the data source."
 )
 
 
-def from_transport(
-    error: TransportError, operation: str, request: Request
-) -> errors.CdmUnavailable:
+def from_transport(error: TransportError, operation: str, request: Request) -> errors.CdmError:
     """Return the error for an exchange without a usable response.
 
     :param error: failure of the transport.
@@ -103,6 +104,10 @@ def from_transport(
         else f"{server} could not be reached"
     )
     reason = redact(error.reason, request.secrets)
+    if _TUNNEL_REFUSED in reason:
+        return errors.CdmAuthError(
+            f"Could not {operation}: {outcome} ({reason}). {_PROXY_ADVICE}", http_status=407
+        )
     return errors.CdmUnavailable(
         f"Could not {operation}: {outcome} ({reason}). {_ADVICE[errors.CdmUnavailable]}",
         effect_unknown=error.sent,
@@ -136,6 +141,8 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         if part
     )
     advice = _VALIDATION_ADVICE if body.is_validation else _ADVICE.get(cls, _DEFAULT_ADVICE)
+    if response.status == 407:
+        advice = _PROXY_ADVICE
     return cls(
         f"Could not {operation}: {reason or 'no reason given'} ({details}). {advice}",
         http_status=response.status,

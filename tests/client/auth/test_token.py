@@ -121,3 +121,32 @@ def test_expiry_of_a_token(
     session = make_session()
     token = drive(session, session.api.auth.authorize())
     assert token.expires_at == clock.now() + 3600
+
+
+@pytest.mark.parametrize("ahead", [-1e6, 1e6])
+@pytest.mark.parametrize("issued", [True, False], ids=["with its issue", "by the Date header"])
+def test_life_of_a_token_is_judged_by_the_clock_of_iam(
+    ahead: float,
+    issued: bool,
+    read_status: ReadStatus,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    virtual_time: Any,
+    make_session: MakeSession,
+    sent: Sent,
+) -> None:
+    """A machine whose clock is off by more than a token's life keeps its token."""
+    virtual_time.jumped = ahead
+    if not issued:
+        token = {"expires_at": "2025-01-03T03:04:05.000000Z"}
+        headers = {"X-Subject-Token": "MII", "Date": "Thu, 02 Jan 2025 03:04:05 GMT"}
+        sim.fail("token", "body", body=json.dumps({"token": token}), headers=headers)
+        sim.fail("status", "body", body='{"submissions": []}', times=None)
+    session = make_session()
+    for _ in range(23):
+        read_status(session)
+        clock.advance(3600)
+    assert len(sent("token")) == 1
+    clock.advance(3600)
+    read_status(session)
+    assert len(sent("token")) == 2
