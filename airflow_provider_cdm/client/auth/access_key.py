@@ -107,6 +107,14 @@ class AccessKeyAuth:
         """Return whether the gateway rejected the key recently."""
         return _guard.is_refused(*self._credentials(), self.exchanger.uptime())
 
+    def is_current(self, authorization: Authorization) -> bool:
+        """Return whether a signature is made with the present key and clock difference."""
+        return (
+            isinstance(authorization, Signature)
+            and authorization.keys == self.keys
+            and authorization.skew == self._state().skew
+        )
+
     def authorize(self) -> Flow[Authorization]:
         """Return a signature for the project of the settings, if they name one.
 
@@ -128,11 +136,9 @@ class AccessKeyAuth:
         yield from ()
         if not error.refuses_credentials or error.http_status == 407:
             return False
-        if not isinstance(authorization, Signature) or authorization.keys != self.keys:
+        if not self.is_current(authorization):
             return True
         state = self._state()
-        if state.skew != authorization.skew:
-            return True
         skew = self.exchanger.server_clock.offset
         if abs(skew - state.skew) > MAX_SKEW and abs(skew) < MAX_PLAUSIBLE_SKEW:
             log.warning(

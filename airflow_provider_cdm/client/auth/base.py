@@ -31,6 +31,9 @@ class Authenticator(Protocol):
     def is_refused(self) -> bool:
         """Return whether the credentials were rejected recently."""
 
+    def is_current(self, authorization: Authorization) -> bool:
+        """Return whether an authorization has not been replaced yet."""
+
     def authorize(self) -> Flow[Authorization]:
         """Return a valid authorization, a cached one if possible.
 

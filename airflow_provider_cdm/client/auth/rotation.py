@@ -98,6 +98,10 @@ class RotatingAuth:
         """Return whether the present credentials were rejected recently."""
         return self._current.is_refused()
 
+    def is_current(self, authorization: Authorization) -> bool:
+        """Return whether an authorization has not been replaced yet."""
+        return self._current.is_current(authorization)
+
     def authorize(self) -> Flow[Authorization]:
         """Return a valid authorization, a cached one if possible.
 
@@ -129,7 +133,9 @@ class RotatingAuth:
         """
         used = self._current
         refused = error.refuses_credentials
-        if refused and not last and (yield from self._look_up_again(used)):
+        # A late refusal of what has been replaced since says nothing about the present.
+        present = refused and not last and used.is_current(authorization)
+        if present and (yield from self._look_up_again(used)):
             return True
         repeat = yield from used.invalidate(authorization, error, last=last)
         if refused and not repeat:
@@ -176,18 +182,22 @@ class RotatingAuth:
         """
         shared = self._shared
         if self._current is used and self._look_up is not None:
-            if self._seen == shared.number and self._exchanger.uptime() >= shared.again_at:
-                yield from offload(self._read)
+            number = shared.number
+            if self._seen == number and self._exchanger.uptime() >= shared.again_at:
+                yield from offload(lambda: self._read(number))
             self._take_over()
         return self._current is not used
 
-    def _read(self) -> None:
-        """Look the connection up; what prevents that is remembered, and fails no call."""
+    def _read(self, number: int) -> None:
+        """Look the connection up; what prevents that is remembered, and fails no call.
+
+        :param number: number of look-ups before; if there are more by now, there is no need.
+        """
         shared, look_up = self._shared, self._look_up
         if look_up is None or not shared.lock.acquire(timeout=_QUEUE_SECONDS):
             return
         try:
-            if shared.number != self._seen or self._exchanger.uptime() < shared.again_at:
+            if shared.number != number or self._exchanger.uptime() < shared.again_at:
                 return  # another caller has just done it
             try:
                 shared.settings = look_up()

@@ -102,6 +102,10 @@ class TokenAuth:
             return self.user_auth.is_refused()
         return _guard.is_refused(*self._credentials(), self.exchanger.uptime())
 
+    def is_current(self, authorization: Authorization) -> bool:
+        """Return whether a token has not been replaced yet."""
+        return self._state().token is authorization
+
     def authorize(self) -> Flow[Authorization]:
         """Return a valid token; see :meth:`token`."""
         return (yield from self.token())
