@@ -41,7 +41,7 @@ class CdmApi:
         :raises CdmError: when the last attempt failed.
         """
         response = yield from with_authorization(
-            self.auth, lambda authorization: self._send(call, authorization)
+            self.auth, lambda authorization: self._send(call, authorization), self._authorize
         )
         return call.parse(response, call)
 
@@ -106,6 +106,9 @@ class CdmApi:
         except errors.CdmNotRunning:
             return False
         return True
+
+    def _authorize(self) -> Flow[Authorization]:
+        return self.auth.authorize()
 
     def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
         project_id = self.settings.project_id or authorization.project_id

@@ -58,16 +58,21 @@ class Authenticator(Protocol):
         """Drop what is remembered of the credentials, as the connection has other ones now."""
 
 
-def with_authorization(auth: Authenticator, send: Callable[[Authorization], Flow[T]]) -> Flow[T]:
+def with_authorization(
+    auth: Authenticator,
+    send: Callable[[Authorization], Flow[T]],
+    authorize: Callable[[], Flow[Authorization]] | None = None,
+) -> Flow[T]:
     """Make a call with an authorization; repeat it once with a new one if the first was rejected.
 
     :param auth: authenticator of the connection.
     :param send: function that makes the call with a given authorization.
+    :param authorize: what to call in place of the authenticator's method.
     :raises CdmError: the failure of the last call.
     """
     last = False
     while True:
-        authorization = yield from auth.authorize()
+        authorization = yield from (authorize or auth.authorize)()
         try:
             result = yield from send(authorization)
         except errors.CdmError as error:

@@ -89,11 +89,6 @@ class RateLimitedApi(CdmApi):
         key = (call.path, *(call.query or {}).items())
         if key not in batch.answers:
             try:
-                if not self.auth.is_ready():
-                    # Meant for threads: while one requests a token, others of the user wait here.
-                    connection = f"{self.settings.conn_id} {self.settings.route_key}"
-                    with self.limits.auth_lock(connection):
-                        yield from self.auth.authorize()
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
                 batch.answered, batch.failure = True, None
             except errors.CdmError as error:
@@ -106,6 +101,14 @@ class RateLimitedApi(CdmApi):
         if isinstance(answer, errors.CdmError):
             raise answer
         return answer  # type: ignore[no-any-return]  # what call.parse returned
+
+    def _authorize(self) -> Flow[Authorization]:
+        if self.auth.is_ready():
+            return (yield from self.auth.authorize())
+        # Meant for threads: while one requests a token, others of the connection wait here.
+        connection = f"{self.settings.conn_id} {self.settings.route_key}"
+        with self.limits.auth_lock(connection):
+            return (yield from self.auth.authorize())
 
     def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
         """Reserve a slot for each request; a rejected authorization leads to a second request."""
