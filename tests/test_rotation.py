@@ -13,7 +13,8 @@ import pytest
 from airflow_provider_cdm import hooks
 from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.auth import factory
+from airflow_provider_cdm.client.jobs.refusals import REFUSED_SECONDS
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmClusterSensor, CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -24,7 +25,6 @@ from tests.support.credentials import ACCOUNT, CONNECTIONS, KEYS, PASSWORD
 JOB = "orders"
 NEW_PASSWORD = "n3w/pass+word"
 NEW_KEYS = {"access_key": "AKEXAMPLE0000000002", "secret_key": "SKexample/000+0000000002"}
-REFUSED = GracePeriods().refused
 KINDS = ["password", "keys", "agency by password", "agency by keys"]
 
 
@@ -212,7 +212,7 @@ def test_waits_fail_when_nothing_changes(
         "Correct the connection",
     ):
         assert part in message
-    assert REFUSED <= clock.now() - begin - 100 < REFUSED + 120
+    assert REFUSED_SECONDS <= clock.now() - begin - 100 < REFUSED_SECONDS + 120
     # The fifth refusal would lock the account, or the key.
     assert 2 <= len(rotation.refusals()) <= 4
     shown = json.dumps([str(end) for end in ends])
@@ -241,11 +241,11 @@ def test_failed_look_ups_end_no_wait(
 ) -> None:
     """While a secrets backend is down, for however long, waits do not fail."""
     rotation = make_rotation("password")
-    triggers = start_jobs(rotation, 3, seconds=3 * REFUSED)
+    triggers = start_jobs(rotation, 3, seconds=3 * REFUSED_SECONDS)
     began = clock.now()
 
     async def failing(conn_id: str) -> Any:
-        if began + 50 < clock.now() < began + 2 * REFUSED:
+        if began + 50 < clock.now() < began + 2 * REFUSED_SECONDS:
             raise RuntimeError("the vault is sealed")
         return await aget_connection(conn_id)
 
@@ -368,3 +368,36 @@ def test_cluster_sensor_goes_on(
     result = task_runner.run(lambda: CdmClusterSensor(task_id="t", state="stopped", **options))
     assert result["state"] == "stopped"
     assert len(rotation.refusals()) <= 4
+
+
+@pytest.mark.parametrize("what", ["run", "cluster"])
+@pytest.mark.parametrize("kind", ["password", "keys"])
+def test_pokes_in_processes_of_their_own_lock_nobody(
+    kind: str, what: str, make_rotation: MakeRotation, task_runner: Any
+) -> None:
+    """A rescheduled sensor does not send what was refused at each poke, and fails in the end."""
+    rotation = make_rotation(kind)
+    rotation.sim.add_job(JOB, seconds=100_000)
+    rotation.sim.start(JOB)
+    rotation.at(100, rotation.change_account)
+    advance = task_runner.advance
+
+    def next_process(seconds: float) -> None:
+        factory.forget_everything()
+        advance(seconds)
+
+    task_runner.advance = next_process
+    options: dict[str, Any] = {"task_id": "t", "mode": "reschedule", "poke_interval": 30}
+    options |= {"cluster_id": rotation.sim.cluster_id}
+
+    def make_sensor() -> Any:
+        if what == "cluster":
+            return CdmClusterSensor(state="stopped", **options)
+        return CdmSubmissionSensor(job_name=JOB, started_after=0, **options)
+
+    with pytest.raises(errors.CdmAuthError, match="refused"):
+        task_runner.run(make_sensor)
+    refusals = rotation.refusals()
+    window = 900 if kind == "password" else 60
+    assert max(sum(at <= other < at + window for other in refusals) for at in refusals) == 1
+    assert 2 <= len(refusals) <= 4

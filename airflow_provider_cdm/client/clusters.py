@@ -13,6 +13,7 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
+from airflow_provider_cdm.client.jobs.refusals import Refusals
 from airflow_provider_cdm.client.poll_loop import poll_until_done
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import Verdict, verdict_of
@@ -116,7 +117,7 @@ class ClusterWaiter:
     :param last: cluster as last seen.
     :param unreachable_since: since when calls have failed, by the monotonic clock; ``None`` if they
         do not.
-    :param refused_since: the same for credentials that are refused.
+    :param refusals: refusals of credentials in a row.
     """
 
     cluster_id: str
@@ -124,7 +125,7 @@ class ClusterWaiter:
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Cluster | None = None
     unreachable_since: float | None = None
-    refused_since: float | None = None
+    refusals: Refusals = field(default_factory=Refusals)
 
     def wait(
         self,
@@ -188,14 +189,15 @@ class ClusterWaiter:
         except errors.CdmError as error:
             if not error.refuses_credentials:
                 raise
-            now, self.unreachable_since = api.exchanger.uptime(), None
-            if self.refused_since is None or error.connection_unread:
-                self.refused_since = now
-            log.warning("%s Polling goes on for up to %.0f s.", error, self.grace.refused)
-            if now - self.refused_since >= self.grace.refused:
+            self.unreachable_since = None
+            lasted, tolerable = self.refusals.record(error, api.exchanger, self.grace.refused)
+            if not tolerable:
+                error.add_detail(f" They have been refused for {lasted:.0f} s.")
                 raise
+            log.warning("%s Polling goes on for up to %.0f s.", error, self.grace.refused)
             return None
-        self.unreachable_since = self.refused_since = None
+        self.unreachable_since = None
+        self.refusals.clear()
         return self.last if self.last.state in self.states else self.last.ensure_usable()
 
     def timed_out(self) -> errors.CdmWaitTimeout:

@@ -61,7 +61,7 @@ class CdmClusterSensor(CdmSensor):
             )
         return answer.xcom_value
 
-    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow passes it
+    def poke(self, context: Context) -> PokeReturnValue:
         """Read the state once.
 
         While CDM cannot be reached, the sensor waits on for ten minutes; in reschedule mode, where
@@ -69,6 +69,27 @@ class CdmClusterSensor(CdmSensor):
 
         :raises CdmClusterUnusable: when the cluster is frozen or has failed.
         """
+        if not self.reschedule:
+            return self._poll()
+        from airflow_provider_cdm.tasks.journal import SensorStore
+
+        # Only refusals are stored, so that the pokes together do not lock the user.
+        exchanger, waiter = self.hook.get_conn().api.exchanger, self._waiter
+        question = [context["ti"].try_number, waiter.cluster_id, list(waiter.states)]
+        store = SensorStore(context, {"cluster": question})
+        stored = store.read()
+        if waiter.refusals.restore(stored, exchanger.uptime(), exchanger.clock()):
+            return PokeReturnValue(is_done=False)
+        state = None
+        try:
+            answer = self._poll()
+            state = waiter.refusals.dump(exchanger.uptime(), exchanger.clock())
+        finally:
+            if state != stored:
+                store.replace(state)
+        return answer
+
+    def _poll(self) -> PokeReturnValue:
         session = self.hook.get_conn()
         try:
             state = session.run(self._waiter.poll(session.api))

@@ -7,6 +7,7 @@ __all__ = [
     "follower",
     "own_run",
     "progress",
+    "refusals",
     "run_search",
     "start",
     "start_record",

@@ -14,19 +14,15 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.http.retry import Exchanger
+from airflow_provider_cdm.client.jobs.refusals import REFUSED_SECONDS, Refusals
 from airflow_provider_cdm.client.poll_loop import poll_until_done
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
 
 log = logging.getLogger(__name__)
 
-#: Polls in a row that must fail before a wait is given up, without an answer or with a refusal of
-#: the credentials.
-_MIN_FAILURES, _MIN_REFUSALS = 5, 3
-#: Longest pause after a refusal that is believed, in seconds; a clock may have been set.
-_LONGEST_PAUSE = 3600.0
-#: Names of the problems because of which CDM cannot be asked about a run.
-_UNASKED = ("outage", "refused")
+#: Polls in a row that must fail before a wait is given up.
+_MIN_FAILURES = 5
 #: Extra work after a poll that showed the run, such as reading the state of its tables.
 SideTask: TypeAlias = Callable[[CdmApi, Submission], Flow[None]]
 
@@ -41,11 +37,11 @@ class GracePeriods:
         (600 by default).
     :param no_run: time for which a run that was started may not be shown (120 by default).
     :param refused: time for which credentials may be refused that the connection holds (1200 by
-        default): longer than IAM locks an account, so that a correct password ends it.
+        default).
     """
 
     outage: float = 600.0
-    refused: float = 1200.0
+    refused: float = REFUSED_SECONDS
     unknown_status: float = 600.0
     no_run: float = 120.0
 
@@ -64,8 +60,8 @@ class Follower:
     :param grace: how long to tolerate missing answers.
     :param last: run as last seen.
     :param problems_since: since when each problem has lasted, by the name of its grace period:
-        ``outage``, ``refused``, ``unknown_status``, ``no_run``; by the monotonic clock. Time in
-        which CDM could not be asked is no part of the last two.
+        ``outage``, ``unknown_status``, ``no_run``; by the monotonic clock. Time in which CDM could
+        not be asked is no part of the last two.
     """
 
     run: RunRef
@@ -77,9 +73,7 @@ class Follower:
     _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
     #: Number of polls in a row that failed.
     _failures: int = field(default=0, init=False, repr=False)
-    #: Number of refusals in a row, and when the credentials may be used again, epoch seconds.
-    _refusals: int = field(default=0, init=False, repr=False)
-    _refused_until: float = field(default=0.0, init=False, repr=False)
+    _refusals: Refusals = field(default_factory=Refusals, init=False, repr=False)
     #: What another process left, until the next poll takes it over.
     _restored: Mapping[str, Any] | None = field(default=None, init=False, repr=False)
     #: The later run that the status call showed, until the history has been read.
@@ -181,9 +175,9 @@ class Follower:
         return seen
 
     def _end_outage(self) -> None:
-        for problem in _UNASKED:
-            self.problems_since.pop(problem, None)
-        self._failures = self._refusals = 0
+        self.problems_since.pop("outage", None)
+        self._failures = 0
+        self._refusals.clear()
 
     def dump(self) -> dict[str, Any]:
         """Return what another process needs to continue, as plain JSON."""
@@ -194,8 +188,7 @@ class Follower:
             "creation_date": self.run.creation_date,
             "problems": problems,
             "failures": self._failures,
-            "refusals": self._refusals,
-            "refused_until": self._refused_until if "refused" in problems else None,
+            "refusals": self._refusals.dump(now, instant),
             # Only with problems, so that nothing is stored anew after each poll without any.
             "polled_at": instant if problems else None,
         }
@@ -326,8 +319,7 @@ class Follower:
 
         :param now: time by the monotonic clock.
         :param instant: time by the wall clock.
-        :returns: whether to make no call now: this process does not know which credentials were
-            refused in that one, and many processes together must not lock the user.
+        :returns: whether to make no call now, because credentials were refused recently.
         """
         dump, self._restored = self._restored, None
         if dump is None:
@@ -335,43 +327,28 @@ class Follower:
         problems = dump.get("problems") or {}
         gap = max(0.0, instant - (dump.get("polled_at") or instant))
         for name, lasted in problems.items():
-            counts = name in _UNASKED or not any(unasked in problems for unasked in _UNASKED)
+            counts = name == "outage" or not ("outage" in problems or dump.get("refusals"))
             between = min(gap, getattr(self.grace, name) / 2) if counts else 0.0
             self.problems_since[name] = now - lasted - between
         self._failures = dump.get("failures") or 0
-        self._refusals = dump.get("refusals") or 0
         self._polled_at = now, instant
-        self._refused_until = dump.get("refused_until") or 0.0
-        if not 0 < self._refused_until - instant <= _LONGEST_PAUSE:
-            return False
-        log.warning(
-            "The credentials were refused; they are used again in %.0f s at the earliest.",
-            self._refused_until - instant,
-        )
-        return True
+        return self._refusals.restore(dump.get("refusals"), now, instant)
 
     def _suspend_other_problems(self, began: float, now: float) -> None:
-        unasked = any(problem in self.problems_since for problem in _UNASKED)
+        unasked = "outage" in self.problems_since or self._refusals.since is not None
         unanswered_from = self._polled_at[0] if unasked else began
         for problem in ("unknown_status", "no_run"):
             if problem in self.problems_since:
                 self.problems_since[problem] += now - unanswered_from
 
     def _tolerate_refusal(self, error: errors.CdmError, began: float, exchanger: Exchanger) -> None:
-        now = exchanger.uptime()
-        self._suspend_other_problems(began, now)
+        self._suspend_other_problems(began, exchanger.uptime())
         # A refusal is an answer.
         self.problems_since.pop("outage", None)
-        if error.connection_unread:
-            # What it holds now may be accepted.
-            self.problems_since["refused"] = now
-        lasted = now - self.problems_since.setdefault("refused", now)
-        self._refusals += 1
-        self._refused_until = exchanger.clock() + (error.retry_after or 0.0)
-        if lasted < self.grace.refused or self._refusals < _MIN_REFUSALS:
-            log.warning("The status of %s cannot be read at the moment: %s", self.run, error)
-            return
-        raise self._refused(error, lasted) from error
+        lasted, tolerable = self._refusals.record(error, exchanger, self.grace.refused)
+        if not tolerable:
+            raise self._refused(error, lasted) from error
+        log.warning("The status of %s cannot be read at the moment: %s", self.run, error)
 
     def _tolerate_outage(self, error: errors.CdmError, began: float, now: float) -> None:
         self._suspend_other_problems(began, now)
