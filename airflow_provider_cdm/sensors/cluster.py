@@ -78,11 +78,10 @@ class CdmClusterSensor(CdmSensor):
         question = [context["ti"].try_number, waiter.cluster_id, list(waiter.states)]
         store = SensorStore(context, {"cluster": question})
         stored = store.read()
-        if waiter.refusals.restore(stored, exchanger.uptime(), exchanger.clock()):
-            return PokeReturnValue(is_done=False)
+        blocked = waiter.refusals.restore(stored, exchanger.uptime(), exchanger.clock())
         state = None
         try:
-            answer = self._poll()
+            answer = PokeReturnValue(is_done=False) if blocked else self._poll()
             state = waiter.refusals.dump(exchanger.uptime(), exchanger.clock())
         finally:
             if state != stored:
