@@ -225,6 +225,11 @@ class AirflowStack:
         body = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
         self._request("POST", f"{self._api}/connections", body)
 
+    def change_connection(self, conn_id: str, connection: dict[str, Any]) -> None:
+        """Replace a stored connection; the parameters are those of :meth:`add_connection`."""
+        body = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
+        self._request("PATCH", f"{self._api}/connections/{conn_id}", body)
+
     def add_pool(self, name: str, slots: int) -> None:
         """Create a pool."""
         self._request("POST", f"{self._api}/pools", {"name": name, "slots": slots})

@@ -21,7 +21,7 @@ from tests.support.airflow_stack import AirflowStack
 from tests.support.migration_jobs import MigrationJobs
 from tests.support.progress import Progress
 from tests.system.scenario_runner import Scenario, ScenarioRun, SharedStack
-from tests.system.scenarios import SCENARIOS
+from tests.system.scenarios import ROTATIONS, SCENARIOS
 from tests.system.truth_runner import Row, RowRun
 from tests.system.truth_table import ROWS
 
@@ -64,7 +64,9 @@ def scenario_runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Scenario
 
 def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[ScenarioRun]:
     dags = _write_dags(folder, scenarios)
-    with CdmSimulator() as sim:
+    rotated = [scenario.name for scenario in scenarios if scenario in ROTATIONS]
+    users = [{"name": name, "password": f"old {name}"} for name in ("airflow", *rotated)]
+    with CdmSimulator({"users": users}) as sim:
         jobs = MigrationJobs(sim, folder)
         jobs.create_databases()
         for scenario in scenarios:
@@ -88,6 +90,8 @@ def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[Sce
             stack.start()
             stack.wait_for_dags(len(scenarios))
             stack.add_pool("closed", 0)
+            for name in rotated:
+                stack.add_connection(name, connection | {"login": name, "password": f"old {name}"})
             log(f"Airflow {version('apache-airflow')} is ready")
             _run_in_threads(log, runs)
             for run in runs:

@@ -190,6 +190,16 @@ class ScenarioRun:
             lambda: self.jobs.count_requests(self.name, "status") > before, "the run is polled"
         )
 
+    def wait_for_refusal(self) -> None:
+        """Wait until a call about the CDM run is refused, as its token is no longer valid."""
+        before = len(self._refused_calls())
+        self._wait(lambda: len(self._refused_calls()) > before, "a call is refused")
+
+    def _refused_calls(self) -> list[Any]:
+        path = f"/cdm/job/{self.name}/status"
+        requests = self.jobs.sim.requests
+        return [each for each in requests if each.status == 401 and each.path.endswith(path)]
+
     def wait_for_task(self, *states: str, task: str = TASK) -> None:
         """Wait until all instances of the task are in one of these states."""
 

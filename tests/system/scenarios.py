@@ -88,6 +88,15 @@ def foreign_run(run: ScenarioRun) -> None:
     run.wait_for_end()
 
 
+def rotate_password(run: ScenarioRun) -> None:
+    """Change the password of the user, and soon after that the connection."""
+    password = f"new {run.name}"
+    run.jobs.sim.rotate(user=run.name, password=password)
+    run.wait_for_refusal()
+    connection = run.jobs.sim.connection | {"login": run.name, "password": password}
+    run.stack.change_connection(run.name, connection)
+
+
 def change_list(run: ScenarioRun) -> None:
     """Change the list of a mapped task between the crash of both instances and their retry."""
     run.set_days(DAYS[1], DAYS[2])
@@ -332,6 +341,22 @@ _WAITING = [
     Scenario(name="outage-worker", actions=outage),
     Scenario(name="outage-deferred", actions=outage, operator=DEFERRED, seconds=12),
 ]
+#: Each with a user and a connection of its own, which have its name.
+ROTATIONS = [
+    Scenario(
+        name="rotated-worker",
+        actions=while_running(rotate_password),
+        operator={"cdm_conn_id": "rotated-worker"},
+        seconds=12,
+        logged="has changed; its new content is used",
+    ),
+    Scenario(
+        name="rotated-deferred",
+        actions=while_running(rotate_password),
+        operator={**DEFERRED, "cdm_conn_id": "rotated-deferred"},
+        seconds=40,
+    ),
+]
 _RESTART = Scenario(
     name="", actions=no_action, operator=DEFERRED, seconds=35, restarts_triggerer=True
 )
@@ -348,4 +373,4 @@ _TRIGGERER = [
 ]
 
 #: In the order in which they start: the slowest ones first.
-SCENARIOS = [*_SLOW, *_KILLED, *_MARKED, *_CLEARED, *_WAITING, *_TRIGGERER]
+SCENARIOS = [*_SLOW, *ROTATIONS, *_KILLED, *_MARKED, *_CLEARED, *_WAITING, *_TRIGGERER]

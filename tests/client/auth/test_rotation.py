@@ -303,7 +303,7 @@ def test_old_secrets_go(
     passwords = {
         thing.password
         for thing in gc.get_objects()
-        if isinstance(thing, PasswordCredentials) and thing.user == sim.user
+        if type(thing) is PasswordCredentials and thing.user == sim.user
     }
     kept = {state.token.value for state in token_module._states.values() if state.token}
     # Fixtures hold a session with the old password, but no look-up and no token does.
