@@ -287,9 +287,11 @@ async def _read_settings(conn_id: str, *, fresh: bool = False) -> Settings:
     loop = asyncio.get_running_loop()
     recent = _lookups.get(conn_id)
     if recent is None or recent.loop is not loop or not _can_share(recent, loop.time(), fresh):
-        recent = _lookups[conn_id] = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
+        recent = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
+        _lookups[conn_id] = recent
         # The secrets of a connection go when nobody uses it.
-        loop.call_later(_LOOK_UP_SECONDS, _forget_lookup, conn_id, recent)
+        forget = partial(loop.call_later, _SHARED_SECONDS, _forget_lookup, conn_id, recent)
+        recent.task.add_done_callback(lambda _: forget())
     try:
         # The cancellation of one trigger must not cancel the look-up of the others.
         return await asyncio.shield(recent.task)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdm import hooks
+from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -134,3 +136,42 @@ def test_unreachable_endpoint_raises_unavailable(
     with pytest.raises(errors.CdmUnavailable, match=r"127\.0\.0\.1:9") as error:
         CdmHook().get_job_status(JOB)
     assert not error.value.effect_unknown
+
+
+def test_what_was_looked_up_is_soon_forgotten(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secrets of a connection are not kept for triggers that may never come."""
+    monkeypatch.setattr(hooks, "_SHARED_SECONDS", 0.0)
+
+    async def look_up() -> None:
+        await CdmHook().aget_conn()
+        while hooks._lookups:  # noqa: ASYNC110 - a timer of the event loop removes it
+            await asyncio.sleep(0)
+
+    asyncio.run(look_up())
+
+
+def test_slow_look_up_is_shared_until_it_ends(
+    sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that want to know what the connection holds now wait for the same look-up."""
+    began: list[str] = []
+
+    async def slow(conn_id: str) -> Any:
+        began.append(conn_id)
+        await asyncio.sleep(0)
+        return await aget_connection(conn_id)
+
+    monkeypatch.setattr(hooks, "aget_connection", slow)
+
+    async def look_up() -> None:
+        read = hooks._read_settings
+        await asyncio.gather(*(read("cdm_default", fresh=True) for _ in range(5)))
+        assert len(began) == 1
+        await read("cdm_default")
+        assert len(began) == 1
+        await read("cdm_default", fresh=True)
+        assert len(began) == 2
+
+    asyncio.run(look_up())

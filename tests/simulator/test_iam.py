@@ -351,3 +351,25 @@ def test_signatures_of_the_official_sdk(
     path = f"/v1.1/{project}/clusters/{cluster}/cdm/{tail}"
     call = Request(method, path, {}, query, headers, body)
     assert sign(call, sorted(headers), "SKexample00000000000000000000000000000001") == expected
+
+
+def _guest_login(sim: CdmSimulator) -> dict[str, Any]:
+    body = password_login(sim, name="guest", password="other", domain={"name": "partner"})
+    body["auth"]["scope"] = {"project": {"name": "far"}}
+    return body
+
+
+def test_rotation(sim: CdmSimulator) -> None:
+    """A rotation replaces password or keys of one user, and ends the tokens of that user alone."""
+    foreign = token(sim, _guest_login(sim))
+    own = token(sim, password_login(sim)).headers["x-subject-token"]
+    sim.rotate(password="new")
+    assert token(sim, password_login(sim)).status_code == 401
+    assert token(sim, password_login(sim, password="new")).status_code == 201
+    tokens = sim._backend.iam.tokens
+    assert own not in tokens
+    assert foreign.headers["x-subject-token"] in tokens
+    sim.rotate(access_keys=[{"access_key": "AK3", "secret_key": "SK3"}])
+    assert set(sim._backend.gateway._signatures.keys) == {"AK3"}
+    sim.reset()
+    assert token(sim, password_login(sim)).status_code == 201

@@ -266,6 +266,33 @@ def test_single_refusal_is_no_failure(
     read_status(session)
 
 
+@pytest.mark.parametrize("route", ["token", "status"])
+@pytest.mark.parametrize("kind", ["password", "access key"])
+def test_refusal_by_a_proxy(
+    kind: str,
+    route: str,
+    connection: Connection,
+    open_session: OpenSession,
+    read_status: ReadStatus,
+    sim: CdmSimulator,
+    clock: ManualClock,
+) -> None:
+    """When a proxy refuses its user, the connection is looked up; nobody else is blocked."""
+    if kind == "access key":
+        connection.change(credentials=KeyCredentials(**KEYS))
+    session = open_session()
+    connection.change(read_timeout=5.0)
+    sim.fail(route, "status", status=407)
+    read_status(session)
+    sim.faults.clear()
+    clock.advance(86_400)
+    sim.fail(route, "status", status=407)
+    if kind == "password" or route == "status":
+        with pytest.raises(errors.CdmAuthError, match="proxy's URL"):
+            read_status(session)
+    read_status(session)
+
+
 def test_many_threads_look_up_once(
     connection: Connection, open_session: OpenSession, sim: CdmSimulator, sent: Sent
 ) -> None:

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_cdm.client.http import transport
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.http import error_mapping, transport
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError, send_request
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
@@ -236,6 +237,24 @@ def test_proxy_that_drops(server: ScriptedServer, put: Put) -> None:
         put("http://cdm.invalid/start", proxy=f"http://{server.address}")
     assert server.methods == [b"PUT"]
     assert caught.value.sent
+
+
+def test_proxy_that_refuses_a_tunnel(server: ScriptedServer, put: Put) -> None:
+    """A proxy that wants other credentials is told from one that cannot be reached."""
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+    server.serve(refuse)
+    with pytest.raises(TransportError) as caught:
+        put("https://cdm.invalid/start", proxy=f"http://user:s3cret@{server.address}")
+    request = Request("PUT", "https://cdm.invalid/start")
+    error = error_mapping.from_transport(caught.value, "start job 'a'", request)
+    assert (type(error), error.http_status) == (errors.CdmAuthError, 407)
+    assert error.refuses_credentials
+    assert "s3cret" not in str(error)
+    assert "proxy's URL" in str(error)
 
 
 def test_proxy_gets_the_request(server: ScriptedServer, put: Put) -> None:

@@ -18,9 +18,10 @@ from airflow_provider_cdm.client.polling.rate_limit import (
     RateLimiter,
     RateLimits,
     Reservations,
+    follow_user,
     rate_limits_for,
 )
-from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
+from airflow_provider_cdm.client.settings import KeyCredentials, PasswordCredentials, Settings
 from tests.support.virtual_cluster import BEGIN, most_in_a_minute
 
 SETTINGS = Settings("https://cdm", "https://iam", PasswordCredentials("u", "p", "d"))
@@ -252,3 +253,24 @@ def test_the_lowest_limit_applies() -> None:
     # It recovers within minutes, and is not exceeded.
     used = use_all(limits.limiters[Quota.STATUS], BEGIN + 600, 300)
     assert 90 < most_in_a_minute(used) <= 100
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new to the process", "in use already"])
+def test_a_new_access_key_draws_on_the_quota_of_the_old_one(known: bool) -> None:
+    """After a rotation, what was called with the old key counts for the new one, too."""
+    old = replace(SETTINGS, credentials=KeyCredentials("old", "s"), requests_per_minute=60)
+    new = replace(SETTINGS, credentials=KeyCredentials("new", "s"), requests_per_minute=60)
+    users = User(), User()
+    limits = rate_limits_for(old, users[0], lambda: 0.5)
+    others = rate_limits_for(new, users[1], lambda: 0.5) if known else None
+    used = use_all(limits.limiters[Quota.STATUS], BEGIN, 30)
+    follow_user(limits, new, users[0])
+    follow_user(limits, new, users[0])
+    shared = others or rate_limits_for(new, users[1], lambda: 0.5)
+    assert shared.limiters is limits.limiters
+    assert shared.reservations_lock is limits.reservations_lock
+    if not known:
+        used += use_all(limits.limiters[Quota.STATUS], used[-1], 300)
+        assert most_in_a_minute(used) <= 60
+    follow_user(limits, replace(new, requests_per_minute=30), users[0])
+    assert {shared.limiters[quota].limit for quota in Quota} == {30}
