@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.base import Authenticator, Authorization
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, offload
 from airflow_provider_cdm.client.settings import Settings
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two look-ups of a connection whose credentials are refused.
 LOOK_UP_PAUSE = 30.0
-#: Seconds for which a caller waits for the look-up of another one.
-_QUEUE_SECONDS = 1.0
+#: Seconds for which a call waits for its look-up, and for that of another one.
+_PATIENCE, _QUEUE_SECONDS = 10.0, 1.0
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -193,22 +194,33 @@ class RotatingAuth:
 
         :param number: number of look-ups before; if there are more by now, there is no need.
         """
+        shared = self._shared
+        try:
+            looked_up = run_bounded(lambda: self._look_up_now(number), _PATIENCE)
+        except NotFinishedError:
+            # It goes on, and a later call takes over what it finds.
+            shared.problem, looked_up = f"no answer within {_PATIENCE:.0f} s", True
+        if looked_up and shared.problem is not None:
+            log.warning("%s cannot be looked up again: %s", self._name, shared.problem)
+
+    def _look_up_now(self, number: int) -> bool:
+        """Look the connection up, and return whether there was a need to."""
         shared, look_up = self._shared, self._look_up
         if look_up is None or not shared.lock.acquire(timeout=_QUEUE_SECONDS):
-            return
+            return False
         try:
             if shared.number != number or self._exchanger.uptime() < shared.again_at:
-                return  # another caller has just done it
+                return False  # another caller has just done it
             try:
                 shared.settings = look_up()
             except Exception as error:
                 # The text of an error of a secrets backend may hold a secret.
                 ours = isinstance(error, errors.CdmConfigError)
                 shared.problem = str(error) if ours else type(error).__name__
-                log.warning("%s cannot be looked up again: %s", self._name, shared.problem)
             else:
                 shared.number, shared.problem = shared.number + 1, None
             shared.again_at = self._exchanger.uptime() + LOOK_UP_PAUSE
+            return True
         finally:
             shared.lock.release()
 

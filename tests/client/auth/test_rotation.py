@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.auth import rotation
 from airflow_provider_cdm.client.auth import token as token_module
 from airflow_provider_cdm.client.auth.rotation import LOOK_UP_PAUSE
 from airflow_provider_cdm.client.session import CdmSession
@@ -187,6 +188,39 @@ def test_failed_look_up(
     assert "s3cret" not in log.text
     connection.error = None
     clock.advance(LOOK_UP_PAUSE)
+    read_status(session)
+
+
+def test_look_up_that_hangs(
+    connection: Connection,
+    open_session: OpenSession,
+    read_status: ReadStatus,
+    sim: CdmSimulator,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call does not wait for a slow look-up, and a later one uses what that has found."""
+    monkeypatch.setattr(rotation, "_PATIENCE", 0.01)
+    monkeypatch.setattr(rotation, "_QUEUE_SECONDS", 0.01)
+    answered, look_up = threading.Event(), connection.look_up
+    ended: list[bool] = []
+
+    def slow() -> Settings:
+        answered.wait(30)
+        ended.append(True)
+        return look_up()
+
+    monkeypatch.setattr(connection, "look_up", slow)
+    session = open_session()
+    read_status(session)
+    sim.rotate(password=NEW)
+    connection.set_password(NEW)
+    for _ in range(2):
+        with pytest.raises(errors.CdmAuthError, match="no answer within"):
+            read_status(session)
+    answered.set()
+    with session._auth._shared.lock:  # held until the look-up has ended
+        assert ended
     read_status(session)
 
 
