@@ -71,8 +71,10 @@ __all__ = [
     "cli_config",
     "conf",
     "is_asset",
+    "kill_seconds",
     "lineage_is_active",
     "mask_secret",
+    "on_kill_seconds",
     "operator_lineage",
     "read_stored_connections",
     "task_state_store",
@@ -225,6 +227,38 @@ ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.
 DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
+
+
+#: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes.
+_ESCALATION_SECONDS = 5
+#: Seconds of a kill that are left for the rest of the task.
+_KILL_RESERVE = 10.0
+
+
+def kill_seconds() -> float:
+    """Return the seconds that ``on_kill`` of a task may take on a worker, at present.
+
+    Airflow 3 kills the process for good five seconds after its signal, Airflow 2 after ``[core]
+    killed_task_cleanup_time``. After ``execution_timeout`` neither does.
+    """
+    after_signal = _ESCALATION_SECONDS - 1.0
+    if find_spec("airflow.sdk") is None:
+        cleanup = conf.getfloat("core", "killed_task_cleanup_time", fallback=60.0)
+        after_signal = max(after_signal, min(60.0, cleanup) - _KILL_RESERVE)
+    # The exception that is being handled where on_kill is called.
+    if any(cls.__name__ == "AirflowTaskTimeout" for cls in type(sys.exc_info()[1]).__mro__):
+        return max(after_signal, 60.0)
+    return after_signal
+
+
+def on_kill_seconds() -> float | None:
+    """Return the seconds for which the triggerer waits for ``on_kill``; ``None`` for no limit.
+
+    Below Airflow 3.3 a trigger is canceled instead, and has any time to end.
+    """
+    if not TRIGGERS_HAVE_ON_KILL:
+        return None
+    return float(conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0))
 
 
 async def aget_task_state(ti: Any) -> str | None:

@@ -141,6 +141,7 @@ class Attempt:
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
         self.own_run: RunRef | None = None
+        self._follower: Follower | None = None
         self._waited_for: list[RunRef] = []
 
     @cached_property
@@ -235,6 +236,13 @@ class Attempt:
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("The run that was in the way can no longer be read: %s", error)
         self._waited_for.append(run)
+
+    def seen_active(self, run: RunRef) -> float | None:
+        """Return when this process last saw a run active, by the monotonic clock; or ``None``."""
+        follower = self._follower
+        if follower is None or follower.last is None or follower.last.ended:
+            return None
+        return follower.seen_at if run.is_run(follower.last) else None
 
     def has_waited_for(self, run: Submission) -> bool:
         """Return whether this attempt has waited for the end of a run, or of a later one.
@@ -351,6 +359,7 @@ class Attempt:
     def _follow(
         self, follower: Follower, progress: ProgressLog, side_task: SideTask | None = None
     ) -> Flow[Submission]:
+        self._follower = follower
         return follower.follow(
             self.session.api,
             poll_interval=self.options.poll_interval,

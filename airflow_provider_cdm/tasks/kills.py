@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdm._compat import kill_seconds
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.attempt import Attempt
 
-#: Seconds within which a killed task must have sent its stop: Airflow kills it for good after five.
-_KILL_SECONDS = 4.0
-#: Seconds of them that a note of the stop may take; Airflow may not answer.
+#: Seconds of a kill that a note of the stop may take; Airflow may not answer.
 _NOTE_SECONDS = 0.5
+#: Seconds for which a task that gives up tries to stop its run.
+_GIVE_UP_SECONDS = 120.0
 
 
 def kill(attempt: Attempt) -> None:
@@ -49,8 +50,11 @@ def kill(attempt: Attempt) -> None:
             attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
             return
         noted = attempt.journal.stored
-        work = partial(_stop, attempt, at_hand["session"], run, noted=noted, killed=True)
-        _within_kill_time(attempt, work, f"stops {run}")
+        seconds = kill_seconds()
+        work = partial(
+            _stop, attempt, at_hand["session"], run, noted=noted, killed=True, within=seconds
+        )
+        _within_kill_time(attempt, work, run, seconds)
     elif record is not None and record.open:
         _kill_unknown_run(attempt, at_hand["session"], record)
     elif record is not None and record.run is not None and record.result is None:
@@ -74,10 +78,8 @@ def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord
     request = attempt.request
     attempt.log.warning(
         "Killed while a start of job %r in cluster %s was not settled: the job may have been"
-        " started. The next attempt, or a cleared task, looks for its run first. To stop it,"
-        " use CdmHook(%r).stop_job(%r, %r) or the CDM console.",
-        *(request.job_name, request.cluster_id, attempt.task.cdm_conn_id),
-        *(request.job_name, request.cluster_id),
+        " started. The next attempt, or a cleared task, looks for its run first. %s",
+        *(request.job_name, request.cluster_id, _how_to_stop(attempt, request.run(None))),
     )
     if not attempt.options.cancel_on_kill:
         attempt.log.warning("It is not stopped (cancel_on_kill is off)")
@@ -92,21 +94,28 @@ def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord
         if run is None:
             attempt.log.warning("Nothing is stopped: CDM's history shows no run of it so far")
         else:
-            _stop(attempt, session, run, noted=False, killed=True)
+            _stop(attempt, session, run, noted=False, killed=True, within=seconds)
 
-    _within_kill_time(attempt, find_and_stop, f"stops the run of job {request.job_name!r}")
+    seconds = kill_seconds()
+    _within_kill_time(attempt, find_and_stop, request.run(None), seconds)
 
 
-def _within_kill_time(attempt: Attempt, work: Callable[[], None], purpose: str) -> None:
+def _within_kill_time(
+    attempt: Attempt, work: Callable[[], None], run: RunRef, seconds: float
+) -> None:
     # In a thread: the signal may have interrupted this one in the middle of an exchange.
     try:
-        run_bounded(work, _KILL_SECONDS)
+        run_bounded(work, seconds)
     except NotFinishedError:
         attempt.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
-            "Killed; CDM did not confirm within %.0f s that it %s. Check the run in the CDM"
-            " console",
-            *(_KILL_SECONDS, purpose),
+            "Killed; CDM did not confirm within %.0f s that it stops %s, which may still be active."
+            " %s",
+            *(seconds, run, _how_to_stop(attempt, run)),
         )
+
+
+def _how_to_stop(attempt: Attempt, run: RunRef) -> str:
+    return stop.how_to_stop(run, attempt.task.cdm_conn_id, attempt.task.project_id)
 
 
 def give_up(attempt: Attempt, error: Exception) -> None:
@@ -144,10 +153,9 @@ def give_up(attempt: Attempt, error: Exception) -> None:
         attempt.log.warning("Whether a run of this task is still active is unknown: %s", problem)
     else:
         attempt.log.error(
-            "No attempt follows after %s, and %s may still be active. To stop it, use"
-            " CdmHook(%r).stop_job(%r, %r) or the CDM console; a cleared task attaches to it."
-            " With on_giving_up='stop' such runs are stopped.",
-            *(type(error).__name__, run, task.cdm_conn_id, run.job_name, run.cluster_id),
+            "No attempt follows after %s, and %s may still be active. %s A cleared task attaches"
+            " to it. With on_giving_up='stop' such runs are stopped.",
+            *(type(error).__name__, run, _how_to_stop(attempt, run)),
         )
 
 
@@ -167,20 +175,26 @@ def _stop(
     *,
     noted: bool = True,
     killed: bool = False,
+    within: float = _GIVE_UP_SECONDS,
 ) -> None:
     """Stop a run, and clean up after it.
 
     :param noted: whether the journal has the run. If not, the next attempt looks for it, and
         needs its job for that.
     :param killed: whether Airflow is killing the task.
+    :param within: seconds after which to give up.
     """
     try:
-        sent = _send_stop(attempt, session, run, _NOTE_SECONDS if killed else None)
+        sent = _send_stop(attempt, session, run, _NOTE_SECONDS if killed else None, within)
     except errors.CdmError as error:
         if stop.job_is_gone(error):
             attempt.log.info("%s: its job no longer exists, so there is nothing to stop", run)
             return
-        attempt.log.warning("%s could not be stopped; stop it in the CDM console. %s", run, error)
+        # At the end, since the text of an error may be long.
+        attempt.log.error(  # noqa: TRY400 - the error says what happened, its traceback does not
+            "%s could not be stopped, and may still be active. %s The error: %s",
+            *(run, _how_to_stop(attempt, run), error),
+        )
     else:
         result = "asked CDM to stop it" if sent else "not active, nothing to stop"
         attempt.log.info("%s: %s", run, result)
@@ -189,24 +203,32 @@ def _stop(
 
 
 def _send_stop(
-    attempt: Attempt, session: CdmSession, run: RunRef, note_within: float | None
+    attempt: Attempt, session: CdmSession, run: RunRef, note_within: float | None, within: float
 ) -> bool:
     """Stop a run if it is the active one; note before that it is stopped by this task.
 
     :param note_within: seconds that the note may take; ``None`` for as long as it takes.
+    :param within: seconds after which to give up.
     :returns: whether the stop was sent.
     """
-    active = session.run(session.api.active_run(run.cluster_id, run.job_name))
-    if active is None or not run.is_run(active):
-        return False
-    # That answer has told the server's time.
-    note = partial(attempt.stop_notes.write, run, session.api.exchanger.server_time())
-    if note_within is None:
-        note()
-    else:
-        with suppress(NotFinishedError):
-            run_bounded(note, note_within)
-    return session.run(session.api.stop(run.cluster_id, run.job_name))
+
+    def write_note() -> None:
+        # An answer has told the server's time by now.
+        note = partial(attempt.stop_notes.write, run, session.api.exchanger.server_time())
+        if note_within is None:
+            note()
+        else:
+            with suppress(NotFinishedError):
+                run_bounded(note, note_within)
+
+    flow = stop.stop_in_time(
+        session.api,
+        run,
+        within=within,
+        seen_active=partial(attempt.seen_active, run),
+        before_stop=write_note,
+    )
+    return session.run(flow)
 
 
 def started_run(request: StartRequest, record: StartRecord) -> RunRef | None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.jobs import stop
-from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.client.submission import RunRef
+    from airflow_provider_cdm.triggers.stopper import RunStopper
+    from airflow_provider_cdm.triggers.submission import Kill
 
 log = logging.getLogger(__name__)
-
-#: Seconds within which a run that was stopped must have ended for its job to be deleted.
-_DELETE_SECONDS = 20.0
 
 
 class CdmOwnedJobTrigger(CdmSubmissionTrigger):
@@ -27,13 +24,20 @@ class CdmOwnedJobTrigger(CdmSubmissionTrigger):
     Takes the arguments of :class:`~airflow_provider_cdm.triggers.CdmSubmissionTrigger`.
     """
 
-    async def _stop(self, run: RunRef) -> None:
-        await super()._stop(run)
-        session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+    async def _stop_with(self, stopper: RunStopper, kill: Kill) -> None:
+        await super()._stop_with(stopper, kill)
         try:
-            await session.arun(stop.delete_after_stop(session.api, run, within=_DELETE_SECONDS))
+            await stopper.delete_after_stop(kill.run, kill.record_failure)
         except errors.CdmError as error:
             # The stop was sent; what failed is only the deletion.
-            log.warning("Job %r stays in CDM for now: %s", run.job_name, error)
-        finally:
-            session.close()
+            self._log_kept_job(kill, f"The error: {error}")
+        except asyncio.CancelledError:
+            self._log_kept_job(kill, f"The time is over. {kill.reason}")
+            raise
+
+    def _log_kept_job(self, kill: Kill, reason: str) -> None:
+        log.warning(
+            "Job %r in cluster %s stays in CDM for now; unless another attempt follows, delete it"
+            " there. %s",
+            *(kill.run.job_name, kill.run.cluster_id, reason),
+        )

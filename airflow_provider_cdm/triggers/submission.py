@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from airflow_provider_cdm._compat import (
     TRIGGERS_HAVE_ON_KILL,
     TriggerEvent,
     aget_task_state,
+    on_kill_seconds,
 )
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.arguments import STALLED_AFTER
@@ -24,14 +24,24 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
+    from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.triggers.poller import ClusterPoller
+    from airflow_provider_cdm.triggers.stopper import RunStopper
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a stop after a kill; Airflow gives ``on_kill`` 30.
-_KILL_SECONDS = 25.0
+#: Seconds of the time for ``on_kill`` that are left for Airflow.
+_RESERVE = 5.0
+#: Seconds for which a stop is tried. A stop that comes later than two minutes after a task was
+#: cleared would fail the attempt that has taken the run over.
+_STOP_SECONDS = 90.0
+#: The same for a task that has ended for good.
+_FINAL_STOP_SECONDS = 300.0
+_FINAL_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+#: Seconds for a new look-up of the connection.
+_LOOKUP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,36 @@ class SubmissionEvent:
                 f"The trigger ended although the run is still active: {payload!r}"
             )
         return submission
+
+
+@dataclass(slots=True)
+class Kill:
+    """What is known about the stop of a run whose task was ended.
+
+    :param state: state of the task, once it was read.
+    :param asked_state: whether Airflow was asked for it.
+    :param sent: whether nothing is left to stop: the stop was sent, or the run was not active.
+    :param in_background: whether the time that Airflow gives is over.
+    :param cancelled: whether the work was cancelled, and is done once more.
+    :param failure: last failure after which a call was repeated.
+    """
+
+    run: RunRef
+    state: str | None = None
+    asked_state: bool = False
+    sent: bool = False
+    in_background: bool = False
+    cancelled: bool = False
+    failure: errors.CdmError | None = None
+
+    def record_failure(self, error: errors.CdmError) -> None:
+        """Keep a failure, for the log."""
+        self.failure = error
+
+    @property
+    def reason(self) -> str:
+        """The last failure as a sentence."""
+        return f"The last error: {self.failure}" if self.failure else "CDM's quota was used up."
 
 
 class CdmSubmissionTrigger(CdmTrigger):
@@ -147,6 +187,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
         self._poller: ClusterPoller | None = None
+        self._kill: Kill | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event: the payload of a :class:`SubmissionEvent`."""
@@ -161,7 +202,7 @@ class CdmSubmissionTrigger(CdmTrigger):
             event = SubmissionEvent(getattr(error, "submission", None), error)
         except asyncio.CancelledError:
             if not TRIGGERS_HAVE_ON_KILL:
-                await _to_the_end(self._stop_if_task_was_ended())
+                await self._end_run()
             raise
         except Exception as error:
             log.exception(
@@ -175,53 +216,112 @@ class CdmSubmissionTrigger(CdmTrigger):
 
         Airflow 3.3 and later call this, also when another triggerer has taken over the trigger.
         """
-        await _to_the_end(self._stop_if_task_was_ended())
+        await self._end_run()
 
-    async def _stop_if_task_was_ended(self) -> None:
-        """Stop the run if a user ended the task, which only the state of the task shows."""
+    async def _end_run(self) -> None:
+        """Stop the run if a user ended the task, within the time that Airflow gives.
+
+        What could not be sent by then is named in the log, and tried on in the triggerer.
+        """
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         if not run.known:
             return
         if not self.cancel_on_kill:
             log.info("Cancelled; %s is left running", run)
             return
-        try:
-            state = await aget_task_state(self.task_instance)
-        except Exception as error:
-            log.warning(
-                "Cancelled; the state of the task cannot be read, so %s is left running: %s",
-                *(run, error),
+        # Only a kill needs the module.
+        from airflow_provider_cdm.triggers.stopper import finish
+
+        kill = self._kill = self._kill or Kill(run)
+        given = on_kill_seconds() if TRIGGERS_HAVE_ON_KILL else None
+        seconds = None if given is None else max(given - _RESERVE, given / 2)
+        if not await finish(lambda: self._stop_if_task_was_ended(kill), seconds):
+            kill.in_background = True
+            log.error(
+                "The task was ended, but within %.0f s CDM did not confirm that it stops %s. This"
+                " triggerer goes on trying. %s %s",
+                *(seconds, run, self._how_to_stop(run), kill.reason),
             )
-            return
-        if state == "deferred":
-            log.info("Cancelled, but the task is still deferred, so nothing is stopped")
-            return
-        log.info("The task is now %s", state or "cleared")
+
+    async def _stop_if_task_was_ended(self, kill: Kill) -> None:
+        """Stop the run if a user ended the task, which only the state of the task shows."""
+        run = kill.run
         try:
-            await self._stop(run)
+            if not await self._was_ended(kill):
+                return
+            seconds = _FINAL_STOP_SECONDS if kill.state in _FINAL_STATES else _STOP_SECONDS
+            async with asyncio.timeout(seconds):
+                await self._stop(kill)
+        except TimeoutError:
+            self._log_not_stopped(kill, f"It was tried for {seconds:.0f} s. {kill.reason}")
+        except asyncio.CancelledError:
+            if kill.in_background or kill.cancelled:
+                self._log_not_stopped(kill, f"The triggerer ends. {kill.reason}")
+            kill.cancelled = True
+            raise
         except Exception as error:
             if stop.job_is_gone(error):
                 log.info("The task was ended; %s: its job no longer exists, nothing to stop", run)
                 return
-            log.warning(
-                "The task was ended, but %s could not be stopped; stop it in the CDM console. %s",
-                *(run, error),
-            )
+            self._log_not_stopped(kill, f"The error: {error}")
 
-    async def _stop(self, run: RunRef) -> None:
-        poller = self._poller
-        if poller is not None:
-            session = poller.session
-        else:
-            # A kill may arrive while the connection is still being read.
-            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
-        try:
-            sent = await session.arun(session.api.stop_run(run))
-        finally:
-            if poller is None or poller.closed:
-                session.close()
+    async def _was_ended(self, kill: Kill) -> bool:
+        """Return whether a user ended the task; if so, ``kill.state`` is its state."""
+        if kill.state is None:
+            try:
+                if kill.asked_state:
+                    raise TimeoutError("the triggerer ends")
+                kill.asked_state = True
+                kill.state = await aget_task_state(self.task_instance) or "cleared"
+            except Exception as error:
+                log.warning(
+                    "Cancelled; the state of the task cannot be read, so %s is left running. If"
+                    " the task was ended: %s The error: %s",
+                    *(kill.run, self._how_to_stop(kill.run), error),
+                )
+                return False
+            if kill.state != "deferred":
+                log.info("The task is now %s", kill.state)
+        if kill.state == "deferred":
+            log.info("Cancelled, but the task is still deferred, so nothing is stopped")
+        return kill.state != "deferred"
+
+    async def _stop(self, kill: Kill) -> None:
+        """Stop the run; look the connection up again if it was changed since the wait began."""
+        from airflow_provider_cdm.triggers.stopper import shared_stopper
+
+        with shared_stopper(await self._session_for_stop(), self.cluster_id) as stopper:
+            await self._stop_with(stopper, kill)
+
+    async def _stop_with(self, stopper: RunStopper, kill: Kill) -> None:
+        if kill.sent:
+            return
+        sent = await stopper.stop(kill.run, kill.record_failure)
+        kill.sent = True
         result = "asked CDM to stop it" if sent else "not active, nothing to stop"
-        log.info("The task was ended; %s: %s", run, result)
+        log.info("The task was ended; %s: %s", kill.run, result)
+
+    async def _session_for_stop(self) -> CdmSession:
+        """Return a session of its own, with the connection as it is now if Airflow answers."""
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                return await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+        except Exception:
+            if self._poller is None:
+                raise
+            log.info("Connection %r cannot be read again at the moment", self.cdm_conn_id)
+            return self._poller.session.with_time_limit(_LOOKUP_SECONDS)
+
+    def _log_not_stopped(self, kill: Kill, reason: str) -> None:
+        if kill.sent:
+            return
+        log.error(
+            "The task was ended, but %s could not be stopped, and may still be active. %s %s",
+            *(kill.run, self._how_to_stop(kill.run), reason),
+        )
+
+    def _how_to_stop(self, run: RunRef) -> str:
+        return stop.how_to_stop(run, self.cdm_conn_id, self.project_id)
 
     async def _wait(self, poller: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
@@ -238,21 +338,3 @@ class CdmSubmissionTrigger(CdmTrigger):
             side_task=tables,
         )
         return SubmissionEvent(tables.with_job_type(ended))
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Finish some work within a time limit, although the triggerer cancels it repeatedly."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    give_up_at = loop.time() + _KILL_SECONDS
-    while not task.done() and loop.time() < give_up_at:
-        # wait() does not cancel what it waits for.
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task}, timeout=give_up_at - loop.time())
-    if not task.done():
-        task.cancel()
-        log.error(
-            "CDM did not confirm within %.0f s that it stops the run. Check the run in the CDM"
-            " console",
-            _KILL_SECONDS,
-        )

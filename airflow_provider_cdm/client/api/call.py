@@ -17,11 +17,13 @@ T = TypeVar("T")
 
 
 class Quota(Enum):
-    """The quotas of CDM on which calls draw; each is 120 calls a minute."""
+    """The quotas of CDM on which calls draw; each is 120 calls a minute, that of stops 1,200."""
 
     STATUS = "status"
     HISTORY = "history"
     LISTING = "job list"
+    STOP = "stop"
+    DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Call(Generic[T]):
     :param body: JSON to send; not in the ``repr``, since that of a link contains a password.
     :param idempotent: whether it may be repeated when the effect of the first call is unknown.
     :param wait_for_quota: whether to wait while its quota is used up.
-    :param quota: quota on which it draws, for calls that are made while waiting.
+    :param quota: quota on which it draws, for calls that are made while waiting or after it.
     """
 
     operation: str

@@ -86,6 +86,7 @@ def delete(kind: Kind, cluster_id: str, name: str) -> Call[None]:
         method="DELETE",
         path=_path(kind, cluster_id, name),
         parse=lambda _response, _call: None,
+        quota=Quota.DELETE if kind is JOB else None,
     )
 
 

@@ -127,6 +127,7 @@ def stop_job(cluster_id: str, job_name: str) -> Call[None]:
         method="PUT",
         path=f"{_job_path(cluster_id, job_name)}/stop",
         parse=parse,
+        quota=Quota.STOP,
     )
 
 

@@ -69,6 +69,8 @@ class Follower:
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Submission | None = None
     problems_since: dict[str, float] = field(default_factory=dict)
+    #: When CDM last showed the run, by the monotonic clock; ``None`` if it has not yet.
+    seen_at: float | None = field(default=None, init=False)
     #: End of the last poll, by the monotonic clock and by the wall clock.
     _polled_at: tuple[float, float] = field(default=(0.0, 0.0), init=False, repr=False)
     #: Number of polls in a row that failed.
@@ -166,6 +168,7 @@ class Follower:
             self._tolerate("no_run", shown_instead, self.grace.no_run, now)
             return None
         self._remember(seen)
+        self.seen_at = api.exchanger.uptime()
         if seen.verdict is Verdict.UNKNOWN:
             shown = f"status {seen.status}"
             now = api.exchanger.uptime()

@@ -34,6 +34,9 @@ _RETRY_AFTER_CAP = 120.0
 _RECOVERY_MINUTES = 5.0
 #: Lowest rate, as a fraction of the limit.
 _MIN_FRACTION = 1 / 16
+#: How many times the limit CDM allows for stops, and which share of them may be used at once: stops
+#: are rare, and each is urgent.
+_STOP_FACTOR, _STOP_BURST = 10, 1.0
 #: How often urgent calls may take the slot of another poller before its own turn comes.
 _MAX_OVERTAKEN = 3
 
@@ -41,16 +44,20 @@ _MAX_OVERTAKEN = 3
 class RateLimiter:
     """Slots for calls of one kind, for use by several threads.
 
-    Hands out at most ``limit`` slots within any minute, and up to a tenth of that at once. It is
-    the generic cell rate algorithm (GCRA) with a sliding window on top.
+    Hands out at most ``limit`` slots within any minute, and a share of that at once. It is the
+    generic cell rate algorithm (GCRA) with a sliding window on top.
 
     :param limit: calls per minute.
     :param random: function that returns a number in [0, 1).
+    :param burst: share of the limit that may be used at once.
     """
 
-    def __init__(self, limit: int, random: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, limit: int, random: Callable[[], float] = random.random, burst: float = 0.1
+    ) -> None:
         self._lock = threading.Lock()
         self._random = random
+        self._burst_share = burst
         self._rate, self._rate_at = 0.0, 0.0
         #: When the next slot would be if all were evenly spaced; in a burst it comes earlier.
         self._theoretical_arrival = 0.0
@@ -67,7 +74,7 @@ class RateLimiter:
     def cap(self, limit: int) -> None:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
-        self._burst = max(1, self.limit // 10)
+        self._burst = max(1, int(self.limit * self._burst_share))
         self._window = deque(self._window, maxlen=self.limit)
         self._max_rate = self.limit * 60 / _WINDOW
 
@@ -192,6 +199,7 @@ class RateLimits:
         self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
         self.reservations_lock = threading.Lock()
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
+        self.limiters[Quota.STOP] = RateLimiter(_STOP_FACTOR * limit, random, _STOP_BURST)
 
     def auth_lock(self, connection: str) -> threading.Lock:
         """Return the lock of the thread that requests authorization for the user.
@@ -220,9 +228,10 @@ class RateLimits:
         with self.reservations_lock:
             self._requested[user] = limit
             self.limit = lowest = min(self._requested.values())
-            for limiter in self.limiters.values():
-                if limiter.limit != lowest:
-                    limiter.cap(lowest)
+            for quota, limiter in self.limiters.items():
+                limit = lowest * (_STOP_FACTOR if quota is Quota.STOP else 1)
+                if limiter.limit != limit:
+                    limiter.cap(limit)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
