@@ -37,7 +37,7 @@ class CdmOwnedJobTrigger(CdmSubmissionTrigger):
 
     def _log_kept_job(self, kill: Kill, reason: str) -> None:
         log.warning(
-            "Job %r in cluster %s stays in CDM for now; unless another attempt follows, delete it"
-            " there. %s",
+            "Job %r stays in CDM for now. If no attempt follows, delete it there, in cluster"
+            " %s. %s",
             *(kill.run.job_name, kill.run.cluster_id, reason),
         )

@@ -48,7 +48,7 @@ _STOPS, _LOOKS, _THREADS = 32, 8, 44
 _ANSWER_SECONDS = 20.0
 #: Quotas of the calls that show the newest run of a job.
 _LOOK_QUOTAS = (Quota.STATUS, Quota.HISTORY)
-#: Seconds until the next status slot from which on the history is read instead, if that is sooner.
+#: Seconds until the next slot from which on something else is done in the meantime.
 _LONG_WAIT = 2.0
 #: Failures in a row after which only one call is made at a time.
 _MAX_FAILURES = 3
@@ -85,6 +85,10 @@ def shared_stopper(session: CdmSession, cluster_id: str) -> Iterator[RunStopper]
                 stopper.close()
 
 
+class _TooLateError(Exception):
+    """What made a call right has been known for too long to rely on it."""
+
+
 class RunStopper:
     """Stops runs in one cluster; belongs to one event loop.
 
@@ -104,7 +108,9 @@ class RunStopper:
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._stops = asyncio.Semaphore(_STOPS)
-        self._probe = asyncio.Lock()
+        self._probe, self._auth = asyncio.Lock(), asyncio.Lock()
+        #: Last failure of a call, whatever it was for.
+        self.failure: errors.CdmError | None = None
         #: Failures in a row, and until when no call is made because of them.
         self._failures, self._resume_at = 0, 0.0
 
@@ -122,18 +128,23 @@ class RunStopper:
         :returns: whether the stop was sent; ``False`` if the run is not the active one.
         :raises CdmError: when CDM rejects the calls.
         """
+        await self._stops_allowed()
         while await self._prove(run, on_failure):
             usable_until = self._uptime() + stop.PROOF_SECONDS
             async with self._stops:
                 while self._uptime() <= usable_until:
+                    call = runs.stop_job(self._cluster_id, run.job_name)
                     try:
-                        await self._call(runs.stop_job(self._cluster_id, run.job_name), Quota.STOP)
+                        await self._call(call, Quota.STOP, usable_until)
                     except errors.CdmNotRunning:
                         return False
                     except OUTAGE_ERRORS as error:
                         on_failure(error)
+                    except _TooLateError:
+                        break
                     else:
                         return True
+            await self._stops_allowed()
         return False
 
     async def delete_after_stop(self, run: RunRef, on_failure: OnFailure) -> None:
@@ -219,10 +230,13 @@ class RunStopper:
         while (reading := self._queue.next_reading()) is not None:
             with suppress(errors.CdmRefused, errors.CdmAuthError):
                 first = await self._read_page(reading, 1)
-                self._queue.apply(reading, first)
                 others = range(2, reading.pages(first) + 1)
-                for page in asyncio.as_completed([self._read_page(reading, n) for n in others]):
-                    self._queue.apply(reading, await page)
+                pages = [self._loop.create_task(self._read_page(reading, n)) for n in others]
+                try:
+                    await asyncio.gather(*pages)
+                finally:
+                    for page in pages:
+                        page.cancel()
             self._queue.finish(reading)
 
     async def _read_page(self, reading: ListReading, number: int) -> JobPage:
@@ -231,43 +245,62 @@ class RunStopper:
         )
         while True:
             with suppress(*OUTAGE_ERRORS):
-                return await self._call(call, Quota.LISTING)
+                page = await self._call(call, Quota.LISTING)
+                self._queue.apply(reading, page)
+                return page
 
-    async def _call(self, call: Call[T], quota: Quota) -> T:
-        """Make a call once, within the rate limit; after several failures only one at a time."""
-        if self._failures < _MAX_FAILURES:
-            return await self._call_now(call, quota)
-        async with self._probe:
-            return await self._call_now(call, quota)
+    async def _call(self, call: Call[T], quota: Quota, until: float = math.inf) -> T:
+        """Make a call once, within the rate limit; after several failures only one at a time.
 
-    async def _call_now(self, call: Call[T], quota: Quota) -> T:
+        :param until: when it is too late to send the call, by the monotonic clock.
+        :raises _TooLateError: when it could not be sent by then.
+        """
+        if self._failures >= _MAX_FAILURES:
+            async with self._probe:
+                # Those that queued go on together once a call has been answered.
+                if self._failures >= _MAX_FAILURES:
+                    return await self._call_now(call, quota, until)
+        return await self._call_now(call, quota, until)
+
+    async def _call_now(self, call: Call[T], quota: Quota, until: float) -> T:
         await self._sleep(self._resume_at - self._uptime())
-        if not self._api.auth.is_ready():
-            # A slot would expire while the call waits for a token.
-            await self._perform(self._api.auth.authorize())
-        await self._take_slot(quota)
+        async with self._auth:
+            if not self._api.auth.is_ready():
+                # A slot would expire while the call waits for a token.
+                await self._perform(self._api.auth.authorize())
+        await self._take_slot(quota, until)
         try:
             return await self._perform(self._api.call(call))
         except errors.CdmThrottled as error:
             self._limiters[quota].throttled(self._session.clock(), error.retry_after)
             raise
 
-    async def _take_slot(self, quota: Quota) -> None:
+    async def _take_slot(self, quota: Quota, until: float) -> None:
         """Wait until a call may be made; routine polls get the slots after those taken here."""
         limiter, clock = self._limiters[quota], self._session.clock
         while True:
-            slot = limiter.reserve(clock())
+            slot, reserved = limiter.try_reserve(clock(), until - self._uptime())
+            if not reserved:
+                raise _TooLateError
             await self._sleep(slot - clock())
             if limiter.is_usable(slot, clock()):
                 return
+
+    async def _stops_allowed(self) -> None:
+        """Wait until the quota of stops is not used up: a proof is no longer right after that."""
+        limiter, clock = self._limiters[Quota.STOP], self._session.clock
+        while (seconds := limiter.next_slot(clock()) - clock()) > _LONG_WAIT:
+            await self._sleep(seconds)
 
     async def _perform(self, flow: Flow[T]) -> T:
         """Perform a flow in a thread, and count failures in a row."""
         try:
             result = await self._in_thread(flow)
-        except errors.CdmThrottled:
+        except errors.CdmThrottled as error:
+            self.failure = error
             raise
         except OUTAGE_ERRORS as error:
+            self.failure = error
             self._failures += 1
             seconds = stop.pause_after_failure(error, self._failures, self._random)
             self._resume_at = max(self._resume_at, self._uptime() + seconds)

@@ -18,6 +18,7 @@ from airflow_provider_cdm.client.arguments import STALLED_AFTER
 from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
+from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.hooks import CdmHook
@@ -40,8 +41,10 @@ _STOP_SECONDS = 90.0
 #: The same for a task that has ended for good.
 _FINAL_STOP_SECONDS = 300.0
 _FINAL_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
-#: Seconds for a new look-up of the connection.
-_LOOKUP_SECONDS = 5.0
+#: Seconds for a new look-up of the connection, and between two of them while its credentials are
+#: refused.
+_LOOKUP_SECONDS, _AUTH_SECONDS = 5.0, 10.0
+_NO_PERMISSION = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Kill:
     :param in_background: whether the time that Airflow gives is over.
     :param cancelled: whether the work was cancelled, and is done once more.
     :param failure: last failure after which a call was repeated.
+    :param stopper: what stops it, with other runs of the cluster.
     """
 
     run: RunRef
@@ -108,6 +112,7 @@ class Kill:
     in_background: bool = False
     cancelled: bool = False
     failure: errors.CdmError | None = None
+    stopper: RunStopper | None = None
 
     def record_failure(self, error: errors.CdmError) -> None:
         """Keep a failure, for the log."""
@@ -116,7 +121,8 @@ class Kill:
     @property
     def reason(self) -> str:
         """The last failure as a sentence."""
-        return f"The last error: {self.failure}" if self.failure else "CDM's quota was used up."
+        failure = self.failure or (self.stopper and self.stopper.failure)
+        return f"The last error: {failure}" if failure else "CDM's quota of calls was used up."
 
 
 class CdmSubmissionTrigger(CdmTrigger):
@@ -287,11 +293,19 @@ class CdmSubmissionTrigger(CdmTrigger):
         return kill.state != "deferred"
 
     async def _stop(self, kill: Kill) -> None:
-        """Stop the run; look the connection up again if it was changed since the wait began."""
+        """Stop the run, with the connection as it is now: its credentials may have been changed."""
         from airflow_provider_cdm.triggers.stopper import shared_stopper
 
-        with shared_stopper(await self._session_for_stop(), self.cluster_id) as stopper:
-            await self._stop_with(stopper, kill)
+        while True:
+            session = await self._session_for_stop()
+            try:
+                with shared_stopper(session, self.cluster_id) as kill.stopper:
+                    return await self._stop_with(kill.stopper, kill)
+            except errors.CdmAuthError as error:
+                if error.http_status == _NO_PERMISSION:
+                    raise
+                kill.record_failure(error)
+            await session.arun(pause(_AUTH_SECONDS))
 
     async def _stop_with(self, stopper: RunStopper, kill: Kill) -> None:
         if kill.sent:

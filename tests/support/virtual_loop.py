@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow_provider_cdm.simulator import ManualClock
 
-#: Added to each jump, since the fraction of an epoch second is rounded.
-_ROUNDING = 1e-4
+#: Resolution of the clock: the fraction of an epoch second is rounded.
+_RESOLUTION = 1e-4
 
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
@@ -26,6 +26,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         self._latency = latency
         self._in_threads = 0
         super().__init__()
+        self._clock_resolution = _RESOLUTION
         selector: Any = self._selector  # type: ignore[attr-defined]
         select = selector.select
 
@@ -34,7 +35,7 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
                 return select(None if self._in_threads and timeout else timeout)
             events = select(0)
             if not events:
-                clock.advance(timeout + _ROUNDING)
+                clock.advance(timeout + _RESOLUTION)
             return events
 
         selector.select = select_or_jump
@@ -47,8 +48,8 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> Any:
         """Run work in a thread; calls to CDM take virtual time after that."""
-        self._in_threads += 1
         future = super().run_in_executor(executor, func, *args)
+        self._in_threads += 1
         future.add_done_callback(self._end_work)
         if executor is None or not executor._thread_name_prefix.startswith("cdm"):
             return future
