@@ -251,13 +251,11 @@ def kill_seconds() -> float:
     return after_signal
 
 
-def on_kill_seconds() -> float | None:
-    """Return the seconds for which the triggerer waits for ``on_kill``; ``None`` for no limit.
+def on_kill_seconds() -> float:
+    """Return the seconds for which the triggerer waits for ``on_kill``.
 
     Below Airflow 3.3 a trigger is canceled instead, and has any time to end.
     """
-    if not TRIGGERS_HAVE_ON_KILL:
-        return None
     return float(conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0))
 
 

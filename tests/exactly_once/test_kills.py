@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_cdm._compat import kill_seconds
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmRunJobOperator
@@ -151,6 +154,46 @@ def test_kill_without_cancel_on_kill_stops_nothing_and_says_so(
     assert sim.runs(JOB)[-1].status == "SUCCEEDED"
     assert "may have been started" in task_log.text
     assert "cancel_on_kill is off" in task_log.text
+
+
+def test_kill_without_a_quota_for_looks_stops_the_run(
+    sim: CdmSimulator, clock: ManualClock, kills: Kills, task_log: pytest.LogCaptureFixture
+) -> None:
+    """Where others have used up the quota of status calls, a kill finds its run by other calls."""
+
+    def use_up_quota() -> None:
+        sim.fail("status", "status", status=429, times=None)
+
+    kills.run_and_kill(migrate(), "/status", use_up_quota)
+    clock.advance(10)
+    assert sim.runs(JOB)[-1].status == "STOPPED"
+    assert "asked CDM to stop it" in task_log.text
+
+
+def test_kill_that_stops_nothing_names_the_run_and_says_how_to_stop_it(
+    sim: CdmSimulator, kills: Kills, task_log: pytest.LogCaptureFixture
+) -> None:
+    """If the time of a kill is over before CDM answers, one line says all that a person needs."""
+
+    def begin_outage() -> None:
+        sim.fail("*", "status", status=503, times=None)
+
+    kills.run_and_kill(migrate(), "/status", begin_outage)
+    (line,) = [line for line in task_log.messages if "could not be stopped" in line]
+    assert f"run 1 of job '{JOB}' in cluster {sim.cluster_id}" in line
+    assert f"CdmHook('cdm_default').stop_job('{JOB}', '{sim.cluster_id}')" in line
+    assert "HTTP 503" in line
+
+
+def test_time_of_a_kill_is_what_airflow_gives() -> None:
+    """Airflow 3 kills a process five seconds after its signal, Airflow 2 after an option; neither
+    does after ``execution_timeout``.
+    """
+    assert kill_seconds() == (50 if find_spec("airflow.sdk") is None else 4)
+    try:
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        assert kill_seconds() == 60
 
 
 def test_kill_before_the_start_says_so(

@@ -262,7 +262,7 @@ def test_short_outage_loses_no_stop(crowd: Crowd, kind: Any) -> None:
     crowd.add(400)
 
     async def end_in_outage() -> None:
-        crowd.sim.fail("*", kind, times=None, **({"status": 503} if kind == "status" else {}))
+        crowd.sim.fail("*", kind, times=None, status=503 if kind == "status" else None)
         ending = asyncio.ensure_future(crowd.end())
         await asyncio.sleep(15)
         in_vain = crowd.calls().total()
