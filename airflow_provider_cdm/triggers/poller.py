@@ -26,8 +26,9 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
-from airflow_provider_cdm.client.polling.model import Poll, Wait
+from airflow_provider_cdm.client.polling.model import Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
+from airflow_provider_cdm.client.polling.polls import Poll
 from airflow_provider_cdm.client.polling.rate_limit import follow_user, rate_limits_for
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession

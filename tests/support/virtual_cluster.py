@@ -16,8 +16,9 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.polling.model import Poll, Wait
+from airflow_provider_cdm.client.polling.model import Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
+from airflow_provider_cdm.client.polling.polls import Poll
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
@@ -269,6 +270,8 @@ class Simulation:
         settings = Settings(ENDPOINT, ENDPOINT, PasswordCredentials("u", "p", "d"), project_id="p")
         api = CdmApi(settings, factory.authenticator_for(settings, exchanger), exchanger)
         self.planners = [PollPlanner("c", api, limits) for limits in rate_limits]
+        #: The planner whose polls are performed.
+        self.stepping = self.planners[0]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
 
@@ -346,7 +349,7 @@ class Simulation:
             self.now = max(self.now, next_time)
 
     def _step(self, planner: PollPlanner) -> float:
-        now = BEGIN + self.now
+        self.stepping, now = planner, BEGIN + self.now
         planner.housekeeping(now)
         while (poll := planner.next_poll(now)) is not None:
             self._perform(planner, poll)

@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from airflow_provider_cdm.client.api.call import Quota
-from airflow_provider_cdm.client.polling.model import Poll, PolledJob, StatusPoll
+from airflow_provider_cdm.client.polling.model import PolledJob
+from airflow_provider_cdm.client.polling.polls import Poll, StatusPoll
 
 #: Polls in flight at most, each of which occupies a thread.
-MAX_IN_FLIGHT = 8
+MAX_IN_FLIGHT = 16
 #: Of these, polls at most of jobs whose last poll failed: such polls may take a minute each.
 _MAX_RETRIES = MAX_IN_FLIGHT // 2
-#: How many of them each kind of poll may have while others are due as well. There is one list at a
-#: time.
-_SHARES = {Quota.STATUS: 5, Quota.HISTORY: 2, Quota.LISTING: 1}
+#: Pages of the job list that are read at a time, once their number is known.
+MAX_PAGES = 4
+#: How many of them each kind of poll may have while others are due as well.
+_SHARES = {Quota.STATUS: 10, Quota.HISTORY: 4, Quota.LISTING: 2}
 
 
 @dataclass(slots=True)
@@ -31,9 +33,9 @@ class InFlight:
     kinds: Counter[Quota] = field(default_factory=Counter)
 
     @property
-    def listing(self) -> bool:
-        """Whether a page of the job list is being read."""
-        return bool(self.kinds[Quota.LISTING])
+    def may_list(self) -> bool:
+        """Whether one more page of the job list may be read."""
+        return self.kinds[Quota.LISTING] < MAX_PAGES
 
     @property
     def full(self) -> bool:

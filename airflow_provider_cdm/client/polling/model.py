@@ -1,4 +1,4 @@
-"""What the poll planner keeps of each wait and each job, and the polls that it sends out."""
+"""What the poll planner keeps of each wait and each job."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
-from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limited_api import (
-    CallBatch,
     RateLimited,
     RateLimitedApi,
 )
@@ -205,108 +202,3 @@ class PolledJob:
             return math.inf
         # The clock of the servers may be ahead of ours.
         return max(now - self.joined_at, now - max(date or 0 for date in created) / 1000)
-
-
-@dataclass(slots=True)
-class StatusPoll:
-    """A poll of all runs of one job that are waited for.
-
-    :param job: the job to poll.
-    :param priority: why the job was due.
-    :param api: the API, with the slot that was reserved for the first call.
-    :param waits: waits to poll for, in this order.
-    :param quota: quota of the first call.
-    :param outcomes: results in the order of the waits.
-    """
-
-    job: PolledJob
-    priority: Priority
-    api: RateLimitedApi
-    waits: list[Wait]
-    quota: Quota = Quota.STATUS
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    @property
-    def batch(self) -> CallBatch:
-        """The calls that were made, and their results."""
-        return self.api.batch
-
-    def perform(self, run_flow: FlowRunner) -> None:
-        """Poll for one wait after the other; meant for a thread."""
-        job_type = self.job.job_type
-        for wait in self.waits:
-            self.outcomes.append(wait.context.run(wait.poll, run_flow, self.api, job_type))
-
-    def fail(self, error: BaseException) -> None:
-        """Record an error that :meth:`perform` raised."""
-        outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
-        self.outcomes = [outcome] * len(self.waits)
-
-
-@dataclass(slots=True)
-class Sweep:
-    """One reading of all pages of the job list, for one type of job.
-
-    :param type_index: index of the type in ``JOB_TYPES``.
-    :param name_filter: filter for job names; empty for none.
-    :param started_at: epoch seconds; the sweep covers the jobs that were waited for by then.
-    :param savings: number of status calls that it is expected to save.
-    :param due_jobs: jobs that became due while the sweep was in progress, each once, as keys.
-    :param next_page: number of the page to read next.
-    :param jobs_read: number of jobs on the pages read so far.
-    :param any_found: whether one of the jobs that are waited for was among them.
-    :param complete: whether all pages have been read.
-    """
-
-    type_index: int
-    name_filter: str
-    started_at: float
-    savings: int
-    due_jobs: dict[PolledJob, None] = field(default_factory=dict)
-    next_page: int = 1
-    jobs_read: int = 0
-    any_found: bool = False
-    complete: bool = False
-
-
-@dataclass(slots=True)
-class ListingPoll:
-    """The reading of one page of the job list.
-
-    :param sweep: the sweep that the page belongs to.
-    :param cluster_id: cluster of the jobs.
-    :param api: the API, with the slot that was reserved for the call.
-    :param outcome: the page, or an error.
-    """
-
-    quota: ClassVar[Quota] = Quota.LISTING
-
-    sweep: Sweep
-    cluster_id: str
-    api: RateLimitedApi
-    outcome: JobPage | Exception | None = None
-
-    @property
-    def batch(self) -> CallBatch:
-        """The call that was made, and its result."""
-        return self.api.batch
-
-    def perform(self, run_flow: FlowRunner) -> None:
-        """Read the page; meant for a thread, since pages can be long."""
-        call = resources.list_jobs(
-            self.cluster_id,
-            self.sweep.next_page,
-            job_type=JOB_TYPES[self.sweep.type_index],
-            name_filter=self.sweep.name_filter,
-        )
-        try:
-            self.outcome = run_flow(self.api.call(call))
-        except (errors.CdmError, RateLimited) as error:
-            self.outcome = error
-
-    def fail(self, error: BaseException) -> None:
-        """Record an error that :meth:`perform` raised."""
-        self.outcome = error if isinstance(error, Exception) else RuntimeError(repr(error))
-
-
-Poll: TypeAlias = StatusPoll | ListingPoll

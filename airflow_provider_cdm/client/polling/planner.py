@@ -13,7 +13,9 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
 from airflow_provider_cdm.client.polling.circuit_breaker import CircuitBreaker, next_probe
 from airflow_provider_cdm.client.polling.in_flight import InFlight
-from airflow_provider_cdm.client.polling.model import ListingPoll, Poll, PolledJob, StatusPoll, Wait
+from airflow_provider_cdm.client.polling.model import PolledJob, Wait
+from airflow_provider_cdm.client.polling.pace import Pace
+from airflow_provider_cdm.client.polling.polls import ListingPoll, Poll, StatusPoll, Sweep
 from airflow_provider_cdm.client.polling.queue import Priority, unschedule
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits, Reservations
 from airflow_provider_cdm.client.polling.rate_limited_api import CallBatch, RateLimitedApi
@@ -41,7 +43,8 @@ class PollPlanner:
         random = api.exchanger.random
         self.cluster_id = cluster_id
         self.registry = WaitRegistry(limits, random, grace or GracePeriods())
-        self.sweeps = SweepPlanner()
+        self._pace = Pace(limits)
+        self.sweeps = SweepPlanner(self._pace)
         self.in_flight = InFlight()
         self._api, self._limits = api, limits
         self._schedule = self.registry.schedule
@@ -72,7 +75,7 @@ class PollPlanner:
 
         Returns ``inf`` if there is nothing to do until a poll completes or a wait is added.
         """
-        events = [self.registry.next_end(now)]
+        events = [self.registry.next_end(now), self.sweeps.next_release()]
         if self._schedule.has_backlog:
             events.append(now)
         if self._breaker.half_open:
@@ -83,18 +86,21 @@ class PollPlanner:
             for quota, queue in self._schedule.queues.items():
                 slot, due_times = self._reservations.slot(quota), queue.due_times()
                 events += [max(due_at, slot) if due_at <= now else due_at for due_at in due_times]
-            if self.sweeps.active is not None and not self.in_flight.listing:
+            if self._next_sweep() is not None:
                 events.append(self._reservations.slot(Quota.LISTING))
         return min(events)
 
     def housekeeping(self, now: float) -> None:
         """Do what needs no call; only a part of it, if there is much to do."""
+        self._schedule.put_in_backlog(self.sweeps.release_late(now))
         self._schedule.requeue_backlog(now)
         self.registry.end_due_waits(now)
 
     def completed(self, poll: Poll, now: float) -> None:
         """Apply the result of a poll that has completed."""
         self.in_flight.remove(poll)
+        if poll.batch.answered:
+            self._pace.record(poll.quota, now - poll.sent_at, now)
         if poll.batch.reserved is not None:
             quota, slot = poll.batch.reserved
             self._limits.limiters[quota].release(slot)
@@ -147,14 +153,14 @@ class PollPlanner:
 
     def _cover(self, job: PolledJob, now: float) -> bool:
         """Serve a due job from a listing if that is cheaper; return whether it is."""
-        if not self.sweeps.covers(job):
+        if not self.sweeps.covers(job, now):
             jobs = self.registry.jobs.values()
             next_slot = self._limits.limiters[Quota.STATUS].next_slot(now)
             congested = next_slot > now + _CONGESTED_SECONDS
             savings = self.sweeps.savings(job, jobs, now, congested)
             if not savings:
                 return False
-            self.sweeps.start(job.type_index, savings, jobs, now)
+            self.sweeps.start(job, savings, jobs, now)
         if self.sweeps.active is not None:
             self.sweeps.active.due_jobs[job] = None
         self._schedule.put_covered(job, now)
@@ -182,12 +188,16 @@ class PollPlanner:
         return None
 
     def _next_listing_poll(self, now: float) -> ListingPoll | None:
+        sweep = self._next_sweep()
+        if sweep is None or not self._reservations.ready(Quota.LISTING, now):
+            return None
+        api = self._rate_limited_api(Quota.LISTING)
+        return ListingPoll(sweep, sweep.take_page(), self.cluster_id, api, now)
+
+    def _next_sweep(self) -> Sweep | None:
+        """Return the sweep of which a page can be read now."""
         sweep = self.sweeps.active
-        if sweep is None or self.in_flight.listing:
-            return None
-        if not self._reservations.ready(Quota.LISTING, now):
-            return None
-        return ListingPoll(sweep, self.cluster_id, self._rate_limited_api(Quota.LISTING))
+        return sweep if sweep is not None and sweep.to_read and self.in_flight.may_list else None
 
     def _probe(self, now: float) -> StatusPoll | None:
         job = next_probe(self.registry.jobs.values())
@@ -202,7 +212,8 @@ class PollPlanner:
         job.in_flight, job.polled_at = True, now
         # The reserved slot is for the first call.
         waits = sorted(job.waits, key=lambda wait: wait.quota is not job.quota)
-        return StatusPoll(job, priority, self._rate_limited_api(job.quota), waits, job.quota)
+        api = self._rate_limited_api(job.quota)
+        return StatusPoll(job, priority, api, waits, job.quota, now)
 
     def _rate_limited_api(self, quota: Quota) -> RateLimitedApi:
         batch = CallBatch(reserved=(quota, self._reservations.use(quota)))

@@ -8,13 +8,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.polling.circuit_breaker import CircuitBreaker, retry_pause
 from airflow_provider_cdm.client.polling.hint import Hint, hint_for
-from airflow_provider_cdm.client.polling.model import (
-    ListingPoll,
-    Poll,
-    PolledJob,
-    StatusPoll,
-    Sweep,
-)
+from airflow_provider_cdm.client.polling.model import PolledJob
+from airflow_provider_cdm.client.polling.polls import ListingPoll, Poll, StatusPoll
 from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limited_api import RateLimited
 from airflow_provider_cdm.client.polling.registry import WaitRegistry
@@ -92,30 +87,36 @@ class PollResults:
             self._schedule.put_after_failure(job, now + pause)
         else:
             job.record_status(now)
-            self._schedule.put_after_status(job, now)
+            self._schedule.put_after_status(job, now, poll.sent_at)
         if job.poll_again:
             job.poll_again = False
             self._schedule.put_new(job, now)
 
     def _apply_page(self, poll: ListingPoll, now: float) -> None:
         outcome, failure = poll.outcome, poll.batch.failure
-        if isinstance(outcome, RateLimited) and failure is None:
+        postponed = isinstance(outcome, RateLimited) and failure is None
+        poll.sweep.record_end(poll.page, again=postponed)
+        if postponed:
             return
         if isinstance(outcome, JobPage):
             for listed in outcome.jobs:
                 if (job := self._registry.jobs.get(listed.name)) is not None:
-                    self._apply_hint(job, listed, poll.sweep, now)
-            if self._sweeps.add_page(outcome, now):
+                    self._apply_hint(job, listed, poll, now)
+            if self._sweeps.add_page(poll.sweep, poll.page, outcome, now):
                 return
+        elif poll.sweep is not self._sweeps.active:
+            return
         else:
             # Also when the quota of listings is used up: status calls draw on another one.
             error = failure or outcome or RuntimeError("the poll ended without a page")
             self._sweeps.record_failure(error, now)
         self._schedule.put_in_backlog(self._sweeps.finish(self._registry.jobs.values(), now))
 
-    def _apply_hint(self, job: PolledJob, listed: ListedJob, sweep: Sweep, now: float) -> None:
-        sweep.any_found = True
-        job.type_index, job.listed_at = sweep.type_index, now
+    def _apply_hint(self, job: PolledJob, listed: ListedJob, poll: ListingPoll, now: float) -> None:
+        poll.sweep.any_found = True
+        job.type_index = poll.sweep.type_index
+        # The clock may have been set since the page was asked for.
+        job.listed_at = min(now, max(poll.sent_at, poll.sweep.started_at))
         if not job.listable:
             return
         followers = [wait.follower for wait in job.waits]
@@ -126,4 +127,6 @@ class PollResults:
             job.from_hint = all(follower.run.known for follower in followers)
             self._schedule.put_confirm(job, min(now, job.due_at[Priority.CONFIRM]))
             return
-        self._schedule.put_after_hint(job, now, active=hints == {Hint.ACTIVE})
+        active = hints == {Hint.ACTIVE}
+        asked_at = max(poll.sent_at, job.polled_at)
+        self._schedule.put_after_hint(job, now, asked_at, active=active)

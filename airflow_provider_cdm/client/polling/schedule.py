@@ -70,12 +70,17 @@ class PollSchedule:
         deadlines = [wait.deadline for wait in job.waits if wait.deadline is not None]
         self._put(job, Priority.NEW, min(first, job.due_at[Priority.NEW], *deadlines))
 
-    def put_routine(self, job: PolledJob, now: float) -> None:
-        """Schedule a poll after the poll interval; sooner for a young run, if the quota allows."""
+    def put_routine(self, job: PolledJob, now: float, asked_at: float) -> None:
+        """Schedule a poll after the poll interval; sooner for a young run, if the quota allows.
+
+        :param asked_at: when the last look at the job began, epoch seconds. An answer may have
+            taken long, and what it shows is as old.
+        """
         interval = job.interval
         if self.demand <= self._limits.limiters[Quota.STATUS].rate(now) / 2:
             interval = min(interval, max(_FIRST_POLL, job.run_age(now) / 2))
-        self._put(job, Priority.ROUTINE, now + interval * self._jitter())
+        due_at = min(now, asked_at) + interval * self._jitter()
+        self._put(job, Priority.ROUTINE, max(now, due_at))
 
     def put_stale(self, job: PolledJob, now: float, max_age: float = _MAX_STALE) -> None:
         """Schedule a status call some time after the last one, whatever listings show.
@@ -89,22 +94,22 @@ class PollSchedule:
         due_at = min(job.due_at[Priority.STALE], job.status_at + age)
         self._put(job, Priority.STALE, max(now, due_at))
 
-    def put_after_status(self, job: PolledJob, now: float) -> None:
+    def put_after_status(self, job: PolledJob, now: float, asked_at: float) -> None:
         """Schedule the next polls after a status call was answered."""
-        self.put_routine(job, now)
+        self.put_routine(job, now, asked_at)
         self.put_stale(job, now)
 
     def put_after_failure(self, job: PolledJob, due_at: float) -> None:
         """Schedule a retry after a poll that failed, with routine polls."""
         self._put(job, Priority.ROUTINE, due_at)
 
-    def put_after_hint(self, job: PolledJob, now: float, *, active: bool) -> None:
+    def put_after_hint(self, job: PolledJob, now: float, asked_at: float, *, active: bool) -> None:
         """Schedule the next polls after a listing showed no reason for a poll.
 
         :param active: whether the listing showed that the runs are most probably active.
         """
         job.due_at[Priority.NEW] = math.inf
-        self.put_routine(job, now)
+        self.put_routine(job, now, asked_at)
         if not active:
             self.put_stale(job, now, max(_INCONCLUSIVE_STALE, 5 * job.interval))
 

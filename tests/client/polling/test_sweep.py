@@ -14,6 +14,7 @@ from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.hint import Hint, hint_for
 from airflow_provider_cdm.client.polling.model import PolledJob, Wait
+from airflow_provider_cdm.client.polling.pace import Pace
 from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.polling.sweep import SweepPlanner
@@ -127,13 +128,27 @@ def make_jobs(count: int, due_at: float = BEGIN, **fields: Any) -> list[PolledJo
     return jobs
 
 
+def make_sweeps(**fields: Any) -> SweepPlanner:
+    """Return a planner of sweeps that has seen no answer yet."""
+    return SweepPlanner(Pace(RateLimits(100, lambda: 0.5)), **fields)
+
+
+def read(sweeps: SweepPlanner, page: JobPage, now: float) -> bool:
+    """Read the next page, and return whether the sweep goes on."""
+    sweep = sweeps.active
+    assert sweep is not None
+    number = sweep.take_page()
+    sweep.record_end(number, again=False)
+    return sweeps.add_page(sweep, number, page, now)
+
+
 @pytest.mark.parametrize(
     ("count", "pages", "sweep"),
     [(1, None, False), (10, None, False), (11, None, True), (50, 60, False), (61, 60, True)],
 )
 def test_a_sweep_starts_if_it_is_cheaper(count: int, pages: int | None, sweep: bool) -> None:
     """A sweep starts only if its pages cost less than a status call for each job."""
-    sweeps = SweepPlanner()
+    sweeps = make_sweeps()
     if pages is not None:
         sweeps.page_counts[0, "job_"] = (pages, BEGIN + 1)
     jobs = make_jobs(count)
@@ -143,8 +158,8 @@ def test_a_sweep_starts_if_it_is_cheaper(count: int, pages: int | None, sweep: b
 def test_jobs_due_soon_count() -> None:
     """Jobs due within half a poll interval count as savings, later ones do not."""
     (first,) = make_jobs(1)
-    assert SweepPlanner().savings(first, make_jobs(20, BEGIN + 14), BEGIN) == 21
-    assert SweepPlanner().savings(first, make_jobs(20, BEGIN + 16), BEGIN) == 0
+    assert make_sweeps().savings(first, make_jobs(20, BEGIN + 14), BEGIN) == 21
+    assert make_sweeps().savings(first, make_jobs(20, BEGIN + 16), BEGIN) == 0
 
 
 def test_a_job_due_twice_in_a_sweep_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +194,9 @@ def page_of(*names: str, total: int | None = None) -> JobPage:
 
 def test_a_long_listing_is_read_only_to_its_first_page() -> None:
     """The first page shows how many follow; a sweep that costs too much ends there."""
-    sweeps, jobs = SweepPlanner(), make_jobs(20)
-    sweeps.start(0, 20, jobs, BEGIN)
-    assert not sweeps.add_page(page_of(*map(str, range(100)), total=2100), BEGIN)
+    sweeps, jobs = make_sweeps(), make_jobs(20)
+    sweeps.start(jobs[0], 20, jobs, BEGIN)
+    assert not read(sweeps, page_of(*map(str, range(100)), total=2100), BEGIN)
     sweeps.finish(jobs, BEGIN)
     assert all(job.type_index == 0 for job in jobs)
     assert sweeps.savings(jobs[0], jobs[1:], BEGIN) == 0
@@ -190,13 +205,13 @@ def test_a_long_listing_is_read_only_to_its_first_page() -> None:
 @pytest.mark.parametrize("total", [True, False])
 def test_all_pages_are_read(total: bool) -> None:
     """A sweep ends when it has read the total, or, without a total, a page that is not full."""
-    sweeps, jobs = SweepPlanner(), make_jobs(20)
-    sweeps.start(0, 20, jobs, BEGIN)
+    sweeps, jobs = make_sweeps(), make_jobs(20)
+    sweeps.start(jobs[0], 20, jobs, BEGIN)
     names = [str(number) for number in range(250)]
     read_next = []
     for first in (0, 100, 200):
         page = page_of(*names[first : first + 100], total=250 if total else None)
-        read_next.append(sweeps.add_page(page, BEGIN))
+        read_next.append(read(sweeps, page, BEGIN))
     assert read_next == [True, True, False]
     assert sweeps.active is not None
     assert sweeps.active.complete
@@ -204,33 +219,33 @@ def test_all_pages_are_read(total: bool) -> None:
 
 def test_a_job_not_listed_is_assumed_to_have_another_type() -> None:
     """A job that a complete sweep did not show is tried with each type, then never listed."""
-    sweeps, jobs = SweepPlanner(), make_jobs(20)
+    sweeps, jobs = make_sweeps(), make_jobs(20)
     for type_index in range(3):
         assert all(job.type_index == type_index and job.listable for job in jobs)
         sweeps.unfiltered_until = math.inf
-        sweeps.start(type_index, 20, jobs, BEGIN)
-        sweeps.add_page(page_of("other", total=1), BEGIN)
+        sweeps.start(jobs[0], 20, jobs, BEGIN)
+        read(sweeps, page_of("other", total=1), BEGIN)
         sweeps.finish(jobs, BEGIN)
     assert not any(job.listable for job in jobs)
 
 
 def test_a_job_added_during_a_sweep_is_not_missing() -> None:
     """A sweep says nothing about a job that was added after it started."""
-    sweeps, jobs = SweepPlanner(unfiltered_until=math.inf), make_jobs(20)
+    sweeps, jobs = make_sweeps(unfiltered_until=math.inf), make_jobs(20)
     jobs[0].joined_at = BEGIN + 1
-    sweeps.start(0, 20, jobs, BEGIN)
-    sweeps.add_page(page_of("other", total=1), BEGIN + 2)
+    sweeps.start(jobs[0], 20, jobs, BEGIN)
+    read(sweeps, page_of("other", total=1), BEGIN + 2)
     sweeps.finish(jobs, BEGIN)
     assert [job.type_index for job in jobs] == [0] + [1] * 19
 
 
 def read_one_page(sweeps: SweepPlanner, jobs: list[PolledJob], page: JobPage, now: float) -> str:
     """Read a list that has one page, and return the filter that was used."""
-    sweeps.start(0, 20, jobs, now)
+    sweeps.start(jobs[0], 20, jobs, now)
     assert sweeps.active is not None
     name_filter = sweeps.active.name_filter
     sweeps.active.any_found = bool(page.jobs)
-    sweeps.add_page(page, now)
+    read(sweeps, page, now)
     sweeps.finish(jobs, now)
     return name_filter
 
@@ -239,7 +254,7 @@ def test_a_filter_that_hides_all_jobs_is_not_used_for_some_time() -> None:
     """The filter narrows the listing. One empty list proves nothing; two pause filters, longer
     each time, until a filtered list shows jobs again.
     """
-    sweeps, jobs = SweepPlanner(), make_jobs(20)
+    sweeps, jobs = make_sweeps(), make_jobs(20)
     now, empty = BEGIN, page_of(total=0)
     assert [read_one_page(sweeps, jobs, empty, now) for _ in range(2)] == ["job_"] * 2
     assert all(job.type_index == 0 for job in jobs)
@@ -310,20 +325,21 @@ def test_a_wait_with_another_name_does_not_make_the_rest_expensive() -> None:
 )
 def test_a_filter_has_no_special_characters(names: list[str], expected: str) -> None:
     """Only letters, digits, hyphens and underscores are safe in any kind of filter."""
-    sweeps = SweepPlanner()
-    sweeps.start(0, 20, [PolledJob(name) for name in names], BEGIN)
+    sweeps = make_sweeps()
+    jobs = [PolledJob(name) for name in names]
+    sweeps.start(jobs[0], 20, jobs, BEGIN)
     assert sweeps.active is not None
     assert sweeps.active.name_filter == expected
 
 
 def test_listings_pause_longer_with_each_failure() -> None:
     """Listings pause for a minute up to half an hour; for the longest if the error is permanent."""
-    sweeps = SweepPlanner()
+    sweeps = make_sweeps()
     pauses = []
     for _ in range(7):
         sweeps.record_failure(errors.CdmUnavailable("away"), BEGIN)
         pauses.append(sweeps.paused_until - BEGIN)
     assert pauses == [60, 120, 240, 480, 960, 1800, 1800]
-    sweeps = SweepPlanner()
+    sweeps = make_sweeps()
     sweeps.record_failure(errors.CdmAuthError("not allowed"), BEGIN)
     assert sweeps.paused_until == BEGIN + 1800
