@@ -146,9 +146,9 @@ def model(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def planner(session: nox.Session) -> None:
-    """Play 10,000 random scenarios of waiting in virtual time; takes minutes."""
-    module = "tests/client/polling/test_planner.py"
-    random_tests(session, module, "CDM_PLANNER_SCENARIOS", 10_000)
+    """Play 5,000 random scenarios of waiting, of two kinds, in virtual time; takes an hour."""
+    for module in ("test_planner.py", "test_invariants.py"):
+        random_tests(session, f"tests/client/polling/{module}", "CDM_PLANNER_SCENARIOS", 5000)
 
 
 @nox.session(venv_backend="none")

@@ -62,6 +62,7 @@ class FakeJob:
     :param listed: how listings show the job: ``correct``, ``undated``, ``delayed`` (by a minute),
         ``inactive`` (always), ``hidden``.
     :param fault: returns what the status call answers instead at some time; ``None`` for no fault.
+    :param cluster: cluster whose listings show the job; all of them by default.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FakeJob:
     deleted: float = float("inf")
     listed: str = "correct"
     fault: Callable[[float], Response | TransportError | None] = lambda _: None
+    cluster: str | None = None
 
     def latest_run(self, now: float) -> FakeRun | None:
         return max((run for run in self.runs if run.created <= now), key=_number, default=None)
@@ -92,12 +94,15 @@ def _number(run: FakeRun) -> int:
 
 @dataclass
 class FakeCluster:
-    """CDM for one cluster; times are in seconds since the begin.
+    """CDM for one cluster, or several of a user; times are in seconds since the begin.
 
     :param quota: calls of one kind in any minute; further calls get 429.
     :param fault: returns what a kind of call answers instead at some time; ``None`` for no fault.
     :param latency: returns how many seconds a kind of call takes at some time.
     :param foreign_calls: calls of each kind per minute that others make, for an hour and a half.
+    :param other_jobs: names of the jobs that nobody waits for, without a number, and how many each
+        cluster has.
+    :param asked: cluster of the last call.
     :param calls: times of all calls by kind.
     :param throttled: number of calls by kind that got 429.
     :param answered: times of answered status calls by job.
@@ -111,6 +116,8 @@ class FakeCluster:
     fault: Callable[[str, float], Response | TransportError | None] = lambda _, __: None
     latency: Callable[[str, float], float] = lambda _, __: 0.1
     foreign_calls: float = 0.0
+    other_jobs: tuple[str, int] = "other_", 0
+    asked: str = ""
     calls: dict[str, list[float]] = field(
         default_factory=lambda: {"status": [], "history": [], "list": []}
     )
@@ -123,7 +130,7 @@ class FakeCluster:
     _minute: dict[str, deque[float]] = field(default_factory=dict)
     _deleted_from: float = float("inf")
     _foreign_made: Counter[str] = field(default_factory=Counter)
-    _listed: dict[tuple[str, str], list[FakeJob]] = field(default_factory=dict)
+    _listed: dict[tuple[str, ...], list[FakeJob]] = field(default_factory=dict)
 
     def add(self, job: FakeJob) -> None:
         self.jobs[job.name] = job
@@ -136,6 +143,7 @@ class FakeCluster:
         parts = urlsplit(request.url)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         kind, name = _kind_and_job(parts.path, query)
+        self.asked = parts.path.split("/clusters/")[1].split("/")[0]
         self.calls[kind].append(self.now)
         self.elapsed += self.latency(kind, self.now)
         answer = self._answer(kind, name, query)
@@ -192,12 +200,14 @@ class FakeCluster:
         return True
 
     def _list(self, query: dict[str, str]) -> Response:
-        job_type, name_filter = key = query["jobType"], query.get("filter", "")
+        job_type, name_filter = query["jobType"], query.get("filter", "")
+        key = job_type, name_filter, self.asked
         if key not in self._listed:
             self._listed[key] = [
                 job
                 for job in self.jobs.values()
                 if job.type == job_type and job.listed != "hidden" and name_filter in job.name
+                if job.cluster in (None, self.asked)
             ]
         jobs = self._listed[key]
         if self._deleted_from <= self.now:
@@ -205,7 +215,11 @@ class FakeCluster:
         size = int(query["page_size"])
         first = (int(query["page_no"]) - 1) * size
         page = [job.list_entry(self.now) for job in jobs[first : first + size]]
-        return _json({"total": len(jobs), "jobs": page})
+        other_name, others = self.other_jobs
+        others *= name_filter in other_name
+        numbers = range(max(0, first - len(jobs)), min(others, first + size - len(jobs)))
+        page += [{"name": f"{other_name}{number}", "status": "NEW"} for number in numbers]
+        return _json({"total": len(jobs) + others, "jobs": page})
 
 
 def _kind_and_job(path: str, query: dict[str, str]) -> tuple[str, str]:
@@ -269,9 +283,13 @@ class Simulation:
         exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
         settings = Settings(ENDPOINT, ENDPOINT, PasswordCredentials("u", "p", "d"), project_id="p")
         api = CdmApi(settings, factory.authenticator_for(settings, exchanger), exchanger)
-        self.planners = [PollPlanner("c", api, limits) for limits in rate_limits]
+        self.planners = [
+            PollPlanner(f"c{index}", api, limits) for index, limits in enumerate(rate_limits)
+        ]
         #: The planner whose polls are performed.
         self.stepping = self.planners[0]
+        #: When each planner has something to do next.
+        self._wake_at = dict.fromkeys(self.planners, 0.0)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
 
@@ -317,6 +335,7 @@ class Simulation:
                 deadline=None if deadline is None else BEGIN + deadline,
             )
             recorded.planner.add(recorded.wait, BEGIN + self.now)
+            self._wake_at[recorded.planner] = self.now
 
         self.waits.append(recorded)
         self.at(at, add)
@@ -339,9 +358,11 @@ class Simulation:
             assert self.steps < self.max_steps, f"the simulation does not end: {self.now:.1f} s"
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
-            next_time = min(self._step(planner) for planner in self.planners)
-            # As in the poller: no sleep is shorter than this, but events interrupt it.
-            next_time = max(next_time, self.now + 0.05)
+            for planner, wake_at in self._wake_at.items():
+                if wake_at <= self.now:
+                    # As in the poller: no sleep is shorter than this, but events interrupt it.
+                    self._wake_at[planner] = max(self._step(planner), self.now + 0.05)
+            next_time = min(self._wake_at.values())
             if self._events:
                 next_time = min(next_time, self._events[0][0])
             if next_time == float("inf"):
@@ -359,7 +380,12 @@ class Simulation:
         self.cluster.now, self.cluster.elapsed = self.now, 0.0
         poll.perform(self._run_flow)
         duration = self.cluster.now - self.now + self.cluster.elapsed
-        self.at(self.now + duration, lambda: planner.completed(poll, BEGIN + self.now))
+
+        def complete() -> None:
+            planner.completed(poll, BEGIN + self.now)
+            self._wake_at[planner] = self.now
+
+        self.at(self.now + duration, complete)
 
     def _run_flow(self, flow: Any) -> Any:
         try:

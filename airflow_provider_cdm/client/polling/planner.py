@@ -169,10 +169,11 @@ class PollPlanner:
     def _next_status_poll(self, quota: Quota, now: float) -> StatusPoll | None:
         queue = self._schedule.queues[quota]
         for _ in range(MAX_PER_STEP):
-            if queue.next_due() > now:
+            due_at = queue.next_due()
+            if due_at > now:
                 break
             urgent = queue.peek(Priority.CONFIRM, now) is not None
-            if not self._reservations.ready(quota, now, urgent=urgent):
+            if not self._reservations.ready(quota, now, urgent=urgent, due_at=due_at):
                 break
             due = queue.pop(now)
             if due is None:
@@ -189,7 +190,9 @@ class PollPlanner:
 
     def _next_listing_poll(self, now: float) -> ListingPoll | None:
         sweep = self._next_sweep()
-        if sweep is None or not self._reservations.ready(Quota.LISTING, now):
+        if sweep is None:
+            return None
+        if not self._reservations.ready(Quota.LISTING, now, due_at=sweep.started_at):
             return None
         api = self._rate_limited_api(Quota.LISTING)
         return ListingPoll(sweep, sweep.take_page(), self.cluster_id, api, now)

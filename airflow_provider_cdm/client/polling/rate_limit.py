@@ -9,6 +9,7 @@ quota end up with equal shares.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import deque
@@ -39,6 +40,8 @@ _MIN_FRACTION = 1 / 16
 _STOP_FACTOR, _STOP_BURST = 10, 1.0
 #: How often urgent calls may take the slot of another poller before its own turn comes.
 _MAX_OVERTAKEN = 3
+#: Seconds by which a call must have been due for longer than another one to go first.
+_OLDER = 1.0
 
 
 class RateLimiter:
@@ -198,6 +201,8 @@ class RateLimits:
         #: Reservations of all pollers of the user; those of a discarded poller vanish with it.
         self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
         self.reservations_lock = threading.Lock()
+        #: Whether the last call of a kind went first because it had been due for longer.
+        self.went_first = dict.fromkeys(Quota, False)
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
         self.limiters[Quota.STOP] = RateLimiter(_STOP_FACTOR * limit, random, _STOP_BURST)
 
@@ -240,12 +245,16 @@ class Reservation:
 
     :param slot: time of the slot, epoch seconds.
     :param urgent: whether the call is to confirm a run that has probably ended.
+    :param due_at: since when the call has been due, epoch seconds.
     :param overtaken: how often an earlier slot was given up for an urgent call.
+    :param went_first: whether it went before others because it has been due for longer.
     """
 
     slot: float
     urgent: bool = False
+    due_at: float = math.inf
     overtaken: int = 0
+    went_first: bool = False
 
 
 class Reservations:
@@ -253,7 +262,8 @@ class Reservations:
 
     Pollers of one user get slots in the order in which they ask, so none starves another. An urgent
     call may swap its slot with an earlier one that is not urgent; each reservation can lose its
-    slot that way only a few times.
+    slot that way only a few times. And every second slot may go to the call that has been due for
+    longest: otherwise a poller with many waits would get no more slots than one with a single wait.
 
     :param limits: rate limits of the user.
     """
@@ -262,29 +272,34 @@ class Reservations:
         self._limits = limits
         self._reserved: dict[Quota, Reservation] = {}
 
-    def ready(self, quota: Quota, now: float, *, urgent: bool = False) -> bool:
-        """Return whether a call may be made now; if not, a slot is reserved for later."""
+    def ready(
+        self, quota: Quota, now: float, *, urgent: bool = False, due_at: float = math.inf
+    ) -> bool:
+        """Return whether a call may be made now; if not, a slot is reserved for later.
+
+        :param urgent: whether the call is to confirm a run that has probably ended.
+        :param due_at: since when the call has been due, epoch seconds.
+        """
         limiter = self._limits.limiters[quota]
         with self._limits.reservations_lock:
             reservation = self._reserved.get(quota)
             if reservation is None or not limiter.is_usable(reservation.slot, now):
                 reservation = self._reserved[quota] = Reservation(limiter.reserve(now))
                 self._limits.reservations[quota].add(reservation)
-            reservation.urgent = urgent
-            if urgent and reservation.slot > now:
-                self._overtake(quota, reservation, now)
+            reservation.urgent, reservation.due_at = urgent, due_at
+            if reservation.slot > now:
+                is_usable = limiter.is_usable
+                others = [
+                    other
+                    for other in self._limits.reservations[quota]
+                    if other.slot < reservation.slot and is_usable(other.slot, now)
+                ]
+                others.sort(key=lambda other: other.slot)
+                if urgent:
+                    _swap(reservation, others)
+                elif not reservation.went_first:
+                    _go_first(reservation, others, self._limits.went_first[quota])
             return reservation.slot <= now
-
-    def _overtake(self, quota: Quota, urgent: Reservation, now: float) -> None:
-        """Swap slots with the earliest reservation that is not urgent."""
-        is_usable, earliest = self._limits.limiters[quota].is_usable, urgent
-        for other in self._limits.reservations[quota]:
-            can_wait = not other.urgent and other.overtaken < _MAX_OVERTAKEN
-            if can_wait and other.slot < earliest.slot and is_usable(other.slot, now):
-                earliest = other
-        if earliest is not urgent:
-            urgent.slot, earliest.slot = earliest.slot, urgent.slot
-            earliest.overtaken += 1
 
     def slot(self, quota: Quota) -> float:
         """Return the time of the reserved slot, epoch seconds; 0 if none is reserved."""
@@ -310,8 +325,38 @@ class Reservations:
 
     def _remove(self, quota: Quota) -> float:
         reservation = self._reserved.pop(quota)
+        self._limits.went_first[quota] = reservation.went_first
         self._limits.reservations[quota].discard(reservation)
         return reservation.slot
+
+
+def _swap(urgent: Reservation, earlier: list[Reservation]) -> None:
+    """Swap slots with the earliest reservation that is not urgent."""
+    for other in earlier:
+        if not other.urgent and other.overtaken < _MAX_OVERTAKEN:
+            urgent.slot, other.slot = other.slot, urgent.slot
+            other.overtaken += 1
+            return
+
+
+def _go_first(older: Reservation, earlier: list[Reservation], after_first: bool) -> None:
+    """Go before calls that have not been due for as long; each of them gets the slot of the next.
+
+    :param earlier: reservations with earlier slots, in the order of these.
+    :param after_first: whether the call before them went first itself; of two calls, one may.
+    """
+    for index, other in enumerate(earlier):
+        if other.went_first:
+            after_first = True
+        elif after_first:
+            after_first = False
+        elif not other.urgent and older.due_at + _OLDER < other.due_at:
+            later = [r for r in earlier[index:] if not (r.urgent or r.went_first)]
+            slots = [r.slot for r in (*later, older)]
+            for reservation, slot in zip((older, *later), slots, strict=True):
+                reservation.slot = slot
+            older.went_first = True
+            return
 
 
 _rate_limits: dict[object, RateLimits] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -75,3 +76,26 @@ def test_isolated_failures_do_not_add_up() -> None:
         simulation.wait_for(f"hidden_{index}", run)
     simulation.run(until=2 * HOUR)
     assert [wait.outcome for wait in simulation.waits if wait.ends] == []
+
+
+def test_a_large_cluster_gets_a_fair_share_of_the_slots() -> None:
+    """Clusters take turns, but of two slots one goes to the look that has been due for longest.
+
+    Otherwise a cluster with many waits would get no more looks than each with a single one.
+    """
+    rng = random.Random(1)
+    cluster, limits = FakeCluster(), RateLimits(100, rng.random)
+    simulation = Simulation(cluster, *[limits] * 30, random=rng.random)
+    for index in range(329):
+        planner = max(0, index - 299)
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"{planner}_{index}", [run], listed="hidden", cluster=f"c{planner}"))
+        interval = 5.0 if planner else 30.0
+        simulation.wait_for(f"{planner}_{index}", run, planner=planner, poll_interval=interval)
+    simulation.run(until=0.5 * HOUR)
+    looks: dict[str, list[float]] = {}
+    for job, at in cluster.answered.items():
+        looks[job] = [later - earlier for earlier, later in pairwise(at)] or [HOUR]
+    # One look at each of 329 jobs takes 200 s.
+    assert max(max(gaps) for job, gaps in looks.items() if job.startswith("0_")) < 2 * 200 + 30
+    assert max(max(gaps) for job, gaps in looks.items() if not job.startswith("0_")) < 60
