@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import plots, report
 from benchmarks.common import Result, environment_facts, log, prepare_airflow
 
-NAMES = ("imports", "waits", "live", "triggerer", "tasks", "starts", "calls")
+NAMES = ("imports", "waits", "slow", "week", "live", "triggerer", "tasks", "starts", "calls")
 
 
 def main() -> None:
