@@ -80,7 +80,7 @@ def test_without_a_cluster(sim: CdmSimulator, run_test: RunTest) -> None:
         ("keys", {"secret_key": "wrong"}, "credentials", "verify aksk signature fail"),
         ("agency by password", {"agency_name": "x"}, "credentials, or permission", "agency 'x'"),
         ("password", {"iam_endpoint": "http://127.0.0.1:9"}, "IAM endpoint", "127.0.0.1:9"),
-        ("password", {"host": "http://127.0.0.1:9"}, "CDM endpoint", "check the endpoint"),
+        ("password", {"host": "http://127.0.0.1:9"}, "CDM endpoint", "check host and port"),
         ("keys", {"host": "http://127.0.0.1:9"}, "CDM endpoint", "127.0.0.1:9"),
         ("keys", {"region": "nowhere"}, "project", "Fill in Project ID"),
         ("password", {"cluster_id": "nothing"}, "cluster", "Check the spelling"),

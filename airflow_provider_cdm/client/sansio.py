@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
@@ -89,25 +90,39 @@ class Offload:
     work: Callable[[], Any]
 
 
+class Obstacle(Enum):
+    """What kept an exchange from taking place; each needs other advice."""
+
+    NAME = "the name of the server cannot be resolved"
+    REFUSED = "the connection is refused"
+    NO_ROUTE = "no connection in time"
+    CERTIFICATE = "the certificate is not accepted"
+    PROXY = "the proxy cannot be used"
+
+
 class TransportError(Exception):
     """No usable HTTP response arrived.
 
     :param reason: description of the failure, without credentials.
     :param sent: whether the request may have reached the server. ``False`` only when that is
         certain (connection refused, name not found, certificate not trusted).
+    :param obstacle: what kept the exchange from taking place, if that is known.
     """
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    def __init__(self, reason: str, *, sent: bool, obstacle: Obstacle | None = None) -> None:
         super().__init__(reason, sent)
         self.reason = reason
         self.sent = sent
+        self.obstacle = obstacle
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore_transport_error, (self.reason, self.sent)
+        return _restore_transport_error, (self.reason, self.sent, self.obstacle)
 
 
-def _restore_transport_error(reason: str, sent: bool) -> TransportError:
-    return TransportError(reason, sent=sent)
+def _restore_transport_error(
+    reason: str, sent: bool, obstacle: Obstacle | None = None
+) -> TransportError:
+    return TransportError(reason, sent=sent, obstacle=obstacle)
 
 
 Step: TypeAlias = Request | Sleep | Save | Offload

@@ -12,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -64,6 +65,35 @@ def one_line(text: str, limit: int) -> str:
     :param limit: longest result, in characters; the rest is cut off.
     """
     return printable(" ".join(text[: 4 * limit].split()), limit)
+
+
+def end_sentence(text: str) -> str:
+    """Return a text that another sentence can follow."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def format_instant(milliseconds: int | None) -> str:
+    """Return an instant for people, in UTC, to the second.
+
+    :param milliseconds: epoch milliseconds.
+    """
+    if milliseconds is None:
+        return "an unknown time"
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        return f"{milliseconds} ms"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: in seconds up to two minutes, then in minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 120:
+        return f"{minutes} min {seconds - 60 * minutes:02.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def read_json(body: bytes) -> Any:

@@ -80,7 +80,7 @@ REFUSED_BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str
         [*DEFINING[::2], CdmRunJobOperator],
         {"definition": JOB},
         errors.CdmNotFound,
-        r"Could not create job 'orders.*: Link \[shop\] doesn't exist. \(Cdm.0101",
+        r"Link \[shop\] doesn't exist. Could not create job 'orders.* \(Cdm.0101",
     ),
     ([CdmUpdateJobOperator], {"definition": JOB}, errors.CdmNotFound, "Check the spelling"),
     ([CdmStopJobOperator], {"job_name": "a"}, errors.CdmNotFound, r"Job\[a\] doesn't exist"),

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http.dates import parse_http_date
-from airflow_provider_cdm.client.sansio import Request, Response, TransportError
-from airflow_provider_cdm.client.text import one_line, read_json, redact
+from airflow_provider_cdm.client.sansio import Obstacle, Request, Response, TransportError
+from airflow_provider_cdm.client.text import end_sentence, one_line, read_json, redact
 
 #: Longest part of a body that is quoted in an error, in characters.
 _EXCERPT_LIMIT = 300
@@ -83,6 +83,25 @@ _DEFAULT_ADVICE = "Change the request; repeating it does not help."
 _PROXY_ADVICE = "Check user and password in the proxy's URL."
 #: How the standard library reports a proxy that wants other credentials for a tunnel.
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
+_TRANSPORT_ADVICE: dict[Obstacle | None, str] = {
+    Obstacle.NAME: (
+        "Check the spelling of the endpoint, or of the region that it is made of, and that this"
+        " machine can resolve the name."
+    ),
+    Obstacle.REFUSED: (
+        "Nothing accepts connections to this address: check host and port of the endpoint, and"
+        " that the network lets this machine connect to it."
+    ),
+    Obstacle.NO_ROUTE: (
+        "Check that the network lets this machine connect to this address (firewall, security"
+        " group, Proxy of the connection). If it usually does, this is temporary."
+    ),
+    Obstacle.CERTIFICATE: (
+        "Check the endpoint; for a certificate of your own authority, set Verify TLS of the"
+        " connection to the path of its CA bundle."
+    ),
+    Obstacle.PROXY: "Check Proxy of the connection, or HTTPS_PROXY and NO_PROXY of this machine.",
+}
 _VALIDATION_ADVICE = (
     "CDM tested what was sent. Check host, port, user and password, and that the cluster can reach"
     " the data source."
@@ -98,18 +117,15 @@ def from_transport(error: TransportError, operation: str, request: Request) -> e
     """
     parts = urlsplit(request.url)
     server = f"{parts.scheme}://{parts.netloc}"
-    outcome = (
-        f"no complete response arrived from {server}"
-        if error.sent
-        else f"{server} could not be reached"
-    )
+    outcome = f"{server} gave no complete answer" if error.sent else f"Cannot connect to {server}"
     reason = redact(error.reason, request.secrets)
     if _TUNNEL_REFUSED in reason:
         return errors.CdmAuthError(
-            f"Could not {operation}: {outcome} ({reason}). {_PROXY_ADVICE}", http_status=407
+            f"{outcome} ({reason}). Could not {operation}. {_PROXY_ADVICE}", http_status=407
         )
+    advice = _TRANSPORT_ADVICE.get(error.obstacle, _ADVICE[errors.CdmUnavailable])
     return errors.CdmUnavailable(
-        f"Could not {operation}: {outcome} ({reason}). {_ADVICE[errors.CdmUnavailable]}",
+        f"{outcome} ({reason}). Could not {operation}. {advice}",
         effect_unknown=error.sent,
     )
 
@@ -144,7 +160,8 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     if response.status == 407:
         advice = _PROXY_ADVICE
     return cls(
-        f"Could not {operation}: {reason or 'no reason given'} ({details}). {advice}",
+        f"{end_sentence(reason or 'The server gave no reason')} Could not {operation} ({details})."
+        f" {advice}",
         http_status=response.status,
         code=code,
         request_id=request_id,
@@ -164,9 +181,10 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
     request_id = _request_id(response)
     details = f"HTTP {response.status}" + (f", request id {request_id}" if request_id else "")
     problem = redact(problem, response.secrets)
+    problem = problem[:1].upper() + problem[1:]
     beginning = redact(excerpt(response.body), response.secrets)
     return errors.CdmBadResponse(
-        f"Could not {operation}: {problem} ({details}; the body begins with {beginning!r})."
+        f"{problem}. Could not {operation} ({details}; the body begins with {beginning!r})."
         f" {_ADVICE[errors.CdmBadResponse]}",
         http_status=response.status,
         request_id=request_id,
@@ -185,7 +203,7 @@ def refused_with_success_status(
     """
     reason = redact(one_line("; ".join(reasons), 4 * _EXCERPT_LIMIT), response.secrets)
     return errors.CdmRefused(
-        f"Could not {operation}: {reason} (HTTP {response.status}).",
+        f"{end_sentence(reason)} Could not {operation} (HTTP {response.status}).",
         http_status=response.status,
         request_id=_request_id(response),
     )
@@ -316,7 +334,7 @@ def _redirect(response: Response) -> str | None:
     if 300 <= response.status < 400:
         target = one_line(response.headers.get("location", "an unnamed address"), _EXCERPT_LIMIT)
         target = target.split("?")[0]
-        return f"the server redirects to {target}, and redirects are not followed"
+        return f"The server redirects to {target}, and redirects are not followed"
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ import urllib3.exceptions
 from requests.utils import get_auth_from_url, select_proxy
 
 from airflow_provider_cdm.client.http.connections import Deadline, NothingSentError
-from airflow_provider_cdm.client.sansio import Request, Response, TransportError
+from airflow_provider_cdm.client.sansio import Obstacle, Request, Response, TransportError
 from airflow_provider_cdm.client.text import redact
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _try_exchange(
         prepared = _prepare(http, request, user_agent)
         options = _options(http, request, settings)
     except Exception as error:
-        return TransportError(_reason_of_preparing(error), sent=False)
+        reason, obstacle = _reason_of_preparing(error), _obstacle(error, proxied=False)
+        return TransportError(reason, sent=False, obstacle=obstacle)
     secrets = tuple(_proxy_secrets(select_proxy(request.url, options["proxies"])))
     timeout = (min(settings.connect_timeout, seconds), min(settings.read_timeout, seconds))
     deadline = Deadline(seconds)
@@ -74,7 +76,11 @@ def _try_exchange(
     except Exception as error:
         reason = too_slow if deadline.expired else _reason(error)
         hidden = (*request.secrets, *secrets)
-        return TransportError(redact(reason, hidden), sent=_may_have_been_sent(error))
+        return TransportError(
+            redact(reason, hidden),
+            sent=_may_have_been_sent(error),
+            obstacle=_obstacle(error, proxied=settings.proxy is not None),
+        )
     if deadline.expired:
         return TransportError(too_slow, sent=True)
     return replace(response, secrets=secrets)
@@ -165,7 +171,30 @@ def _may_have_been_sent(failure: Exception) -> bool:
     return not any(isinstance(cause, before_sending) for cause in _causes(failure))
 
 
-def _causes(failure: Exception) -> Iterator[object]:
+def _obstacle(failure: Exception, *, proxied: bool) -> Obstacle | None:
+    if isinstance(failure, NothingSentError) and "CA bundle" in str(failure):
+        return Obstacle.CERTIFICATE
+    kinds: tuple[tuple[type[Exception], Obstacle], ...] = (
+        (urllib3.exceptions.ProxyError, Obstacle.PROXY),
+        (requests.exceptions.ProxyError, Obstacle.PROXY),
+        (requests.exceptions.InvalidProxyURL, Obstacle.PROXY),
+        (requests.exceptions.InvalidSchema, Obstacle.PROXY),
+        (ssl.SSLCertVerificationError, Obstacle.CERTIFICATE),
+        (socket.gaierror, Obstacle.NAME),
+        # The addresses in the connection have been checked, but not to the last character.
+        (requests.exceptions.InvalidURL, Obstacle.PROXY if proxied else Obstacle.NAME),
+        (urllib3.exceptions.LocationValueError, Obstacle.NAME),
+        (ConnectionRefusedError, Obstacle.REFUSED),
+        (urllib3.exceptions.ConnectTimeoutError, Obstacle.NO_ROUTE),
+        (urllib3.exceptions.NewConnectionError, Obstacle.NO_ROUTE),
+    )
+    causes = [cause for each in _causes(failure) for cause in (each, each.__cause__)]
+    return next(
+        (found for kind, found in kinds if any(isinstance(cause, kind) for cause in causes)), None
+    )
+
+
+def _causes(failure: Exception) -> Iterator[Exception]:
     """Yield the errors that requests and urllib3 wrapped in each other, outermost first."""
     cause: object = failure
     while isinstance(cause, Exception):
@@ -179,7 +208,7 @@ def _reason(failure: Exception) -> str:
     if isinstance(failure, _UnusableResponseError):
         return str(failure)
     *_, innermost = _causes(failure)
-    text = re.sub(r"^<?[\w.]*HTTPS?Connection\b[^:]*: ", "", str(innermost))
+    text = re.sub(r"^<?[\w.]*(Connection|Pool)\b[^:]*: ", "", str(innermost))
     text = re.sub(r"//[^/]*@", "//", text)
     return f"{type(failure).__name__}: {text}"[:300]
 

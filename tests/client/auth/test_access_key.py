@@ -234,6 +234,6 @@ def test_unknown_agency(
     """If IAM does not permit an agency, the error names it, and no credentials are blocked."""
     session = open_session("agency by password", agency_name="nobody")
     for _ in range(3):
-        with pytest.raises(errors.CdmAuthError, match=r"agency 'nobody'.*no permission to assume"):
+        with pytest.raises(errors.CdmAuthError, match=r"no permission to assume.*agency 'nobody'"):
             read_status(session)
     read_status(open_session("agency by password"))

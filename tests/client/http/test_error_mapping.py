@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.http import error_mapping
-from airflow_provider_cdm.client.sansio import Response
+from airflow_provider_cdm.client.sansio import Obstacle, Request, Response, TransportError
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.client.fixture_types import Drive, MakeSession
 
@@ -40,8 +41,10 @@ def test_samples(sample: dict[str, Any]) -> None:
     cls, code, *texts = sample["means"]
     assert (type(error).__name__, error.code) == (cls, code)
     assert error.http_status == sample["status"]
-    for text in ("Could not start job 'a': ", f"HTTP {sample['status']}", *texts):
+    for text in (" Could not start job 'a' (", f"HTTP {sample['status']}", *texts):
         assert text in str(error)
+    # The reason comes first: a line of the log may be cut off behind it.
+    assert not str(error).startswith("Could not")
     temporary = cls in ("CdmThrottled", "CdmUnavailable")
     assert error.retryable is sample.get("retryable", temporary)
     assert error.effect_unknown is (cls == "CdmUnavailable")
@@ -222,3 +225,31 @@ def test_redirects_are_not_followed(
     assert "secret" not in str(caught.value)
     assert [r.status for r in sim.requests if r.route == route] == [status]
     assert sim.runs(JOB) == []
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "advice"),
+    [
+        (Obstacle.NAME, "Check the spelling of the endpoint"),
+        (Obstacle.REFUSED, "check host and port of the endpoint"),
+        (Obstacle.NO_ROUTE, "Check that the network lets this machine connect to"),
+        (Obstacle.CERTIFICATE, "Verify TLS"),
+        (Obstacle.PROXY, "Check Proxy of the connection"),
+        (None, "usually temporary"),
+    ],
+)
+def test_advice_for_a_connection_that_cannot_be_made(
+    obstacle: Obstacle | None, advice: str
+) -> None:
+    """What kept a request from being sent decides what the user is told to check."""
+    failure = TransportError("some reason", sent=False, obstacle=obstacle)
+    request = Request("GET", "https://cdm.example/v1.1/p/clusters?x=1")
+    error = error_mapping.from_transport(failure, "list the clusters", request)
+    assert str(error).startswith("Cannot connect to https://cdm.example (some reason). Could not")
+    assert advice in str(error)
+    assert pickle.loads(pickle.dumps(failure)).obstacle is obstacle
+
+
+def test_a_proxy_that_wants_a_password_is_no_matter_of_the_iam_user() -> None:
+    """HTTP 407 comes from the proxy, so its address in the connection is what to check."""
+    assert "Check Proxy of the connection" in str(error_of(407))

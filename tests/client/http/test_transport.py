@@ -20,7 +20,13 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http import error_mapping, transport
-from airflow_provider_cdm.client.sansio import Request, Response, TransportError, send_request
+from airflow_provider_cdm.client.sansio import (
+    Obstacle,
+    Request,
+    Response,
+    TransportError,
+    send_request,
+)
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
@@ -202,32 +208,42 @@ def test_untrusted_certificate(server: ScriptedServer, certificate: Path, put: P
     with pytest.raises(TransportError, match="CERTIFICATE_VERIFY_FAILED") as caught:
         put(f"https://{server.address}/start")
     assert not caught.value.sent
+    assert caught.value.obstacle is Obstacle.CERTIFICATE
 
 
 CLOSED = "127.0.0.1:1"
+URL, TLS_URL = f"http://{CLOSED}/start", f"https://{CLOSED}/start"
 
 
 @pytest.mark.parametrize(
-    ("url", "settings", "reason", "sent"),
+    ("url", "settings", "reason", "sent", "obstacle"),
     [
-        (f"http://{CLOSED}/start", {}, "Connection refused", False),
-        ("https://*.example/start", {}, "InvalidURL", False),
-        (f"https://{'a' * 64}.example/start", {}, "LocationParseError", False),
-        (f"https://{CLOSED}/start", {"verify": "/no/such/bundle"}, "/no/such/bundle", False),
-        (f"http://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
-        (f"https://{CLOSED}/start", {"proxy": f"http://{CLOSED}"}, "Connection refused", False),
-        (f"https://{CLOSED}/start", {"proxy": "bogus://x"}, "only http and https proxies", False),
-        (f"https://{CLOSED}/start", {"proxy": "http://x:bad"}, "Invalid", False),
+        (URL, {}, "Connection refused", False, Obstacle.REFUSED),
+        ("https://no-such-host.invalid/start", {}, "Failed to resolve", False, Obstacle.NAME),
+        ("https://*.example/start", {}, "InvalidURL", False, Obstacle.NAME),
+        (f"https://{'a' * 64}.example/start", {}, "LocationParseError", False, Obstacle.NAME),
+        (TLS_URL, {"verify": "/no/bundle"}, "/no/bundle", False, Obstacle.CERTIFICATE),
+        (URL, {"proxy": f"http://{CLOSED}"}, "Connection refused", False, Obstacle.PROXY),
+        (TLS_URL, {"proxy": f"http://{CLOSED}"}, "Connection refused", False, Obstacle.PROXY),
+        (TLS_URL, {"proxy": "bogus://x"}, "only http and https proxies", False, Obstacle.PROXY),
+        (TLS_URL, {"proxy": "http://x:bad"}, "Invalid", False, Obstacle.PROXY),
     ],
 )
 def test_unreachable_servers(
-    url: str, settings: dict[str, Any], reason: str, sent: bool, put: Put
+    url: str,
+    settings: dict[str, Any],
+    reason: str,
+    sent: bool,
+    obstacle: Obstacle | None,
+    put: Put,
 ) -> None:
-    """An unreachable server or proxy is an error that names the reason."""
+    """An unreachable server or proxy is an error that names the reason, and what is in the way."""
     with pytest.raises(TransportError, match=reason) as caught:
         put(url, **settings)
     assert caught.value.sent is sent
+    assert caught.value.obstacle is obstacle
     assert "0x" not in caught.value.reason
+    assert "Connection(" not in caught.value.reason
 
 
 def test_proxy_that_drops(server: ScriptedServer, put: Put) -> None:
