@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -77,6 +78,7 @@ __all__ = [
     "on_kill_seconds",
     "operator_lineage",
     "read_stored_connections",
+    "redact_secrets",
     "task_state_store",
     "token_cipher",
 ]
@@ -120,6 +122,16 @@ def cli_config() -> Any:
     from airflow.cli import cli_config as module
 
     return module
+
+
+def redact_secrets(values: Mapping[str, str]) -> dict[str, str]:
+    """Return values with ``***`` for what Airflow's logs mask: secrets that it knows, and values
+    whose name says that they are secret.
+    """
+    from airflow.providers.common.compat.sdk import redact
+
+    redacted: Any = redact(dict(values))
+    return {name: str(value) for name, value in redacted.items()}
 
 
 def token_cipher() -> Any:

@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
-from airflow_provider_cdm.client.text import one_line
+from airflow_provider_cdm.client.text import format_instant, iso_instant, one_line
 
 COUNTERS_GROUP = "org.apache.sqoop.submission.counter.SqoopCounters"
 #: Largest difference between two creation dates of one run, in milliseconds: some answers have
@@ -141,21 +141,25 @@ class Submission:
 
         It holds ``cluster_id, job_name, submission_id, creation_date, status``; after the run has
         ended also ``progress, counters, execute_date, last_update_date, duration_seconds``; and
-        ``tables`` for a whole-database job.
+        ``tables`` for a whole-database job. Each date is also there in ISO 8601, under a name with
+        ``time`` in place of ``date``. Counters that do not apply to the job are left out.
         """
         result: dict[str, Any] = {
             "cluster_id": self.cluster_id,
             "job_name": self.job_name,
             "submission_id": self.submission_id,
             "creation_date": self.creation_date,
+            "creation_time": iso_instant(self.creation_date),
             "status": self.status,
         }
         if self.ended:
             result |= {
                 "progress": self.progress,
-                "counters": dict(self.counters),
+                "counters": {name: count for name, count in self.counters.items() if count >= 0},
                 "execute_date": self.execute_date,
+                "execute_time": iso_instant(self.execute_date),
                 "last_update_date": self.last_update_date,
+                "last_update_time": iso_instant(self.last_update_date),
                 "duration_seconds": self.duration_seconds,
             }
         if self.tables is not None:
@@ -278,11 +282,23 @@ class RunRef:
             return None
         return by_number
 
+    @property
+    def number(self) -> str:
+        """What distinguishes this run from others of its job, for texts that need not name that."""
+        if self.submission_id is not None:
+            return f"run {self.submission_id}"
+        if self.creation_date is not None:
+            return f"the run created at {format_instant(self.creation_date)}"
+        return "the run"
+
+    @property
+    def title(self) -> str:
+        """The same for the beginning of a line."""
+        return self.number[0].upper() + self.number[1:]
+
     def __str__(self) -> str:
-        number = f"run {self.submission_id}" if self.submission_id is not None else "the run"
-        if self.submission_id is None and self.creation_date is not None:
-            number += f" created at {self.creation_date} ms"
-        return f"{number} of job {self.job_name!r} in cluster {self.cluster_id}"
+        # Without the cluster: its id would push the rest of each line out of sight.
+        return f"{self.number} of job {self.job_name!r}"
 
 
 def newest_first(submissions: Iterable[Submission]) -> list[Submission]:

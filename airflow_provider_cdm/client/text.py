@@ -12,7 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +35,8 @@ _INTERPRETED = re.compile(
 )
 
 REDACTED = "***"
+#: Longest line about the progress of a run, in characters: what fits beside the time on a screen.
+LINE_LIMIT = 99
 #: Length of the pieces by which a secret is recognized, in characters.
 _PIECE_LENGTH = 12
 #: Shortest piece of Base64 that is recognized; a shorter one occurs by chance.
@@ -80,10 +82,24 @@ def format_instant(milliseconds: int | None) -> str:
     """
     if milliseconds is None:
         return "an unknown time"
+    instant = _instant(milliseconds)
+    return f"{milliseconds} ms" if instant is None else f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def iso_instant(milliseconds: int | None) -> str | None:
+    """Return an instant in ISO 8601, in UTC, to the millisecond; ``None`` if there is none.
+
+    :param milliseconds: epoch milliseconds.
+    """
+    instant = None if milliseconds is None else _instant(milliseconds)
+    return None if instant is None else instant.isoformat(timespec="milliseconds")
+
+
+def _instant(milliseconds: int) -> datetime | None:
     try:
-        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, ValueError, OSError):
-        return f"{milliseconds} ms"
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
 
 
 def format_duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.text import format_instant
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import fail_without_retry
@@ -80,6 +81,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self.fail_when_stalled = fail_when_stalled
         arguments.positive_seconds(stalled_after=stalled_after)
         self._has_link = False
+        self._announced = False
 
     @fail_without_retry
     def execute(self, context: Context) -> Any:
@@ -106,6 +108,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         store = SensorStore(context, self._question(context))
         stored = store.read()
         self._restore(stored)
+        self._announced = stored is not None
         state = None
         try:
             answer = self._poll(context)
@@ -174,10 +177,11 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
     def _poll(self, context: Context) -> PokeReturnValue:
         session, follower = self.hook.get_conn(), self._follower
+        self._announce()
         try:
             run = session.run(follower.poll(session.api))
             if not follower.run.known:
-                self.log.info("No such run of job %r yet", follower.run.job_name)
+                self.log.info("No such run yet")
             self._progress(run)
             if run is None:
                 return PokeReturnValue(is_done=False)
@@ -192,6 +196,17 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         except SOFT_FAILURES as failure:
             self._skip_if_soft(failure)
             raise
+
+    def _announce(self) -> None:
+        """Name job and cluster once: the lines about the run do not."""
+        if not self._announced:
+            self._announced = True
+            run, since = self._follower.run, format_instant(self._follower.created_from)
+            self.log.info(
+                "Waiting for %s of job %r in cluster %s, connection %r",
+                *(run.number if run.known else f"the first run since {since}", run.job_name),
+                *(run.cluster_id, self.cdm_conn_id),
+            )
 
     def _dump(self) -> dict[str, Any]:
         """Return what the next poke needs to go on, as plain JSON."""

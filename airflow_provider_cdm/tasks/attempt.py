@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
+from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, outcome_line
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import pause
@@ -188,6 +188,10 @@ class Attempt:
         """
         seconds, _ = self.options.wait_limit
         self.deadline = None if seconds is None else self.session.clock() + seconds
+        self.log.info(
+            "Job %r in cluster %s, connection %r",
+            *(self.job.name, self.request.cluster_id, self.task.cdm_conn_id),
+        )
         return self.start_and_wait()
 
     def start_and_wait(self) -> dict[str, Any]:
@@ -205,22 +209,19 @@ class Attempt:
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
         try:
-            other: Submission | None = SubmissionEvent.unwrap(event)
+            other = SubmissionEvent.unwrap(event)
         except errors.CdmOutcomeUnknown as error:
-            self.log.warning("The run that was in the way can no longer be read: %s", error)
+            self.log.warning("%s It was in the way, so the job is started now.", error)
             other = error.submission
         else:
-            self.log.info("The run that was in the way has ended: %s", other and other.status)
-        if other is not None:
-            self._waited_for.append(RunRef.of(other))
+            self.log.info("%s", outcome_line(other, foreign=True))
+        self._waited_for.append(RunRef.of(other))
         return self.start_and_wait()
 
     def resume_wait(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for the run of this task."""
         try:
-            run = SubmissionEvent.unwrap(event)
-            self.log.info("%s", describe(run, 0))
-            return self._conclude(run)
+            return self._conclude(SubmissionEvent.unwrap(event))
         except errors.CdmOutcomeUnknown as error:
             if not self.job.is_lost(self, error, self.attached_at):
                 raise
@@ -228,13 +229,16 @@ class Attempt:
 
     def wait_for_other(self, run: RunRef) -> None:
         """Wait until a run that is in the way has ended; defers if the task is deferrable."""
-        self.log.info("Waiting for %s to end before starting the job", run)
+        self.log.info("Busy with %s; starts when it is over", run.number)
         if self.task.deferrable:
             self._defer(run, "start_after_wait", self._identity, own=False)
         try:
-            self.session.run(self._follow(Follower(run), self._log_progress()))
+            progress = self._log_progress(own=False)
+            ended = self.session.run(self._follow(Follower(run), progress))
         except errors.CdmOutcomeUnknown as error:
-            self.log.warning("The run that was in the way can no longer be read: %s", error)
+            self.log.warning("%s It was in the way, so the job is started now.", error)
+        else:
+            self.log.info("%s", outcome_line(ended, foreign=True))
         self._waited_for.append(run)
 
     def seen_active(self, run: RunRef) -> float | None:
@@ -264,7 +268,7 @@ class Attempt:
         own = not started.foreign
         self.own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
-        self.log.info("%s is %s. See %s", ref, run.status, address)
+        self.log.info("%s: %s. See %s", ref.title, run.status, address)
         self.attached_at = self.server_time() if started.from_earlier_attempt else None
         if run.ended:
             return self._conclude(run)
@@ -279,7 +283,7 @@ class Attempt:
                 "cleared": self.cleared,
             }
             self._defer(ref, "execute_complete", waiting, own=own)
-        progress = self._log_progress()
+        progress = self._log_progress(own=own)
         tables = TableProgress(self.job.definition, progress.record_change)
         ended = self.session.run(self._follow(Follower(ref), progress, tables))
         return self._conclude(tables.with_job_type(ended))
@@ -293,7 +297,6 @@ class Attempt:
             except errors.CdmAlreadyRunning as refusal:
                 if self.request.if_running == "fail":
                     raise
-                self.log.info("%s", refusal)
                 other = refusal.submission
                 if other is not None and not self.has_waited_for(other):
                     self.wait_for_other(RunRef.of(other))
@@ -304,6 +307,10 @@ class Attempt:
                 left = None if self.deadline is None else self.deadline - self.session.clock()
                 limit = self.options.wait_limit[1]
                 seconds = refusals.pause_after(refusal, self.session.monotonic(), left, limit)
+                self.log.info(
+                    "CDM calls the job busy, but shows no active run; starting it in %.0f s",
+                    seconds,
+                )
                 self.session.run(pause(seconds))
             except errors.CdmNotFound as error:
                 self.job.prepare_again(self, error)
@@ -335,10 +342,15 @@ class Attempt:
             self.log.warning(
                 "%s was stopped when its task was killed or cleared, or gave up; starting the job"
                 " again",
-                RunRef.of(run),
+                RunRef.of(run).title,
             )
             return self.start_and_wait()
-        return task.judge_run(self.context, run)
+        return task.judge_run(self.context, run, self._variables_of_run())
+
+    def _variables_of_run(self) -> Mapping[str, str] | None:
+        """Return the variables of the run; ``None`` if somebody else started it with his own."""
+        record = self.journal.remembered(self.request)
+        return None if record is not None and record.foreign else self.options.variables
 
     def _was_stopped_by_us(self, run: Submission, attached_at: float) -> bool:
         """Return whether a run that was taken over ended because an earlier attempt stopped it."""
@@ -352,9 +364,9 @@ class Attempt:
             expected=self.cleared and self.options.cancel_on_kill,
         )
 
-    def _log_progress(self) -> ProgressLog:
-        stall = self.options.stall
-        return ProgressLog(self.log, self.session.monotonic, stall, self.server_time)
+    def _log_progress(self, *, own: bool = True) -> ProgressLog:
+        stall, uptime = self.options.stall, self.session.monotonic
+        return ProgressLog(self.log, uptime, stall, self.server_time, foreign=not own)
 
     def _follow(
         self, follower: Follower, progress: ProgressLog, side_task: SideTask | None = None
@@ -384,6 +396,7 @@ class Attempt:
                 stalled_after=options.stall.after,
                 fail_when_stalled=options.stall.fail,
                 cancel_on_kill=own and options.cancel_on_kill,
+                foreign=not own,
                 project_id=task.project_id,
                 cdm_conn_id=task.cdm_conn_id,
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import lineage_is_active
+from airflow_provider_cdm._compat import lineage_is_active, redact_secrets
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.links import run_address
 from airflow_provider_cdm.tasks.base import DeferrableCdmTask
@@ -101,27 +101,36 @@ class RunOutcomeTask(DeferrableCdmTask):
         except Exception as error:
             if run.job_type is not None and not run.failed:
                 raise
-            self.log.warning("The tables of the run cannot be read: %s", error)
+            self.log.warning("%s So the tables of the run are not in its report.", error)
             return run
         if run.job_type is None and self.job_definition is None:
             self._definition_read = session.run(collect.read_definition(session.api, run)) or {}
         return session.run(collect.with_tables(session.api, run, self.job_definition))
 
-    def judge_run(self, context: Context, run: Submission) -> dict[str, Any]:
+    def judge_run(
+        self, context: Context, run: Submission, variables: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Return the result of an ended run, and pass it on to assets and lineage.
 
+        The last line of the log says how the run ended, how many rows it moved, and how long it
+        took; if it failed, that is the last line of the error.
+
+        :param variables: what the run was started with; ``None`` if this task did not start it.
         :raises CdmSubmissionFailed: when the run did not succeed; with the failure report.
         :raises CdmThresholdMissed: when it succeeded and missed a threshold.
         """
         from airflow_provider_cdm.client.jobs import failure_report
+        from airflow_provider_cdm.client.jobs.progress import outcome_line
         from airflow_provider_cdm.client.submission import Verdict
         from airflow_provider_cdm.tasks import assets
 
         self._prepare_lineage(run)
         if run.verdict is not Verdict.SUCCESS:
-            failure_report.ensure_succeeded(run, *self._report_context(run))
+            shown = None if variables is None else redact_secrets(variables)
+            failure_report.ensure_succeeded(run, *self._report_context(run), shown)
         self.thresholds().check(run)
         assets.report(context, self.outlets, run)
+        self.log.info("%s", outcome_line(run))
         return run.to_dict()
 
     def leave_run(self, context: Context, run: Submission) -> dict[str, Any]:
@@ -165,7 +174,7 @@ class RunOutcomeTask(DeferrableCdmTask):
             session = self.hook.get_conn()
         except Exception as error:
             # What failed is the run; that is what the task reports in any case.
-            self.log.warning("The job of the failed run cannot be read: %s", error)
+            self.log.warning("%s So the report lacks source and target.", error)
         else:
             address = run_address(session.settings, run)
             if definition is None and self._definition_read is None:

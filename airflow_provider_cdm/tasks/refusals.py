@@ -65,9 +65,9 @@ class Refusals:
 
     def _seen(self, lasted: float) -> str:
         return (
-            f"{self.count} times within {lasted:.0f} s CDM said that job {self.job.job_name!r} in"
-            f" cluster {self.job.cluster_id} is running, but it shows no active run of it, or only"
-            " one whose end it has shown before. Nothing was started. Check the job in the CDM"
-            " console; if it does not run there either, ask Huawei Cloud support, or make the job"
-            " anew under another name."
+            f"{self.count} times within {lasted:.0f} s CDM said that job {self.job.job_name!r} is"
+            " running, but it shows no active run of it, or only one whose end it has shown before."
+            f" Nothing was started. Check the job in the CDM console (cluster"
+            f" {self.job.cluster_id}); if it does not run there either, ask Huawei Cloud support,"
+            " or make the job anew under another name."
         )

@@ -144,6 +144,7 @@ class CdmSubmissionTrigger(CdmTrigger):
     :param fail_when_stalled: end the wait then, with an error.
     :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that this
         task started.
+    :param foreign: whether the task did not start the run, which the log then says.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -158,6 +159,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         "stalled_after",
         "fail_when_stalled",
         "cancel_on_kill",
+        "foreign",
     )
 
     def __init__(
@@ -174,6 +176,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         stalled_after: float | None = STALLED_AFTER,
         fail_when_stalled: bool = False,
         cancel_on_kill: bool = False,
+        foreign: bool = False,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -192,6 +195,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.stalled_after = stalled_after
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
+        self.foreign = foreign
         self._poller: ClusterPoller | None = None
         self._kill: Kill | None = None
 
@@ -341,7 +345,8 @@ class CdmSubmissionTrigger(CdmTrigger):
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
         session = poller.session
-        progress = ProgressLog(log, session.monotonic, stall, session.api.exchanger.server_time)
+        server_time = session.api.exchanger.server_time
+        progress = ProgressLog(log, session.monotonic, stall, server_time, foreign=self.foreign)
         tables = TableProgress(on_change=progress.record_change)
         ended = await poller.wait(
             Follower(run, created_from=self.started_after or 0),

@@ -31,12 +31,13 @@ from airflow_provider_cdm.client.connection_test import ConnectionTest
 from airflow_provider_cdm.client.jobs import apply, stop
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import describe
+from airflow_provider_cdm.client.jobs.progress import outcome_line, progress_line
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord, StartRequest
 from airflow_provider_cdm.client.sansio import Flow, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.text import LINE_LIMIT
 from tests.support.canned_responses import TOKEN_BODY, CannedResponse, canned_responses
 from tests.support.fake_server import BEGIN, CREATED, SECRETS, USERS, FakeServer, MakeFlow
 
@@ -95,7 +96,7 @@ def _follow(run: RunRef) -> MakeFlow:
 
 def _check_line(seen: Submission | None) -> None:
     if seen is not None:
-        sound_text(describe(seen, BEGIN), 2_000)
+        sound_text(progress_line(seen, BEGIN, foreign=True), LINE_LIMIT)
 
 
 FLOWS: dict[str, MakeFlow] = {
@@ -189,7 +190,8 @@ def sound_run(run: Submission) -> None:
     check_value([run.to_dict(), run.to_payload()])
     payload = json.loads(json.dumps(run.to_payload(), allow_nan=False))
     assert Submission.from_payload(payload) == run
-    sound_text(describe(run, BEGIN), 2_000)
+    for line in (progress_line(run, BEGIN, 1e6, 1e9), outcome_line(run, foreign=True)):
+        sound_text(line, LINE_LIMIT)
     sound_text(str(RunRef.of(run)), 500)
     try:
         ensure_succeeded(run)

@@ -101,9 +101,15 @@ def test_duration(
 def test_result() -> None:
     """A result is small; what only an ended run has is added at its end, tables if there are."""
     identity = {"cluster_id": "c", "job_name": "j", "submission_id": 5, "creation_date": 1_000}
+    identity["creation_time"] = "1970-01-01T00:00:01.000+00:00"
     assert replace(RUN, status="RUNNING").to_dict() == {**identity, "status": "RUNNING"}
     ended = replace(
-        RUN, progress=1.0, counters={"ROWS": 1}, execute_date=2, last_update_date=3_000, tables={}
+        RUN,
+        progress=1.0,
+        counters={"ROWS": 1, "FILES": -1},
+        execute_date=2,
+        last_update_date=3_000,
+        tables={},
     )
     assert ended.to_dict() == {
         **identity,
@@ -111,7 +117,9 @@ def test_result() -> None:
         "progress": 1.0,
         "counters": {"ROWS": 1},
         "execute_date": 2,
+        "execute_time": "1970-01-01T00:00:00.002+00:00",
         "last_update_date": 3_000,
+        "last_update_time": "1970-01-01T00:00:03.000+00:00",
         "duration_seconds": 2.0,
         "tables": {},
     }
@@ -273,10 +281,14 @@ def test_reference() -> None:
     """A reference is known by its number or its date, and says which."""
     assert RunRef.of(RUN) == RunRef("c", "j", 5, 1_000)
     for run, known, text in [
-        (RunRef("c", "j", 5, 1_000), True, "run 5 of job 'j' in cluster c"),
-        (RunRef("c", "j", 0), True, "run 0 of job 'j' in cluster c"),
-        (RunRef("c", "j", None, 7), True, "the run created at 7 ms of job 'j' in cluster c"),
-        (RunRef("c", "j"), False, "the run of job 'j' in cluster c"),
+        (RunRef("c", "j", 5, 1_000), True, "run 5 of job 'j'"),
+        (RunRef("c", "j", 0), True, "run 0 of job 'j'"),
+        (
+            RunRef("c", "j", None, 1_007),
+            True,
+            "the run created at 1970-01-01 00:00:01 UTC of job 'j'",
+        ),
+        (RunRef("c", "j"), False, "the run of job 'j'"),
     ]:
         assert (run.known, str(run)) == (known, text)
 

@@ -47,7 +47,8 @@ def test_result_identifies_the_run_and_holds_its_outcome(
     assert isinstance(result["creation_date"], int)
     if mode is START_ONLY:
         assert set(result) == {
-            *("cluster_id", "job_name", "submission_id", "creation_date", "status"),
+            *("cluster_id", "job_name", "submission_id", "creation_date", "creation_time"),
+            "status",
         }
         return
     assert result["status"] == "SUCCEEDED"

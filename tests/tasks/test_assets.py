@@ -91,7 +91,9 @@ def test_each_mapped_task_instance_has_an_event_of_its_own_run(events: list[Even
 def test_event_of_a_task_that_does_not_wait_claims_no_rows(events: list[Event]) -> None:
     """The event of a task that only starts a run names the run, but no final status and no rows."""
     extra = event_of(events, "start_only").extra
-    assert set(extra) == {"cluster_id", "job_name", "submission_id", "creation_date", "status"}
+    assert set(extra) == {
+        *("cluster_id", "job_name", "submission_id", "creation_date", "creation_time", "status"),
+    }
     assert extra["submission_id"] == event_of(events, "sensor").extra["submission_id"]
     assert extra["status"] != "SUCCEEDED"
 

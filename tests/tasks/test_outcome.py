@@ -236,12 +236,12 @@ def _definition() -> dict[str, Any]:
 def _assert_report_is_complete(text: str) -> None:
     """Assert that the report explains the failure without a look into the CDM console."""
     for part in (
-        "ended FAILED: Disk full",
+        f"run: run 1 of job '{JOB}', cluster ",
         "from: link 'shop' (generic-jdbc-connector), schemaName 'SALES', tableName 'ORDERS'",
         "to: link 'warehouse' (generic-jdbc-connector), tableName 'orders_copy'",
-        " UTC, ended 20",
+        " UTC to 20",
         "rows: ",
-        "look at it: http://127.0.0.1:",
+        "see: http://127.0.0.1:",
         "line(14)\n... 25 more lines in the CDM console",
     ):
         assert part in text
@@ -263,7 +263,10 @@ def test_failure_report_is_complete_in_every_mode(
     )
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
         task_runner.run(make_task)
-    assert str(failure.value).startswith(f"run 1 of job '{JOB}' in cluster {sim.cluster_id} ended")
+    first, *_, last = str(failure.value).splitlines()
+    assert first == "Disk full"
+    assert last.startswith("Run 1: FAILED, 0 rows written, took ")
+    assert str(failure.value).count(sim.cluster_id) == 2  # once as such, once in the link
     _assert_report_is_complete(str(failure.value))
 
 
@@ -285,7 +288,7 @@ def test_failure_report_without_the_definition_names_the_reason(
     """When CDM does not show the job, the error still names the reason of the failure."""
     sim.add_job(JOB, outcome="FAILED", error_summary="Disk full")
     sim.fail("show_job", "status", status=403, times=None)
-    with pytest.raises(errors.CdmSubmissionFailed, match="ended FAILED: Disk full") as failure:
+    with pytest.raises(errors.CdmSubmissionFailed, match="^Disk full\n") as failure:
         task_runner.run(WAITERS["worker"])
     assert "from:" not in str(failure.value)
-    assert "look at it: http://" in str(failure.value)
+    assert "see: http://" in str(failure.value)

@@ -45,7 +45,7 @@ def test_a_pause_ends_at_the_deadline() -> None:
     with pytest.raises(errors.CdmWaitTimeout) as caught:
         refusals.pause_after(REFUSAL, 107.0, 0.0, "execution_timeout")
     assert "(execution_timeout)" in str(caught.value)
-    assert "3 times within 7 s CDM said that job 'j' in cluster c" in str(caught.value)
+    assert "3 times within 7 s CDM said that job 'j' is running" in str(caught.value)
     with pytest.raises(errors.CdmWaitTimeout):
         refusals.pause_after(REFUSAL, 107.0, -1.0, "wait_timeout")
 

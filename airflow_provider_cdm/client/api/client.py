@@ -14,6 +14,7 @@ from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
+from airflow_provider_cdm.client.text import format_instant
 
 T = TypeVar("T")
 
@@ -78,10 +79,10 @@ class CdmApi:
             return None
         if len(later) == len(history.submissions) and not history.complete:
             raise errors.CdmOutcomeUnknown(
-                f"It cannot be determined which run of job {job_name!r} in cluster {cluster_id} was"
-                f" the first since {created_from} ms: CDM shows the {len(later)} newest of"
-                f" {history.total} runs, and all were created since then. Pass the submission, or"
-                " its id, to the sensor.",
+                f"The first run of job {job_name!r} since {format_instant(created_from)} cannot be"
+                f" determined: CDM shows the {len(later)} newest of {history.total} runs, and all"
+                " were created since then. Pass the submission, or its id, to the sensor (cluster"
+                f" {cluster_id}).",
                 later[-1],
             )
         return newest_first(later)[-1]

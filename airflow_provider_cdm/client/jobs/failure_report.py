@@ -1,17 +1,21 @@
-"""The report of a failed run: enough to know what to do without opening the console."""
+"""The report of a failed run: enough to know what to do without opening the console.
+
+The first line is the reason, since lists and mails show no more; the last one is status, rows and
+duration, since that is where a log ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.definitions import JOB, inputs_of
+from airflow_provider_cdm.client.api.definitions import JOB, MASK, inputs_of, is_secret
+from airflow_provider_cdm.client.jobs.progress import outcome_line
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.text import one_line
+from airflow_provider_cdm.client.text import format_duration, format_instant, one_line
 from airflow_provider_cdm.client.whole_database.tables import failure_lines
 
 #: Lines of CDM's details to show; the rest of a stack trace rarely helps.
@@ -21,42 +25,71 @@ _LOCATION_INPUTS = (
     *("bucketName", "database", "schemaName", "tableName", "table", "inputDirectory"),
     *("outputDirectory", "streamName", "topicsName", "index", "collectionName"),
 )
-#: Characters to show of the reason.
-_LINE_LIMIT = 2_000
-#: Characters to show of the value of such an input.
-_LOCATION_LIMIT = 120
+#: Characters to show of the value of such an input, and of a variable.
+_VALUE_LIMIT = 120
+#: Number of variables to show.
+_VARIABLES_SHOWN = 20
+#: Characters to show of CDM's reason, and of a line of its details: the end of the report must not
+#: fall victim to the limit for all messages.
+_REASON_LIMIT, _LINE_LIMIT = 2_000, 300
 
 
 def ensure_succeeded(
-    run: Submission, definition: Mapping[str, Any] | None = None, address: str | None = None
+    run: Submission,
+    definition: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Submission:
     """Return the run if it succeeded.
 
     :param definition: definition of its job, if it is known.
     :param address: URL at which a person can see the run.
+    :param variables: what the run was started with, if that is known. Values whose name says that
+        they are secret are masked here; others must be masked already.
     :raises CdmSubmissionFailed: for any other run, with a report of the failure.
     """
     if run.verdict is Verdict.SUCCESS:
         return run
-    raise errors.CdmSubmissionFailed(_report(run, definition, address), run)
+    report = "\n".join([*_report(run, definition, address, variables), outcome_line(run)])
+    raise errors.CdmSubmissionFailed(report, run)
 
 
-def _report(run: Submission, definition: Mapping[str, Any] | None, address: str | None) -> str:
-    reason = one_line(run.error_summary or "", _LINE_LIMIT) or "CDM gave no reason."
-    lines = [f"{RunRef.of(run)} ended {run.status}: {reason}"]
+def _report(
+    run: Submission,
+    definition: Mapping[str, Any] | None,
+    address: str | None,
+    variables: Mapping[str, str] | None,
+) -> Iterator[str]:
+    """Yield all lines but the last one."""
+    reason = one_line(run.error_summary or "", _REASON_LIMIT)
+    yield reason or f"{run.status}, and CDM gave no reason."
+    yield f"  run: {RunRef.of(run)}, cluster {run.cluster_id}"
+    if variables:
+        yield f"  variables: {_variables(variables)}"
     if definition is not None:
-        lines += [f"  from: {_side(definition, 'from')}", f"  to: {_side(definition, 'to')}"]
-    lines += [f"  when: {_times(run)}", f"  rows: {_rows(run)}"]
-    lines += failure_lines(run)
+        yield f"  from: {_side(definition, 'from')}"
+        yield f"  to: {_side(definition, 'to')}"
+    yield f"  when: {_times(run)}"
+    yield f"  rows: {_rows(run)}"
+    yield from failure_lines(run)
     if address:
-        lines.append(f"  look at it: {address}")
+        yield f"  see: {address}"
     details = (run.error_details or "").strip().splitlines()
     if details:
-        hidden = len(details) - _DETAIL_LINES
+        yield "Details:"
         # Marked, so that no line looks like one that Airflow or this package has logged.
-        lines += ["Details:", *(f"  | {line}" for line in details[:_DETAIL_LINES])]
-        lines += [f"... {hidden} more lines in the CDM console"] if hidden > 0 else []
-    return "\n".join(lines)
+        yield from (f"  | {line[:_LINE_LIMIT]}" for line in details[:_DETAIL_LINES])
+    if (hidden := len(details) - _DETAIL_LINES) > 0:
+        yield f"... {hidden} more lines in the CDM console"
+
+
+def _variables(variables: Mapping[str, str]) -> str:
+    shown = [
+        f"{name}={MASK if is_secret(name) else repr(value[:_VALUE_LIMIT])}"
+        for name, value in list(variables.items())[:_VARIABLES_SHOWN]
+    ]
+    hidden = len(variables) - len(shown)
+    return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
 
 
 def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]:
@@ -71,7 +104,7 @@ def _side(definition: Mapping[str, Any], side: str) -> str:
     """Describe the source or target of a job: its link, and the usual inputs for a location."""
     inputs = inputs_of(definition, f"{side}-config-values")
     locations = (
-        f"{name.rpartition('.')[2]} {value[:_LOCATION_LIMIT]!r}"
+        f"{name.rpartition('.')[2]} {value[:_VALUE_LIMIT]!r}"
         for name, value in inputs.items()
         if value and name.rpartition(".")[2] in _LOCATION_INPUTS
     )
@@ -81,17 +114,9 @@ def _side(definition: Mapping[str, Any], side: str) -> str:
 
 
 def _times(run: Submission) -> str:
-    took = f", after {run.duration_seconds:.0f} s" if run.duration_seconds is not None else ""
-    return f"created {_instant(run.creation_date)}, ended {_instant(run.last_update_date)}{took}"
-
-
-def _instant(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "at an unknown time"
-    try:
-        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, ValueError, OSError):
-        return f"at {milliseconds} ms"
+    created, ended = format_instant(run.creation_date), format_instant(run.last_update_date)
+    seconds = run.duration_seconds
+    return f"{created} to {ended}" + ("" if seconds is None else f", {format_duration(seconds)}")
 
 
 def _rows(run: Submission) -> str:
@@ -102,5 +127,7 @@ def _rows(run: Submission) -> str:
         "deleted": run.delete_rows,
         "read": run.counters.get("ROWS_READ"),
     }
-    known = [f"{count:,} {verb}" for verb, count in counts.items() if count is not None]
+    known = [
+        f"{count:,} {verb}" for verb, count in counts.items() if count is not None and count >= 0
+    ]
     return (", ".join(known) + " when it ended") if known else "unknown; check the target"

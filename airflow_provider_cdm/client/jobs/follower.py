@@ -18,6 +18,7 @@ from airflow_provider_cdm.client.jobs.refusals import REFUSED_SECONDS, Refusals
 from airflow_provider_cdm.client.poll_loop import poll_until_done
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, newest_first
+from airflow_provider_cdm.client.text import format_duration, format_instant
 
 log = logging.getLogger(__name__)
 
@@ -216,15 +217,18 @@ class Follower:
         """
         if not self.run.known:
             return errors.CdmWaitTimeout(
-                f"The wait timed out ({limit}): job {self.run.job_name!r} in cluster"
-                f" {self.run.cluster_id} has no run created at or after {self.created_from} ms."
+                f"Job {self.run.job_name!r} has had no run since"
+                f" {format_instant(self.created_from)}, and the wait timed out ({limit}). Check"
+                " started_after, and whether anything starts the job (cluster"
+                f" {self.run.cluster_id})."
             )
         status = f"was last seen {self.last.status}" if self.last else "was never seen"
         # Whether a task stops its run at its execution_timeout is up to the task, and in its log.
         left = "" if limit == "execution_timeout" else ", and was not stopped"
         return errors.CdmWaitTimeout(
             f"The wait for {self.run} timed out ({limit}). The run {status}{left}."
-            f" Increase {limit}, or check the run in the CDM console.",
+            f" Increase {limit}, or check the run in the CDM console (cluster"
+            f" {self.run.cluster_id}).",
             self.last,
         )
 
@@ -237,8 +241,8 @@ class Follower:
         if error.refuses_credentials:
             return self._refused(error, lasted)
         return errors.CdmUnavailable(
-            f"The status of {self.run} could not be read for {lasted:.0f} s, so the wait was given"
-            f" up. The run was not stopped. The last error: {error}",
+            f"{error} The wait for {self.run} was given up, since its status could not be read for"
+            f" {format_duration(lasted)}. The run was not stopped.",
             http_status=error.http_status,
             code=error.code,
             request_id=error.request_id,
@@ -263,7 +267,7 @@ class Follower:
         self._end_outage()
         if first is not None:
             self.run = RunRef.of(first)
-            log.info("Found %s, created at %s ms", self.run, first.creation_date)
+            log.info("Found %s, created at %s", self.run, format_instant(first.creation_date))
         return first is not None
 
     def _read(self, api: CdmApi) -> Flow[tuple[Submission | None, str]]:
@@ -283,7 +287,8 @@ class Follower:
                 return seen, ""
         newer = [seen for seen in latest if run.is_before(seen)]
         if not newer:
-            return None, ", ".join(f"{RunRef.of(s)}, {s.status}," for s in latest) or "no run"
+            others = (f"{RunRef.of(other).number}, {other.status}," for other in latest)
+            return None, ", ".join(others) or "no run"
         self._later = RunRef.of(newest_first(newer)[0])
         # CDM has answered, even if a rate limit postpones the next call.
         self._end_outage()
@@ -299,8 +304,8 @@ class Follower:
                 return seen
         raise errors.CdmOutcomeUnknown(
             f"The outcome of {run} is unknown: the run is no longer in the history of the job, and"
-            f" there is a later one ({later}). Check the target before"
-            " you run the job again.",
+            f" there is a later one ({later.number}). Check the target before you run the job again"
+            f" (cluster {run.cluster_id}).",
             self._as_submission(),
         )
 
@@ -359,21 +364,22 @@ class Follower:
         self._failures += 1
         # A run that is polled seldom must not be given up because of two calls far apart.
         if lasted < self.grace.outage or self._failures < _MIN_FAILURES:
-            log.warning("The status of %s cannot be read at the moment: %s", self.run, error)
+            log.warning("%s The wait for %s goes on.", error, self.run.number)
             return
         raise self.unreachable(error, lasted) from error
 
     def _tolerate(self, problem: str, shown: str, grace: float, now: float) -> None:
         if problem not in self.problems_since:
             log.warning(
-                "CDM shows %s for %s. Waiting up to %.0f s for that to change.",
-                *(shown, self.run, grace),
+                "CDM shows %s for %s. Waiting up to %s for that to change.",
+                *(shown, self.run.number, format_duration(grace)),
             )
         lasted = now - self.problems_since.setdefault(problem, now)
         if lasted >= grace:
             raise errors.CdmOutcomeUnknown(
                 f"The outcome of {self.run} is unknown: CDM has shown {shown} for {lasted:.0f} s."
-                " Check the job in the CDM console, and the target, before you run the job again.",
+                f" Check the job in the CDM console (cluster {self.run.cluster_id}), and the"
+                " target, before you run the job again.",
                 self._as_submission(),
             )
 
@@ -382,8 +388,7 @@ class Follower:
             return error
         return errors.CdmOutcomeUnknown(
             f"The outcome of {self.run} is unknown: its job no longer exists. The run of a job that"
-            " deletes itself afterwards (disposableType) cannot be followed. CDM answered:"
-            f" {error}",
+            f" deletes itself afterwards (disposableType) cannot be followed. {error}",
             self._as_submission(),
         )
 

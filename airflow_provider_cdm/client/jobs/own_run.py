@@ -23,6 +23,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.runs import History
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRecord, StartRequest
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.text import format_instant
 
 #: Runs from which on a history without a total may have been cut off.
 _HISTORY_LIMIT = 10
@@ -72,12 +73,12 @@ def find_own_run(
         candidates = [*filter(window.is_early, doubtful), *ours]
         if len(candidates) == 1:
             return Evidence(ours[0])
-        names = " and ".join(str(RunRef.of(run)) for run in candidates)
+        names = " and ".join(RunRef.of(run).number for run in candidates)
         return Evidence(doubt=f"any of {names} may be its run, and the others somebody else's")
     if doubtful:
         return Evidence(
-            doubt=f"{RunRef.of(doubtful[0])}, created at {doubtful[0].creation_date} ms, may be its"
-            " run or somebody else's"
+            doubt=f"{RunRef.of(doubtful[0]).number},"
+            f" of {format_instant(doubtful[0].creation_date)}, may be its run or somebody else's"
         )
     if window.may_be_cut_off(history, shown):
         return Evidence(doubt="the history of the job does not reach back to the start")
@@ -113,10 +114,10 @@ def start_uncertain(
     """
     last_error = f" The last error: {cause}" if cause else ""
     error = errors.CdmStartUncertain(
-        f"It is not known whether job {request.job_name!r} in cluster {request.cluster_id} was"
-        f" started: {reason}.{last_error} A retry of this task searches for the run before it"
-        " starts anything. Check the runs of the job in the CDM console. Clearing the task starts"
-        " the job again once it has no active run.",
+        f"It is not known whether job {request.job_name!r} was started: {reason}.{last_error} A"
+        " retry of this task searches for the run before it starts anything. Check the runs of the"
+        f" job in the CDM console (cluster {request.cluster_id}). Clearing the task starts the job"
+        " again once it has no active run.",
         effect_unknown=True,
     )
     error.__cause__ = cause

@@ -1,4 +1,8 @@
-"""Log lines about an active run: one for each change, and one a minute without changes."""
+"""Log lines about a run: one for each change, one a minute without changes, one for the end.
+
+They begin with the number of the run, and end before the hundredth character: the task names job
+and cluster once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from typing import Any, Protocol
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.arguments import STALLED_AFTER
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.text import LINE_LIMIT, format_duration
 
+#: Characters of a status that a line shows; documented ones are shorter.
+_STATUS_LIMIT = 30
 #: Seconds between two lines while nothing changes.
 _QUIET_SECONDS = 60.0
 #: Seconds by which what two answers say of the server's time may differ.
@@ -49,11 +56,13 @@ class ProgressLog:
     :param stall: when the run counts as stalled.
     :param clock: function that returns epoch seconds by the server's clock, which dates the run and
         is the same for all processes; by default ``uptime``.
+    :param foreign: whether the task did not start the run, which each line then says.
     """
 
     __slots__ = (
         "_changed_at",
         "_clock",
+        "_foreign",
         "_line",
         "_line_at",
         "_log",
@@ -71,8 +80,11 @@ class ProgressLog:
         uptime: Callable[[], float],
         stall: StallPolicy | None = None,
         clock: Callable[[], float] | None = None,
+        *,
+        foreign: bool = False,
     ) -> None:
         self._log = log
+        self._foreign = foreign
         self._uptime = uptime
         self._clock = clock or uptime
         self._stall = stall or StallPolicy()
@@ -106,10 +118,13 @@ class ProgressLog:
         elif not seen.ended:
             self._check(seen, now)
         since = None if self._line_at is None else now - self._line_at
-        if line != self._line or since is None or since >= _QUIET_SECONDS:
-            speed = self._speed(seen, since or 0.0)
-            self._log.info("%s", describe(seen, self._clock(), now - self._changed_at, speed))
-            self._line, self._line_at, self._rows = line, now, _rows(seen)
+        # Whoever judges the run logs its end, once for all processes that saw it.
+        if not seen.ended and (line != self._line or since is None or since >= _QUIET_SECONDS):
+            unchanged, speed = now - self._changed_at, self._speed(seen, since or 0.0)
+            text = progress_line(seen, self._clock(), unchanged, speed, foreign=self._foreign)
+            self._log.info("%s", text)
+            self._line_at, self._rows = now, _rows(seen)
+        self._line = line
 
     def record_change(self) -> None:
         """Record a change that the run itself does not show, such as one of its tables."""
@@ -161,7 +176,8 @@ class ProgressLog:
             raise errors.CdmStalled(
                 f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
                 f" (stalled_after={after:g}, fail_when_stalled=True). The run was not stopped;"
-                " check it in the CDM console, and stop it there if it hangs.",
+                f" check it in the CDM console (cluster {seen.cluster_id}), and stop it there if it"
+                " hangs.",
                 seen,
             )
         if now - self._warned_at >= after:
@@ -169,7 +185,7 @@ class ProgressLog:
             self._log.warning(
                 "%s is %s, but nothing has changed for %.0f s. It may hang; check it in the CDM"
                 " console. The wait continues (fail_when_stalled=True would end it).",
-                *(RunRef.of(seen), seen.status, unchanged),
+                *(_name(seen, foreign=self._foreign), seen.status, unchanged),
             )
 
     def _speed(self, seen: Submission, seconds: float) -> float | None:
@@ -178,38 +194,66 @@ class ProgressLog:
         return rows / seconds if seconds > 0 and rows > 0 else None
 
 
-def describe(
+def progress_line(
     seen: Submission,
     now: float,
     unchanged: float = 0.0,
     speed: float | None = None,
+    *,
+    foreign: bool = False,
 ) -> str:
-    """Return one line about a run: its status, its progress as far as CDM reports it, and its age.
+    """Return one line about an active run: its status, its progress as far as CDM reports it, and
+    its age.
 
     :param now: current time, epoch seconds.
     :param unchanged: seconds since the last change.
     :param speed: rows a second.
+    :param foreign: whether the task did not start the run.
     """
-    parts = [f"{RunRef.of(seen)}: {seen.status}"]
-    if seen.progress is not None and seen.progress >= 0 and not seen.ended:
+    parts = [f"{_name(seen, foreign=foreign)}: {seen.status[:_STATUS_LIMIT]}"]
+    if seen.progress is not None and seen.progress >= 0:
         # Some versions count up to 1, others up to 100; only a value above 1 shows which.
         parts.append(f"{seen.progress:g} %" if seen.progress > 1 else f"progress {seen.progress:g}")
-    if seen.ended and seen.counters:
-        read, written = seen.counters.get("ROWS_READ", -1), seen.counters.get("ROWS_WRITTEN", -1)
-        parts.extend(
-            f"{n} rows {verb}" for n, verb in ((read, "read"), (written, "written")) if n >= 0
-        )
-    elif (written := _count(seen.write_rows)) > 0:
-        parts.append(f"{written} rows written")
-    if speed is not None and not seen.ended:
+    if (written := _count(seen.write_rows)) > 0:
+        parts.append(f"{written:,} rows written")
+    if speed is not None:
         parts.append(f"{speed:.3g} rows/s")
-    if seen.duration_seconds is not None:
-        parts.append(f"took {seen.duration_seconds:.1f} s")
-    elif seen.creation_date is not None:
-        parts.append(f"created {max(0.0, now - seen.creation_date / 1000):.0f} s ago")
-    if unchanged > 0 and not seen.ended:
-        parts.append(f"last change {unchanged:.0f} s ago")
-    return ", ".join(parts)
+    if unchanged > 0:
+        parts.append(f"last change {format_duration(unchanged)} ago")
+    if seen.creation_date is not None:
+        age = max(0.0, now - seen.creation_date / 1000)
+        parts.append(f"created {format_duration(age)} ago")
+    return _join(parts)
+
+
+def outcome_line(run: Submission, *, foreign: bool = False) -> str:
+    """Return one line about a run that has ended: its status, the rows, and how long it took.
+
+    :param foreign: whether the task did not start the run.
+    """
+    parts = [f"{_name(run, foreign=foreign)}: {run.status[:_STATUS_LIMIT]}"]
+    if run.tables and (lost := run.tables["total"] - run.tables["succeeded"]):
+        parts.append(f"{lost} of {run.tables['total']} tables not moved")
+    written = run.counters.get("ROWS_WRITTEN", run.write_rows)
+    counts = ((run.counters.get("ROWS_READ"), "read"), (written, "written"))
+    known = [f"{count:,} rows {verb}" for count, verb in counts if count is not None and count >= 0]
+    parts += known or ["rows unknown"]
+    if run.duration_seconds is not None:
+        seconds = run.duration_seconds
+        took = f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+        parts.append(f"took {took}")
+    return _join(parts)
+
+
+def _name(run: Submission, *, foreign: bool) -> str:
+    return RunRef.of(run).title + (" (not of this task)" if foreign else "")
+
+
+def _join(parts: list[str]) -> str:
+    """Return as many parts as fit in one line; those in front matter more."""
+    while len(parts) > 1 and len(", ".join(parts)) > LINE_LIMIT:
+        parts.pop()
+    return ", ".join(parts)[:LINE_LIMIT]
 
 
 def _state(seen: Submission) -> tuple[object, ...]:

@@ -242,9 +242,10 @@ class _Start:
             yield from save(record.with_run(active, foreign=True).to_payload())
             return active
         error = refusal or errors.CdmAlreadyRunning(
-            f"Could not start job {self.request.job_name!r} in cluster {self.request.cluster_id}:"
-            f" {RunRef.of(active)} is {active.status}, and CDM runs a job only once at a time. Wait"
-            " until that run has ended, or set if_running to 'wait' or 'attach'."
+            f"Job {self.request.job_name!r} is busy with {RunRef.of(active).number}"
+            f" ({active.status}), and CDM runs a job only once at a time. Nothing was started in"
+            f" cluster {self.request.cluster_id}. Wait until that run has ended, or set if_running"
+            " to 'wait' or 'attach'."
         )
         error.submission = active
         raise error

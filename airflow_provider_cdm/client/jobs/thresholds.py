@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client.jobs.progress import outcome_line
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
 _READ, _WRITTEN, _SKIPPED = "ROWS_READ", "ROWS_WRITTEN", "ROWS_WRITTEN_SKIPPED"
@@ -61,10 +62,10 @@ class Thresholds:
             )
         if problems:
             raise errors.CdmThresholdMissed(
-                f"{RunRef.of(run)} ended {run.status}, but missed thresholds of this task:"
-                f" {'; '.join(problems)}. The rows are in the target, so a retry does not run the"
-                " job again. Check source and target; then mark the task as success, or clear it to"
-                " run the job again.",
+                f"{'; '.join(problems)}: {RunRef.of(run)} missed thresholds of this task. The rows"
+                " are in the target, so a retry does not run the job again. Check source and"
+                " target; then mark the task as success, or clear it to run the job again (cluster"
+                f" {run.cluster_id}).\n{outcome_line(run)}",
                 run,
             )
 

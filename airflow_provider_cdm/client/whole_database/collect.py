@@ -24,6 +24,7 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPES
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
+from airflow_provider_cdm.client.text import end_sentence
 from airflow_provider_cdm.client.whole_database import summary
 from airflow_provider_cdm.client.whole_database.details import MAX_DETAILS, read_details
 from airflow_provider_cdm.client.whole_database.look_alikes import (
@@ -81,9 +82,9 @@ def read_definition(api: CdmApi, run: Submission) -> Flow[dict[str, Any] | None]
         problem = str(error)
     if job_type_of(definition) is None:
         log.warning(
-            "The type of job %r cannot be read, so the outcome of its tables, if it is a"
-            " whole-database job, is not checked: %s",
-            *(run.job_name, problem),
+            "%s So it is not known whether job %r moves a whole database, and no tables are"
+            " checked.",
+            *(end_sentence(problem), run.job_name),
         )
     return definition
 
@@ -149,7 +150,7 @@ class TableProgress:
         except errors.CdmError as error:
             self._type_requested = True
             self._schedule(api, self._INTERVAL)
-            log.info("The tables of %s cannot be listed: %s", RunRef.of(seen), error)
+            log.info("%s The tables are not in the log for now; the wait goes on.", error)
 
     def _poll(self, api: CdmApi, seen: Submission) -> Flow[None]:
         if self.job_type is None and not self._type_requested:
@@ -168,10 +169,10 @@ class TableProgress:
         wait = max(self._NOTHING_LISTED if nothing else 0.0, self._PER_PAGE * reader.pages)
         self._polled = True
         self._schedule(api, max(self._INTERVAL, wait))
-        if report.tables and (line := report.progress_line()) != self._line:
+        if report.tables and (line := report.progress_line(RunRef.of(seen).title)) != self._line:
             self._line = line
             self._on_change()
-            log.info("%s: %s", RunRef.of(seen), line)
+            log.info("%s", line)
 
     def _schedule(self, api: CdmApi, seconds: float) -> None:
         """Set when the next poll is due."""
@@ -214,14 +215,14 @@ def _collect(
             later = yield from _later_run(api, run)
         except errors.CdmError as error:
             if run.failed:
-                log.warning("The failed tables of %s cannot be listed: %s", RunRef.of(run), error)
+                log.warning("%s So the report does not name the tables that failed.", error)
                 return run
             failing_since = asked_at if failing_since is None else failing_since
             lasted = uptime() - failing_since
             passes = isinstance(error, _TRANSIENT) or error.refuses_credentials
             if lasted >= _OUTAGE or not passes:
                 raise summary.tables_unavailable(run, error, lasted) from error
-            log.info("The tables of %s cannot be listed yet: %s", RunRef.of(run), error)
+            log.info("%s Without the tables, the outcome is not known; trying again.", error)
             yield from pause(15.0 + 15.0 * api.exchanger.random())
             continue
         if failing_since is not None:

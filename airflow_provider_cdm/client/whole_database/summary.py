@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
+from airflow_provider_cdm.client.text import format_duration
 from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 from airflow_provider_cdm.client.whole_database.tables import Table, TableReport, join_names
 
@@ -27,13 +28,13 @@ def log_other_jobs(run: Submission, classified: Sequence[ClassifiedJob]) -> None
     if others:
         log.info(
             "%s: %d jobs are called like sub-jobs, but are none, and do not count: %s",
-            *(RunRef.of(run), len(others), join_names(others)),
+            *(RunRef.of(run).title, len(others), join_names(others)),
         )
 
 
 def summarize(run: Submission, report: TableReport) -> Submission:
     """Log the outcome of the tables, and return the run with it."""
-    name = RunRef.of(run)
+    name = RunRef.of(run).title
     _log_stale(run, report)
     if report.missing:
         log.warning(
@@ -50,7 +51,7 @@ def summarize(run: Submission, report: TableReport) -> Submission:
             name,
         )
     else:
-        log.info("%s: %s", name, report.progress_line())
+        log.info("%s", report.progress_line(name))
     counters = {name: count for name, count in run.counters.items() if count >= 0}
     run = replace(
         run,
@@ -73,14 +74,14 @@ def _log_stale(run: Submission, report: TableReport) -> None:
         log.warning(
             "%s: %d sub-jobs are from earlier runs: %s. Their tables are no longer moved, or the"
             " run ended before it moved them.",
-            *(RunRef.of(run), len(stale), join_names(stale)),
+            *(RunRef.of(run).title, len(stale), join_names(stale)),
         )
     if report.older:
         names = [f"{run.job_name}_{name}" for name in report.older]
         log.warning(
             "%s: %d jobs are called like sub-jobs, but were there before the run, which makes its"
             " sub-jobs anew. So what they did since then does not count: %s.",
-            *(RunRef.of(run), len(names), join_names(names)),
+            *(RunRef.of(run).title, len(names), join_names(names)),
         )
 
 
@@ -101,14 +102,16 @@ def _describe_doubts(run: Submission, doubts: Sequence[Table]) -> str:
 def superseded(run: Submission, later: Submission) -> Submission:
     """Return a failed run; of any other, the outcome of the tables must be known."""
     reason = (
-        f"The outcome of the tables of {RunRef.of(run)} is unknown, because {RunRef.of(later)} has"
-        " replaced its sub-jobs."
+        f"The outcome of the tables of {RunRef.of(run)} is unknown, because"
+        f" {RunRef.of(later).number} has replaced its sub-jobs."
     )
     if run.failed:
         log.warning("%s", reason)
         return run
     raise errors.CdmOutcomeUnknown(
-        f"{reason} CDM reports {run.status} for the run itself. Check the target.", run
+        f"{reason} CDM reports {run.status} for the run itself. Check the target (cluster"
+        f" {run.cluster_id}).",
+        run,
     )
 
 
@@ -117,9 +120,9 @@ def tables_unavailable(
 ) -> errors.CdmUnavailable:
     """Return the error for a run that succeeded, while its tables could not be listed."""
     return errors.CdmUnavailable(
-        f"CDM reports {run.status} for {RunRef.of(run)}, but its tables could not be listed for"
-        f" {lasted:.0f} s, and some may have failed. A retry of this task tries again, and starts"
-        f" nothing before it has succeeded. The last error: {error}",
+        f"{error} CDM reports {run.status} for {RunRef.of(run)}, but its tables could not be listed"
+        f" for {format_duration(lasted)}, and some may have failed. A retry of this task tries"
+        " again, and starts nothing before it has succeeded.",
         http_status=error.http_status,
         code=error.code,
         request_id=error.request_id,

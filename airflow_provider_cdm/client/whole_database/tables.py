@@ -14,7 +14,7 @@ from typing import Any
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
-from airflow_provider_cdm.client.text import one_line
+from airflow_provider_cdm.client.text import LINE_LIMIT, one_line
 from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob, Standing
 
 #: Maximum number of tables that a result lists; the others are only counted.
@@ -183,14 +183,24 @@ class TableReport:
         """Return the names of the tables in any of these states."""
         return [table.name for state, table in self.tables if state in states]
 
-    def progress_line(self) -> str:
-        """Return one line about the progress of the tables."""
+    def progress_line(self, name: str) -> str:
+        """Return one line about the progress of the tables, with as many names as fit.
+
+        :param name: what the line begins with, such as ``Run 7``.
+        """
+        lines = (f"{name}: {self._progress(shown)}" for shown in range(_NAMES_SHOWN, -1, -1))
+        return (
+            next((line for line in lines if len(line) <= LINE_LIMIT), "")
+            or (f"{name}: {self._progress(0)}"[:LINE_LIMIT])
+        )
+
+    def _progress(self, shown: int) -> str:
         done, failed = self.names_in(TableState.DONE), self.names_in(TableState.FAILED)
         parts = [f"{len(done)} of {len(self.tables)} tables done"]
-        if running := self.names_in(TableState.RUNNING):
-            parts.append(f"{len(running)} running ({join_names(running)})")
-        if failed:
-            parts.append(f"{len(failed)} failed ({join_names(failed)})")
+        for names, verb in ((failed, "failed"), (self.names_in(TableState.RUNNING), "running")):
+            if names:
+                listed = f" ({join_names(names, shown)})" if shown else ""
+                parts.append(f"{len(names)} {verb}{listed}")
         return ", ".join(parts)
 
     def failure_summary(self) -> str:
@@ -279,8 +289,8 @@ def failure_lines(run: Submission) -> list[str]:
     return [*lines, f"  and {count - len(lines)} more"] if count > len(lines) else lines
 
 
-def join_names(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str], shown: int = _NAMES_SHOWN) -> str:
     """Return the first names as text, and how many more there are."""
-    hidden = len(names) - _NAMES_SHOWN
-    shown = (one_line(name, _REASON_LIMIT) for name in names[:_NAMES_SHOWN])
-    return ", ".join(shown) + (f" and {hidden} more" if hidden > 0 else "")
+    hidden = len(names) - shown
+    texts = (one_line(name, _REASON_LIMIT) for name in names[:shown])
+    return ", ".join(texts) + (f" and {hidden} more" if hidden > 0 else "")

@@ -111,9 +111,9 @@ def test_discovery(
     ("history", "error", "text"),
     [
         (GONE, errors.CdmNotFound, "no such job"),
-        (DOWN, errors.CdmUnavailable, "for 600 s"),
+        (DOWN, errors.CdmUnavailable, "could not be read for 10 min 00 s"),
         (Response(403), errors.CdmAuthError, "HTTP 403"),
-        ([], errors.CdmWaitTimeout, "has no run created at or after 1735787045000 ms"),
+        ([], errors.CdmWaitTimeout, "has had no run since 2025-01-02 03:04:05 UTC"),
     ],
     ids=["no job", "outage", "forbidden", "no run"],
 )

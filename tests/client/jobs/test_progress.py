@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, describe
+from airflow_provider_cdm.client.jobs.progress import (
+    ProgressLog,
+    StallPolicy,
+    outcome_line,
+    progress_line,
+)
 from airflow_provider_cdm.client.submission import Submission
 
 BEGIN = 1_735_787_045.0
@@ -45,7 +50,7 @@ def test_a_line_when_something_changed_else_one_a_minute() -> None:
     assert len(reader.lines) == 4
     assert "100 rows written" in reader.lines[0]
     assert "200 rows written, 3.33 rows/s, created 30 s ago" in reader.lines[1]
-    assert reader.lines[2].endswith("created 90 s ago, last change 60 s ago")
+    assert reader.lines[2].endswith("last change 60 s ago, created 90 s ago")
 
 
 def test_nothing_seen_is_no_line() -> None:
@@ -65,19 +70,61 @@ def test_nothing_seen_is_no_line() -> None:
         # CDM's number for a counter that does not apply.
         ({"write_rows": -1}, "RUNNING, created"),
         ({"creation_date": None}, "RUNNING"),
-        (
-            {
-                "status": "SUCCEEDED",
-                "counters": {"ROWS_READ": 7, "ROWS_WRITTEN": 6},
-                "last_update_date": int(BEGIN * 1000) + 2500,
-            },
-            "SUCCEEDED, 7 rows read, 6 rows written, took 2.5 s",
-        ),
+        ({"submission_id": None}, "The run created at 2025-01-02 03:04:05 UTC: RUNNING, created"),
     ],
 )
-def test_describe(seen: dict[str, Any], words: str) -> None:
-    """A line contains status, progress and age, as far as CDM reports them."""
-    assert words in describe(replace(RUN, **seen), BEGIN + 9)
+def test_progress_line(seen: dict[str, Any], words: str) -> None:
+    """A line contains status, progress and age, as far as CDM reports them, and no cluster."""
+    line = progress_line(replace(RUN, cluster_id="4a5e", **seen), BEGIN + 9)
+    assert words in line
+    assert "4a5e" not in line
+    assert "orders" not in line
+
+
+@pytest.mark.parametrize(
+    ("seen", "line"),
+    [
+        (
+            {"counters": {"ROWS_READ": 7777, "ROWS_WRITTEN": 6}},
+            "Run 5: SUCCEEDED, 7,777 rows read, 6 rows written, took 2.5 s",
+        ),
+        ({"status": "FAILED", "write_rows": 9}, "Run 5: FAILED, 9 rows written, took 2.5 s"),
+        # CDM's number for a counter that does not apply.
+        ({"counters": {"ROWS_WRITTEN": -1}}, "Run 5: SUCCEEDED, rows unknown, took 2.5 s"),
+        ({"tables": {"total": 5, "succeeded": 3}}, "Run 5: SUCCEEDED, 2 of 5 tables not moved, "),
+    ],
+)
+def test_outcome_line(seen: dict[str, Any], line: str) -> None:
+    """The line about the end names status, rows and duration."""
+    ended = {"status": "SUCCEEDED", "last_update_date": int(BEGIN * 1000) + 2500}
+    assert outcome_line(replace(RUN, **ended | seen)).startswith(line)
+
+
+def test_every_line_ends_before_the_hundredth_character() -> None:
+    """However long its parts are, a line fits beside the time on a screen."""
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("write_rows", "submission_id", "creation_date"), 10**17
+    )
+    run = replace(RUN, progress=0.123456, status="S" * 100, counters={"ROWS_READ": 1}, **numbers)
+    for line in (
+        progress_line(run, BEGIN, 1e7, 1.234e8, foreign=True),
+        outcome_line(run, foreign=True),
+        progress_line(replace(run, status="RUNNING"), BEGIN, 1e7),
+    ):
+        assert len(line) < 100
+
+
+def test_another_run_is_marked() -> None:
+    """The progress of a run that the task did not start says so."""
+    assert progress_line(RUN, BEGIN, foreign=True).startswith("Run 5 (not of this task): RUNNING")
+
+
+def test_the_end_is_no_progress() -> None:
+    """The end is logged by whoever judges the run, so that it is in the log once."""
+    reader = Reader()
+    reader.see(0)
+    reader.see(60, status="SUCCEEDED")
+    assert len(reader.lines) == 1
 
 
 def test_a_run_that_stalls_is_warned_about() -> None:

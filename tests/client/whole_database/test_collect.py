@@ -15,6 +15,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.submission import Submission, Verdict
+from airflow_provider_cdm.client.text import LINE_LIMIT
 from airflow_provider_cdm.client.whole_database.collect import with_tables
 from airflow_provider_cdm.client.whole_database.tables import (
     TABLES_SHOWN,
@@ -72,7 +73,7 @@ def test_a_result_is_small(tables: list[Table]) -> None:
     bad = [table for table in result["list"] if table["status"] != "SUCCEEDED"]
     assert result["list"][: len(bad)] == bad
     assert len(json.dumps(result, ensure_ascii=False)) < TABLES_SHOWN * 2_000
-    assert len(report.progress_line()) < 20 * 250 + 100
+    assert len(report.progress_line("Run 123456")) <= LINE_LIMIT
     assert len(failure_lines(Submission("c", "j", "FAILED", tables=result))) <= 11
 
 

@@ -108,7 +108,7 @@ class ModelOperator:
     def with_tables(self, run: Submission) -> Submission:
         return run
 
-    def judge_run(self, context: Any, run: Submission) -> dict[str, Any]:
+    def judge_run(self, context: Any, run: Submission, variables: Any = None) -> dict[str, Any]:
         if run.failed:
             raise errors.CdmSubmissionFailed("failed", run)
         return run.to_dict()
