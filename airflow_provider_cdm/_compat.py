@@ -18,6 +18,7 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseHook,
@@ -48,10 +49,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
     "DEFERRAL_MARGIN",
+    "FRAMES_COME_FIRST",
     "HAS_RETRY_POLICY",
     "TRIGGERS_HAVE_ON_KILL",
     "AirflowException",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "BaseHook",
@@ -71,6 +74,7 @@ __all__ = [
     "amask_secret",
     "cli_config",
     "conf",
+    "failed_lookup",
     "is_asset",
     "kill_seconds",
     "lineage_is_active",
@@ -148,6 +152,43 @@ async def aget_connection(conn_id: str) -> Connection:
 
     connection: Any = await get_async_connection(conn_id)
     return connection  # type: ignore[no-any-return]  # typed loosely by older compat releases
+
+
+def failed_lookup(conn_id: str) -> str | None:
+    """Return why a connection may exist although Airflow did not find it; ``None`` if it does not.
+
+    Airflow takes every failed look-up for a missing connection: an unreachable database or vault,
+    and an API server that answers 500.
+    """
+    for backend in _secrets_backends():
+        try:
+            if "ExecutionAPI" in type(backend).__name__:
+                _ensure_supervisor_answers(conn_id)
+            else:
+                backend.get_connection(conn_id=conn_id)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _secrets_backends() -> Any:
+    try:
+        from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+    except ImportError:  # Airflow 2
+        from airflow.configuration import ensure_secrets_loaded
+
+        return ensure_secrets_loaded()
+    return ensure_secrets_backend_loaded()
+
+
+def _ensure_supervisor_answers(conn_id: str) -> None:
+    from airflow.sdk.exceptions import ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    answer: Any = SUPERVISOR_COMMS.send(GetConnection(conn_id=conn_id))
+    if isinstance(answer, ErrorResponse) and answer.error != ErrorType.CONNECTION_NOT_FOUND:
+        raise AirflowException(f"{answer.error.value}: {answer.detail}")
 
 
 class Store(Protocol):
@@ -239,6 +280,11 @@ ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.
 DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
+
+
+#: Airflow 2 prints the frames of a failure before its text; the page of Airflow 3 shows the text
+#: first.
+FRAMES_COME_FIRST = find_spec("airflow.sdk") is None
 
 
 #: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes.

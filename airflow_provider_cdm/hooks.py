@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm import __version__
 from airflow_provider_cdm._compat import (
+    AirflowNotFoundException,
     BaseHook,
     aget_connection,
     amask_secret,
+    failed_lookup,
     mask_secret,
     token_cipher,
 )
@@ -23,6 +25,7 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.submission import newest_first
+from airflow_provider_cdm.client.text import end_sentence
 from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.connection.fields import CONN_TYPE, EXTRA_FIELDS, LABELS, PLACEHOLDERS
 from airflow_provider_cdm.connection.reader import settings_from
@@ -30,11 +33,14 @@ from airflow_provider_cdm.connection.reader import settings_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_cdm.client.session import CdmSession
+    from airflow_provider_cdm.client.sansio import Flow
+    from airflow_provider_cdm.client.session import CdmSession, SaveRecord
     from airflow_provider_cdm.client.settings import Settings
     from airflow_provider_cdm.client.submission import Submission
 
 __all__ = ["CdmHook"]
+
+T = TypeVar("T")
 
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
@@ -110,7 +116,11 @@ class CdmHook(BaseHook):
         return self._session
 
     def _settings(self) -> Settings:
-        settings = settings_from(self.get_connection(self.cdm_conn_id))
+        try:
+            connection = self.get_connection(self.cdm_conn_id)
+        except AirflowNotFoundException:
+            raise _not_found(self.cdm_conn_id) from None
+        settings = settings_from(connection)
         if password := _proxy_password(settings):
             mask_secret(password)
         return settings
@@ -179,7 +189,7 @@ class CdmHook(BaseHook):
         name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         start = start_once(session.api, StartRequest(cluster, name, values), None, StartPolicy())
-        return session.run(start, save=lambda _: None).run
+        return self._run(start, save=lambda _: None).run
 
     def get_job_status(self, job_name: str, cluster_id: str | None = None) -> Submission:
         """Return the latest run of a job, with status ``NEVER_EXECUTED`` if there is none.
@@ -188,7 +198,7 @@ class CdmHook(BaseHook):
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         call = runs.status(cluster, arguments.job_name(job_name))
-        seen = session.run(session.api.call(call))
+        seen = self._run(session.api.call(call))
         if not seen:
             raise errors.CdmBadResponse(
                 f"Could not {call.operation}: the answer holds no submission."
@@ -202,7 +212,7 @@ class CdmHook(BaseHook):
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         call = runs.history(cluster, arguments.job_name(job_name))
-        return session.run(session.api.call(call)).submissions
+        return self._run(session.api.call(call)).submissions
 
     def stop_job(self, job_name: str, cluster_id: str | None = None) -> bool:
         """Ask CDM to stop the active run of a job, whoever started it; it ends a little later.
@@ -211,7 +221,15 @@ class CdmHook(BaseHook):
         :raises CdmNotFound: when there is no such job.
         """
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
-        return session.run(session.api.stop(cluster, arguments.job_name(job_name)))
+        return self._run(session.api.stop(cluster, arguments.job_name(job_name)))
+
+    def _run(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
+        """Perform a flow; an error about the connection names it."""
+        try:
+            return self.get_conn().run(flow, save)
+        except errors.CdmError as error:
+            error.name_connection(self.cdm_conn_id)
+            raise
 
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection, for the Test button: takes 15 seconds at most, and never raises.
@@ -274,6 +292,19 @@ class CdmHook(BaseHook):
         }
 
 
+def _not_found(conn_id: str) -> errors.CdmError:
+    """Return the error for a connection that Airflow did not find."""
+    if reason := failed_lookup(conn_id):
+        return errors.CdmUnavailable(
+            f"{end_sentence(reason)} So connection {conn_id!r} could not be looked up. A retry of"
+            " the task looks it up again."
+        )
+    return errors.CdmConfigError(
+        f"There is no connection {conn_id!r}. Add it under Admin > Connections, with the type"
+        f" {CdmHook.hook_name!r}, or pass the id of another one as cdm_conn_id."
+    )
+
+
 def _proxy_password(settings: Settings) -> str | None:
     """Return the password in the proxy's URL, which Airflow does not mask: it looks at fields."""
     return urlsplit(settings.proxy).password if settings.proxy else None
@@ -327,7 +358,12 @@ def _read_from_thread(loop: asyncio.AbstractEventLoop, conn_id: str) -> Settings
 
 
 async def _look_up(conn_id: str) -> Settings:
-    settings = settings_from(await aget_connection(conn_id))
+    try:
+        connection = await aget_connection(conn_id)
+    except AirflowNotFoundException:
+        # The look-up blocks, but other triggers with this connection cannot go on either.
+        raise await asyncio.to_thread(_not_found, conn_id) from None
+    settings = settings_from(connection)
     if password := _proxy_password(settings):
         await amask_secret(password)
     return settings

@@ -33,11 +33,13 @@ Databases and logs are in .demo/, and are replaced each time.
 
 def read_failure(airflow: Airflow, run: dict[str, Any]) -> str:
     """Return what the failed task logs about a run, waiting up to ten seconds for it."""
-    pattern = re.compile(rf"run {run['submission_id']} of job [^\n]*? ended FAILED: [^\n\"\\]+")
+    # The first line of the report, in a log that may be JSON.
+    number = run["submission_id"]
+    pattern = re.compile(rf'([^\n"\\]+)(?:\n|\\n)  run: run {number} of job ')
     for _ in range(40):
         for text in airflow.logs():
             if match := pattern.search(text):
-                return match[0].replace("\\'", "'")
+                return match[1]
         time.sleep(0.25)
     return f"(nothing; CDM reports: {run['error_summary']})"
 

@@ -86,7 +86,7 @@ def test_failure_report() -> None:
     }
     console_url = DEFAULT_CONSOLE_URL.format(region="eu-west-101")
     with pytest.raises(CdmSubmissionFailed) as failure:
-        ensure_succeeded(run, definition, console_url)
+        ensure_succeeded(run, definition, console_url, {"dt": "2026-03-02"})
     assert str(failure.value) == (DOCS / "snippets" / "failure_report.txt").read_text().rstrip()
 
 

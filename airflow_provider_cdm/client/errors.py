@@ -95,6 +95,11 @@ class CdmError(Exception):
         self.message = printable(self.message + text, MESSAGE_LIMIT)
         self.args = (self.message,)
 
+    def name_connection(self, conn_id: str) -> None:
+        """Say which connection an error is about, if its text speaks of one."""
+        if "the connection" in self.message and repr(conn_id) not in self.message:
+            self.add_detail(f" The connection is {conn_id!r}.")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, dict(self.__dict__))
 

@@ -32,4 +32,4 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
     def _time_out(self, error: errors.CdmWaitTimeout) -> NoReturn:
         """End a deferred wait that reached ``timeout``, as Airflow ends one in poke mode."""
         self._skip_if_soft(error)
-        raise AirflowSensorTimeout(str(error)) from error
+        raise AirflowSensorTimeout(str(error)) from None  # it says the same

@@ -336,6 +336,7 @@ class Attempt:
         task = self.task
         run = task.with_tables(run)
         stopped = self.attached_at is not None and self._was_stopped_by_us(run, self.attached_at)
+        variables = self._variables_of_run() if run.failed else None
         self.job.dispose(self, run)
         self.journal.conclude(run)
         if stopped:
@@ -345,12 +346,17 @@ class Attempt:
                 RunRef.of(run).title,
             )
             return self.start_and_wait()
-        return task.judge_run(self.context, run, self._variables_of_run())
+        return task.judge_run(self.context, run, variables)
 
     def _variables_of_run(self) -> Mapping[str, str] | None:
-        """Return the variables of the run; ``None`` if somebody else started it with his own."""
-        record = self.journal.remembered(self.request)
-        return None if record is not None and record.foreign else self.options.variables
+        """Return the variables of the run; ``None`` if this task certainly or perhaps did not start
+        it.
+        """
+        try:
+            record = self.journal.record()
+        except errors.CdmJournalError:
+            return None
+        return None if record is None or record.foreign else self.options.variables
 
     def _was_stopped_by_us(self, run: Submission, attached_at: float) -> bool:
         """Return whether a run that was taken over ended because an earlier attempt stopped it."""

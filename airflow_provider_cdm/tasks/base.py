@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_cdm._compat import (
     DEFERRAL_MARGIN,
+    FRAMES_COME_FIRST,
     HAS_RETRY_POLICY,
     AirflowFailException,
+    AirflowSensorTimeout,
     BaseOperator,
     conf,
 )
@@ -131,23 +133,36 @@ def fail_without_retry(method: F) -> F:
 
     For ``execute`` and the methods that Airflow calls in its place. Airflow 3.3 and later ask the
     retry policy themselves.
+
+    Errors of this package leave without the frames that led to them: their text says what failed,
+    and Airflow would print thirty lines of code around it. The frames are logged at level DEBUG.
     """
-    if HAS_RETRY_POLICY:
-        return method
 
     @functools.wraps(method)
     def wrapper(self: CdmTask, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
+        except AirflowSensorTimeout as timeout:
+            failure: Exception = timeout
         except CdmError as error:
-            policy = self.retry_policy
-            if isinstance(error, AirflowFailException) or not (
-                isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
-            ):
-                raise
-            raise _as_final(error).with_traceback(error.__traceback__) from error.__cause__
+            self.log.debug("The task fails", exc_info=True)
+            error.name_connection(self.cdm_conn_id)
+            failure = error if HAS_RETRY_POLICY else _with_policy(error, self.retry_policy)
+        if FRAMES_COME_FIRST:
+            self.log.error("%s", str(failure).partition("\n")[0])
+        # Out here, so that the error is not chained to itself.
+        raise failure.with_traceback(None) from None
 
     return cast("F", wrapper)
+
+
+def _with_policy(error: CdmError, policy: Any) -> CdmError:
+    """Return the error in the class that makes Airflow below 3.3 do what the policy says."""
+    if isinstance(error, AirflowFailException) or not (
+        isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
+    ):
+        return error
+    return _as_final(error)
 
 
 def _as_final(error: CdmError) -> CdmError:

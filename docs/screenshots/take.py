@@ -127,12 +127,12 @@ def task_log_failed(page: Page, setup: Setup) -> Page:
     # Too low to show the traceback, which has paths of this machine.
     page.set_viewport_size({"width": WIDTH, "height": 584})
     page.goto(f"{setup.airflow.task_page('move_orders', BAD_DAY)}?try_number=1")
-    expect(page.get_by_text("ended FAILED").first).to_be_visible()
+    expect(page.get_by_text("CdmSubmissionFailed").first).to_be_visible()
     page.keyboard.press("f")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("w")
-    expect(page.get_by_role("dialog").get_by_text("ended FAILED").first).to_be_visible()
-    report = page.get_by_role("dialog").get_by_text("ended FAILED").first
+    expect(page.get_by_role("dialog").get_by_text("CdmSubmissionFailed").first).to_be_visible()
+    report = page.get_by_role("dialog").get_by_text("CdmSubmissionFailed").first
     report.evaluate("node => node.scrollIntoView({block: 'start'})")
     return page
 

@@ -107,7 +107,7 @@ def test_history_without_the_first_run_raises_outcome_unknown(
     for _ in range(12):
         sim.start(JOB)
         clock.advance(60)
-    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be determined which run"):
+    with pytest.raises(errors.CdmOutcomeUnknown, match="cannot be determined: CDM shows"):
         task_runner.run(
             lambda: make_sensor(job_name=JOB, started_after=int(started_after * 1000), **mode)
         )

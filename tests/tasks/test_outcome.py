@@ -288,7 +288,7 @@ def test_failure_report_without_the_definition_names_the_reason(
     """When CDM does not show the job, the error still names the reason of the failure."""
     sim.add_job(JOB, outcome="FAILED", error_summary="Disk full")
     sim.fail("show_job", "status", status=403, times=None)
-    with pytest.raises(errors.CdmSubmissionFailed, match="^Disk full\n") as failure:
+    with pytest.raises(errors.CdmSubmissionFailed, match=r"^Disk full\n") as failure:
         task_runner.run(WAITERS["worker"])
     assert "from:" not in str(failure.value)
     assert "see: http://" in str(failure.value)
