@@ -140,6 +140,8 @@ class CdmHook(BaseHook):
         if impatient:
             settings = replace(settings, connect_timeout=4.0)
             options = {**options, "policy": RetryPolicy(attempts=1), "time_limit": 5.0}
+            # The thread of the test must not go on after it.
+            options["give_up_after"] = 0.9 * _TEST_SECONDS
         return CdmSession(
             settings.for_project(self.project_id),
             user_agent=USER_AGENT,
@@ -244,7 +246,9 @@ class CdmHook(BaseHook):
         try:
             session = self._open(self._settings(), mask_secret, impatient=True)
         except Exception as error:
-            return False, f"Failed at: fields of the connection. {error}"
+            # The form has a connection without a name, and Airflow invents one.
+            text = str(error).replace(f"The connection {self.cdm_conn_id!r}", "The connection")
+            return False, f"Failed at: fields of the connection. {text}"
         check = ConnectionTest(session.api)
 
         def work() -> None:
@@ -255,8 +259,9 @@ class CdmHook(BaseHook):
             run_bounded(work, _TEST_SECONDS)
         except NotFinishedError:
             slow = errors.CdmUnavailable(
-                f"The test did not finish within {_TEST_SECONDS:.0f} s. Check the endpoints and the"
-                " proxy, and that the network lets this machine reach them."
+                f"The test did not finish within {_TEST_SECONDS:.0f} s. Check that this machine can"
+                " resolve the names of the endpoints and of the proxy, and that the network lets it"
+                " connect to them."
             )
             return False, check.failure(slow)
         except Exception as error:

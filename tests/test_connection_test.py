@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm import hooks
+from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.support.credentials import ACCOUNT, CONNECTIONS
@@ -125,6 +127,50 @@ def test_stopped_cluster(sim: CdmSimulator, run_test: RunTest, clock: ManualCloc
     assert ": stopped; jobs can run only on a cluster in state normal" in text
 
 
+def test_number_of_jobs(sim: CdmSimulator, run_test: RunTest) -> None:
+    """Jobs of all types are counted, although each type has a list of its own."""
+    for job_type in JOB_TYPES:
+        sim.add_job(job_type, type=job_type)
+    works, text = run_test(CONNECTIONS["password"](sim))
+    assert works, text
+    assert ": normal; 5 jobs are visible there." in text
+
+
+def test_a_type_of_jobs_that_cdm_does_not_know(sim: CdmSimulator, run_test: RunTest) -> None:
+    """A release without one of the types is no reason to fail, but then the number is a minimum."""
+    sim.fail("list_jobs", "status", status=400, body={"errCode": "Cdm.0010"}, skip=1)
+    works, text = run_test(CONNECTIONS["password"](sim))
+    assert works, text
+    assert "at least 2 jobs are visible there" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "reason", "advice"),
+    [
+        ("https://no-such-host.invalid", "Failed to resolve", "resolve the name"),
+        ("http://127.0.0.1:9", "Connection refused", "check host and port of the endpoint"),
+    ],
+)
+def test_endpoint_that_cannot_be_reached(
+    host: str, reason: str, advice: str, sim: CdmSimulator, run_test: RunTest
+) -> None:
+    """The advice fits the reason, which comes first, and nobody is told that it is temporary."""
+    works, text = run_test(changed(CONNECTIONS["password"](sim), host=host))
+    assert not works
+    assert text.startswith(f"Failed at: CDM endpoint. Cannot connect to {host} (")
+    assert text.index(reason) < text.index("Could not read the state of cluster")
+    assert advice in text
+    assert "temporary" not in text
+
+
+def test_made_up_id_is_not_shown(sim: CdmSimulator, run_test: RunTest) -> None:
+    """Airflow invents an id for a connection in the form, which means nothing to the user."""
+    works, text = run_test(changed(CONNECTIONS["password"](sim), region=None, project_id=None))
+    assert not works
+    assert "The connection cannot be used: Region is missing" in text
+    assert "'tested'" not in text
+
+
 @pytest.mark.parametrize("route", ["token", "show_cluster"])
 def test_server_that_hangs(
     route: str, sim: CdmSimulator, run_test: RunTest, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +182,8 @@ def test_server_that_hangs(
     assert not works
     service = "IAM" if route == "token" else "CDM"
     assert f"Failed at: {service} endpoint" in text
+    ours = {thread.name for thread in threading.enumerate() if thread.name == "cdm-bounded"}
+    assert not ours
 
 
 def test_unknown_connection() -> None:

@@ -67,6 +67,7 @@ class CdmSession:
     :param time_limit: seconds that each exchange may take in all.
     :param look_up: function that reads the settings again after their credentials were refused; it
         is called where it may block. Without it, they never change.
+    :param give_up_after: seconds of real time after which no exchange goes on.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class CdmSession:
         cipher: Cipher | None = None,
         time_limit: float = math.inf,
         look_up: Callable[[], Settings] | None = None,
+        give_up_after: float = math.inf,
     ) -> None:
         exchanger = Exchanger(policy or RetryPolicy(), clock, rng, monotonic=monotonic)
         self._auth = rotating_auth_for(settings, exchanger, on_token, cipher, look_up)
@@ -95,6 +97,7 @@ class CdmSession:
         self._user_agent = user_agent
         self._cipher = cipher
         self._time_limit = time_limit
+        self._give_up_at = time.monotonic() + give_up_after
         self._local = threading.local()
         self._opened: list[requests.Session] = []
         _sessions.add(self)
@@ -207,8 +210,9 @@ class CdmSession:
     def _exchange(self, request: Request) -> Response:
         from airflow_provider_cdm.client.http import transport
 
-        if self._time_limit < request.time_limit:
-            request = replace(request, time_limit=self._time_limit)
+        left = max(0.01, self._give_up_at - time.monotonic())
+        if (seconds := min(self._time_limit, left)) < request.time_limit:
+            request = replace(request, time_limit=seconds)
         return transport.exchange(self._http(), request, self.settings, self._user_agent)
 
     def _http(self) -> requests.Session:

@@ -37,7 +37,10 @@ _ENCODINGS = ("gzip", "deflate")
 
 
 def exchange(
-    http: requests.Session, request: Request, settings: Settings, user_agent: str
+    http: requests.Session,
+    request: Request,
+    settings: Settings,
+    user_agent: str,
 ) -> Response:
     """Send a request and return the complete response.
 
