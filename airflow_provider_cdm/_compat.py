@@ -83,6 +83,7 @@ __all__ = [
     "operator_lineage",
     "read_stored_connections",
     "redact_secrets",
+    "stats_client",
     "task_state_store",
     "token_cipher",
 ]
@@ -136,6 +137,25 @@ def redact_secrets(values: Mapping[str, str]) -> dict[str, str]:
 
     redacted: Any = redact(dict(values))
     return {name: str(value) for name, value in redacted.items()}
+
+
+#: Modules with Airflow's statistics (3.3 and later): of a task's process, and of its servers. The
+#: triggerer has set up the second one only.
+_STATS_MODULES = (
+    "airflow.sdk._shared.observability.metrics.stats",
+    "airflow._shared.observability.metrics.stats",
+)
+
+
+def stats_client() -> Any:
+    """Return what sends metrics in this process: an object with ``incr``, ``gauge``, ``timing``."""
+    for name in _STATS_MODULES:
+        module = sys.modules.get(name)
+        if getattr(module, "_factory", None) is not None:
+            return module
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
 
 
 def token_cipher() -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_cdm import __version__
+from airflow_provider_cdm import __version__, metrics
 from airflow_provider_cdm._compat import (
     AirflowNotFoundException,
     BaseHook,
@@ -148,6 +148,7 @@ class CdmHook(BaseHook):
             on_token=mask,
             cipher=self._cipher(settings),
             look_up=look_up,
+            on_exchange=metrics.count_call,
             **options,
         )
 
@@ -191,7 +192,9 @@ class CdmHook(BaseHook):
         name, values = arguments.job_name(job_name), arguments.variables(variables)
         session, cluster = self.get_conn(), self.resolve_cluster(cluster_id)
         start = start_once(session.api, StartRequest(cluster, name, values), None, StartPolicy())
-        return self._run(start, save=lambda _: None).run
+        started = self._run(start, save=lambda _: None)
+        metrics.count_start("found" if started.found else "new", None, cluster)
+        return started.run
 
     def get_job_status(self, job_name: str, cluster_id: str | None = None) -> Submission:
         """Return the latest run of a job, with status ``NEVER_EXECUTED`` if there is none.

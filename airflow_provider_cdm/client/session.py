@@ -64,6 +64,8 @@ class CdmSession:
     :param user_agent: value of the ``User-Agent`` header of every request.
     :param on_token: function that is called with every new token, so that logs can mask it.
     :param cipher: encryption for the token cache of the settings; without it, the cache is off.
+    :param on_exchange: called after each exchange with the request and the HTTP status, which is
+        ``None`` if no response arrived; from any thread.
     :param time_limit: seconds that each exchange may take in all.
     :param look_up: function that reads the settings again after their credentials were refused; it
         is called where it may block. Without it, they never change.
@@ -83,6 +85,7 @@ class CdmSession:
         user_agent: str = "airflow-provider-cdm",
         on_token: Callable[[str], None] | None = None,
         cipher: Cipher | None = None,
+        on_exchange: Callable[[Request, int | None], None] | None = None,
         time_limit: float = math.inf,
         look_up: Callable[[], Settings] | None = None,
         give_up_after: float = math.inf,
@@ -96,6 +99,7 @@ class CdmSession:
         self._async_sleep = async_sleep
         self._user_agent = user_agent
         self._cipher = cipher
+        self._on_exchange = on_exchange or _ignore
         self._time_limit = time_limit
         self._give_up_at = time.monotonic() + give_up_after
         self._local = threading.local()
@@ -144,6 +148,7 @@ class CdmSession:
             user_agent=self._user_agent,
             cipher=self._cipher,
             time_limit=min(seconds, self._time_limit),
+            on_exchange=self._on_exchange,
         )
 
     def run(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
@@ -213,7 +218,13 @@ class CdmSession:
         left = max(0.01, self._give_up_at - time.monotonic())
         if (seconds := min(self._time_limit, left)) < request.time_limit:
             request = replace(request, time_limit=seconds)
-        return transport.exchange(self._http(), request, self.settings, self._user_agent)
+        status = None
+        try:
+            response = transport.exchange(self._http(), request, self.settings, self._user_agent)
+            status = response.status
+        finally:
+            self._on_exchange(request, status)
+        return response
 
     def _http(self) -> requests.Session:
         """Return this thread's connections, since a ``requests`` session is not thread-safe."""
@@ -224,6 +235,10 @@ class CdmSession:
             http = self._local.http = open_http_session()
             self._opened.append(http)
         return http
+
+
+def _ignore(request: Request, status: int | None) -> None:
+    """Do nothing."""
 
 
 def _required(save: SaveRecord | None) -> SaveRecord:

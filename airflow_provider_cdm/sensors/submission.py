@@ -176,6 +176,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         return TableProgress(on_change=self._progress.record_change)
 
     def _poll(self, context: Context) -> PokeReturnValue:
+        from airflow_provider_cdm import metrics
+
         session, follower = self.hook.get_conn(), self._follower
         self._announce()
         try:
@@ -183,6 +185,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
             if not follower.run.known:
                 self.log.info("No such run yet")
             self._progress(run)
+            metrics.time_notice(self._progress.notice_delay, follower.run.cluster_id)
             if run is None:
                 return PokeReturnValue(is_done=False)
             if not self._has_link:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, outcome_line
@@ -266,6 +267,7 @@ class Attempt:
         started = self._start()
         run, ref = started.run, RunRef.of(started.run)
         own = not started.foreign
+        self._count_start(started)
         self.own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
         self.log.info("%s: %s. See %s", ref.title, run.status, address)
@@ -286,9 +288,26 @@ class Attempt:
         progress = self._log_progress(own=own)
         tables = TableProgress(self.job.definition, progress.record_change)
         ended = self.session.run(self._follow(Follower(ref), progress, tables))
+        metrics.time_notice(progress.notice_delay, ended.cluster_id)
         return self._conclude(tables.with_job_type(ended))
 
+    def _count_start(self, started: StartResult) -> None:
+        attached = started.foreign or started.from_earlier_attempt
+        outcome = "attached" if attached else "found" if started.found else "new"
+        metrics.count_start(outcome, self.context["ti"], started.run.cluster_id)
+
     def _start(self) -> StartResult:
+        """Start the job, or find out which run is this task's.
+
+        :raises CdmStartUncertain: when that cannot be determined.
+        """
+        try:
+            return self._start_or_wait_for_turn()
+        except errors.CdmStartUncertain:
+            metrics.count_start("uncertain", self.context["ti"], self.request.cluster_id)
+            raise
+
+    def _start_or_wait_for_turn(self) -> StartResult:
         self.job.prepare(self)
         refusals: Refusals | None = None
         while True:

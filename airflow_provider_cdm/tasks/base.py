@@ -17,7 +17,7 @@ from airflow_provider_cdm._compat import (
     conf,
 )
 from airflow_provider_cdm.client import arguments
-from airflow_provider_cdm.client.errors import CdmError
+from airflow_provider_cdm.client.errors import CdmError, CdmOutcomeUnknown
 from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
@@ -147,6 +147,10 @@ def fail_without_retry(method: F) -> F:
         except CdmError as error:
             self.log.debug("The task fails", exc_info=True)
             error.name_connection(self.cdm_conn_id)
+            if isinstance(error, CdmOutcomeUnknown):
+                from airflow_provider_cdm import metrics
+
+                metrics.count_run("unknown", self, error.submission)
             failure = error if HAS_RETRY_POLICY else _with_policy(error, self.retry_policy)
         if FRAMES_COME_FIRST:
             self.log.error("%s", str(failure).partition("\n")[0])

@@ -119,6 +119,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         :raises CdmSubmissionFailed: when the run did not succeed; with the failure report.
         :raises CdmThresholdMissed: when it succeeded and missed a threshold.
         """
+        from airflow_provider_cdm import metrics
         from airflow_provider_cdm.client.jobs import failure_report
         from airflow_provider_cdm.client.jobs.progress import outcome_line
         from airflow_provider_cdm.client.submission import Verdict
@@ -126,9 +127,15 @@ class RunOutcomeTask(DeferrableCdmTask):
 
         self._prepare_lineage(run)
         if run.verdict is not Verdict.SUCCESS:
+            metrics.count_run("failed", context["ti"], run)
             shown = None if variables is None else redact_secrets(variables)
             failure_report.ensure_succeeded(run, *self._report_context(run), shown)
-        self.thresholds().check(run)
+        try:
+            self.thresholds().check(run)
+        except errors.CdmThresholdMissed:
+            metrics.count_run("threshold_missed", context["ti"], run)
+            raise
+        metrics.count_run("succeeded", context["ti"], run)
         assets.report(context, self.outlets, run)
         self.log.info("%s", outcome_line(run))
         return run.to_dict()

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeAlias
 
+from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
@@ -119,10 +120,12 @@ class ClusterPoller:
     def acquire(self) -> None:
         """Count one more user."""
         self._users += 1
+        metrics.show_waits(self._users, self.planner.cluster_id)
 
     def release(self) -> None:
         """Count one user less; the last one closes the poller and its session."""
         self._users -= 1
+        metrics.show_waits(self._users, self.planner.cluster_id)
         if not self.closed:
             return
         self._on_close()

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdm import metrics
 from airflow_provider_cdm._compat import (
     TRIGGERS_HAVE_ON_KILL,
     TriggerEvent,
@@ -356,4 +357,5 @@ class CdmSubmissionTrigger(CdmTrigger):
             on_status=progress,
             side_task=tables,
         )
+        metrics.time_notice(progress.notice_delay, self.cluster_id)
         return SubmissionEvent(tables.with_job_type(ended))

@@ -72,6 +72,7 @@ class ProgressLog:
         "_stall",
         "_uptime",
         "_warned_at",
+        "notice_delay",
     )
 
     def __init__(
@@ -96,6 +97,9 @@ class ProgressLog:
         #: What :meth:`dump` returns as long as nothing has changed.
         self._restored: dict[str, Any] | None = None
         self._rows = 0
+        #: Seconds from the end of the run to the poll that showed it; ``None`` if this log did not
+        #: see the run active before.
+        self.notice_delay: float | None = None
 
     def __call__(self, seen: Submission | None) -> None:
         """Log the result of a poll, if there is anything to say.
@@ -112,6 +116,8 @@ class ProgressLog:
             missed, self._missed_at = now - self._missed_at, None
             self._changed_at += missed
             self._warned_at += missed
+        if seen.ended and self._line is not None and seen.last_update_date is not None:
+            self.notice_delay = self._clock() - seen.last_update_date / 1000
         line = _state(seen)
         if line != self._line:
             self._changed_at = self._warned_at = now

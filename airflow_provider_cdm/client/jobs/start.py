@@ -81,8 +81,9 @@ def start_once(
         ended_run = record.run or record.baseline
         if before_restart is not None:
             yield from before_restart()
-    run, foreign = yield from _Start(api, request, policy).send_once(ended_run)
-    return StartResult(run, foreign=foreign)
+    start = _Start(api, request, policy)
+    run, foreign = yield from start.send_once(ended_run)
+    return StartResult(run, foreign=foreign, found=start.found)
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class _Start:
     request: StartRequest
     policy: StartPolicy
     search: RunSearch = field(init=False)
+    #: Whether a search found the run, since no answer named it.
+    found: bool = field(default=False, init=False)
     #: When the start was sent last, epoch seconds by the server's clock.
     _sent_at: float = field(default=0.0, init=False)
 
@@ -207,6 +210,7 @@ class _Start:
                 f"the start was sent {record.sends} times without an answer, and no run appeared"
             )
             raise start_uncertain(self.request, reason, error)
+        self.found = run is not None
         if run is None:
             log.warning(
                 "No run has appeared within %.0f s, so the start is sent again.", self.policy.settle
@@ -221,6 +225,7 @@ class _Start:
             # The active run may be the late effect of a start that was given up.
             run = yield from self.search.find(record, lambda began_at: began_at)
             if run is not None:
+                self.found = True
                 return (yield from self._save_run(record, run)), False
         # Before the next call, which may fail: a retry must not take the active run for ours.
         yield from self._close_journal(record)

@@ -284,11 +284,13 @@ class StartResult:
     :param run: run as it was last seen.
     :param from_earlier_attempt: whether an earlier attempt started it.
     :param foreign: whether this task attached to it and did not start it.
+    :param found: whether the start got no answer, and the history showed the run.
     """
 
     run: Submission
     from_earlier_attempt: bool = False
     foreign: bool = False
+    found: bool = False
 
 
 def _unreadable(problem: Exception, payload: Any) -> errors.CdmJournalError:
