@@ -47,9 +47,9 @@ def count_run(verdict: str, ti: Any, run: Submission) -> None:
             _incr(f"cdm.run.rows_{verb}", count, tags)
 
 
-def count_stall(ti: Any, cluster_id: str) -> None:
+def count_stall(cluster_id: str) -> None:
     """Count a run that has made no progress for ``stalled_after`` seconds."""
-    _incr("cdm.run.stalled", tags=_tags(ti, cluster_id))
+    _incr("cdm.run.stalled", tags={"cluster_id": cluster_id})
 
 
 def time_notice(seconds: float | None, cluster_id: str) -> None:

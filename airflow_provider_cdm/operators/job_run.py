@@ -106,11 +106,12 @@ class JobRunOperator(RunOutcomeTask):
         attached_at: float | None = None,
         attempt_id: str = "",
         cleared: bool = False,
+        own: bool = True,
     ) -> dict[str, Any]:
         """Go on after a deferred wait for the run of this task."""
         attempt = self._resumed_attempt(context, deadline, attempt_id)
         attempt.attached_at, attempt.cleared = attached_at, cleared
-        return attempt.resume_wait(event)
+        return attempt.resume_wait(event, own=own)
 
     @property
     def job_definition(self) -> Mapping[str, Any] | None:

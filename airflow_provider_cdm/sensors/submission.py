@@ -82,6 +82,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         arguments.positive_seconds(stalled_after=stalled_after)
         self._has_link = False
         self._announced = False
+        self._context: Context | None = None
 
     @fail_without_retry
     def execute(self, context: Context) -> Any:
@@ -122,12 +123,21 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     @fail_without_retry
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a deferred wait."""
+        from airflow_provider_cdm.client.submission import RunRef
         from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
+        _, limit = self.wait_limit(self.timeout, "timeout")
+        if (noted := SubmissionEvent.stall_in(event)) is not None:
+            error, stall = noted
+            self.report_stall(context, error)
+            if error.submission is not None:
+                self._follower.run = RunRef.of(error.submission)
+            self._defer(stall["deadline"], limit, stall["progress"])
         try:
             return self.judge_run(context, self.with_tables(SubmissionEvent.unwrap(event)))
         except errors.CdmWaitTimeout as error:
-            _, limit = self.wait_limit(self.timeout, "timeout")
+            if isinstance(error, errors.CdmStalled):
+                self.report_stall(context, error)
             if isinstance(error, errors.CdmStalled) or limit != "timeout":
                 self._skip_if_soft(error)
                 raise
@@ -163,11 +173,19 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
     @cached_property
     def _progress(self) -> ProgressLog:
+        from airflow_provider_cdm import metrics
         from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy
 
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
         session = self.hook.get_conn()
-        return ProgressLog(self.log, session.monotonic, stall, session.api.exchanger.server_time)
+
+        def report(error: errors.CdmStalled) -> None:
+            metrics.count_stall(self._follower.run.cluster_id)
+            if self._context is not None:
+                self.report_stall(self._context, error)
+
+        server_time = session.api.exchanger.server_time
+        return ProgressLog(self.log, session.monotonic, stall, server_time, on_stall=report)
 
     @cached_property
     def _tables(self) -> TableProgress:
@@ -178,6 +196,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     def _poll(self, context: Context) -> PokeReturnValue:
         from airflow_provider_cdm import metrics
 
+        self._context = context
         session, follower = self.hook.get_conn(), self._follower
         self._announce()
         try:
@@ -228,7 +247,9 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self._progress.restore((state or {}).get("progress"))
         self._tables.restore((state or {}).get("tables"))
 
-    def _defer(self, deadline: float, limit: str) -> None:
+    def _defer(
+        self, deadline: float, limit: str, progress: Mapping[str, Any] | None = None
+    ) -> None:
         from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
         follower = self._follower
@@ -244,6 +265,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
                 limit=limit,
                 stalled_after=self.stalled_after,
                 fail_when_stalled=self.fail_when_stalled,
+                report_stalls=self.on_stalled is not None,
+                progress=progress,
                 project_id=self.project_id,
                 cdm_conn_id=self.cdm_conn_id,
             ),

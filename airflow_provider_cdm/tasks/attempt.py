@@ -209,8 +209,11 @@ class Attempt:
 
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
+        if (stall := SubmissionEvent.stall_in(event)) is not None:
+            run, progress = self._report_stall(*stall)
+            self._defer(run, "start_after_wait", self._identity, own=False, progress=progress)
         try:
-            other = SubmissionEvent.unwrap(event)
+            other = self._unwrap(event)
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("%s It was in the way, so the job is started now.", error)
             other = error.submission
@@ -219,14 +222,36 @@ class Attempt:
         self._waited_for.append(RunRef.of(other))
         return self.start_and_wait()
 
-    def resume_wait(self, event: Any) -> dict[str, Any]:
-        """Go on after a deferred wait for the run of this task."""
+    def resume_wait(self, event: Any, *, own: bool) -> dict[str, Any]:
+        """Go on after a deferred wait for the run of this task.
+
+        :param own: whether this task started it.
+        """
+        if (stall := SubmissionEvent.stall_in(event)) is not None:
+            run, progress = self._report_stall(*stall)
+            self._defer_wait(run, own=own, progress=progress)
         try:
-            return self._conclude(SubmissionEvent.unwrap(event))
+            return self._conclude(self._unwrap(event))
         except errors.CdmOutcomeUnknown as error:
             if not self.job.is_lost(self, error, self.attached_at):
                 raise
         return self.start_and_wait()
+
+    def _unwrap(self, event: Any) -> Submission:
+        try:
+            return SubmissionEvent.unwrap(event)
+        except errors.CdmStalled as error:
+            self.task.report_stall(self.context, error)
+            raise
+
+    def _report_stall(
+        self, error: errors.CdmStalled, stall: Mapping[str, Any]
+    ) -> tuple[RunRef, Mapping[str, Any]]:
+        """Report a stall of a deferred wait, and return what the wait goes on with."""
+        self.task.report_stall(self.context, error)
+        if error.submission is None:
+            raise error
+        return RunRef.of(error.submission), stall["progress"]
 
     def wait_for_other(self, run: RunRef) -> None:
         """Wait until a run that is in the way has ended; defers if the task is deferrable."""
@@ -279,17 +304,24 @@ class Attempt:
             return self.task.leave_run(self.context, run)
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
-            waiting = {
-                **self._identity,
-                "attached_at": self.attached_at,
-                "cleared": self.cleared,
-            }
-            self._defer(ref, "execute_complete", waiting, own=own)
+            self._defer_wait(ref, own=own)
         progress = self._log_progress(own=own)
         tables = TableProgress(self.job.definition, progress.record_change)
         ended = self.session.run(self._follow(Follower(ref), progress, tables))
         metrics.time_notice(progress.notice_delay, ended.cluster_id)
         return self._conclude(tables.with_job_type(ended))
+
+    def _defer_wait(
+        self, run: RunRef, *, own: bool, progress: Mapping[str, Any] | None = None
+    ) -> None:
+        """Defer until the run of this task has ended."""
+        waiting = {
+            **self._identity,
+            "attached_at": self.attached_at,
+            "cleared": self.cleared,
+            "own": own,
+        }
+        self._defer(run, "execute_complete", waiting, own=own, progress=progress)
 
     def _count_start(self, started: StartResult) -> None:
         attached = started.foreign or started.from_earlier_attempt
@@ -390,8 +422,15 @@ class Attempt:
         )
 
     def _log_progress(self, *, own: bool = True) -> ProgressLog:
-        stall, uptime = self.options.stall, self.session.monotonic
-        return ProgressLog(self.log, uptime, stall, self.server_time, foreign=not own)
+        def report(error: errors.CdmStalled) -> None:
+            metrics.count_stall(self.request.cluster_id)
+            self.task.report_stall(self.context, error)
+
+        return ProgressLog(
+            *(self.log, self.session.monotonic, self.options.stall, self.server_time),
+            foreign=not own,
+            on_stall=report,
+        )
 
     def _follow(
         self, follower: Follower, progress: ProgressLog, side_task: SideTask | None = None
@@ -406,7 +445,13 @@ class Attempt:
         )
 
     def _defer(
-        self, run: RunRef, method_name: str, kwargs: dict[str, Any], *, own: bool = True
+        self,
+        run: RunRef,
+        method_name: str,
+        kwargs: dict[str, Any],
+        *,
+        own: bool = True,
+        progress: Mapping[str, Any] | None = None,
     ) -> None:
         task, options = self.task, self.options
         task.defer(
@@ -422,6 +467,8 @@ class Attempt:
                 fail_when_stalled=options.stall.fail,
                 cancel_on_kill=own and options.cancel_on_kill,
                 foreign=not own,
+                report_stalls=task.on_stalled is not None,
+                progress=progress,
                 project_id=task.project_id,
                 cdm_conn_id=task.cdm_conn_id,
             ),

@@ -152,11 +152,15 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     except Exception as problem:  # the failure of the attempt is what the task reports
         attempt.log.warning("Whether a run of this task is still active is unknown: %s", problem)
     else:
-        attempt.log.error(
-            "No attempt follows after %s, and %s may still be active. %s A cleared task attaches"
-            " to it. With on_giving_up='stop' such runs are stopped.",
-            *(type(error).__name__, run, _how_to_stop(attempt, run)),
+        text = (
+            f"No attempt follows, and {run} may still be active. {_how_to_stop(attempt, run)} A"
+            " cleared task attaches to it. With on_giving_up='stop' such runs are stopped."
         )
+        if isinstance(error, errors.CdmError):
+            # In the error, since that is what on_failure_callback gets, and mails show.
+            error.add_detail(f" {text}")
+        else:
+            attempt.log.error("%s", text)
 
 
 def _ended_by_execution_timeout(attempt: Attempt, error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from airflow_provider_cdm._compat import lineage_is_active, redact_secrets
 from airflow_provider_cdm.client import arguments, errors
@@ -11,11 +11,13 @@ from airflow_provider_cdm.links import run_address
 from airflow_provider_cdm.tasks.base import DeferrableCdmTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.jobs.thresholds import Thresholds
     from airflow_provider_cdm.client.submission import Submission
+
+    StallCallback: TypeAlias = Callable[[Context], Any]
 
 #: What a run can end with that a sensor with ``soft_fail`` skips for.
 SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
@@ -31,6 +33,11 @@ class RunOutcomeTask(DeferrableCdmTask):
     :param min_rows_written: the least number of rows that the run must have written (templated).
     :param max_rows_skipped: the most rows that the run may have skipped as faulty (templated).
     :param rows_written_equal_read: the run must have written as many rows as it read.
+    :param on_stalled: function, notifier or list of those, called with the context when the run has
+        made no progress for ``stalled_after`` seconds, once for each stall. ``exception`` in the
+        context is a :class:`~airflow_provider_cdm.exceptions.CdmStalled`, whose text says which run
+        it is; ``reason`` is that text. It runs on a worker; a deferred task resumes for it, and
+        defers again. What it raises is logged.
     """
 
     template_fields: Sequence[str] = (
@@ -45,9 +52,16 @@ class RunOutcomeTask(DeferrableCdmTask):
         min_rows_written: int | str | None = None,
         max_rows_skipped: int | str | None = None,
         rows_written_equal_read: bool = False,
+        on_stalled: StallCallback | Sequence[StallCallback] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.on_stalled = on_stalled
+        if not all(map(callable, self._stall_callbacks)):
+            raise errors.CdmConfigError(
+                "on_stalled must be a function or a notifier, or a list of those, not"
+                f" {type(on_stalled).__name__}."
+            )
         self.min_rows_written = min_rows_written
         self.max_rows_skipped = max_rows_skipped
         self.rows_written_equal_read = rows_written_equal_read
@@ -139,6 +153,25 @@ class RunOutcomeTask(DeferrableCdmTask):
         assets.report(context, self.outlets, run)
         self.log.info("%s", outcome_line(run))
         return run.to_dict()
+
+    @property
+    def _stall_callbacks(self) -> Sequence[StallCallback]:
+        if self.on_stalled is None:
+            return ()
+        several = isinstance(self.on_stalled, list | tuple)
+        return cast("Sequence[StallCallback]", self.on_stalled if several else (self.on_stalled,))
+
+    def report_stall(self, context: Context, error: errors.CdmStalled) -> None:
+        """Call ``on_stalled``, as Airflow calls ``on_failure_callback``."""
+        extended = cast("dict[str, Any]", context)
+        extended.update(exception=error, reason=str(error))
+        for callback in self._stall_callbacks:
+            try:
+                callback(context)
+            except Exception:
+                self.log.exception("on_stalled failed; the wait goes on")
+        for name in ("exception", "reason"):
+            del extended[name]
 
     def leave_run(self, context: Context, run: Submission) -> dict[str, Any]:
         """Return the result of a run that another task will wait for."""

@@ -26,7 +26,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.triggers.poller import ClusterPoller
@@ -54,17 +54,36 @@ class SubmissionEvent:
 
     :param submission: the run as last seen.
     :param error: why the wait ended before the run did.
+    :param stall: what the next trigger needs to go on, if the wait only ended so that a worker
+        reports a stall: the state of the progress log, and the deadline.
     """
 
     submission: Submission | None = None
     error: errors.CdmError | None = None
+    stall: Mapping[str, Any] | None = None
 
     def to_payload(self) -> dict[str, Any]:
         """Return the event as plain JSON."""
-        return {
+        payload: dict[str, Any] = {
             "submission": self.submission and self.submission.to_payload(),
             "error": self.error and errors.to_payload(self.error),
         }
+        return payload if self.stall is None else {**payload, "stall": dict(self.stall)}
+
+    @classmethod
+    def stall_in(cls, payload: Any) -> tuple[errors.CdmStalled, Mapping[str, Any]] | None:
+        """Return the stall that an event reports, and what the next trigger needs to go on.
+
+        :returns: ``None`` for an event that ends the wait.
+        """
+        stall = payload.get("stall") if isinstance(payload, dict) else None
+        if stall is None:
+            return None
+        try:
+            cls.unwrap(payload)
+        except errors.CdmStalled as error:
+            return error, stall
+        return None
 
     @classmethod
     def unwrap(cls, payload: Any) -> Submission:
@@ -146,6 +165,8 @@ class CdmSubmissionTrigger(CdmTrigger):
     :param cancel_on_kill: stop the run when a user ends the deferred task; only for a run that this
         task started.
     :param foreign: whether the task did not start the run, which the log then says.
+    :param report_stalls: end the wait at a stall, so that the task reports it and defers again.
+    :param progress: state of the progress log of an earlier trigger, to go on with.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -161,6 +182,8 @@ class CdmSubmissionTrigger(CdmTrigger):
         "fail_when_stalled",
         "cancel_on_kill",
         "foreign",
+        "report_stalls",
+        "progress",
     )
 
     def __init__(
@@ -178,6 +201,8 @@ class CdmSubmissionTrigger(CdmTrigger):
         fail_when_stalled: bool = False,
         cancel_on_kill: bool = False,
         foreign: bool = False,
+        report_stalls: bool = False,
+        progress: Mapping[str, Any] | None = None,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -197,6 +222,8 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.fail_when_stalled = fail_when_stalled
         self.cancel_on_kill = cancel_on_kill
         self.foreign = foreign
+        self.report_stalls = report_stalls
+        self.progress = progress
         self._poller: ClusterPoller | None = None
         self._kill: Kill | None = None
 
@@ -342,20 +369,42 @@ class CdmSubmissionTrigger(CdmTrigger):
     def _how_to_stop(self, run: RunRef) -> str:
         return stop.how_to_stop(run, self.cdm_conn_id, self.project_id)
 
+    def _note_stall(self, error: errors.CdmStalled) -> None:
+        metrics.count_stall(self.cluster_id)
+        if self.report_stalls and not self.fail_when_stalled:
+            raise _StallReportError(error)
+
     async def _wait(self, poller: ClusterPoller) -> SubmissionEvent:
         run = RunRef(self.cluster_id, self.job_name, self.submission_id, self.creation_date)
         stall = StallPolicy(self.stalled_after, self.fail_when_stalled)
         session = poller.session
         server_time = session.api.exchanger.server_time
-        progress = ProgressLog(log, session.monotonic, stall, server_time, foreign=self.foreign)
-        tables = TableProgress(on_change=progress.record_change)
-        ended = await poller.wait(
-            Follower(run, created_from=self.started_after or 0),
-            poll_interval=self.poll_interval,
-            deadline=self.deadline,
-            limit=self.limit,
-            on_status=progress,
-            side_task=tables,
+        progress = ProgressLog(
+            *(log, session.monotonic, stall, server_time),
+            foreign=self.foreign,
+            on_stall=self._note_stall,
         )
+        progress.restore(dict(self.progress) if self.progress else None)
+        tables = TableProgress(on_change=progress.record_change)
+        try:
+            ended = await poller.wait(
+                Follower(run, created_from=self.started_after or 0),
+                poll_interval=self.poll_interval,
+                deadline=self.deadline,
+                limit=self.limit,
+                on_status=progress,
+                side_task=tables,
+            )
+        except _StallReportError as noted:
+            to_go_on = {"progress": progress.dump(), "deadline": self.deadline}
+            return SubmissionEvent(noted.error.submission, noted.error, to_go_on)
         metrics.time_notice(progress.notice_delay, self.cluster_id)
         return SubmissionEvent(tables.with_job_type(ended))
+
+
+class _StallReportError(Exception):
+    """Ends a wait so that a worker reports a stall."""
+
+    def __init__(self, error: errors.CdmStalled) -> None:
+        super().__init__(str(error))
+        self.error = error

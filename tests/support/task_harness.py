@@ -120,6 +120,7 @@ class TaskRunner:
                 "ti": self.ti,
                 "task_instance": self.ti,
                 "task": operator,
+                "dag": getattr(operator, "_dag", None),
                 "dag_run": SimpleNamespace(
                     clear_number=self.clear_number, start_date=self.dag_run_began
                 ),

@@ -336,7 +336,7 @@ _WAITING = [
         seconds=40,
         state="failed",
         attempts=2,
-        logged="No attempt follows after CdmWaitTimeout",
+        logged="No attempt follows, and run ",
     ),
     Scenario(name="outage-worker", actions=outage),
     Scenario(name="outage-deferred", actions=outage, operator=DEFERRED, seconds=12),

@@ -241,3 +241,15 @@ def test_a_failed_lookup_of_a_connection_is_retried(
     with pytest.raises(errors.CdmUnavailable, match="the vault is sealed") as failure:
         task_runner.run(lambda: WAITERS["worker"](cdm_conn_id="nowhere"))
     assert not CdmRetryPolicy().is_final(failure.value)
+
+
+@pytest.mark.parametrize("waiter", ["worker", "deferred"])
+def test_a_run_that_is_left_behind_is_in_the_error(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Callbacks and mails get the error alone, so it says which run goes on and how to stop it."""
+    sim.add_job(JOB, seconds=6000)
+    with pytest.raises(errors.CdmWaitTimeout) as failure:
+        task_runner.run(lambda: WAITERS[waiter](wait_timeout=60))
+    stop = f"CdmHook('cdm_default').stop_job({JOB!r}, {sim.cluster_id!r})"
+    assert f"run 1 of job {JOB!r} may still be active. To stop it, use {stop}" in str(failure.value)

@@ -57,6 +57,8 @@ class ProgressLog:
     :param clock: function that returns epoch seconds by the server's clock, which dates the run and
         is the same for all processes; by default ``uptime``.
     :param foreign: whether the task did not start the run, which each line then says.
+    :param on_stall: called once for each stall, with the error that ``fail_when_stalled`` raises;
+        what it raises itself ends the wait.
     """
 
     __slots__ = (
@@ -67,6 +69,8 @@ class ProgressLog:
         "_line_at",
         "_log",
         "_missed_at",
+        "_on_stall",
+        "_reported",
         "_restored",
         "_rows",
         "_stall",
@@ -83,8 +87,12 @@ class ProgressLog:
         clock: Callable[[], float] | None = None,
         *,
         foreign: bool = False,
+        on_stall: Callable[[errors.CdmStalled], None] = lambda _: None,
     ) -> None:
         self._log = log
+        self._on_stall = on_stall
+        #: Whether ``on_stall`` has been called since the last change.
+        self._reported = False
         self._foreign = foreign
         self._uptime = uptime
         self._clock = clock or uptime
@@ -121,6 +129,7 @@ class ProgressLog:
         line = _state(seen)
         if line != self._line:
             self._changed_at = self._warned_at = now
+            self._reported = False
         elif not seen.ended:
             self._check(seen, now)
         since = None if self._line_at is None else now - self._line_at
@@ -135,13 +144,15 @@ class ProgressLog:
     def record_change(self) -> None:
         """Record a change that the run itself does not show, such as one of its tables."""
         self._changed_at = self._warned_at = self._uptime()
+        self._reported = False
 
     def dump(self) -> dict[str, Any] | None:
         """Return what another process needs to continue, as plain JSON."""
         if self._line is None:
             return self._restored
         ahead = self._clock() - self._uptime()
-        dump = {"state": [*self._line]} | {
+        dump: dict[str, Any] = {"state": [*self._line], "reported": self._reported}
+        dump |= {
             name: None if at is None else round(at + ahead)
             for name, at in (
                 ("moved_at", self._changed_at),
@@ -168,6 +179,7 @@ class ProgressLog:
             return
         dump, ago = self._restored, self._clock() - now
         self._line = tuple(dump["state"])
+        self._reported = dump.get("reported", False)
         # Nothing lies in the future.
         self._changed_at = min(dump["moved_at"] - ago, now)
         self._warned_at = min(dump["warned_at"] - ago, now)
@@ -178,21 +190,24 @@ class ProgressLog:
         after, unchanged = self._stall.after, now - self._changed_at
         if after is None or unchanged < after:
             return
-        if self._stall.fail:
-            raise errors.CdmStalled(
-                f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
-                f" (stalled_after={after:g}, fail_when_stalled=True). The run was not stopped;"
-                f" check it in the CDM console (cluster {seen.cluster_id}), and stop it there if it"
-                " hangs.",
-                seen,
-            )
-        if now - self._warned_at >= after:
+        error = errors.CdmStalled(
+            f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
+            f" (stalled_after={after:g}). The run was not stopped; check it in the CDM console"
+            f" (cluster {seen.cluster_id}), and stop it there if it hangs.",
+            seen,
+        )
+        if not self._stall.fail and now - self._warned_at >= after:
             self._warned_at = now
             self._log.warning(
                 "%s is %s, but nothing has changed for %.0f s. It may hang; check it in the CDM"
                 " console. The wait continues (fail_when_stalled=True would end it).",
                 *(_name(seen, foreign=self._foreign), seen.status, unchanged),
             )
+        if not self._reported:
+            self._reported = True
+            self._on_stall(error)
+        if self._stall.fail:
+            raise error
 
     def _speed(self, seen: Submission, seconds: float) -> float | None:
         """Return the rows a second since the last line, or ``None`` if there were no new rows."""
@@ -274,9 +289,8 @@ def _is_about(dump: dict[str, Any], other: dict[str, Any]) -> bool:
         a, b = dump[name], other.get(name)
         return (a is None) != (b is None) or abs((a or 0) - (b or 0)) > _CLOCK_SECONDS
 
-    return dump["state"] == list(other["state"]) and not any(
-        map(differ, ("moved_at", "warned_at", "missed_at"))
-    )
+    same = dump["state"] == list(other["state"]) and dump["reported"] == other.get("reported")
+    return same and not any(map(differ, ("moved_at", "warned_at", "missed_at")))
 
 
 def _rows(seen: Submission) -> int:
