@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseHook,
     BaseOperator,
     BaseOperatorLink,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import (
         XComArg as XComArg,
     )
+    from airflow.sdk.bases.operator import BaseOperatorMeta
 
 __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
@@ -57,9 +59,11 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
+    "BaseOperatorMeta",
     "BaseSensorOperator",
     "BaseTrigger",
     "PokeReturnValue",
@@ -76,6 +80,8 @@ __all__ = [
     "conf",
     "failed_lookup",
     "is_asset",
+    "is_from_mapped",
+    "is_reference",
     "kill_seconds",
     "lineage_is_active",
     "mask_secret",
@@ -87,6 +93,20 @@ __all__ = [
     "task_state_store",
     "token_cipher",
 ]
+
+if not TYPE_CHECKING:
+    BaseOperatorMeta = type(BaseOperator)
+
+
+def is_from_mapped(task: BaseOperator) -> bool:
+    """Return whether a task is one of a mapped task, so that its arguments are resolved values."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
+def is_reference(value: Any) -> bool:
+    """Return whether an argument is the output of another task, known only when the task runs."""
+    return hasattr(value, "iter_references")
+
 
 # Where the masker lives: Airflow 3.1 and later, 3.0, 2.11.
 _MASKERS = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +13,9 @@ from airflow_provider_cdm.client.errors import CdmConfigError
 
 #: Seconds without any change after which a run counts as stalled, by default.
 STALLED_AFTER = 1800.0
+
+#: A number of seconds as text.
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 #: Longest job name that CDM accepts, in characters (from the official SDK's model of a job).
 JOB_NAME_LIMIT = 240
@@ -49,8 +54,14 @@ def variables(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
+        hint = ""
+        if isinstance(value, str):
+            hint = (
+                " A template renders to text. Pass the output of the other task (other.output), or"
+                " a mapping with a template for each value."
+            )
         raise CdmConfigError(
-            f"variables must be a mapping of names to values, not {type(value).__name__}."
+            f"variables must be a mapping of names to values, not {type(value).__name__}.{hint}"
         )
     problems = [
         problem
@@ -60,7 +71,11 @@ def variables(value: Any) -> dict[str, str]:
     ]
     if problems:
         raise CdmConfigError("The variables cannot be sent to CDM: " + "; ".join(problems) + ".")
-    return {name: str(content) for name, content in value.items()}
+    return {
+        # The text itself, whatever a subclass such as an enumeration shows instead.
+        name: str.__str__(content) if isinstance(content, str) else str(content)
+        for name, content in value.items()
+    }
 
 
 def non_negative_int(argument: str, value: Any) -> int | None:
@@ -114,15 +129,43 @@ def ensure_names_something(argument: str, value: Any) -> None:
         )
 
 
-def positive_seconds(**values: float | None) -> None:
-    """Check durations in seconds that are known when the DAG is parsed.
+def seconds(argument: str, value: Any, *, optional: bool = True, positive: bool = True) -> Any:
+    """Return a duration in seconds.
 
-    :param values: durations by the names of their arguments; ``None`` is allowed.
-    :raises CdmConfigError: when a duration is not above 0.
+    :param argument: name of the argument, for the message.
+    :param value: a number, a number as text (as a template renders it), or a ``timedelta``;
+        ``None`` gives ``None``.
+    :param optional: whether ``None`` is allowed.
+    :param positive: whether 0 is refused.
+    :raises CdmConfigError: when the value is anything else.
     """
-    for argument, value in values.items():
-        if value is not None and not value > 0:
-            raise CdmConfigError(f"{argument} must be above 0 s, not {value!r}.")
+    if value is None and optional:
+        return None
+    duration = _duration(value)
+    if duration is None or math.isnan(duration) or duration == math.inf:
+        limit = ", or None for no limit" if optional else ""
+        empty = isinstance(value, str) and value.strip() in ("", "None")
+        reason = ": its template rendered to nothing" if empty else ""
+        raise CdmConfigError(
+            f"{argument} must be a finite number of seconds or a timedelta{limit}, not"
+            f" {value!r}{reason}."
+        )
+    if duration < 0 or (positive and not duration):
+        raise CdmConfigError(
+            f"{argument} must be {'above' if positive else 'at least'} 0 s, not {value!r}."
+        )
+    return duration
+
+
+def _duration(value: Any) -> float | None:
+    """Return the seconds that a value stands for, or ``None``."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        return float(value) if _SECONDS.fullmatch(value.strip()) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def one_of(argument: str, value: Any, allowed: Sequence[str]) -> None:
@@ -150,6 +193,8 @@ def _value_problem(name: Any, content: Any) -> str | None:
     # Only the type is shown: values may be confidential.
     if not isinstance(content, str | int | float | Decimal | date | datetime):
         return f"{name!r} is {type(content).__name__}, not text, number or date"
+    if isinstance(content, float | Decimal) and not math.isfinite(content):
+        return f"{name!r} is not a finite number"
     return None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.tasks.base import DeferrableCdmTask, fail_without_retry
+from airflow_provider_cdm.tasks.base import DeferrableCdmTask, Duration, fail_without_retry
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -34,6 +36,12 @@ class _ClusterStateOperator(DeferrableCdmTask):
     Every attempt begins by reading the state, so a retry goes on with what an earlier one began.
     """
 
+    template_fields: Sequence[str] = (
+        *DeferrableCdmTask.template_fields,
+        "poll_interval",
+        "wait_timeout",
+    )
+    durations: ClassVar[Mapping[str, bool]] = {"poll_interval": False, "wait_timeout": True}
     ui_color = "#f4e3e3"
     _target: ClassVar[str]
 
@@ -41,21 +49,21 @@ class _ClusterStateOperator(DeferrableCdmTask):
         self,
         *,
         wait_for_completion: bool = True,
-        poll_interval: float = 30,
-        wait_timeout: float | None = 3600,
+        poll_interval: Duration = 30,
+        wait_timeout: Duration | None = 3600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = poll_interval
-        self.wait_timeout = wait_timeout
-        arguments.positive_seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        self.poll_interval: Any = poll_interval
+        self.wait_timeout: Any = wait_timeout
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Bring the cluster to the target state, and wait until it is there."""
         from airflow_provider_cdm.client import clusters
 
+        self._settle_durations()
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deadline = session.clock() + self.wait_timeout if self.wait_timeout else None
         cluster = session.run(clusters.poll(session.api, cluster_id))
@@ -72,6 +80,7 @@ class _ClusterStateOperator(DeferrableCdmTask):
         """Go on after a deferred wait."""
         from airflow_provider_cdm.triggers.cluster import unwrap
 
+        self._settle_durations()
         cluster = unwrap(event)
         return self._proceed(self.hook.get_conn(), cluster, deadline, action)
 
@@ -88,7 +97,13 @@ class _ClusterStateOperator(DeferrableCdmTask):
                 break
             step = self._step(session, cluster.ensure_usable())
             action = step.action or action
-            if not step.states or (step.last and not self.wait_for_completion):
+            if not step.states:
+                break
+            if step.last and not self.wait_for_completion:
+                self.log.info(
+                    "Not waiting until it is %s (wait_for_completion=False).",
+                    self._target,
+                )
                 break
             cluster = self._wait(session, cluster.cluster_id, step.states, deadline, action)
         if action is None:
@@ -149,9 +164,9 @@ class CdmStartClusterOperator(_ClusterStateOperator):
     :param cluster_id: the cluster; by default the connection's (templated).
     :param wait_for_completion: wait until jobs can run on it.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state.
+    :param poll_interval: seconds between two polls of the cluster's state (templated).
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
@@ -187,16 +202,19 @@ class CdmStopClusterOperator(_ClusterStateOperator):
     :param only_if_idle: leave the cluster running while a run of any job is active on it.
     :param stop_mode: ``graceful``: the cluster accepts no new runs, and active ones go on for
         ``delay``; ``immediate``: active runs fail.
-    :param delay: seconds for which active runs may go on; by default until they have ended.
+    :param delay: seconds for which active runs may go on; by default until they have ended
+        (templated).
     :param wait_for_completion: wait until it has stopped.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state.
+    :param poll_interval: seconds between two polls of the cluster's state (templated).
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
+    template_fields: Sequence[str] = (*_ClusterStateOperator.template_fields, "delay")
+    durations: ClassVar[Mapping[str, bool]] = {**_ClusterStateOperator.durations, "delay": True}
     _target = "stopped"
 
     def __init__(
@@ -204,18 +222,17 @@ class CdmStopClusterOperator(_ClusterStateOperator):
         *,
         only_if_idle: bool = True,
         stop_mode: StopMode = "graceful",
-        delay: int | None = None,
+        delay: Duration | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.only_if_idle = only_if_idle
         self.stop_mode = stop_mode
-        self.delay = delay
+        self.delay: Any = delay
         arguments.one_of("stop_mode", stop_mode, ("graceful", "immediate"))
-        if delay is not None and (stop_mode != "graceful" or not delay > 0):
+        if delay is not None and stop_mode != "graceful":
             raise errors.CdmConfigError(
-                f"delay must be above 0 s and needs stop_mode='graceful'; it is {delay!r} with"
-                f" {stop_mode!r}."
+                f"delay needs stop_mode='graceful'; it is {delay!r} with {stop_mode!r}."
             )
 
     def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
@@ -239,7 +256,8 @@ class CdmStopClusterOperator(_ClusterStateOperator):
                 )
                 return _Step("left running")
         graceful = self.stop_mode == "graceful"
-        call = resources.stop_cluster(cluster.cluster_id, graceful=graceful, delay=self.delay)
+        delay = None if self.delay is None else math.ceil(self.delay)
+        call = resources.stop_cluster(cluster.cluster_id, graceful=graceful, delay=delay)
         session.run(clusters.send(session.api, call, cluster))
         self.log.info("Asked CDM to stop the %s", cluster)
         return _Step("stopped", ("stopped",))

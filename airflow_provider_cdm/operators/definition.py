@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import functools
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from airflow_provider_cdm._compat import BaseOperator, mask_secret
+from airflow_provider_cdm._compat import is_from_mapped, is_reference, mask_secret
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators.base import CdmOperator
+from airflow_provider_cdm.tasks.base import CdmTask, is_known_later
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm._compat import Context, XComArg
     from airflow_provider_cdm.client.api.client import CdmApi
     from airflow_provider_cdm.client.api.definitions import Definition
     from airflow_provider_cdm.client.jobs.apply import ApplyResult
@@ -19,14 +22,21 @@ if TYPE_CHECKING:
 
 #: Length of the shortest text that is masked in logs, in characters.
 _SHORTEST_MASKED = 5
+#: A definition as users give it.
+GivenDefinition: TypeAlias = (
+    "Mapping[str, Any] | str | os.PathLike[str] | XComArg | Callable[..., Any]"
+)
+#: Extensions of files that hold a definition.
+_EXTENSIONS = (".json", ".yaml", ".yml")
 
 
-class DefinitionField(BaseOperator):
+class DefinitionField(CdmTask):
     """The templated argument ``definition`` of a job or link.
 
-    It is a mapping, or the path of a ``.json``, ``.yaml`` or ``.yml`` file beside the DAG file (or
-    in the DAG's ``template_searchpath``), which is rendered and then read. Only the argument itself
-    is taken for a path: a value inside the definition that ends in ``.json`` is a value.
+    It is a mapping, or the path of a ``.json``, ``.yaml`` or ``.yml`` file, as text or ``Path``:
+    absolute, or beside the DAG file (or in the DAG's ``template_searchpath``). The file is rendered
+    and then read. Only the argument itself is taken for a path: a value inside the definition that
+    ends in ``.json`` is a value.
 
     Files are read when the task runs, so Airflow does not store their content with the DAG. Secret
     inputs (such as ``linkConfig.password``) come from an Airflow connection by a template::
@@ -37,25 +47,34 @@ class DefinitionField(BaseOperator):
     shows its rendered form. Secrets that are written in the DAG file are refused.
     """
 
-    template_ext: Sequence[str] = (".json", ".yaml", ".yml")
     template_fields_renderers: ClassVar[dict[str, str]] = {"definition": "json"}
+    object_fields = frozenset({"definition"})
 
-    def __init__(self, *, definition: Mapping[str, Any] | str, **kwargs: Any) -> None:
+    def __init__(self, *, definition: GivenDefinition, **kwargs: Any) -> None:
         from airflow_provider_cdm.client.api import definitions
 
         super().__init__(**kwargs)
-        self.definition = definition
+        given: Any = os.fspath(definition) if isinstance(definition, os.PathLike) else definition
+        if callable(given):
+            given = _CallableDefinition(given)
+        # Airflow renders a value of another task only if it is another object.
+        elif isinstance(given, Mapping | list) and not is_from_mapped(self):
+            given = definitions.as_tree(given)
+        self.definition = given
         self._secrets: Mapping[str, str] = {}
-        literal = [
-            secret["name"]
-            for secret in definitions.secret_inputs(definition)
-            if "{{" not in str(secret["value"])
-        ]
-        if literal:
-            raise errors.CdmConfigError(
-                f"The definition holds a secret in plain text: {', '.join(literal)}. Keep it in an"
-                " Airflow connection and refer to it: {{ conn.its_id.password }}."
-            )
+        # What a mapped task gets here are values, perhaps of other tasks; partial() and expand()
+        # have seen what is written in the DAG file.
+        if not is_from_mapped(self):
+            _refuse_literal_secrets(given)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the task, as Airflow does, once no argument holds a secret in plain text.
+
+        :raises CdmConfigError: when one does.
+        """
+        _refuse_literal_secrets(kwargs.get("definition"))
+        return _CheckedPartial(super().partial(**kwargs))
 
     def resolve_template_files(self) -> None:
         """Do not read files while the DAG is parsed: their content would be stored with it."""
@@ -67,47 +86,41 @@ class DefinitionField(BaseOperator):
         jinja_env: Any = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render one value of any templated field; only ``definition`` may be a path."""
+        """Render an argument, or a part of one; the secrets of ``definition`` are masked."""
         is_definition = content is self.definition
-        if isinstance(content, str) and content.endswith(tuple(self.template_ext)):
-            if not is_definition or "\n" in content:
-                content += "{##}"  # an empty comment, so that Airflow sees no file extension
-            else:
-                rendered = self._render_file(content, context, jinja_env, seen_oids)
-                return self._without_secrets(rendered)
         rendered = super().render_template(content, context, jinja_env, seen_oids)
         return self._without_secrets(rendered) if is_definition else rendered
 
+    def _render_argument(
+        self, content: Any, context: Context, environment: Any, seen_oids: set[int] | None
+    ) -> Any:
+        rendered = super()._render_argument(content, context, environment, seen_oids)
+        if content is not self.definition:
+            return rendered
+        if _is_path(rendered):
+            from airflow_provider_cdm.operators import definition_files
+            from airflow_provider_cdm.tasks import rendering
+
+            file = definition_files.template(os.fspath(rendered), environment)
+            rendered = rendering.render(file, context)
+        return _as_tree(rendered)
+
     def _definition_with_secrets(self) -> Any:
         """Return the rendered definition with its secrets, to be sent and not to be shown."""
-        from airflow_provider_cdm.client.api import definitions, parsing
+        from airflow_provider_cdm.client.api import definitions
 
-        rendered = self.definition
-        rendered = parsing.read(rendered) if isinstance(rendered, str) else copy.deepcopy(rendered)
+        rendered = _as_tree(self.definition)
         for secret in definitions.secret_inputs(rendered):
             if secret["value"] == definitions.MASK:
                 secret["value"] = self._secrets.get(secret["name"], definitions.MASK)
             _mask(secret["value"])
         return rendered
 
-    def _render_file(self, path: str, context: Context, jinja_env: Any, seen: Any) -> Any:
-        from jinja2 import TemplateNotFound
-
-        try:
-            return super().render_template(path, context, jinja_env, seen)
-        except TemplateNotFound as missing:
-            raise errors.CdmConfigError(
-                f"There is no file {missing.name!r}, neither beside the DAG file nor in the DAG's"
-                " template_searchpath."
-            ) from None
-
     def _without_secrets(self, rendered: Any) -> Any:
         """Return the rendered definition with its secrets masked, and keep them for later."""
-        from airflow_provider_cdm.client.api import definitions, parsing
+        from airflow_provider_cdm.client.api import definitions
 
-        if isinstance(rendered, str):
-            rendered = parsing.read(rendered)
-        rendered = copy.deepcopy(rendered)
+        rendered = _as_tree(rendered)
         for secret in definitions.secret_inputs(rendered):
             # Airflow may render a task twice.
             if secret["value"] != definitions.MASK:
@@ -115,6 +128,97 @@ class DefinitionField(BaseOperator):
                 self._secrets = {**self._secrets, secret["name"]: str(secret["value"])}
                 secret["value"] = definitions.MASK
         return rendered
+
+
+class _CallableDefinition:
+    """A function that makes the definition when the task runs; Airflow calls it to render it.
+
+    :param function: takes the arguments ``context`` and ``jinja_env``.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *, context: Context, jinja_env: Any) -> Any:
+        """Return the definition with its secrets masked; the task that runs keeps them."""
+        made = self._function(context=context, jinja_env=jinja_env)
+        task: Any = context["task"]
+        return task._without_secrets(made)  # noqa: SLF001 - of the same field
+
+
+class _CheckedPartial:
+    """What ``partial()`` returns; refuses secrets in plain text in what is mapped.
+
+    :param partial: Airflow's own.
+    """
+
+    def __init__(self, partial: Any) -> None:
+        self._partial = partial
+
+    def expand(self, **mapped: Any) -> Any:
+        """Map over lists."""
+        _refuse_literal_secrets(mapped.get("definition"))
+        return self._partial.expand(**mapped)
+
+    def expand_kwargs(self, kwargs: Any, **options: Any) -> Any:
+        """Map over a list of arguments."""
+        for each in kwargs if isinstance(kwargs, list | tuple) else ():
+            if isinstance(each, Mapping):
+                _refuse_literal_secrets(each.get("definition"))
+        return self._partial.expand_kwargs(kwargs, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._partial, name)
+
+
+def _refuse_literal_secrets(given: Any) -> None:
+    """Refuse a definition with a secret that is written in the DAG file.
+
+    :param given: the argument ``definition``, or a list of those.
+    :raises CdmConfigError: when a secret is not a template.
+    """
+    from airflow_provider_cdm.client.api import definitions
+
+    literal = [
+        secret["name"]
+        for secret in definitions.secret_inputs(_read_if_text(given))
+        if not is_known_later(secret["value"])
+    ]
+    if literal:
+        raise errors.CdmConfigError(
+            f"The definition holds a secret in plain text: {', '.join(literal)}. Keep it in an"
+            " Airflow connection and refer to it: {{ conn.its_id.password }}."
+        )
+
+
+def _read_if_text(given: Any) -> Any:
+    """Return what is written in the DAG file, read if it is JSON or YAML."""
+    from airflow_provider_cdm.client.api import parsing
+
+    if isinstance(given, list | tuple):
+        return [_read_if_text(each) for each in given]
+    if not isinstance(given, str) or _is_path(given):
+        return getattr(given, "value", None) if is_reference(given) else given
+    with suppress(errors.CdmConfigError):  # template statements may be around it
+        return parsing.read(given)
+    return None
+
+
+def _is_path(value: Any) -> bool:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return isinstance(value, str) and value.endswith(_EXTENSIONS) and "\n" not in value
+
+
+def _as_tree(value: Any) -> Any:
+    """Return a copy of a definition, read if it is text.
+
+    :raises CdmConfigError: when it cannot be read, contains itself or is too large.
+    """
+    from airflow_provider_cdm.client.api import definitions, parsing
+
+    return definitions.as_tree(parsing.read(value) if isinstance(value, str) else value)
 
 
 def _mask(value: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.base import Duration, fail_without_retry
 from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 
 if TYPE_CHECKING:
@@ -21,18 +21,32 @@ class JobRunOperator(RunOutcomeTask):
     A subclass says which job; its docstring describes the parameters.
     """
 
-    template_fields: Sequence[str] = ("variables", *RunOutcomeTask.template_fields)
+    template_fields: Sequence[str] = (
+        "variables",
+        *RunOutcomeTask.template_fields,
+        "poll_interval",
+        "wait_timeout",
+        "stalled_after",
+    )
+    object_fields = frozenset({"variables"})
+    durations: ClassVar[Mapping[str, bool]] = {
+        "poll_interval": False,
+        "wait_timeout": True,
+        "stalled_after": True,
+    }
+    process_fields = RunOutcomeTask.process_fields | {"_attempt"}
     operator_extra_links = (CdmRunLink(),)
     ui_color = "#f4e3e3"
+    _attempt: Attempt | None = None
 
     def __init__(
         self,
         *,
         variables: Mapping[str, Any] | None = None,
         wait_for_completion: bool = True,
-        poll_interval: float = 30,
-        wait_timeout: float | None = None,
-        stalled_after: float | None = arguments.STALLED_AFTER,
+        poll_interval: Duration = 30,
+        wait_timeout: Duration | None = None,
+        stalled_after: Duration | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
         if_running: IfRunning = "fail",
         cancel_on_kill: bool = True,
@@ -43,24 +57,20 @@ class JobRunOperator(RunOutcomeTask):
         self.variables = variables
         self._variables_given = variables is not None
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = poll_interval
-        self.wait_timeout = wait_timeout
-        self.stalled_after = stalled_after
+        self.poll_interval: Any = poll_interval
+        self.wait_timeout: Any = wait_timeout
+        self.stalled_after: Any = stalled_after
         self.fail_when_stalled = fail_when_stalled
         self.if_running = if_running
         self.cancel_on_kill = cancel_on_kill
         self.on_giving_up = on_giving_up
         arguments.one_of("if_running", if_running, ("fail", "wait", "attach"))
         arguments.one_of("on_giving_up", on_giving_up, ("leave", "stop"))
-        arguments.positive_seconds(
-            poll_interval=poll_interval, wait_timeout=wait_timeout, stalled_after=stalled_after
-        )
         if self.given_thresholds and not wait_for_completion:
             raise errors.CdmConfigError(
                 f"{' and '.join(self.given_thresholds)}: only a task that waits sees rows. Set"
                 " wait_for_completion=True, or give this to the CdmSubmissionSensor."
             )
-        self._attempt: Attempt | None = None
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:
@@ -144,6 +154,7 @@ class JobRunOperator(RunOutcomeTask):
         if self._variables_given:
             arguments.ensure_rendered("variables", self.variables)
         self.variables = arguments.variables(self.variables)
+        self._settle_durations()
         self.thresholds()
         options = AttemptOptions(
             variables=self.variables,

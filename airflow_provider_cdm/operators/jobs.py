@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.operators.base import CdmOperator
 from airflow_provider_cdm.operators.definition import DefinitionOperator
-from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.base import Duration, fail_without_retry
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -139,31 +139,36 @@ class CdmStopJobOperator(CdmOperator):
 
     :param job_name: name of the job (templated).
     :param wait_for_completion: wait until the run has ended.
-    :param poll_interval: seconds between two polls of the run's status.
+    :param poll_interval: seconds between two polls of the run's status (templated).
     :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`.
+        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    template_fields: Sequence[str] = ("job_name", *CdmOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "job_name",
+        *CdmOperator.template_fields,
+        "poll_interval",
+        "wait_timeout",
+    )
+    durations: ClassVar[Mapping[str, bool]] = {"poll_interval": False, "wait_timeout": True}
 
     def __init__(
         self,
         *,
         job_name: str,
         wait_for_completion: bool = True,
-        poll_interval: float = 5,
-        wait_timeout: float = 600,
+        poll_interval: Duration = 5,
+        wait_timeout: Duration | None = 600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_name = job_name
         self.wait_for_completion = wait_for_completion
-        self.poll_interval = poll_interval
-        self.wait_timeout = wait_timeout
-        arguments.positive_seconds(poll_interval=poll_interval, wait_timeout=wait_timeout)
+        self.poll_interval: Any = poll_interval
+        self.wait_timeout: Any = wait_timeout
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
@@ -174,6 +179,7 @@ class CdmStopJobOperator(CdmOperator):
         from airflow_provider_cdm.client.submission import RunRef
 
         name = arguments.job_name(self.job_name)
+        self._settle_durations()
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         result = {"cluster_id": cluster_id, "job_name": name}
         run = session.run(stop.stop_active_run(session.api, cluster_id, name))
@@ -183,11 +189,14 @@ class CdmStopJobOperator(CdmOperator):
             )
             return {**result, "action": "not running", "submission": None}
         self.log.info("Asked CDM to stop %s", RunRef.of(run))
-        if self.wait_for_completion and RunRef.of(run).known:
+        if not self.wait_for_completion:
+            self.log.info("Not waiting until it has ended (wait_for_completion=False)")
+        elif RunRef.of(run).known:
+            deadline = None if self.wait_timeout is None else session.clock() + self.wait_timeout
             wait = Follower(RunRef.of(run)).follow(
                 session.api,
                 poll_interval=self.poll_interval,
-                deadline=session.clock() + self.wait_timeout,
+                deadline=deadline,
                 on_status=ProgressLog(
                     self.log, session.monotonic, clock=session.api.exchanger.server_time
                 ),

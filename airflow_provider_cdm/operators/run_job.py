@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.operators.definition import DefinitionField
+from airflow_provider_cdm.operators.definition import DefinitionField, GivenDefinition
 from airflow_provider_cdm.operators.job_run import JobRunOperator
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
     """
 
     template_fields: Sequence[str] = ("definition", *JobRunOperator.template_fields)
+    object_fields = DefinitionField.object_fields | JobRunOperator.object_fields
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "definition": "json",
         "variables": "json",
@@ -58,7 +59,7 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
     def __init__(
         self,
         *,
-        definition: Mapping[str, Any] | str,
+        definition: GivenDefinition,
         keep_job_on_failure: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -10,6 +10,7 @@ from airflow_provider_cdm.operators.job_run import JobRunOperator
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.submission import Submission
     from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
 
@@ -30,10 +31,14 @@ class CdmStartJobOperator(JobRunOperator):
     :param variables: values for ``${name}`` in the job's parameters, for this run only (templated).
         Pass the logical date here, so that a backfill migrates the rows of its own day.
     :param project_id: project of the cluster; by default the connection's (templated).
-    :param wait_for_completion: wait until the run has ended. If off, the task ends right after the
-        start, and a :class:`~airflow_provider_cdm.sensors.CdmSubmissionSensor` can do the waiting.
-    :param deferrable: wait in the triggerer instead of on a worker; needs ``wait_for_completion``.
-    :param poll_interval: seconds between two polls of the run's status.
+    :param wait_for_completion: wait until the run has ended. By default only with an explicit
+        ``deferrable=True``. A task that does not wait ends right after the start, whatever becomes
+        of the run; a :class:`~airflow_provider_cdm.sensors.CdmSubmissionSensor` can wait for it.
+    :param deferrable: wait in the triggerer instead of on a worker. ``True`` implies
+        ``wait_for_completion``, unless that is explicitly off; the default of the deployment,
+        ``[operators] default_deferrable``, never makes a task wait.
+    :param poll_interval: seconds between two polls of the run's status, as a number or a
+        ``timedelta`` (templated, as the next two).
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; the run is not stopped. Only the
         search for a start that got no answer may take longer, by about three minutes. By default
@@ -57,9 +62,32 @@ class CdmStartJobOperator(JobRunOperator):
     template_fields: Sequence[str] = ("job_name", *JobRunOperator.template_fields)
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
 
-    def __init__(self, *, job_name: str, wait_for_completion: bool = False, **kwargs: Any) -> None:
-        super().__init__(wait_for_completion=wait_for_completion, **kwargs)
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        wait_for_completion: bool | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        waits = bool(deferrable) if wait_for_completion is None else wait_for_completion
+        super().__init__(wait_for_completion=waits, deferrable=deferrable, **kwargs)
         self.job_name = job_name
+        self._deferrable_without_waiting = bool(deferrable) and not waits
+
+    def leave_run(self, context: Context, run: Submission) -> dict[str, Any]:
+        """Return the result of a run that goes on, and say that nobody watches it."""
+        result = super().leave_run(context, run)
+        if self._deferrable_without_waiting:
+            self.log.warning(
+                "deferrable=True does not make this task wait, because wait_for_completion=False"
+            )
+        self.log.info(
+            "Job %r runs on unwatched: this task succeeds however run %s ends. To wait for it, set"
+            " wait_for_completion=True, or add a CdmSubmissionSensor with submission=<task>.output",
+            *(run.job_name, run.submission_id),
+        )
+        return result
 
     def _job(self, context: Context) -> ExistingJob:  # noqa: ARG002 - a subclass needs it
         from airflow_provider_cdm.tasks.existing_job import ExistingJob

@@ -1,35 +1,237 @@
-"""The base of the sensors: deferral, time-outs and ``soft_fail``."""
+"""The base of the sensors: deferral, time-outs, and what their failures mean in every mode.
+
+A failure means the same whether a sensor pokes, reschedules or defers: what Airflow's loop in poke
+mode makes of it. Airflow's own rules for deferred sensors differ from it, and between its versions.
+"""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_cdm._compat import (
+    AirflowException,
+    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
 )
-from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.tasks.base import DeferrableCdmTask
+from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.tasks.base import (
+    DeferrableCdmTask,
+    Duration,
+    fail_without_retry,
+    is_known_later,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm._compat import BaseTrigger, Context, PokeReturnValue
+
+#: Where Airflow resumes a task whose trigger failed.
+_TRIGGER_FAILED = "__fail__"
 
 
 class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
     """Base of the sensors of this package.
 
-    :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
+    :param deferrable: wait in the triggerer. ``poke_interval``, ``timeout``, ``soft_fail``,
+        ``never_fail`` and ``silent_fail`` mean the same there.
+    :param poke_interval: seconds between two polls, as a number or a ``timedelta`` (templated).
+    :param timeout: seconds after which the sensor times out, as a number or a ``timedelta``
+        (templated).
     """
 
+    template_fields: Sequence[str] = (
+        *DeferrableCdmTask.template_fields,
+        "poke_interval",
+        "timeout",
+    )
+    #: Errors that are an outcome of what the sensor waits for: with ``soft_fail`` it is skipped.
+    soft_failures: ClassVar[tuple[type[errors.CdmError], ...]] = ()
     ui_color = "#e3ecf4"
 
-    def _skip_if_soft(self, error: errors.CdmError) -> None:
-        """Skip the task instead of failing it, if ``soft_fail`` or ``never_fail`` says so.
+    def __init__(
+        self,
+        *,
+        poke_interval: Duration | None = None,
+        timeout: Duration | None = None,
+        **kwargs: Any,
+    ) -> None:
+        later = {}
+        for name, value in (("poke_interval", poke_interval), ("timeout", timeout)):
+            if is_known_later(value):
+                later[name] = value
+            elif value is not None:
+                kwargs[name] = arguments.seconds(name, value, positive=False)
+        super().__init__(**kwargs)
+        # Airflow's constructor takes numbers only.
+        for name, value in later.items():
+            setattr(self, name, value)
 
+    @fail_without_retry
+    def execute(self, context: Context) -> Any:
+        """Wait, by poking or by deferring."""
+        self._settle_durations()
+        if not self.deferrable:
+            return self._wait_here(context)
+        deadline = self._as_poke(self._deadline)
+        if deadline is None:
+            return self._wait_here(context)
+        answer = self._as_poke(lambda: self._poll(context))
+        if answer:
+            return answer.xcom_value
+        return self._wait_deferred(context, deadline)
+
+    @fail_without_retry
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after a deferral, or after a trigger that failed."""
+        self._settle_durations()
+        try:
+            # Not as Airflow's sensors do it.
+            return super(BaseSensorOperator, self).resume_execution(
+                next_method, next_kwargs, context
+            )
+        except AirflowException as failure:
+            if next_method != _TRIGGER_FAILED:
+                raise
+            self._skip_if(failure, "soft_fail")
+            if "timeout" in str(failure).lower() or not self.silent_fail:
+                self._skip_if(failure, "never_fail")
+                raise
+            self.log.error("The trigger failed: %s", failure)  # noqa: TRY400 - its log has more
+        return self._wait_again(context, self._deadline(context))
+
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float | None = None
+    ) -> Any:
+        """Go on after a deferred wait."""
+        try:
+            result = self._as_poke(lambda: self._complete(context, event))
+        except errors.CdmWaitTimeout as error:
+            if isinstance(error, errors.CdmStalled):
+                raise
+            self._time_out(error)
+        return self._wait_again(context, deadline) if result is None else result
+
+    # What each sensor does
+
+    def _poll(self, context: Context) -> PokeReturnValue:
+        """Read the state once."""
+        raise NotImplementedError
+
+    def _complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Return the result from the event of the trigger.
+
+        :raises CdmWaitTimeout: when the deadline of the trigger has passed.
+        """
+        raise NotImplementedError
+
+    def _trigger(self, deadline: float, limit: str, delay: float) -> BaseTrigger:
+        """Return what waits in the triggerer.
+
+        :param deadline: when to give up, epoch seconds.
+        :param limit: name of the argument that set the deadline.
+        :param delay: seconds before the first poll.
+        """
+        raise NotImplementedError
+
+    # What they share
+
+    def _settle_durations(self) -> None:
+        super()._settle_durations()
+        for name in ("poke_interval", "timeout"):
+            value = arguments.seconds(name, getattr(self, name), optional=False, positive=False)
+            setattr(self, name, value)
+
+    def _deadline(self, context: Context | None = None) -> float:
+        """Return when to stop waiting, epoch seconds.
+
+        :param context: for a wait that began when the attempt did; by default it begins now.
+        """
+        began = getattr(context["ti"], "start_date", None) if context else None
+        start = began.timestamp() if began else self.hook.get_conn().clock()
+        seconds, _ = self.wait_limit(self.timeout, "timeout")
+        return float(start + (seconds or 0.0))
+
+    def _wait_here(self, context: Context) -> Any:
+        """Wait on the worker, as Airflow's sensors do."""
+        try:
+            return super().execute(context)
+        except AirflowTaskTimeout as error:
+            # Airflow skips only if it came during a poke, and not between two.
+            self._skip_if(error, "soft_fail", "never_fail")
+            raise
+
+    def _wait_deferred(self, context: Context, deadline: float, delay: float = 0.0) -> Any:
+        _, limit = self.wait_limit(self.timeout, "timeout")
+        trigger = self._as_poke(lambda: self._trigger(deadline, limit, delay))
+        if trigger is None:
+            # With arguments that cannot be used there is nothing that could wait elsewhere.
+            return self._wait_here(context)
+        return self.defer(
+            trigger=trigger, method_name="execute_complete", kwargs={"deadline": deadline}
+        )
+
+    def _wait_again(self, context: Context, deadline: float | None) -> Any:
+        """Go on waiting after a failure that ``silent_fail`` passes over."""
+        if deadline is None:
+            deadline = self._deadline(context)
+        left = deadline - self.hook.get_conn().clock()
+        if left <= 0:
+            self._time_out(errors.CdmWaitTimeout("The wait timed out (timeout)."))
+        return self._wait_deferred(context, deadline, delay=min(left, self.poke_interval))
+
+    def _as_poke(self, step: Callable[[], Any]) -> Any:
+        """Return what a step of a deferred wait returns, and treat its failure as one of a poke.
+
+        :returns: ``None`` after a failure that ``silent_fail`` passes over.
+        """
+        try:
+            return step()
+        except AirflowSkipException:
+            raise
+        except (AirflowSensorTimeout, AirflowFailException) as error:
+            self._skip_if(error, "soft_fail", "never_fail")
+            raise
+        except Exception as error:
+            if isinstance(error, errors.CdmWaitTimeout) and not isinstance(
+                error, errors.CdmStalled
+            ):
+                raise
+            if not self.silent_fail:
+                self._skip_if(error, "never_fail")
+                raise
+            self.log.error("Sensor poke failed (silent_fail): %s", error)  # noqa: TRY400 - as above
+            return None
+
+    @contextmanager
+    def _soft_outcomes(self) -> Iterator[None]:
+        """Skip the task with ``soft_fail`` when what it waits for ended badly."""
+        try:
+            yield
+        except self.soft_failures as failure:
+            self._skip_if(failure, "soft_fail")
+            raise
+
+    def _skip_if(self, error: BaseException, *flags: str) -> None:
+        """Skip the task instead of failing it, if one of its arguments says so.
+
+        :param flags: names of the arguments, such as ``soft_fail``.
         :raises AirflowSkipException: with the error as its cause.
         """
-        if self.soft_fail or getattr(self, "never_fail", False):
-            raise AirflowSkipException(f"Skipped because of soft_fail: {error}") from error
+        for flag in flags:
+            if getattr(self, flag):
+                raise AirflowSkipException(f"Skipped because of {flag}: {error}") from error
 
     def _time_out(self, error: errors.CdmWaitTimeout) -> NoReturn:
-        """End a deferred wait that reached ``timeout``, as Airflow ends one in poke mode."""
-        self._skip_if_soft(error)
-        raise AirflowSensorTimeout(str(error)) from None  # it says the same
+        """End a deferred wait at its limit, as Airflow ends one in poke mode."""
+        _, limit = self.wait_limit(self.timeout, "timeout")
+        self._skip_if(error, "soft_fail")
+        if limit == "timeout":
+            raise AirflowSensorTimeout(str(error)) from None  # it says the same
+        self._skip_if(error, "never_fail")
+        raise error

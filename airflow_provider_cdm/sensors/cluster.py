@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.sensors.base import CdmSensor
-from airflow_provider_cdm.tasks.base import fail_without_retry
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm._compat import BaseTrigger, Context
     from airflow_provider_cdm.client.api.cluster import Cluster
     from airflow_provider_cdm.client.clusters import ClusterWaiter
 
@@ -33,33 +32,13 @@ class CdmClusterSensor(CdmSensor):
     """
 
     template_fields: Sequence[str] = ("state", *CdmSensor.template_fields)
+    object_fields = frozenset({"state"})
+    process_fields = CdmSensor.process_fields | {"_waiter"}
+    soft_failures = (errors.CdmClusterUnusable,)
 
     def __init__(self, *, state: str | Sequence[str] = "normal", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.state = state
-
-    @fail_without_retry
-    def execute(self, context: Context) -> Any:
-        """Wait, by poking or by deferring."""
-        from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger
-
-        if not self.deferrable:
-            return super().execute(context)
-        answer = self.poke(context)
-        if not answer.is_done:
-            waiter = self._waiter
-            self.defer(
-                trigger=CdmClusterTrigger(
-                    cluster_id=waiter.cluster_id,
-                    states=list(waiter.states),
-                    poll_interval=self.poke_interval,
-                    deadline=self.hook.get_conn().clock() + self.timeout,
-                    project_id=self.project_id,
-                    cdm_conn_id=self.cdm_conn_id,
-                ),
-                method_name="execute_complete",
-            )
-        return answer.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Read the state once.
@@ -70,7 +49,7 @@ class CdmClusterSensor(CdmSensor):
         :raises CdmClusterUnusable: when the cluster is frozen or has failed.
         """
         if not self.reschedule:
-            return self._poll()
+            return self._poll(context)
         from airflow_provider_cdm.tasks.journal import SensorStore
 
         # Only refusals are stored, so that the pokes together do not lock the user.
@@ -81,42 +60,46 @@ class CdmClusterSensor(CdmSensor):
         blocked = waiter.refusals.restore(stored, exchanger.uptime(), exchanger.clock())
         state = None
         try:
-            answer = PokeReturnValue(is_done=False) if blocked else self._poll()
+            answer = PokeReturnValue(is_done=False) if blocked else self._poll(context)
             state = waiter.refusals.dump(exchanger.uptime(), exchanger.clock())
         finally:
             if state != stored:
                 store.replace(state)
         return answer
 
-    def _poll(self) -> PokeReturnValue:
+    def _poll(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - as the base has it
         session = self.hook.get_conn()
-        try:
+        with self._soft_outcomes():
             state = session.run(self._waiter.poll(session.api))
-        except errors.CdmClusterUnusable as error:
-            self._skip_if_soft(error)
-            raise
         if state is None or state.state not in self._waiter.states:
             if state is not None:
                 self.log.info("The %s is %s", state, state.state)
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(state))
 
-    @fail_without_retry
-    def execute_complete(
-        self,
-        context: Context,  # noqa: ARG002 - Airflow passes it
-        event: Any = None,
-    ) -> dict[str, Any]:
-        """Go on after a deferred wait."""
+    def _complete(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002 - as above
         from airflow_provider_cdm.triggers.cluster import unwrap
 
-        try:
+        with self._soft_outcomes():
             return self._result(unwrap(event))
-        except errors.CdmWaitTimeout as error:
-            self._time_out(error)
-        except errors.CdmClusterUnusable as error:
-            self._skip_if_soft(error)
-            raise
+
+    def _trigger(
+        self,
+        deadline: float,
+        limit: str,  # noqa: ARG002 - as above
+        delay: float,  # noqa: ARG002 - the first poll comes after poke_interval in any case
+    ) -> BaseTrigger:
+        from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger
+
+        waiter = self._waiter
+        return CdmClusterTrigger(
+            cluster_id=waiter.cluster_id,
+            states=list(waiter.states),
+            poll_interval=self.poke_interval,
+            deadline=deadline,
+            project_id=self.project_id,
+            cdm_conn_id=self.cdm_conn_id,
+        )
 
     @cached_property
     def _waiter(self) -> ClusterWaiter:

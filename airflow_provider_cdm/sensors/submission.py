@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.text import format_instant
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
-from airflow_provider_cdm.tasks.base import fail_without_retry
+from airflow_provider_cdm.tasks.base import Duration
 from airflow_provider_cdm.tasks.outcome import SOFT_FAILURES, RunOutcomeTask
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
-    from airflow_provider_cdm._compat import Context, XComArg
+    from airflow_provider_cdm._compat import BaseTrigger, Context, XComArg
     from airflow_provider_cdm.client.jobs.follower import Follower
     from airflow_provider_cdm.client.jobs.progress import ProgressLog
     from airflow_provider_cdm.client.whole_database.collect import TableProgress
@@ -36,8 +36,10 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     :param submission: what the operator returned, as ``start.output`` (templated).
     :param job_name: name of the job, with one of the next two (templated).
     :param submission_id: number of the run (templated).
-    :param started_after: take the first run created at or after this instant: a ``datetime``, an
-        ISO 8601 text (UTC if it names no zone), or epoch milliseconds (templated).
+    :param started_after: take the first run created at or after this instant: a ``datetime``, a
+        ``date``, a text in ISO 8601 (UTC if it names no zone), as ``ds_nodash`` or ``ts_nodash``,
+        or epoch milliseconds (templated). What may mean two things, such as epoch seconds, is an
+        error.
     :param cluster_id: cluster of the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param stalled_after: seconds without a change of status, progress or rows after which the log
@@ -57,7 +59,14 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         "submission_id",
         "started_after",
         *RunOutcomeTask.template_fields,
+        "stalled_after",
+        "poke_interval",
+        "timeout",
     )
+    object_fields = frozenset({"submission"})
+    durations: ClassVar[Mapping[str, bool]] = {"stalled_after": True}
+    process_fields = RunOutcomeTask.process_fields | {"_follower", "_progress", "_tables"}
+    soft_failures = SOFT_FAILURES
     template_fields_renderers = {"submission": "json"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (CdmRunLink(),)
 
@@ -67,8 +76,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         submission: Mapping[str, Any] | XComArg | None = None,
         job_name: str | None = None,
         submission_id: int | str | None = None,
-        started_after: datetime | str | int | None = None,
-        stalled_after: float | None = arguments.STALLED_AFTER,
+        started_after: datetime | date | str | int | None = None,
+        stalled_after: Duration | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -77,24 +86,13 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self.job_name = job_name
         self.submission_id = submission_id
         self.started_after = started_after
-        self.stalled_after = stalled_after
+        self.stalled_after: Any = stalled_after
         self.fail_when_stalled = fail_when_stalled
-        arguments.positive_seconds(stalled_after=stalled_after)
         self._has_link = False
         self._announced = False
+        #: State of the progress log of a trigger that ended to report a stall.
+        self._trigger_progress: Mapping[str, Any] | None = None
         self._context: Context | None = None
-
-    @fail_without_retry
-    def execute(self, context: Context) -> Any:
-        """Wait, by poking or by deferring."""
-        if not self.deferrable:
-            return super().execute(context)
-        seconds, limit = self.wait_limit(self.timeout, "timeout")
-        deadline = self.hook.get_conn().clock() + (seconds or 0.0)
-        answer = self._poll(context)
-        if not answer.is_done:
-            self._defer(deadline, limit)
-        return answer.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once: find the run if it is not known yet, else read its status.
@@ -120,31 +118,22 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
                 store.replace(state)
         return answer
 
-    @fail_without_retry
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a deferred wait."""
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float | None = None
+    ) -> Any:
+        """Go on after a deferred wait, which may have ended only to report a stall."""
         from airflow_provider_cdm.client.submission import RunRef
         from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
-        _, limit = self.wait_limit(self.timeout, "timeout")
-        if (noted := SubmissionEvent.stall_in(event)) is not None:
-            error, stall = noted
-            self.report_stall(context, error)
-            if error.submission is not None:
-                self._follower.run = RunRef.of(error.submission)
-            self._defer(stall["deadline"], limit, stall["progress"])
-        try:
-            return self.judge_run(context, self.with_tables(SubmissionEvent.unwrap(event)))
-        except errors.CdmWaitTimeout as error:
-            if isinstance(error, errors.CdmStalled):
-                self.report_stall(context, error)
-            if isinstance(error, errors.CdmStalled) or limit != "timeout":
-                self._skip_if_soft(error)
-                raise
-            self._time_out(error)
-        except SOFT_FAILURES as failure:
-            self._skip_if_soft(failure)
-            raise
+        noted = SubmissionEvent.stall_in(event)
+        if noted is None:
+            return super().execute_complete(context, event, deadline)
+        error, to_go_on = noted
+        self.report_stall(context, error)
+        if error.submission is not None:
+            self._follower.run = RunRef.of(error.submission)
+        self._trigger_progress = to_go_on["progress"]
+        return self._wait_deferred(context, to_go_on["deadline"])
 
     def _question(self, context: Context) -> dict[str, Any]:
         """Return what this attempt waits for: another attempt, or other arguments, start afresh."""
@@ -199,7 +188,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self._context = context
         session, follower = self.hook.get_conn(), self._follower
         self._announce()
-        try:
+        with self._soft_outcomes():
             run = session.run(follower.poll(session.api))
             if not follower.run.known:
                 self.log.info("No such run yet")
@@ -215,9 +204,16 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
                 return PokeReturnValue(is_done=False)
             ended = self.with_tables(self._tables.with_job_type(run))
             return PokeReturnValue(is_done=True, xcom_value=self.judge_run(context, ended))
-        except SOFT_FAILURES as failure:
-            self._skip_if_soft(failure)
-            raise
+
+    def _complete(self, context: Context, event: Any) -> dict[str, Any]:
+        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+
+        with self._soft_outcomes():
+            try:
+                return self.judge_run(context, self.with_tables(SubmissionEvent.unwrap(event)))
+            except errors.CdmStalled as error:
+                self.report_stall(context, error)
+                raise
 
     def _announce(self) -> None:
         """Name job and cluster once: the lines about the run do not."""
@@ -247,28 +243,24 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         self._progress.restore((state or {}).get("progress"))
         self._tables.restore((state or {}).get("tables"))
 
-    def _defer(
-        self, deadline: float, limit: str, progress: Mapping[str, Any] | None = None
-    ) -> None:
+    def _trigger(self, deadline: float, limit: str, delay: float) -> BaseTrigger:
         from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
         follower = self._follower
-        self.defer(
-            trigger=CdmSubmissionTrigger(
-                job_name=follower.run.job_name,
-                cluster_id=follower.run.cluster_id,
-                submission_id=follower.run.submission_id,
-                creation_date=follower.run.creation_date,
-                started_after=None if follower.run.known else follower.created_from,
-                poll_interval=self.poke_interval,
-                deadline=deadline,
-                limit=limit,
-                stalled_after=self.stalled_after,
-                fail_when_stalled=self.fail_when_stalled,
-                report_stalls=self.on_stalled is not None,
-                progress=progress,
-                project_id=self.project_id,
-                cdm_conn_id=self.cdm_conn_id,
-            ),
-            method_name="execute_complete",
+        return CdmSubmissionTrigger(
+            job_name=follower.run.job_name,
+            cluster_id=follower.run.cluster_id,
+            submission_id=follower.run.submission_id,
+            creation_date=follower.run.creation_date,
+            started_after=None if follower.run.known else follower.created_from,
+            poll_interval=self.poke_interval,
+            deadline=deadline,
+            limit=limit,
+            delay=delay,
+            stalled_after=self.stalled_after,
+            fail_when_stalled=self.fail_when_stalled,
+            report_stalls=self.on_stalled is not None,
+            progress=self._trigger_progress,
+            project_id=self.project_id,
+            cdm_conn_id=self.cdm_conn_id,
         )

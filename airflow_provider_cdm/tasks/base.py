@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from airflow_provider_cdm._compat import (
     DEFERRAL_MARGIN,
@@ -14,34 +14,69 @@ from airflow_provider_cdm._compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     BaseOperator,
+    BaseOperatorMeta,
     conf,
+    is_reference,
 )
 from airflow_provider_cdm.client import arguments
-from airflow_provider_cdm.client.errors import CdmError, CdmOutcomeUnknown
+from airflow_provider_cdm.client.errors import CdmConfigError, CdmError, CdmOutcomeUnknown
 from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm._compat import Context
+    from datetime import timedelta
+
+    from airflow_provider_cdm._compat import Context, XComArg
     from airflow_provider_cdm.hooks import CdmHook
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: A duration as users write it; text is a number of seconds, or a template that renders to one.
+Duration: TypeAlias = "float | timedelta | str | XComArg"
 
 
-class CdmTask(BaseOperator):
+class _CdmTaskMeta(BaseOperatorMeta):
+    """Makes tasks of this package, and checks their durations.
+
+    A mapped task is made when it runs, as part of a task that has no retry policy yet; so with
+    wrong arguments it fails without a retry.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - of a metaclass
+        is_mapped = kwargs.get("_airflow_from_mapped", False)
+        try:
+            task = super().__call__(*args, **kwargs)
+            task._check_durations()  # noqa: SLF001 - of the class that this makes
+        except Exception as error:
+            if not is_mapped:
+                raise
+            problem = f"The arguments of this mapped task cannot be used: {error}"
+            cdm_error = error if isinstance(error, CdmError) else CdmConfigError(problem)
+            raise as_final(cdm_error) from error
+        return task
+
+
+class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
     """Base of all operators and sensors of this package.
+
+    Templates of arguments render to text, also with ``render_template_as_native_obj``. One that
+    comes to nothing (``None``) is an error that names the argument: it is not what was meant, and
+    neither another cluster nor the text ``None`` may be used silently.
 
     :param cluster_id: the cluster; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     :param retry_policy: decides from the error whether the task is retried; by default a
         :class:`~airflow_provider_cdm.retry_policy.CdmRetryPolicy`.
-
-    The first three are errors when they are given and render to nothing: another cluster or project
-    than the one that was meant must not be used silently.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "project_id", "cdm_conn_id")
+    #: Arguments that are no text. With ``render_template_as_native_obj``, a template that consists
+    #: of one mapping or list is that.
+    object_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Arguments that are durations (templated), and whether they may be ``None``.
+    durations: ClassVar[Mapping[str, bool]] = {}
+    #: Attributes that belong to the process that runs the task; a copy of the task has none.
+    process_fields: ClassVar[frozenset[str]] = frozenset({"hook"})
 
     def __init__(
         self,
@@ -64,19 +99,126 @@ class CdmTask(BaseOperator):
         self._given_places = [
             name for name in CdmTask.template_fields if getattr(self, name) is not None
         ]
+        self._nothing: dict[str, str] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # What the process holds, such as connections, cannot be copied, and stays with it.
+        left_out = self.process_fields & self.__dict__.keys()
+        kept = [self.__dict__[name] for name in left_out]
+        memo.update((id(value), value) for value in kept if value is not None)
+        copied = super().__deepcopy__(memo)
+        for name in left_out:
+            copied.__dict__.pop(name, None)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The logger of Airflow 3 cannot be pickled either once it has been used.
+        left_out = {*self.process_fields, "_log", "_cached_logger"}
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     @cached_property
     def hook(self) -> CdmHook:
         """The hook of this task, made from the rendered arguments on first use.
 
-        :raises CdmConfigError: when an argument for it was given, but its template rendered to
-            nothing.
+        :raises CdmConfigError: when an argument was given, but its template rendered to nothing.
         """
         from airflow_provider_cdm.hooks import CdmHook
 
+        self.ensure_rendered()
         for name in self._given_places:
             arguments.ensure_names_something(name, getattr(self, name))
         return CdmHook(self.cdm_conn_id, self.cluster_id, self.project_id)
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: Any = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render an argument, or a part of one; text renders to text.
+
+        :raises CdmConfigError: when the rendered argument cannot be used; no retry follows.
+        """
+        from airflow_provider_cdm.tasks import rendering
+
+        if rendering.is_text_environment(jinja_env):
+            return self._render_part(content, context, jinja_env, seen_oids)
+        given = jinja_env or self.get_template_env()
+        names = [name for name in self.template_fields if getattr(self, name, None) is content]
+        environment = rendering.text_environment(given, self.get_dag())
+        rendered = None
+        try:
+            if isinstance(content, str) and self.object_fields.intersection(names):
+                rendered = self._render_object(content, context, given, seen_oids)
+            if rendered is None:
+                rendered = self._render_argument(content, context, environment, seen_oids)
+        except CdmError as error:
+            raise as_final(error) from error.__cause__
+        rendered, nothing = rendering.take_nothing(names[0] if names else "", content, rendered)
+        if nothing:
+            self._nothing = {**self._nothing, **{each.where: each.template for each in nothing}}
+        return rendered
+
+    def _render_argument(
+        self, content: Any, context: Context, environment: Any, seen_oids: set[int] | None
+    ) -> Any:
+        """Render a whole argument; a subclass may read one from elsewhere."""
+        return self._render_part(content, context, environment, seen_oids)
+
+    def _render_part(
+        self, content: Any, context: Context, environment: Any, seen_oids: set[int] | None
+    ) -> Any:
+        from airflow_provider_cdm.tasks import rendering
+
+        if not isinstance(content, str):
+            return super().render_template(content, context, environment, seen_oids)
+        # The output of another task is no template.
+        if seen_oids is not None and id(content) in seen_oids:
+            return content
+        return rendering.render(environment.from_string(content), context)
+
+    def _render_object(
+        self, content: str, context: Context, environment: Any, seen_oids: set[int] | None
+    ) -> Any:
+        """Return the object that a whole argument renders to, if the DAG has native objects."""
+        from airflow_provider_cdm.tasks import rendering
+
+        if "{{" not in content or (seen_oids is not None and id(content) in seen_oids):
+            return None
+        return rendering.native_object(content, context, environment)
+
+    def ensure_rendered(self) -> None:
+        """Check that no template of an argument rendered to nothing.
+
+        :raises CdmConfigError: when some did; the error names them all.
+        """
+        if self._nothing:
+            listed = "; ".join(
+                f"{where} (template: {template[:200]})" for where, template in self._nothing.items()
+            )
+            raise CdmConfigError(
+                f"Rendered to nothing (None): {listed}. Correct the template, give it a default, as"
+                " in {{ dag_run.conf.get('day', ds) }}, or leave the argument out."
+            )
+
+    def _check_durations(self) -> None:
+        """Replace durations by their seconds, unless they are known only when the task runs.
+
+        :raises CdmConfigError: when one cannot be used.
+        """
+        for name, optional in self.durations.items():
+            value = getattr(self, name)
+            if not is_known_later(value):
+                setattr(self, name, arguments.seconds(name, value, optional=optional))
+
+    def _settle_durations(self) -> None:
+        """Replace rendered durations by their seconds, before the task uses them.
+
+        :raises CdmConfigError: when one cannot be used.
+        """
+        for name, optional in self.durations.items():
+            setattr(self, name, arguments.seconds(name, getattr(self, name), optional=optional))
 
     def ends_without_retry(self, error: Exception, context: Context) -> bool:
         """Return whether the retry policy ends the task on this error, attempts left or not."""
@@ -104,10 +246,12 @@ class DeferrableCdmTask(CdmTask):
     def __init__(
         self,
         *,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
 
     def wait_limit(self, seconds: float | None, argument: str) -> tuple[float | None, str]:
@@ -166,10 +310,25 @@ def _with_policy(error: CdmError, policy: Any) -> CdmError:
         isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
     ):
         return error
-    return _as_final(error)
+    return _with_fail_exception(error)
 
 
-def _as_final(error: CdmError) -> CdmError:
+def as_final(error: CdmError) -> CdmError:
+    """Return an error that no retry can fix as an ``AirflowFailException`` as well, which Airflow
+    never retries; other errors as they are.
+    """
+    if isinstance(error, AirflowFailException) or not error.final:
+        return error
+    return _with_fail_exception(error).with_traceback(error.__traceback__)
+
+
+def is_known_later(value: Any) -> bool:
+    """Return whether the value of an argument is known only when the task runs."""
+    is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
+    return is_template or is_reference(value) or callable(value)
+
+
+def _with_fail_exception(error: CdmError) -> CdmError:
     """Return the same error as an instance of its own class and of ``AirflowFailException``."""
     cls = _as_fail_exception(type(error))
     final = cls.__new__(cls)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.submission import RunRef
+from airflow_provider_cdm.tasks import instants
 
 
 def name_run(
@@ -31,13 +31,15 @@ def name_run(
             " with either submission_id or started_after."
         )
     run = RunRef(cluster_id or "", name, number)
-    return run, 0 if run.known else _epoch_ms(started_after)
+    return run, 0 if run.known else instants.epoch_ms("started_after", started_after)
 
 
 def _from_submission(given: Any, cluster_id: str | None) -> RunRef:
     if not isinstance(given, Mapping):
         raise errors.CdmConfigError(
-            f"submission must be what CdmStartJobOperator returned, not {type(given).__name__}."
+            f"submission must be what CdmStartJobOperator returned, not {_describe(given)}. Pass"
+            " the operator's output, as in submission=start.output; a template of it renders to"
+            " text. A run's number goes into submission_id, with job_name."
         )
     number = arguments.non_negative_int("submission['submission_id']", given.get("submission_id"))
     created = arguments.non_negative_int("submission['creation_date']", given.get("creation_date"))
@@ -53,21 +55,7 @@ def _from_submission(given: Any, cluster_id: str | None) -> RunRef:
     )
 
 
-def _epoch_ms(started_after: Any) -> int:
-    value = started_after
-    if isinstance(value, str):
-        try:
-            value = int(value) if value.strip().isdigit() else datetime.fromisoformat(value)
-        except ValueError:
-            raise errors.CdmConfigError(
-                f"started_after is neither a time in ISO 8601 nor epoch ms: {value!r}"
-            ) from None
-    if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        # Rounded down: a run created in the same millisecond counts.
-        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise errors.CdmConfigError(
-        f"started_after must be a time or epoch ms, not {type(value).__name__}."
-    )
+def _describe(given: Any) -> str:
+    if isinstance(given, str):
+        return f"text ({given[:80]!r})"
+    return type(given).__name__

@@ -167,6 +167,7 @@ class CdmSubmissionTrigger(CdmTrigger):
     :param foreign: whether the task did not start the run, which the log then says.
     :param report_stalls: end the wait at a stall, so that the task reports it and defers again.
     :param progress: state of the progress log of an earlier trigger, to go on with.
+    :param delay: seconds to wait before the first poll.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -184,6 +185,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         "foreign",
         "report_stalls",
         "progress",
+        "delay",
     )
 
     def __init__(
@@ -203,6 +205,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         foreign: bool = False,
         report_stalls: bool = False,
         progress: Mapping[str, Any] | None = None,
+        delay: float = 0.0,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -224,6 +227,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.foreign = foreign
         self.report_stalls = report_stalls
         self.progress = progress
+        self.delay = delay
         self._poller: ClusterPoller | None = None
         self._kill: Kill | None = None
 
@@ -386,6 +390,8 @@ class CdmSubmissionTrigger(CdmTrigger):
         )
         progress.restore(dict(self.progress) if self.progress else None)
         tables = TableProgress(on_change=progress.record_change)
+        if self.delay:
+            await session.arun(pause(self.delay))
         try:
             ended = await poller.wait(
                 Follower(run, created_from=self.started_after or 0),

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
+from airflow_provider_cdm.client.errors import CdmConfigError
+
 #: Types of jobs: tables and files, whole databases, scenarios. A listing shows one type only.
 NORMAL_JOB, BATCH_JOB, SCENARIO_JOB = JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 #: Text shown instead of a secret value.
 MASK = "***"
+#: Levels and characters of the largest definition.
+_DEEPEST, _LARGEST = 50, 10_000_000
 #: Characters of a value that a log line shows.
 _EXCERPT = 80
 # Matches the end of an input's name, such as linkConfig.password.
@@ -201,15 +205,56 @@ def secret_inputs(value: Any) -> list[dict[str, Any]]:
     """Return the inputs with secret values, at any depth of a value that may not be checked yet."""
     secrets: list[dict[str, Any]] = []
     pending = [value]
+    # A part may occur at several places, and in itself.
+    seen: dict[int, Any] = {}
     while pending:
         item = pending.pop()
-        if isinstance(item, dict):
+        if not isinstance(item, Mapping | list | tuple) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        if isinstance(item, Mapping):
             if is_secret(item.get("name")) and item.get("value") not in (None, ""):
-                secrets.append(item)
+                secrets.append(item)  # type: ignore[arg-type]  # most are dicts
             item = list(item.values())
-        if isinstance(item, list | tuple):
-            pending.extend(item)
+        pending.extend(item)
     return secrets
+
+
+def as_tree(value: Any) -> Any:
+    """Return a copy of a definition, with every part written out: mappings are dicts.
+
+    :raises CdmConfigError: when it contains itself, or is larger than CDM could take; a few lines
+        with aliases of YAML may stand for billions.
+    """
+    if _size_of(value, {}, set()) > _LARGEST:
+        raise CdmConfigError(
+            f"The definition has more than {_LARGEST:,} characters, aliases of YAML written out."
+        )
+    return _written_out(value)
+
+
+def _size_of(part: Any, sizes: dict[int, int], open_parts: set[int]) -> int:
+    """Return the characters of a definition, about.
+
+    :param sizes: sizes of the parts that have been measured, by identity.
+    :param open_parts: the parts that contain this one.
+    """
+    if not isinstance(part, Mapping | list | tuple):
+        return 1 + (len(part) if isinstance(part, str) else 0)
+    if id(part) in open_parts or len(open_parts) > _DEEPEST:
+        raise CdmConfigError("The definition contains itself, or is nested too deeply.")
+    if id(part) not in sizes:
+        open_parts.add(id(part))
+        items = part.values() if isinstance(part, Mapping) else part
+        sizes[id(part)] = 1 + sum(_size_of(item, sizes, open_parts) for item in items)
+        open_parts.remove(id(part))
+    return sizes[id(part)]
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _written_out(item) for key, item in value.items()}
+    return [_written_out(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def inputs_of(wire: Mapping[str, Any], block: str) -> dict[str, str]:
