@@ -298,7 +298,7 @@ def test_wait_for_a_stop_times_out(sim: CdmSimulator, task_runner: TaskRunner) -
     [
         *((operator, {"definition", "job_name"}) for operator in DEFINING),
         (CdmDeleteJobOperator, {"job_name"}),
-        (CdmStopJobOperator, {"job_name"}),
+        (CdmStopJobOperator, {"job_name", "poll_interval", "wait_timeout"}),
     ],
 )
 def test_templated_fields(operator: Any, fields: set[str]) -> None:

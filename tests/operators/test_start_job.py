@@ -240,6 +240,7 @@ def test_templated_fields_are_rendered() -> None:
     assert set(CdmStartJobOperator.template_fields) == {
         *("job_name", "cluster_id", "variables", "project_id", "cdm_conn_id"),
         *("min_rows_written", "max_rows_skipped"),
+        *("poll_interval", "wait_timeout", "stalled_after"),
     }
     task = make_operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
     task.render_template_fields({"ds": "2025-01-02", "ds_nodash": "20250102"})

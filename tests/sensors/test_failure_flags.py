@@ -1,0 +1,255 @@
+"""``soft_fail``, ``never_fail`` and ``silent_fail``: the same in poke, reschedule and deferrable."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_cdm._compat import (
+    AirflowException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+)
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.sensors import CdmClusterSensor, CdmSubmissionSensor
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.task_harness import FakeTaskInstance, TaskRunner
+
+JOB = "orders"
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"deferrable": False, "mode": "poke"},
+    "reschedule": {"deferrable": False, "mode": "reschedule"},
+    "deferred": {"deferrable": True},
+}
+FLAGS: dict[str, dict[str, Any]] = {
+    "hard": {},
+    "soft_fail": {"soft_fail": True},
+    "never_fail": {"never_fail": True},
+    "silent_fail": {"silent_fail": True},
+    "silent_fail and never_fail": {"silent_fail": True, "never_fail": True},
+    "silent_fail and soft_fail": {"silent_fail": True, "soft_fail": True},
+}
+SKIPPED, TIMED_OUT = AirflowSkipException, AirflowSensorTimeout
+
+
+def sensor_of_a_run(sim: CdmSimulator, **arguments: Any) -> Any:
+    """Make a sensor for the newest run of the job."""
+    return CdmSubmissionSensor(
+        task_id="t", job_name=JOB, submission_id=len(sim.runs(JOB)), **arguments
+    )
+
+
+def fail_later(sim: CdmSimulator) -> None:
+    """Let the run fail while the sensor waits."""
+    sim.add_job(JOB, outcome="FAILED", seconds=100)
+    sim.start(JOB)
+
+
+def fail_at_once(sim: CdmSimulator) -> None:
+    """Let the run have failed before the sensor begins."""
+    sim.add_job(JOB, outcome="FAILED", seconds=0)
+    sim.start(JOB)
+    sim.runs(JOB)
+
+
+def refuse(sim: CdmSimulator) -> None:
+    """Let CDM refuse the user while the sensor waits."""
+    sim.add_job(JOB, seconds=5000)
+    sim.start(JOB)
+    sim.fail("status", "status", status=403, times=None)
+
+
+def break_off(sim: CdmSimulator) -> None:
+    """Let CDM be out of reach for good."""
+    sim.add_job(JOB, seconds=5000)
+    sim.start(JOB)
+    sim.fail("status", "status", status=503, times=None)
+
+
+def outlast(sim: CdmSimulator) -> None:
+    """Let the run take longer than the sensor waits."""
+    sim.add_job(JOB, seconds=50_000)
+    sim.start(JOB)
+
+
+#: What happens, and what a failure is by flag; the others are as without a flag.
+FAILURES: dict[str, tuple[Callable[[CdmSimulator], None], dict[str, Any]]] = {
+    "run fails": (
+        fail_later,
+        {
+            "hard": errors.CdmSubmissionFailed,
+            "soft_fail": SKIPPED,
+            "never_fail": SKIPPED,
+            "silent_fail": TIMED_OUT,
+            "silent_fail and never_fail": TIMED_OUT,
+            "silent_fail and soft_fail": SKIPPED,
+        },
+    ),
+    "run has failed": (
+        fail_at_once,
+        {
+            "hard": errors.CdmSubmissionFailed,
+            "soft_fail": SKIPPED,
+            "never_fail": SKIPPED,
+            "silent_fail": TIMED_OUT,
+            "silent_fail and never_fail": TIMED_OUT,
+            "silent_fail and soft_fail": SKIPPED,
+        },
+    ),
+    "refused": (
+        refuse,
+        {
+            "hard": errors.CdmAuthError,
+            "soft_fail": errors.CdmAuthError,
+            "never_fail": SKIPPED,
+            "silent_fail": TIMED_OUT,
+            "silent_fail and never_fail": TIMED_OUT,
+            "silent_fail and soft_fail": SKIPPED,
+        },
+    ),
+    "out of reach": (
+        break_off,
+        {
+            "hard": errors.CdmUnavailable,
+            "soft_fail": errors.CdmUnavailable,
+            "never_fail": SKIPPED,
+            "silent_fail": TIMED_OUT,
+            "silent_fail and never_fail": TIMED_OUT,
+            "silent_fail and soft_fail": SKIPPED,
+        },
+    ),
+    "too slow": (
+        outlast,
+        {
+            "hard": TIMED_OUT,
+            "soft_fail": SKIPPED,
+            "never_fail": TIMED_OUT,
+            "silent_fail": TIMED_OUT,
+            "silent_fail and never_fail": TIMED_OUT,
+            "silent_fail and soft_fail": SKIPPED,
+        },
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def database_time(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+    """Let a rescheduled sensor, which reads the beginning of its wait from the metadata database,
+    measure it by the clock of the test.
+    """
+    begin = datetime.fromtimestamp(clock.now(), UTC)
+    now = SimpleNamespace(utcnow=lambda: datetime.fromtimestamp(clock.now(), UTC))
+    module: Any = importlib.import_module(BaseSensorOperator.__module__)
+    monkeypatch.setattr(module, "timezone", now)
+    if hasattr(module, "_orig_start_date"):  # Airflow 2
+        monkeypatch.setattr(module, "_orig_start_date", lambda **_: begin)
+    monkeypatch.setattr(FakeTaskInstance, "get_first_reschedule_date", lambda *_: begin)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failure_means_the_same_in_every_mode(
+    failure: str, flag: str, mode: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """What a failure means does not depend on where the sensor waits."""
+    prepare, expected = FAILURES[failure]
+    prepare(sim)
+    arguments = {**FLAGS[flag], **MODES[mode], "poke_interval": 60, "timeout": 3000}
+    with pytest.raises(expected[flag]) as raised:
+        task_runner.run(lambda: sensor_of_a_run(sim, **arguments))
+    if expected[flag] is SKIPPED and mode == "deferred":
+        assert "Skipped because of" in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_wrong_argument_means_the_same_in_every_mode(
+    flag: str, mode: str, task_runner: TaskRunner
+) -> None:
+    """So does an argument that cannot be used."""
+    expected = {
+        "hard": errors.CdmConfigError,
+        "soft_fail": errors.CdmConfigError,
+        "never_fail": SKIPPED,
+        "silent_fail": TIMED_OUT,
+        "silent_fail and never_fail": TIMED_OUT,
+        "silent_fail and soft_fail": SKIPPED,
+    }[flag]
+    with pytest.raises(expected):
+        task_runner.run(
+            lambda: CdmSubmissionSensor(
+                task_id="t", job_name=JOB, submission_id="abc", poke_interval=60, timeout=300,
+                **FLAGS[flag], **MODES[mode],
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "status": "800"}]}])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_unusable_cluster_means_the_same_in_every_mode(
+    flag: str, mode: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """And so does the state of a cluster."""
+    expected = {
+        "hard": errors.CdmClusterUnusable,
+        "soft_fail": SKIPPED,
+        "never_fail": SKIPPED,
+        "silent_fail": TIMED_OUT,
+        "silent_fail and never_fail": TIMED_OUT,
+        "silent_fail and soft_fail": SKIPPED,
+    }[flag]
+    with pytest.raises(expected):
+        task_runner.run(
+            lambda: CdmClusterSensor(
+                task_id="t", poke_interval=60, timeout=300, **FLAGS[flag], **MODES[mode]
+            )
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_silent_fail_sees_a_success_after_failures(
+    mode: str, sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """With ``silent_fail`` the sensor goes on after a failure, and succeeds with the run."""
+    sim.add_job(JOB, seconds=500)
+    sim.start(JOB)
+    sim.fail("status", "status", status=403, times=3)
+    result = task_runner.run(
+        lambda: sensor_of_a_run(
+            sim, silent_fail=True, poke_interval=60, timeout=3000, **MODES[mode]
+        )
+    )
+    assert result["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("hard", AirflowException),
+        ("soft_fail", SKIPPED),
+        ("never_fail", SKIPPED),
+        ("silent_fail", BaseException),
+    ],
+)
+def test_failed_trigger(
+    flag: str, expected: Any, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A trigger that failed skips the task, fails it, or is followed by another one."""
+    sim.add_job(JOB, seconds=5000)
+    sim.start(JOB)
+    sensor = sensor_of_a_run(sim, deferrable=True, **FLAGS[flag])
+    context: Any = {"ti": task_runner.ti, "task": sensor}
+    with pytest.raises(expected) as raised:
+        sensor.resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    if flag == "silent_fail":
+        assert type(raised.value).__name__ == "TaskDeferred"
+    if flag == "hard":
+        assert not isinstance(raised.value, SKIPPED)
