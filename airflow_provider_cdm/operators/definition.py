@@ -67,6 +67,9 @@ class DefinitionField(CdmTask):
         if not is_from_mapped(self):
             _refuse_literal_secrets(given)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_secrets": {}}
+
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Map the task, as Airflow does, once no argument holds a secret in plain text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -74,6 +74,11 @@ def _from_digits(argument: str, value: Any, digits: str, *, fraction: float) -> 
 
 
 def _ms_of(instant: datetime) -> int:
-    aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    aware = instant.astimezone(UTC) if instant.tzinfo else instant
+    # A plain datetime: differences of pendulum's cannot be divided.
+    plain = datetime.combine(
+        date(aware.year, aware.month, aware.day),
+        time(aware.hour, aware.minute, aware.second, aware.microsecond, tzinfo=UTC),
+    )
     # Rounded down: a run created in the same millisecond counts.
-    return (aware - _EPOCH) // _MILLISECOND
+    return (plain - _EPOCH) // _MILLISECOND

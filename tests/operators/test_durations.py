@@ -80,7 +80,7 @@ def test_duration_is_taken_in_every_form(
     ids=repr,
 )
 def test_wrong_duration_is_refused_with_its_name(given: Any, name: str, argument: str) -> None:
-    """A duration that cannot be used is an error that names the argument, when the DAG is parsed."""
+    """A duration that cannot be used is an error when the DAG is parsed, and names the argument."""
     with pytest.raises(errors.CdmConfigError, match=f"^{argument} must be"):
         make(name, **{argument: given})
 

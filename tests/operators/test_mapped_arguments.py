@@ -135,7 +135,9 @@ def test_secret_of_a_function_that_makes_the_definition_is_not_shown(
 
 
 WRONG = {
-    "poll_interval": "CdmStartJobOperator.partial(job_name='a', **common).expand(poll_interval=[0])",
+    "poll_interval": (
+        "CdmStartJobOperator.partial(job_name='a', **common).expand(poll_interval=[0])"
+    ),
     "choice": "CdmStartJobOperator.partial(job_name='a', **common).expand(if_running=['stop'])",
     "partial": "CdmStartJobOperator.partial(wait_timeout='x', **common).expand(job_name=['a'])",
     "missing": "CdmStartJobOperator.partial(**common).expand(cluster_id=['a'])",
@@ -170,7 +172,8 @@ def test_mapped_durations_and_texts(sim: CdmSimulator, run_dag: Callable[..., Ou
     outcome = run_dag(
         "CdmStartJobOperator.partial(job_name='{{ \"20240517\" }}', deferrable=False,"
         " poll_interval='{{ 5 }}', **common)"
-        ".expand_kwargs([dict(variables=dict(a='{{ \"1.10\" }}'), wait_timeout=timedelta(hours=1))])",
+        ".expand_kwargs([dict(variables=dict(a='{{ \"1.10\" }}'),"
+        " wait_timeout=timedelta(hours=1))])",
         native=True,
     )
     assert list(outcome.tasks.values()) == [("success", 1)]

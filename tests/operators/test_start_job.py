@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
@@ -309,3 +311,78 @@ def test_operator_can_be_deep_copied_and_logs_no_password(
         task_runner.run(lambda: make_operator(**MODES["on the worker"]))
     assert caplog.records
     assert sim.password not in caplog.text
+
+
+WAITING: dict[str, tuple[dict[str, Any], bool]] = {
+    "nothing": ({}, False),
+    "deferrable": ({"deferrable": True}, True),
+    "not deferrable": ({"deferrable": False}, False),
+    "wait": ({"wait_for_completion": True}, True),
+    "wait, deferrable": ({"wait_for_completion": True, "deferrable": True}, True),
+    "wait, not deferrable": ({"wait_for_completion": True, "deferrable": False}, True),
+    "no wait": ({"wait_for_completion": False}, False),
+    "no wait, deferrable": ({"wait_for_completion": False, "deferrable": True}, False),
+}
+
+
+@pytest.mark.parametrize("default", ["True", "False"])
+@pytest.mark.parametrize("given", WAITING)
+def test_explicit_deferrable_implies_waiting(
+    given: str,
+    default: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``deferrable=True`` waits for the run; the default of the deployment does not."""
+    arguments, waits = WAITING[given]
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
+    sim.add_job(JOB, outcome="FAILED", seconds=60)
+    if not waits:
+        assert task_runner.run(lambda: make_operator(**arguments))["status"] != "FAILED"
+        return
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(lambda: make_operator(**arguments))
+    assert bool(task_runner.deferrals) == arguments.get("deferrable", default == "True")
+
+
+def test_explicit_deferrable_of_default_args_and_mapped_tasks_implies_waiting() -> None:
+    """It does not matter where the argument is written."""
+    default_args = {"deferrable": True}
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC),
+             default_args=default_args):  # fmt: skip
+        assert make_operator().wait_for_completion
+        assert not make_operator(task_id="u", deferrable=False).wait_for_completion
+        mapped = CdmStartJobOperator.partial(task_id="v", deferrable=True).expand(job_name=["a"])
+    assert mapped.unmap({"job_name": "a"}).wait_for_completion
+
+
+@pytest.fixture
+def task_log(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the log of the test, with that of the tasks, which Airflow 3 writes elsewhere."""
+    monkeypatch.setattr(CdmStartJobOperator, "log", logging.getLogger("tests.task"), raising=False)
+    return log
+
+
+@pytest.mark.parametrize("deferrable", [None, True])
+def test_log_of_a_task_that_does_not_wait_ends_with_what_to_add(
+    deferrable: bool | None, sim: CdmSimulator, task_runner: TaskRunner, task_log: Any
+) -> None:
+    """A green task says that its run goes on unwatched, and how to wait for it."""
+    sim.add_job(JOB, seconds=60)
+    task_runner.run(lambda: make_operator(wait_for_completion=False, deferrable=deferrable))
+    last = task_log.messages[-1]
+    assert "unwatched" in last
+    assert "wait_for_completion=True" in last
+    assert "CdmSubmissionSensor" in last
+    warned = "deferrable=True does not make this task wait, because wait_for_completion=False"
+    assert (warned in task_log.text) == bool(deferrable)
+
+
+def test_log_of_a_task_that_waits_does_not_say_so(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: Any
+) -> None:
+    """A task that waits does not speak of unwatched runs."""
+    sim.add_job(JOB, seconds=60)
+    task_runner.run(lambda: make_operator(deferrable=True))
+    assert "unwatched" not in task_log.text

@@ -1,4 +1,4 @@
-"""``soft_fail``, ``never_fail`` and ``silent_fail``: the same in poke, reschedule and deferrable."""
+"""``soft_fail``, ``never_fail`` and ``silent_fail`` mean the same in every mode of a sensor."""
 
 from __future__ import annotations
 

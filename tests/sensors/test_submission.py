@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import pendulum
 import pytest
 
 from airflow_provider_cdm._compat import AirflowSensorTimeout, AirflowSkipException
@@ -46,7 +47,13 @@ def test_sensor_waits_for_the_run_with_a_submission_id(
 
 
 @all_modes
-@pytest.mark.parametrize("time_format", ["datetime", "naive", "iso", "ms", "ms as text"])
+@pytest.mark.parametrize(
+    "time_format",
+    [
+        *("datetime", "naive", "iso", "another zone", "iso without zone", "compact", "nodash"),
+        *("nodash with zone", "digits", "pendulum", "ms", "ms as text", "ms as float"),
+    ],
+)
 def test_sensor_waits_for_the_first_run_after_an_instant(
     time_format: str,
     mode: dict[str, Any],
@@ -67,11 +74,55 @@ def test_sensor_waits_for_the_first_run_after_an_instant(
         "datetime": since,
         "naive": since.replace(tzinfo=None),
         "iso": since.isoformat(),
+        "another zone": since.astimezone(timezone(timedelta(hours=8))).isoformat(),
+        "iso without zone": since.replace(tzinfo=None).isoformat(),
+        "compact": f"{since:%Y-%m-%d %H:%M:%S}Z",
+        "nodash": f"{since:%Y%m%dT%H%M%S}",
+        "nodash with zone": f"{since:%Y%m%dT%H%M%S}+0000",
+        "digits": f" {since:%Y%m%d%H%M%S} ",
+        "pendulum": pendulum.instance(since).in_timezone("Asia/Shanghai"),
+        "ms as float": float(milliseconds),
         "ms": milliseconds,
         "ms as text": str(milliseconds),
     }[time_format]
     result = task_runner.run(lambda: make_sensor(job_name=JOB, started_after=started_after, **mode))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
+
+
+@all_modes
+@pytest.mark.parametrize("day", ["2025-01-03", "20250103", 20250103, date(2025, 1, 3)], ids=repr)
+def test_sensor_waits_for_the_first_run_of_a_day(
+    day: Any, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """A date is its midnight, and never milliseconds of 1970, which would mean the oldest run."""
+    sim.add_job(JOB, seconds=10)
+    midnight = datetime(2025, 1, 3, tzinfo=UTC).timestamp()
+    clock.advance(midnight - 3600 - clock.now())
+    sim.start(JOB)
+    clock.advance(2 * 3600)
+    sim.start(JOB)
+    result = task_runner.run(lambda: make_sensor(job_name=JOB, started_after=day, **mode))
+    assert result["submission_id"] == 2
+
+
+@all_modes
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1735776000, "1735776000", 1735776000.5, "1735776000.5", "2025010203", "2025", "202501"),
+        *("25.01.2025", "12:30", "20251399", "0", -1, "173577600000", True, timedelta(hours=1)),
+    ],
+    ids=repr,
+)
+def test_ambiguous_instant_is_refused_with_the_known_forms(
+    value: Any, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Epoch seconds and half dates may mean two things, so the error names the forms to use."""
+    with pytest.raises(errors.CdmConfigError, match=r"^started_after") as raised:
+        task_runner.run(lambda: make_sensor(job_name=JOB, started_after=value, **mode))
+    assert "ISO 8601 text such as" in str(raised.value)
+    assert "epoch milliseconds" in str(raised.value)
+    assert sim.requests == []
 
 
 @all_modes
@@ -172,7 +223,10 @@ def test_each_poke_sends_one_status_call_and_no_second_history_call(
         ({"job_name": JOB, "submission_id": True}, "must be an integer"),
         ({"job_name": JOB, "started_after": "yesterday"}, "ISO 8601"),
         ({"job_name": JOB, "started_after": [1]}, "must be a time"),
+        ({"job_name": JOB, "started_after": "None"}, "rendered to nothing"),
         ({"submission": "x"}, "must be what CdmStartJobOperator returned"),
+        ({"submission": "{'submission_id': 1}"}, "Pass the operator's output, as in"),
+        ({"submission": 7}, "A run's number goes into submission_id, with job_name"),
         ({"submission": {"job_name": JOB}}, "names no run"),
         ({"submission": {"submission_id": 1}}, "job_name must be text"),
     ],
