@@ -33,7 +33,8 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
     Name the run in one of three ways:
 
-    :param submission: what the operator returned, as ``start.output`` (templated).
+    :param submission: what the operator returned, as ``start.output`` (templated; a template gives
+        it only in a DAG with ``render_template_as_native_obj``, elsewhere text).
     :param job_name: name of the job, with one of the next two (templated).
     :param submission_id: number of the run (templated).
     :param started_after: take the first run created at or after this instant: a ``datetime``, a
@@ -73,7 +74,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     def __init__(
         self,
         *,
-        submission: Mapping[str, Any] | XComArg | None = None,
+        submission: Mapping[str, Any] | XComArg | str | None = None,
         job_name: str | None = None,
         submission_id: int | str | None = None,
         started_after: datetime | date | str | int | None = None,

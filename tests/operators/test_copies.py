@@ -70,7 +70,7 @@ DEFERRABLE = {"CdmRunJobOperator", "CdmStartJobOperator", "CdmSubmissionSensor",
 def test_failure_callback_may_copy_the_task(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """The copy of a task whose run failed can be used again."""
     sim.add_job("orders", outcome="FAILED")
-    tasks: list[Any] = []
+    tasks: list[CdmStartJobOperator] = []
 
     def start() -> CdmStartJobOperator:
         tasks.append(
@@ -95,7 +95,8 @@ def test_pickled_task_holds_no_secret(sim: CdmSimulator, cdm_default: Any) -> No
     """The secrets of a rendered definition stay in the process."""
     inputs = [{"name": "linkConfig.password", "value": "{{ secret }}"}]
     task = CdmApplyLinkOperator(task_id="t", definition={"name": "a", "inputs": inputs})
-    task.render_template_fields({"secret": "pa55word-in-clear"})
+    context: Any = {"secret": "pa55word-in-clear"}
+    task.render_template_fields(context)
     assert "pa55word-in-clear" in str(task._definition_with_secrets())
     assert b"pa55word-in-clear" not in pickle.dumps(task)
     assert "pa55word-in-clear" in str(copy.deepcopy(task)._definition_with_secrets())

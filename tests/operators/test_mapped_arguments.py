@@ -106,7 +106,7 @@ def password_of(sim: CdmSimulator, link: str) -> str:
     bodies = [request.json() for request in sim.requests if request.route == "create_link"]
     (sent,) = [body["links"][0] for body in bodies if body["links"][0]["name"] == link]
     inputs = sent["link-config-values"]["configs"][0]["inputs"]
-    return {each["name"]: each["value"] for each in inputs}["linkConfig.password"]
+    return str({each["name"]: each["value"] for each in inputs}["linkConfig.password"])
 
 
 def test_secret_of_a_function_is_no_plain_text(

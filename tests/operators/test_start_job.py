@@ -354,7 +354,8 @@ def test_explicit_deferrable_of_default_args_and_mapped_tasks_implies_waiting() 
         assert make_operator().wait_for_completion
         assert not make_operator(task_id="u", deferrable=False).wait_for_completion
         mapped = CdmStartJobOperator.partial(task_id="v", deferrable=True).expand(job_name=["a"])
-    assert mapped.unmap({"job_name": "a"}).wait_for_completion
+    unmapped: Any = mapped.unmap({"job_name": "a"})
+    assert unmapped.wait_for_completion
 
 
 @pytest.fixture
