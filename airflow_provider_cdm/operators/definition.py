@@ -79,9 +79,6 @@ class DefinitionField(CdmTask):
         _refuse_literal_secrets(kwargs.get("definition"))
         return _CheckedPartial(super().partial(**kwargs))
 
-    def resolve_template_files(self) -> None:
-        """Do not read files while the DAG is parsed: their content would be stored with it."""
-
     def render_template(
         self,
         content: Any,

@@ -24,13 +24,16 @@ class _JobDefinitionOperator(DefinitionOperator):
     def __init__(self, *, job_name: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job_name = job_name
+        self._job_name_given = job_name is not None
 
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow passes it
         """Check the definition and send it."""
         from airflow_provider_cdm.client.api import parsing
 
-        return self._send(parsing.job(self._definition_with_secrets(), self.job_name or None))
+        if self._job_name_given:
+            arguments.ensure_names_something("job_name", self.job_name)
+        return self._send(parsing.job(self._definition_with_secrets(), self.job_name))
 
 
 class CdmCreateJobOperator(_JobDefinitionOperator):

@@ -50,6 +50,7 @@ class CdmApplyLinkOperator(DefinitionOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.link_name = link_name
+        self._link_name_given = link_name is not None
         self.always_update = always_update
 
     @fail_without_retry
@@ -57,7 +58,9 @@ class CdmApplyLinkOperator(DefinitionOperator):
         """Check the definition, compare it with the link in CDM, and send it if they differ."""
         from airflow_provider_cdm.client.api import parsing
 
-        return self._send(parsing.link(self._definition_with_secrets(), self.link_name or None))
+        if self._link_name_given:
+            arguments.ensure_names_something("link_name", self.link_name)
+        return self._send(parsing.link(self._definition_with_secrets(), self.link_name))
 
     def _flow(self, api: CdmApi, cluster_id: str, definition: Definition) -> Flow[ApplyResult]:
         from airflow_provider_cdm.client.jobs import apply

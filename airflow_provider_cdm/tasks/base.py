@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
@@ -53,6 +54,12 @@ class _CdmTaskMeta(BaseOperatorMeta):
             cdm_error = error if isinstance(error, CdmError) else CdmConfigError(problem)
             raise as_final(cdm_error) from error
         return task
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        # Of the constructor, and not of the method above, for documentation and editors.
+        signature = inspect.signature(self.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):

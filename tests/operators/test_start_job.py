@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import pickle
 from datetime import UTC, datetime
@@ -311,6 +312,13 @@ def test_operator_can_be_deep_copied_and_logs_no_password(
         task_runner.run(lambda: make_operator(**MODES["on the worker"]))
     assert caplog.records
     assert sim.password not in caplog.text
+
+
+def test_signature_shows_the_arguments() -> None:
+    """Editors and the documentation show the arguments with their types and defaults."""
+    parameters = inspect.signature(CdmStartJobOperator).parameters
+    assert list(parameters)[:2] == ["job_name", "wait_for_completion"]
+    assert "self" not in parameters
 
 
 WAITING: dict[str, tuple[dict[str, Any], bool]] = {

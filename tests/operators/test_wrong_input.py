@@ -51,6 +51,8 @@ INVALID_ARGUMENTS: list[tuple[list[Any], dict[str, Any], str]] = [
     ),
     ([*DEFINING, CdmRunJobOperator], {"definition": JOB, "cluster_id": 5}, "cluster_id must be"),
     (DEFINING, {"definition": JOB, "job_name": "b"}, "its name is 'orders', but job_name is 'b'"),
+    (DEFINING, {"definition": JOB, "job_name": ""}, "job_name was given, but it is ''"),
+    ([CdmApplyLinkOperator], {"definition": LINK, "link_name": " "}, "link_name was given, but"),
     ([CdmRunJobOperator], {"definition": JOB, "variables": {"a": None}}, "'a' is None"),
     ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": ""}, "rendered to an empty text"),
     ([CdmDeleteJobOperator, CdmStopJobOperator], {"job_name": "a" * 241}, "241 characters"),

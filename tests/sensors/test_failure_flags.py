@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from airflow_provider_cdm._compat import (
     AirflowException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
 )
 from airflow_provider_cdm.client import errors
@@ -253,3 +254,51 @@ def test_failed_trigger(
         assert type(raised.value).__name__ == "TaskDeferred"
     if flag == "hard":
         assert not isinstance(raised.value, SKIPPED)
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferred"])
+@pytest.mark.parametrize(
+    ("flag", "is_skipped"),
+    [("hard", False), ("soft_fail", True), ("never_fail", True), ("silent_fail", False)],
+)
+def test_execution_timeout_means_the_same_in_every_mode(
+    flag: str,
+    is_skipped: bool,
+    mode: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``execution_timeout`` skips a sensor, or fails it, also when it is over between two pokes."""
+    outlast(sim)
+    module: Any = importlib.import_module(BaseSensorOperator.__module__)
+
+    def end_attempt(_: float) -> None:
+        raise AirflowTaskTimeout("as Airflow's signal handler does")
+
+    if mode == "poke":
+        monkeypatch.setattr(module.time, "sleep", end_attempt)
+    expected = SKIPPED if is_skipped else (AirflowTaskTimeout, errors.CdmWaitTimeout)
+    with pytest.raises(expected):
+        task_runner.run(
+            lambda: sensor_of_a_run(
+                sim, execution_timeout=timedelta(minutes=10), poke_interval=60, timeout=3000,
+                **FLAGS[flag], **MODES[mode],
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("attempt_began", "ends"), [(100, False), (3000, True)])
+def test_trigger_that_fails_again_and_again_ends_at_the_timeout(
+    attempt_began: float, ends: bool, sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """With ``silent_fail`` the time limit counts from the beginning of the attempt."""
+    outlast(sim)
+    sensor = sensor_of_a_run(sim, deferrable=True, silent_fail=True, timeout=3000)
+    task_runner.ti.start_date = datetime.fromtimestamp(  # type: ignore[attr-defined]
+        clock.now() - attempt_began, UTC
+    )
+    context: Any = {"ti": task_runner.ti, "task": sensor}
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - TaskDeferred is no Exception
+        sensor.resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    assert isinstance(raised.value, TIMED_OUT) == ends
