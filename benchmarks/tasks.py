@@ -15,8 +15,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from airflow_provider_cdm.simulator import CdmSimulator
+from airflow_provider_cdm.simulator.demo.databases import SqliteFile
 from benchmarks.common import HERE, Result, log, round_short, table, verdict
-from demo.databases import SqliteFile
 from tests.support.airflow_stack import AirflowStack
 
 TITLE = "A thousand deferred tasks in a real Airflow"

@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_cdm.simulator.demo.databases import DAYS, MOVED_DAYS, Databases
+from airflow_provider_cdm.simulator.demo.folder import CONFIG
 from demo.airflow_runs import DAG_ID, Airflow, DagTest, Standalone
 from demo.console import Console, format_number
-from demo.databases import DAYS, Databases
 from demo.processes import ROOT, Simulator, exit_on_signals
 
 HOME = ROOT / ".demo"
-MOVED_DAYS = DAYS[1:4]
 #: Seconds after which the demo gives up.
 TIMEOUT = 600
 _DESCRIPTION = """\
@@ -139,7 +139,7 @@ def prepare(
     log, airflow_log = (
         stack.enter_context((HOME / f"{name}.log").open("w")) for name in ("simulator", "airflow")
     )
-    config = Path(shutil.copy(ROOT / "example_dags" / "demo_simulator.yaml", data))
+    config = Path(shutil.copy(CONFIG, data))
     simulator = Simulator(stack, config, log)
     console.print(f"The simulator of CDM and IAM runs at {simulator.url}")
     airflow = Airflow(HOME / "airflow", airflow_log, simulator.connection, deferrable)

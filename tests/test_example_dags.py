@@ -214,7 +214,7 @@ def test_whole_database(deferrable: bool, demo: Demo) -> None:
     dag = load("example_cdm_whole_database", deferrable=deferrable, retries=0)
     done = run(dag, demo.days[0])
     assert done.state == "success"
-    assert demo.warehouse.orders() == demo.shop.orders()
+    assert demo.mirror.orders() == demo.shop.orders()
     moved = result(done, "move_shop")
     assert {
         entry["table"]: entry["counters"]["ROWS_WRITTEN"] for entry in moved["tables"]["list"]

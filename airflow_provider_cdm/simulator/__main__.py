@@ -8,7 +8,10 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import ExitStack
+from pathlib import Path
 
+from airflow_provider_cdm.simulator.demo.folder import DEFAULT, DemoFolder
 from airflow_provider_cdm.simulator.errors import MissingExtraError
 
 DEFAULT_PORT = 8642
@@ -36,16 +39,24 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     from airflow_provider_cdm.simulator import CdmSimulator
     from airflow_provider_cdm.simulator.config.config import load
 
-    config = load(options.config)
-    if options.quotas:
-        config = dataclasses.replace(config, quotas=options.quotas)
-    with CdmSimulator(
-        config, host=options.host, port=options.port, allow_any_host=options.allow_any_host
-    ) as simulator:
+    with ExitStack() as stack:
+        demo = DemoFolder(options.demo) if options.demo else None
+        if demo is not None:
+            stack.enter_context(demo.lock())
+        config = load(demo.config if demo else options.config)
+        if options.quotas:
+            config = dataclasses.replace(config, quotas=options.quotas)
+        simulator = stack.enter_context(
+            CdmSimulator(
+                config, host=options.host, port=options.port, allow_any_host=options.allow_any_host
+            )
+        )
         sys.stdout.write(
             f"CDM simulator: {simulator.url}\n"
             f"export AIRFLOW_CONN_CDM_DEFAULT={shlex.quote(simulator.connection_json)}\n"
         )
+        if demo is not None:
+            sys.stdout.write(demo.instructions(demo.fill(), simulator.connection_uri))
         sys.stdout.flush()
         stop.wait()
     return 0
@@ -56,7 +67,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_cdm.simulator",
         description="An offline simulator of Huawei Cloud CDM and IAM.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML: users, clusters, links, jobs")
+    content = parser.add_mutually_exclusive_group()
+    content.add_argument("--config", metavar="FILE", help="YAML: users, clusters, links, jobs")
+    content.add_argument(
+        "--demo",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        const=Path(DEFAULT),
+        help="bring databases with rows, jobs that move them, and DAGs to copy; they are kept in "
+        "this folder, by default %(const)s in the working folder",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default %(default)s")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="default %(default)s; 0 for any free port"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_cdm.simulator.demo.databases import BAD_DAY, DAYS, Databases
+from airflow_provider_cdm.simulator.demo.folder import CONFIG
 from demo.airflow_runs import DAG_ID, Airflow, Standalone
-from demo.databases import BAD_DAY, DAYS, Databases
 from demo.processes import ROOT, Simulator, request_json, wait_until
 
 HOME = ROOT / ".screenshots"
@@ -130,7 +131,7 @@ def _open_log(stack: ExitStack, name: str) -> TextIO:
 
 
 def _write_config(data: Path) -> Path:
-    demo = (ROOT / "example_dags" / "demo_simulator.yaml").read_text()
+    demo = CONFIG.read_text()
     config = data / "simulator.yaml"
     config.write_text(demo.replace("running: 4", f"running: {RUNNING}") + _ACCOUNT)
     return config

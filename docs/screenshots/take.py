@@ -21,7 +21,7 @@ from playwright.sync_api import (  # type: ignore[import-not-found]  # only in i
 )
 from setup_airflow import GOOD, HOME, WRONG, Setup
 
-from demo.databases import BAD_DAY
+from airflow_provider_cdm.simulator.demo.databases import BAD_DAY
 from demo.processes import ROOT, exit_on_signals
 
 #: Maximum size of a screenshot in bytes.

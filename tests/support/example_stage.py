@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Self
 import yaml
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from demo.databases import SqliteFile
+from airflow_provider_cdm.simulator.demo.databases import SqliteFile
+from airflow_provider_cdm.simulator.demo.folder import CONFIG
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 RESULT = {
@@ -38,16 +39,18 @@ class Database(SqliteFile):
 
 @dataclass
 class Demo:
-    """A shop with several days of orders, an empty warehouse, and a simulator with jobs."""
+    """A shop with several days of orders, two empty targets, and a simulator with jobs."""
 
     sim: CdmSimulator
     shop: Database
     warehouse: Database
+    mirror: Database
     days: Sequence[date]
 
     def __post_init__(self) -> None:
         self.shop.run(_TABLE.format(constraint=""))
-        self.warehouse.run(_TABLE.format(constraint="CHECK (amount > 0)"))
+        for target in (self.warehouse, self.mirror):
+            target.run(_TABLE.format(constraint="CHECK (amount > 0)"))
         for number in range(ROWS * len(self.days)):
             day = str(self.days[number % len(self.days)])
             self.shop.run("INSERT INTO orders VALUES (?, ?, ?)", number, day, number + 0.5)
@@ -55,23 +58,25 @@ class Demo:
     @classmethod
     @contextmanager
     def start(cls, folder: Path, days: Sequence[date], seconds: float) -> Iterator[Self]:
-        """Start the simulator of ``scripts/demo`` with little data and fast clusters.
+        """Start the simulator with the demo's jobs, little data and fast clusters.
 
         :param folder: existing folder for the databases
         :param days: days that have orders
         :param seconds: duration of a run, in seconds
         """
-        config = yaml.safe_load((EXAMPLES / "demo_simulator.yaml").read_text())
+        config = yaml.safe_load(CONFIG.read_text())
         config["clusters"][0]["seconds"] = {"start": 0.1, "stop": 0.1}
         (folder / "simulator.yaml").write_text(yaml.safe_dump(config))
         with CdmSimulator(folder / "simulator.yaml") as sim:
             for job in sim.config.clusters[0].jobs:
                 sim.add_job(job.name, seconds=seconds)
-            yield cls(sim, Database(folder / "source.db"), Database(folder / "target.db"), days)
+            names = {"shop": "source", "warehouse": "target", "mirror": "mirror"}
+            files = {link: Database(folder / f"{name}.db") for link, name in names.items()}
+            yield cls(sim, days=days, **files)
 
     def add_tables(self) -> None:
-        """Add two more tables with rows to the shop, and without rows to the warehouse."""
-        for database in (self.shop, self.warehouse):
+        """Add two more tables with rows to the shop, and without rows to the targets."""
+        for database in (self.shop, self.warehouse, self.mirror):
             for table in TABLES:
                 database.run(f"CREATE TABLE {table} (id INTEGER, name TEXT)")
         for table, count in TABLES.items():
@@ -79,7 +84,7 @@ class Demo:
                 self.shop.run(f"INSERT INTO {table} VALUES (?, ?)", number, f"{table} {number}")
 
     def break_order(self, day: date) -> None:
-        """Change one order of the day so that the warehouse rejects it."""
+        """Change one order of the day so that both targets reject it."""
         self.shop.run("UPDATE orders SET amount = 0 WHERE id = ?", self.shop.orders(day)[-1][0])
 
     def repair_order(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_cdm.simulator import CdmSimulator
-from demo.databases import SqliteFile
+from airflow_provider_cdm.simulator.demo.databases import SqliteFile
 
 DAYS = [f"2025-01-{day:02}" for day in range(1, 7)]
 #: The logical date of every DAG run.

@@ -1,4 +1,4 @@
-"""The demo's databases: a source with five days of orders, and an empty target."""
+"""The demo's databases: a source with five days of orders, and three empty targets."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 FIRST_DAY = date(2026, 3, 1)
-#: Days for which the source has orders. The demo moves those of the three days in the middle.
+#: Days for which the source has orders.
 DAYS = [FIRST_DAY + timedelta(days=number) for number in range(5)]
+#: Days whose orders a demo moves; the others show that nothing else is moved.
+MOVED_DAYS = DAYS[1:4]
 #: A day with orders that the target does not accept.
 BAD_DAY = DAYS[2]
 BAD_ORDERS = 3
 
-_TABLE = """CREATE TABLE orders (
-    id INTEGER, order_date TEXT, customer TEXT {rule}, product TEXT, quantity INTEGER, price NUMERIC
+_ORDERS = """CREATE TABLE orders (
+    id INTEGER, order_date TEXT, customer TEXT {customer}, product TEXT, quantity INTEGER,
+    price NUMERIC {price}
 )"""
+_NAMES = ("customers", "products")
 _PRODUCTS = ("bolt", "bracket", "cable", "hinge", "lamp", "screw", "spring", "switch")
+_CUSTOMERS = 900
 
 
 @dataclass(frozen=True)
@@ -69,26 +74,55 @@ class OrdersFile(SqliteFile):
 
 @dataclass(frozen=True)
 class Databases:
-    """Source and target of the demo's migrations."""
+    """Source and targets of the demo's migrations.
+
+    :param source: orders of five days, some of them without a customer, customers and products.
+    :param target: for orders; it rejects those without a customer.
+    :param mirror: for all tables of the source.
+    :param ledger: for orders; it rejects the expensive ones, of which each day has some.
+    """
 
     source: OrdersFile
     target: OrdersFile
+    mirror: OrdersFile
+    ledger: OrdersFile
 
     @classmethod
     def create(cls, folder: Path) -> Databases:
-        """Create both databases, under the names that the simulator's configuration uses."""
-        databases = cls(OrdersFile(folder / "source.db"), OrdersFile(folder / "target.db"))
-        source, target = databases.source, databases.target
-        source.run(_TABLE.format(rule=""))
-        # The bad orders violate NOT NULL. There is no key, so that rows moved twice are visible.
-        target.run(_TABLE.format(rule="NOT NULL"))
+        """Create all databases, under the names that the simulator's configuration uses.
+
+        :param folder: existing folder; files with these names are replaced.
+        """
+        names = ("source", "target", "mirror", "ledger")
+        files = {name: OrdersFile(folder / f"{name}.db") for name in names}
+        for file in files.values():
+            file.path.unlink(missing_ok=True)
+        databases = cls(**files)
+        # The rules reject orders. There is no key, so that rows moved twice are visible.
+        databases._create_tables(databases.source)
+        databases._create_tables(databases.target, customer="NOT NULL")
+        databases._create_tables(databases.mirror)
+        databases._create_tables(databases.ledger, price="CHECK (price < 90)")
+        databases._fill()
+        return databases
+
+    @staticmethod
+    def _create_tables(file: OrdersFile, customer: str = "", price: str = "") -> None:
+        file.run(_ORDERS.format(customer=customer, price=price))
+        for name in _NAMES:
+            file.run(f"CREATE TABLE {name} (id INTEGER, name TEXT)")
+
+    def _fill(self) -> None:
+        source = self.source
         source.run_many("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?)", _make_orders())
         source.run(
             "UPDATE orders SET customer = NULL WHERE id IN"
             " (SELECT id FROM orders WHERE order_date = ? LIMIT ?)",
             *(str(BAD_DAY), BAD_ORDERS),
         )
-        return databases
+        customers = [f"customer {number}" for number in range(1, _CUSTOMERS + 1)]
+        source.run_many("INSERT INTO customers VALUES (?, ?)", enumerate(customers, 1))
+        source.run_many("INSERT INTO products VALUES (?, ?)", enumerate(_PRODUCTS, 1))
 
     def repair(self) -> None:
         """Give every order a customer."""
@@ -101,13 +135,13 @@ class Databases:
 
 def _make_orders() -> list[tuple[Any, ...]]:
     """Return random orders, the same at each call."""
-    rng = random.Random(FIRST_DAY.toordinal())
+    rng = random.Random(FIRST_DAY.toordinal())  # noqa: S311 - made-up data
     number = 0
     orders = []
     for day in DAYS:
         for _ in range(rng.randint(9_000, 13_000)):
             number += 1
-            customer, product = f"customer {rng.randint(1, 900)}", rng.choice(_PRODUCTS)
+            customer, product = f"customer {rng.randint(1, _CUSTOMERS)}", rng.choice(_PRODUCTS)
             price = rng.randint(50, 9_999) / 100
             orders.append((number, str(day), customer, product, rng.randint(1, 20), price))
     return orders

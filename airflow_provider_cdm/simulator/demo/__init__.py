@@ -1,0 +1,6 @@
+"""The demo of the simulator: databases with orders, jobs that move them, and DAGs to copy."""
+
+__all__ = [
+    "databases",
+    "folder",
+]
