@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response as HttpResponse
 
+from airflow_provider_cdm.simulator.backend.request_log import error_of
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
 from airflow_provider_cdm.simulator.messages import Request, Response
 from airflow_provider_cdm.simulator.routes.router import ROUTER
@@ -58,6 +59,8 @@ class App:
         response = await self._respond(request, route, entry)
         if response is not None:
             entry.status = response.status
+            if response.status >= 400:
+                entry.error = error_of(response.body)
             await _send(response, scope, receive, send)
             return
         reset = entry.fault is not None and entry.fault.kind == "reset"

@@ -45,6 +45,16 @@ class RunLifecycle:
     _transfer: Transfer | None = None
     _prepare_error: Exception | None = None
     _rows: Rows | None = None
+    #: Seconds by which the run was slowed down, and those of them that it has yet to take.
+    _slowed: float = 0.0
+    _postponed: float = 0.0
+
+    @property
+    def rows_total(self) -> int | None:
+        """Number of rows that the run reads, once it is known."""
+        if self._rows is not None:
+            return len(self._rows.values)
+        return self.plan.outcome.counters.get("ROWS_READ")
 
     def begin(self) -> None:
         """Submit the run: schedule its first phase, or fail at once.
@@ -80,7 +90,7 @@ class RunLifecycle:
         if self.plan.tables is not None:
             run.progress, run.rows_read, run.rows_written = self.plan.tables.update_progress()
             return
-        duration = 0.0 if self._script else self.plan.seconds.running
+        duration = 0.0 if self._script else self.plan.seconds.running + self._slowed
         share = (self.event_queue.now() - run.executed) / duration if duration else 0.0
         run.progress = min(max(share, 0.0), 1.0)
         if self._rows is not None:
@@ -108,8 +118,20 @@ class RunLifecycle:
         :param reason: error summary of the run.
         """
         if self.run.active:
+            self.update_progress()
             self._script = []
             self._fail("FAILED", reason)
+
+    def slow_down(self, seconds: float) -> bool:
+        """Let the run take longer; return whether it can, since scripted statuses take no time.
+
+        :param seconds: time that the run is RUNNING in addition.
+        """
+        if self._script or not self.run.active:
+            return False
+        self._slowed += seconds
+        self._postponed += seconds
+        return True
 
     def _start_booting(self) -> None:
         if self.run.active:
@@ -124,7 +146,14 @@ class RunLifecycle:
         if tables is not None:
             self._run_step(lambda: tables.begin(self.run, self._finish_tables))
         elif self._run_step(self._read_rows):
-            self.event_queue.call_later(self.plan.seconds.running, self._finish)
+            self.event_queue.call_later(self.plan.seconds.running, self._finish_unless_slowed)
+
+    def _finish_unless_slowed(self) -> None:
+        if self._postponed:
+            seconds, self._postponed = self._postponed, 0.0
+            self.event_queue.call_later(seconds, self._finish_unless_slowed)
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if self.run.active and not self.run.stopping:

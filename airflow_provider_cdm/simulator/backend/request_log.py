@@ -37,6 +37,7 @@ class RecordedRequest:
     :param status: HTTP status of the response; ``None`` if none was sent (yet).
     :param user: name of the sender, if the credentials were valid.
     :param fault: fault that hit the request.
+    :param error: error code and message of the response.
     """
 
     at: float
@@ -49,6 +50,7 @@ class RecordedRequest:
     status: int | None = None
     user: str | None = None
     fault: Fault | None = None
+    error: str | None = None
 
     def json(self) -> Any:
         """Return the JSON value of the body, ``None`` for an empty body.
@@ -75,6 +77,7 @@ class RecordedRequest:
             "status": self.status,
             "user": self.user,
             "fault": f"{fault.when} {fault.kind}" if fault else None,
+            "error": self.error,
         }
 
     def __repr__(self) -> str:
@@ -118,6 +121,26 @@ class RequestLog:
         """Remove all requests."""
         with self._lock:
             self._entries.clear()
+
+
+def error_of(body: bytes) -> str | None:
+    """Return code and message of an error response, ``None`` if its body has neither.
+
+    :param body: body of a response of CDM, the gateway or IAM.
+    """
+    try:
+        error = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]
+    if not isinstance(error, dict):
+        return None
+    codes = (error.get(key) for key in ("errCode", "error_code", "code"))
+    texts = (error.get(key) for key in ("externalMessage", "error_msg", "message"))
+    parts = (next(filter(None, values), None) for values in (codes, texts))
+    # The code of a Keystone error is the status, which is shown anyway.
+    return ": ".join(part for part in parts if isinstance(part, str)) or None
 
 
 def _redacted_body(body: bytes) -> Any:

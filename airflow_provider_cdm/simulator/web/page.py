@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Path of a run's page, with the placeholders of a connection's console URL.
 RUN_PAGE = "/clusters/{cluster_id}/jobs/{job_name}/runs/{submission_id}"
+#: Path of the page with the runs of a job: that of a run whose number is not known.
+JOB_PAGE = "/clusters/{cluster_id}/jobs/{job_name}/runs/"
 #: Content security policy: the page loads nothing from other servers, even if the name of a job
 #: contained HTML that was not escaped.
 POLICY = (
@@ -29,14 +32,30 @@ def overview(state: dict[str, Any]) -> str:
     return _render("overview", state=state)
 
 
-def run(cluster_name: str, run: dict[str, Any], tables: Sequence[dict[str, Any]] = ()) -> str:
+def job(cluster_name: str, job_name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """Return the page with the runs of a job.
+
+    :param cluster_name: name of the cluster.
+    :param job_name: name of the job.
+    :param runs: see :func:`airflow_provider_cdm.simulator.web.snapshot.runs_of`.
+    """
+    return _render("job", cluster_name=cluster_name, job_name=job_name, runs=runs)
+
+
+def run(
+    cluster_name: str,
+    run: dict[str, Any],
+    tables: Sequence[dict[str, Any]] = (),
+    whole: dict[str, Any] | None = None,
+) -> str:
     """Return the page of one run.
 
     :param cluster_name: name of the cluster.
     :param run: see :func:`airflow_provider_cdm.simulator.web.snapshot.run`.
     :param tables: runs of its tables, for a whole-database run.
+    :param whole: whole-database run that it belongs to, for the run of a table.
     """
-    return _render("run", cluster_name=cluster_name, run=run, tables=tables)
+    return _render("run", cluster_name=cluster_name, run=run, tables=tables, whole=whole)
 
 
 def missing(message: str) -> str:
@@ -48,12 +67,62 @@ def missing(message: str) -> str:
 
 
 def run_path(run: dict[str, Any]) -> str:
-    """Return the path of a run's page.
+    """Return the path of a run's page, "" if there is none.
 
     :param run: see :func:`airflow_provider_cdm.simulator.web.snapshot.run`.
     """
-    parts = ("cluster_id", "job_name", "submission_id")
-    return RUN_PAGE.format(**{name: quote(str(run[name]), safe="") for name in parts})
+    return _path(RUN_PAGE, run, run["job_name"])
+
+
+def job_path(job: dict[str, Any]) -> str:
+    """Return the path of the page with a job's runs, "" if there is none.
+
+    :param job: job in the state, see :func:`airflow_provider_cdm.simulator.web.snapshot.state`.
+    """
+    return _path(JOB_PAGE, job, job["name"])
+
+
+def _path(pattern: str, values: dict[str, Any], job_name: str) -> str:
+    if job_name in {".", ".."}:  # browsers remove such parts from a path, also if encoded
+        return ""
+    parts = {**values, "job_name": job_name}
+    names = [name for name in ("cluster_id", "job_name", "submission_id") if name in parts]
+    return pattern.format(**{name: quote(str(parts[name]), safe="") for name in names})
+
+
+#: What the codes of a cluster's status mean, as the page on clusters says.
+_CLUSTER_STATUSES = {
+    "100": "creating",
+    "200": "normal",
+    "300": "failed",
+    "303": "creation failed",
+    "500": "restarting",
+    "800": "frozen",
+    "900": "stopped",
+    "910": "stopping",
+    "920": "starting",
+}
+
+
+def _format_cluster_status(code: str) -> str:
+    return f"{_CLUSTER_STATUSES.get(code, 'unknown')} ({code})"
+
+
+def _format_http_status(status: int | None) -> str:
+    if status is None:
+        return "no answer"
+    known = {each.value: each.phrase for each in HTTPStatus}
+    return f"{status} {known.get(status, '')}".rstrip()
+
+
+def _format_rows(run: dict[str, Any]) -> str:
+    """Return how many rows have moved; those of a run that is active are written at its end."""
+    read, written, total = run["rows_read"], run["rows_written"], run["rows_total"]
+    if run["status"] == "RUNNING" and total is not None and not written:
+        return f"{read:,} of {total:,} read"
+    if read or written or run["executed"] is not None:
+        return f"{read:,} read, {written:,} written"
+    return ""
 
 
 def _format_time(seconds: float | None) -> str:
@@ -79,8 +148,12 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {
+        "cluster_status": _format_cluster_status,
         "css_class": _css_class,
+        "http_status": _format_http_status,
+        "job_path": job_path,
         "progress": _format_progress,
+        "rows": _format_rows,
         "run_path": run_path,
         "time": _format_time,
     }

@@ -38,19 +38,33 @@ def run(lifecycle: RunLifecycle) -> dict[str, Any]:
     :param lifecycle: lifecycle of the run.
     """
     lifecycle.update_progress()
-    return asdict(lifecycle.run)
+    shown, total = asdict(lifecycle.run), lifecycle.rows_total
+    if total is not None and lifecycle.run.status == "RUNNING":
+        # A run without databases knows only the counters of its end.
+        shown["rows_read"] = int(total * lifecycle.run.progress)
+    return {**shown, "active": lifecycle.run.active, "rows_total": total}
 
 
-def tables(lifecycle: RunLifecycle) -> list[dict[str, Any]]:
+def runs_of(cluster: Cluster, job_name: str) -> list[dict[str, Any]] | None:
+    """Return the runs of a job, the newest first; ``None`` if there never was such a job.
+
+    :param cluster: cluster of the job.
+    :param job_name: name of the job, which may have been deleted.
+    """
+    found = [item for item in cluster.lifecycles if item.run.job_name == job_name]
+    if not found and job_name not in cluster.jobs:
+        return None
+    return [run(lifecycle) for lifecycle in reversed(found[-RUNS_SHOWN:])]
+
+
+def tables(cluster: Cluster, lifecycle: RunLifecycle) -> list[dict[str, Any]]:
     """Return the runs of the tables of a whole-database run.
 
+    :param cluster: cluster of the run.
     :param lifecycle: lifecycle of the run; for any other run, the list is empty.
     """
-    table_runs = lifecycle.plan.tables
-    if table_runs is None:
-        return []
-    table_runs.update_progress()
-    return [asdict(run) for run in table_runs.runs]
+    number = lifecycle.run.submission_id
+    return [run(item) for item in cluster.lifecycles if item.run.part_of == number]
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
@@ -70,14 +84,26 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
     }
 
 
+def links_of(job: Job) -> dict[str, str | None]:
+    """Return the names of a job's links; a job that is configured without any has none.
+
+    :param job: job to show; its object (JSON) has made-up names then, since CDM requires them.
+    """
+    scripted = job.config.from_ is None and job.config.wire is None
+    wire = {} if scripted else job.config.to_wire()
+    return {end: wire.get(f"{end}-link-name") for end in ("from", "to")}
+
+
 def _job(job: Job, cluster: Cluster) -> dict[str, Any]:
-    wire = job.config.to_wire()
+    links = links_of(job)
     return {
         "name": job.name,
+        "cluster_id": cluster.id,
         "type": job.config.type,
         "enabled": job.config.enabled,
-        "from": wire.get("from-link-name"),
-        "to": wire.get("to-link-name"),
+        "from": links["from"],
+        "to": links["to"],
+        "missing_links": sorted(set(filter(None, links.values())) - set(cluster.links)),
         "status": job.last.run.status if job.last else "NEW",
         "runs": len(job.lifecycles),
         "tables": whole_database.count_statuses(cluster.jobs, job.name),
