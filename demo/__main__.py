@@ -86,6 +86,10 @@ def print_table(console: Console, simulator: Simulator, databases: Databases) ->
     correct = databases.target.count() == sum(
         len(databases.source.orders(day)) for day in MOVED_DAYS
     )
+    moved = {run["variables"].get("dt") for run in simulator.runs()}
+    if moved != set(map(str, MOVED_DAYS)):
+        console.print(f"WRONG: there are runs for {', '.join(sorted(map(str, moved)))}.")
+        correct = False
     form = "{:<10}  {:>10}  {:<9}  {:>9}  {:>12}  {:>13}  {:>13}"
     heads = ("date", "submission", "status", "rows read", "rows written")
     console.print_details("\n" + form.format(*heads, "in the target", "in the source"))
@@ -172,6 +176,7 @@ def keep_running(
     console.print_details(
         f"\nAirflow:   {driver.url}  user {driver.user}, password {driver.password}\n"
         f"Simulator: {simulator.url}  (the button 'CDM run' of a task leads there)\n"
+        "Airflow's schedules are off, so that no other days are moved; trigger any DAG you like.\n"
         "Ctrl-C ends both."
     )
     stack.callback(console.print_details, "\nEnding both ...")

@@ -112,6 +112,8 @@ class Standalone:
             AIRFLOW__API__BASE_URL=self.url,
             AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
+            # Only the backfill: otherwise the DAG, which is unpaused, runs for yesterday as well.
+            AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE="False",
         )
 
     @property

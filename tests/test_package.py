@@ -90,6 +90,57 @@ def test_airflow_lists_the_provider_and_accepts_its_connection(airflow_database:
     assert connections[0]["conn_type"] == "huaweicloud_cdm"
 
 
+EXAMPLES = ROOT / "example_dags"
+#: The tests run on the built wheel; a source tree has its examples at the top level.
+wheel_only = pytest.mark.skipif(ROOT.parent.name != "site-packages", reason="not a built wheel")
+
+
+def relative_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files of a folder by their relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@wheel_only
+def test_wheel_has_the_examples_and_the_demo() -> None:
+    """The wheel has the example DAGs where Airflow's providers have theirs, and no file else."""
+    distribution = importlib.metadata.distribution("airflow-provider-cdm")
+    files = {str(file) for file in distribution.files or []}
+    package = "airflow_provider_cdm"
+    examples = relative_files(Path(__file__).parents[1] / "example_dags")
+    assert relative_files(EXAMPLES) == examples
+    assert {f"{package}/example_dags/{name}" for name in examples} <= files
+    assert f"{package}/simulator/demo/simulator.yaml" in files
+    assert f"{package}/simulator/demo/dags/cdm_demo.py" in files
+    tops = {file.split("/")[0] for file in files if "__pycache__" not in file}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {package}
+
+
+@wheel_only
+def test_airflow_finds_the_examples() -> None:
+    """With ``[core] load_examples``, an Airflow that looks for examples of providers finds ours."""
+    script = """if True:
+        import airflow.dag_processing.bundles.manager as manager
+        if hasattr(manager, "_add_provider_example_dags_to_bundle"):
+            for bundle in manager.DagBundlesManager().get_all_dag_bundles():
+                print("BUNDLE", bundle.path)
+        else:
+            print("NONE")
+    """
+    if airflow.__version__.startswith("2."):
+        pytest.skip("Airflow 2 has examples of its own only")
+    environment = {**os.environ, "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    if "NONE" in process.stdout.splitlines():
+        pytest.skip("this Airflow does not look for examples of providers")
+    assert f"BUNDLE {EXAMPLES}" in process.stdout.splitlines()
+
+
 #: What a DAG file that uses our operators and sensors imports: arguments and descriptions of tasks.
 PARSED_MODULES = {
     "client",

@@ -41,8 +41,6 @@ class OpenAirflow(Airflow):
         return super().environment | {
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            # No DAG runs but the backfills.
-            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         }
 
 

@@ -208,8 +208,9 @@ class RunLifecycle:
         if self._rows is None:
             self._read_rows()
         if self._transfer is not None and self._rows is not None:
+            self.run.rows_read = len(self._rows.values)
             self._transfer.write(self._rows)
-            self.run.rows_read = self.run.rows_written = len(self._rows.values)
+            self.run.rows_written = self.run.rows_read
 
     def _run_step(self, step: Callable[[], None]) -> bool:
         try:
