@@ -5,6 +5,7 @@ They need the connection that ``python -m airflow_provider_cdm.simulator --demo`
 
 from __future__ import annotations
 
+# [START howto_demo]
 from datetime import UTC, datetime
 
 # The same class as airflow.sdk.DAG. This import also works in Airflow 2.11.
@@ -30,6 +31,7 @@ with DAG(
         wait_for_completion=True,
         deferrable=True,  # wait in the triggerer, without occupying a worker slot
     )
+# [END howto_demo]
 
 # Three kinds of jobs; trigger it whenever you like. The DAG run fails, since one job does.
 with DAG(
