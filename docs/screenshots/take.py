@@ -160,13 +160,16 @@ def simulator(page: Page, setup: Setup) -> Page:
     page.set_viewport_size({"width": WIDTH, "height": 760})
     page.goto(setup.simulator)
     expect(page.get_by_text("SUCCEEDED").first).to_be_visible()
+    # The retry of the second day, before it fails again: therefore this is the first screenshot.
+    expect(page.get_by_text(" of ").first).to_be_visible()
+    page.wait_for_timeout(4000)
     return page
 
 
 SCREENSHOTS: dict[str, Screenshot] = {
     show.__name__.replace("_", "-"): show
     for show in (
-        *(task_log, task_log_failed, cdm_run_link, xcom, simulator),
+        *(simulator, task_log, task_log_failed, cdm_run_link, xcom),
         *(connection_form, connection_form_extra, connection_test, connection_test_wrong),
     )
 }
