@@ -191,6 +191,26 @@ def test_rows_move(sim: CdmSimulator, clock: ManualClock, shop: Any, warehouse: 
     assert "1,000 read, 999 written" in row(text, "load", "somebody-else")
 
 
+def test_rows_of_a_failed_run(
+    sim: CdmSimulator, clock: ManualClock, shop: Any, warehouse: Any
+) -> None:
+    """A run that fails when it writes, or half-way, shows how many rows it had read."""
+    sim.add_link("shop", url=shop.url)
+    sim.add_link("warehouse", url=warehouse.url)
+    warehouse.run("CREATE UNIQUE INDEX once ON orders (id)")
+    warehouse.fill((1, "2025-01-01", 1, "there already"))
+    ends: list[Any] = [{"link": link, "table": "orders"} for link in ("shop", "warehouse")]
+    seconds = {"booting": 0, "running": 90}
+    sim.add_job("real", seconds=seconds, from_=ends[0], to=ends[1])
+    sim.start("real")
+    clock.advance(100)
+    assert "3 read, 0 written" in row(get(sim, "/").text, "UNIQUE constraint failed")
+    sim.start("real")
+    clock.advance(70)
+    control(sim, "real", 2, action="fail")
+    assert "2 read, 0 written" in row(get(sim, "/").text, "Failed on the page")
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [("200", "normal (200)"), ("900", "stopped (900)"), ("800", "frozen (800)")],

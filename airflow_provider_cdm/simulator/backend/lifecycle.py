@@ -118,7 +118,6 @@ class RunLifecycle:
         :param reason: error summary of the run.
         """
         if self.run.active:
-            self.update_progress()
             self._script = []
             self._fail("FAILED", reason)
 
@@ -146,16 +145,13 @@ class RunLifecycle:
         if tables is not None:
             self._run_step(lambda: tables.begin(self.run, self._finish_tables))
         elif self._run_step(self._read_rows):
-            self.event_queue.call_later(self.plan.seconds.running, self._finish_unless_slowed)
-
-    def _finish_unless_slowed(self) -> None:
-        if self._postponed:
-            seconds, self._postponed = self._postponed, 0.0
-            self.event_queue.call_later(seconds, self._finish_unless_slowed)
-        else:
-            self._finish()
+            self.event_queue.call_later(self.plan.seconds.running, self._finish)
 
     def _finish(self) -> None:
+        if self._postponed:
+            seconds, self._postponed = self._postponed, 0.0
+            self.event_queue.call_later(seconds, self._finish)
+            return
         if self.run.active and not self.run.stopping:
             self._enter(self.plan.outcome.outcome)
 
@@ -208,9 +204,8 @@ class RunLifecycle:
         if self._rows is None:
             self._read_rows()
         if self._transfer is not None and self._rows is not None:
-            self.run.rows_read = len(self._rows.values)
             self._transfer.write(self._rows)
-            self.run.rows_written = self.run.rows_read
+            self.run.rows_read = self.run.rows_written = len(self._rows.values)
 
     def _run_step(self, step: Callable[[], None]) -> bool:
         try:
@@ -231,6 +226,7 @@ class RunLifecycle:
 
     def _fail(self, status: str, summary: str, cause: Exception | None = None) -> None:
         run = self.run
+        self.update_progress()  # how many rows were read
         run.error_summary = summary
         # CDM returns a stack trace; this is a real one, or a text that there is none.
         run.error_details = (
