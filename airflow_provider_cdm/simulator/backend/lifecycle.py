@@ -43,18 +43,11 @@ class RunLifecycle:
     behaviour: Behaviour
     _script: list[str] = field(default_factory=list)
     _transfer: Transfer | None = None
-    _prepare_error: Exception | None = None
-    _rows: Rows | None = None
     #: Seconds by which the run was slowed down, and those of them that it has yet to take.
     _slowed: float = 0.0
     _postponed: float = 0.0
-
-    @property
-    def rows_total(self) -> int | None:
-        """Number of rows that the run reads, once it is known."""
-        if self._rows is not None:
-            return len(self._rows.values)
-        return self.plan.outcome.counters.get("ROWS_READ")
+    _prepare_error: Exception | None = None
+    _rows: Rows | None = None
 
     def begin(self) -> None:
         """Submit the run: schedule its first phase, or fail at once.
@@ -81,6 +74,13 @@ class RunLifecycle:
             return
         run.status = "PENDING" if seconds.pending else "BOOTING"
         self.event_queue.call_later(seconds.pending, self._start_booting)
+
+    @property
+    def rows_total(self) -> int | None:
+        """Number of rows that the run reads, once it is known."""
+        if self._rows is not None:
+            return len(self._rows.values)
+        return self.plan.outcome.counters.get("ROWS_READ")
 
     def update_progress(self) -> None:
         """Update ``progress`` and ``rows_read`` to the current time."""
