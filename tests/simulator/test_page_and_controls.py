@@ -435,7 +435,7 @@ def test_controls_that_are_refused(sim: CdmSimulator) -> None:
         "the run does not exist": control(sim, "load", 2, action="stop"),
         "action: required key is missing": control(sim, "load", 1),
         "seconds: expected a number": control(sim, "load", 1, action="slow", seconds=-1),
-        "seconds: expected at most a day": control(sim, "load", 1, action="slow", seconds=9e9),
+        "seconds: expected at most a day": control(sim, "load", 1, action="slow", seconds=90_000),
         "action: expected": control(sim, "load", 1, action="explode"),
     }
     for reason, response in reasons.items():

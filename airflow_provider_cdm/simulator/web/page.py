@@ -87,7 +87,10 @@ def _path(pattern: str, values: dict[str, Any], job_name: str) -> str:
         return ""
     parts = {**values, "job_name": job_name}
     names = [name for name in ("cluster_id", "job_name", "submission_id") if name in parts]
-    return pattern.format(**{name: quote(str(parts[name]), safe="") for name in names})
+    try:
+        return pattern.format(**{name: quote(str(parts[name]), safe="") for name in names})
+    except UnicodeEncodeError:  # a name from JSON with half of a surrogate pair
+        return ""
 
 
 #: What the codes of a cluster's status mean, as the page on clusters says.
