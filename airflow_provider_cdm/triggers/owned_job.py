@@ -10,8 +10,8 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
+    from airflow_provider_cdm.triggers.kill import Kill
     from airflow_provider_cdm.triggers.stopper import RunStopper
-    from airflow_provider_cdm.triggers.submission import Kill
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,10 @@ its own, since those of the pollers may wait for answers.
 from __future__ import annotations
 
 import asyncio
-import math
+import contextvars
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,12 +21,11 @@ from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources, runs
-from airflow_provider_cdm.client.api.call import Call, Quota
+from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.client.jobs.stop import JobFate
-from airflow_provider_cdm.client.polling.rate_limit import rate_limits_for
 from airflow_provider_cdm.client.polling.rate_limited_api import OUTAGE_ERRORS
 from airflow_provider_cdm.client.polling.stops import (
     ListReading,
@@ -35,23 +33,19 @@ from airflow_provider_cdm.client.polling.stops import (
     StopQueue,
     UnprovenRun,
 )
-from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.triggers.paced_calls import PacedCalls, TooLateError
 
 T = TypeVar("T")
 
 #: Stops in flight at most, looks in flight at most, and threads for them and a list.
 _STOPS, _LOOKS, _THREADS = 32, 8, 44
-#: Seconds after which a call counts as not answered, so that it is repeated.
-_ANSWER_SECONDS = 20.0
 #: Quotas of the calls that show the newest run of a job.
 _LOOK_QUOTAS = (Quota.STATUS, Quota.HISTORY)
 #: Seconds until the next slot from which on something else is done in the meantime.
 _LONG_WAIT = 2.0
-#: Failures in a row after which only one call is made at a time.
-_MAX_FAILURES = 3
 #: Seconds after a stop until the first look whether the run has ended, and between two looks.
 _END_SECONDS = 3.0
 
@@ -60,8 +54,6 @@ _stoppers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, RunSt
     weakref.WeakKeyDictionary()
 )
 _stoppers_lock = threading.Lock()
-#: What goes on although nobody waits for it any more; an event loop keeps no reference.
-_unfinished: set[asyncio.Task[None]] = set()
 
 
 @contextmanager
@@ -85,10 +77,6 @@ def shared_stopper(session: CdmSession, cluster_id: str) -> Iterator[RunStopper]
                 stopper.close()
 
 
-class _TooLateError(Exception):
-    """What made a call right has been known for too long to rely on it."""
-
-
 class RunStopper:
     """Stops runs in one cluster; belongs to one event loop.
 
@@ -98,28 +86,24 @@ class RunStopper:
 
     def __init__(self, session: CdmSession, cluster_id: str) -> None:
         self.users = 0
-        self._session, self._cluster_id = session, cluster_id
-        self._api = stop.without_retries(session.api)
-        self._random = session.api.exchanger.random
-        self._limiters = rate_limits_for(session.settings, self, self._random).limiters
+        self._cluster_id = cluster_id
+        self._calls = PacedCalls(session, _THREADS)
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cdm-stopper")
         self._queue = StopQueue()
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._stops = asyncio.Semaphore(_STOPS)
-        self._probe, self._auth = asyncio.Lock(), asyncio.Lock()
-        #: Last failure of a call, whatever it was for.
-        self.failure: errors.CdmError | None = None
-        #: Failures in a row, and until when no call is made because of them.
-        self._failures, self._resume_at = 0, 0.0
 
     def close(self) -> None:
         """End all that is under way; a call in flight ends in its thread."""
         for task in (*self._workers, *filter(None, [self._reader])):
             task.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        self._calls.close()
+
+    @property
+    def failure(self) -> errors.CdmError | None:
+        """Last failure of a call, whatever it was for."""
+        return self._calls.failure
 
     async def stop(self, run: RunRef, on_failure: OnFailure) -> bool:
         """Stop one run, and no other; goes on until that has succeeded, or cannot.
@@ -130,17 +114,17 @@ class RunStopper:
         """
         await self._stops_allowed()
         while await self._prove(run, on_failure):
-            usable_until = self._uptime() + stop.PROOF_SECONDS
+            usable_until = self._calls.uptime() + stop.PROOF_SECONDS
             async with self._stops:
-                while self._uptime() <= usable_until:
+                while self._calls.uptime() <= usable_until:
                     call = runs.stop_job(self._cluster_id, run.job_name)
                     try:
-                        await self._call(call, Quota.STOP, usable_until)
+                        await self._calls.call(call, Quota.STOP, usable_until)
                     except errors.CdmNotRunning:
                         return False
                     except OUTAGE_ERRORS as error:
                         on_failure(error)
-                    except _TooLateError:
+                    except TooLateError:
                         break
                     else:
                         return True
@@ -156,12 +140,12 @@ class RunStopper:
         fate, deleted = JobFate.PENDING, False
         try:
             while fate is JobFate.PENDING:
-                await self._sleep(_END_SECONDS)
+                await self._calls.sleep(_END_SECONDS)
                 fate = stop.fate_of_job(run, await self._look(run, on_failure))
             while fate is JobFate.DELETE and not deleted:
                 try:
                     call = resources.delete(JOB, self._cluster_id, run.job_name)
-                    await self._call(call, Quota.DELETE)
+                    await self._calls.call(call, Quota.DELETE)
                     deleted = True
                 except OUTAGE_ERRORS as error:
                     on_failure(error)
@@ -195,9 +179,13 @@ class RunStopper:
     def _set_to_work(self) -> None:
         self._workers = {task for task in self._workers if not task.done()}
         if len(self._workers) < _LOOKS:
-            self._workers.add(self._loop.create_task(self._look_at_runs()))
+            self._workers.add(self._start(self._look_at_runs()))
         if (self._reader is None or self._reader.done()) and self._queue.next_reading():
-            self._reader = self._loop.create_task(self._read_lists())
+            self._reader = self._start(self._read_lists())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # In a context of its own, since its log lines belong to no single task.
+        return self._loop.create_task(work, context=contextvars.Context())
 
     async def _look_at_runs(self) -> None:
         """Read the newest run of one job after the other, until none is left."""
@@ -217,12 +205,11 @@ class RunStopper:
                 unproven.looking = False
 
     async def _newest_run(self, job_name: str) -> Submission | None:
-        now, limiters = self._session.clock(), self._limiters
-        status, history = (limiters[quota].next_slot(now) for quota in _LOOK_QUOTAS)
-        if status > max(now, history) + _LONG_WAIT:
-            read = await self._call(runs.history(self._cluster_id, job_name), Quota.HISTORY)
+        status, history = (self._calls.next_slot(quota) for quota in _LOOK_QUOTAS)
+        if status > history + _LONG_WAIT:
+            read = await self._calls.call(runs.history(self._cluster_id, job_name), Quota.HISTORY)
             return stop.newest_of(read.submissions)
-        shown = await self._call(runs.status(self._cluster_id, job_name), Quota.STATUS)
+        shown = await self._calls.call(runs.status(self._cluster_id, job_name), Quota.STATUS)
         return stop.newest_of(shown)
 
     async def _read_lists(self) -> None:
@@ -245,90 +232,14 @@ class RunStopper:
         )
         while True:
             with suppress(*OUTAGE_ERRORS):
-                page = await self._call(call, Quota.LISTING)
+                page = await self._calls.call(call, Quota.LISTING)
                 self._queue.apply(reading, page)
                 return page
 
-    async def _call(self, call: Call[T], quota: Quota, until: float = math.inf) -> T:
-        """Make a call once, within the rate limit; after several failures only one at a time.
-
-        :param until: when it is too late to send the call, by the monotonic clock.
-        :raises _TooLateError: when it could not be sent by then.
-        """
-        if self._failures >= _MAX_FAILURES:
-            async with self._probe:
-                # Those that queued go on together once a call has been answered.
-                if self._failures >= _MAX_FAILURES:
-                    return await self._call_now(call, quota, until)
-        return await self._call_now(call, quota, until)
-
-    async def _call_now(self, call: Call[T], quota: Quota, until: float) -> T:
-        await self._sleep(self._resume_at - self._uptime())
-        async with self._auth:
-            if not self._api.auth.is_ready():
-                # A slot would expire while the call waits for a token.
-                await self._perform(self._api.auth.authorize())
-        await self._take_slot(quota, until)
-        try:
-            return await self._perform(self._api.call(call))
-        except errors.CdmThrottled as error:
-            self._limiters[quota].throttled(self._session.clock(), error.retry_after)
-            raise
-
-    async def _take_slot(self, quota: Quota, until: float) -> None:
-        """Wait until a call may be made; routine polls get the slots after those taken here."""
-        limiter, clock = self._limiters[quota], self._session.clock
-        while True:
-            slot, reserved = limiter.try_reserve(clock(), until - self._uptime())
-            if not reserved:
-                raise _TooLateError
-            await self._sleep(slot - clock())
-            if limiter.is_usable(slot, clock()):
-                return
-
     async def _stops_allowed(self) -> None:
         """Wait until the quota of stops is not used up: a proof is no longer right after that."""
-        limiter, clock = self._limiters[Quota.STOP], self._session.clock
-        while (seconds := limiter.next_slot(clock()) - clock()) > _LONG_WAIT:
-            await self._sleep(seconds)
-
-    async def _perform(self, flow: Flow[T]) -> T:
-        """Perform a flow in a thread, and count failures in a row."""
-        try:
-            result = await self._in_thread(flow)
-        except errors.CdmThrottled as error:
-            self.failure = error
-            raise
-        except OUTAGE_ERRORS as error:
-            self.failure = error
-            self._failures += 1
-            seconds = stop.pause_after_failure(error, self._failures, self._random)
-            self._resume_at = max(self._resume_at, self._uptime() + seconds)
-            raise
-        except errors.CdmError:
-            self._failures, self._resume_at = 0, 0.0
-            raise
-        self._failures, self._resume_at = 0, 0.0
-        return result
-
-    async def _in_thread(self, flow: Flow[T]) -> T:
-        future = self._loop.run_in_executor(self._pool, self._session.run, flow)
-        # The thread may end after everybody has lost interest in it.
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        done, _ = await asyncio.wait({future}, timeout=_ANSWER_SECONDS)
-        if not done:
-            raise errors.CdmUnavailable(
-                f"{self._session.settings.cdm_endpoint} did not answer within"
-                f" {_ANSWER_SECONDS:.0f} s",
-                effect_unknown=True,
-            )
-        return future.result()
-
-    async def _sleep(self, seconds: float) -> None:
-        await self._session.arun(pause(seconds))
-
-    def _uptime(self) -> float:
-        return self._session.monotonic()
+        while (seconds := self._calls.next_slot(Quota.STOP)) > _LONG_WAIT:
+            await self._calls.sleep(seconds)
 
 
 def _resolve(answer: asyncio.Future[Any], result: Any) -> None:
@@ -338,28 +249,3 @@ def _resolve(answer: asyncio.Future[Any], result: Any) -> None:
         answer.set_exception(result)
     else:
         answer.set_result(result)
-
-
-async def finish(make_work: Callable[[], Coroutine[Any, Any, None]], seconds: float | None) -> bool:
-    """Finish some work although the triggerer cancels it: every second, and once when it ends.
-
-    :param make_work: makes the work; it is made once more when the event loop ends, since the
-        loop cancels all tasks then, and waits for those that go on.
-    :param seconds: after how long to return; the work goes on. ``None`` for never.
-    :returns: whether the work is finished.
-    """
-    loop = asyncio.get_running_loop()
-    give_up_at = math.inf if seconds is None else loop.time() + seconds
-    task = loop.create_task(make_work())
-    for remake in (True, False):
-        while not task.done() and (left := give_up_at - loop.time()) > 0:
-            # wait() does not cancel what it waits for.
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task}, timeout=None if left == math.inf else left)
-        if not task.done():
-            _unfinished.add(task)
-            task.add_done_callback(_unfinished.discard)
-            return False
-        if remake and task.cancelled():
-            task = loop.create_task(make_work())
-    return True

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from airflow_provider_cdm.client.session import CdmSession
+    from airflow_provider_cdm.triggers.kill import Kill
     from airflow_provider_cdm.triggers.poller import ClusterPoller
     from airflow_provider_cdm.triggers.stopper import RunStopper
 
@@ -110,39 +111,6 @@ class SubmissionEvent:
                 f"The trigger ended although the run is still active: {payload!r}"
             )
         return submission
-
-
-@dataclass(slots=True)
-class Kill:
-    """What is known about the stop of a run whose task was ended.
-
-    :param state: state of the task, once it was read.
-    :param asked_state: whether Airflow was asked for it.
-    :param sent: whether nothing is left to stop: the stop was sent, or the run was not active.
-    :param in_background: whether the time that Airflow gives is over.
-    :param cancelled: whether the work was cancelled, and is done once more.
-    :param failure: last failure after which a call was repeated.
-    :param stopper: what stops it, with other runs of the cluster.
-    """
-
-    run: RunRef
-    state: str | None = None
-    asked_state: bool = False
-    sent: bool = False
-    in_background: bool = False
-    cancelled: bool = False
-    failure: errors.CdmError | None = None
-    stopper: RunStopper | None = None
-
-    def record_failure(self, error: errors.CdmError) -> None:
-        """Keep a failure, for the log."""
-        self.failure = error
-
-    @property
-    def reason(self) -> str:
-        """The last failure as a sentence."""
-        failure = self.failure or (self.stopper and self.stopper.failure)
-        return f"The last error: {failure}" if failure else "CDM's quota of calls was used up."
 
 
 class CdmSubmissionTrigger(CdmTrigger):
@@ -272,7 +240,7 @@ class CdmSubmissionTrigger(CdmTrigger):
             log.info("Cancelled; %s is left running", run)
             return
         # Only a kill needs the module.
-        from airflow_provider_cdm.triggers.stopper import finish
+        from airflow_provider_cdm.triggers.kill import Kill, finish
 
         kill = self._kill = self._kill or Kill(run)
         given = on_kill_seconds() if TRIGGERS_HAVE_ON_KILL else None
