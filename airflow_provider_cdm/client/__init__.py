@@ -22,6 +22,7 @@ Floor Name                 Purpose
 2     ``sansio``           flows and the steps that they yield
 2     ``submission``       runs, the meaning of their status, and their identity
 2     ``settings``         endpoints, credentials, timeouts
+1     ``locks``            locks that a forked process finds free
 1     ``text``             texts of a server: sanitized and redacted
 ===== ==================== =======================================================================
 
@@ -39,6 +40,7 @@ __all__ = [
     "errors",
     "http",
     "jobs",
+    "locks",
     "poll_loop",
     "polling",
     "sansio",

@@ -25,6 +25,7 @@ from airflow_provider_cdm.client.auth.factory import rotating_auth_for
 from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.sansio import (
     Flow,
     Offload,
@@ -46,7 +47,7 @@ SaveRecord: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 #: Number of threads in this process that perform exchanges for event loops.
 POOL_SIZE = 16
 
-_pool_lock = threading.Lock()
+_pool_lock = ProcessLock()
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
 _sessions: weakref.WeakSet[CdmSession] = weakref.WeakSet()
 
@@ -268,8 +269,8 @@ def _forget_connections() -> None:
 
     On a connection that both used, each would read answers to the other.
     """
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    global _pool
+    _pool = None
     for session in _sessions:
         session._local, session._opened = threading.local(), []  # noqa: SLF001 - same module
 

@@ -13,7 +13,6 @@ import asyncio
 import contextvars
 import logging
 import math
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.follower import Follower
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
 from airflow_provider_cdm.client.polling.model import Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
@@ -49,7 +49,7 @@ _Key: TypeAlias = tuple[object, ...]
 _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, ClusterPoller]] = (
     weakref.WeakKeyDictionary()
 )
-_pollers_lock = threading.Lock()
+_pollers_lock = ProcessLock()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.api.job_list import JobPage
 from airflow_provider_cdm.client.jobs import stop
 from airflow_provider_cdm.client.jobs.stop import JobFate
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.polling.rate_limited_api import OUTAGE_ERRORS
 from airflow_provider_cdm.client.polling.stops import (
     ListReading,
@@ -53,7 +53,7 @@ _Key: TypeAlias = tuple[Settings, str]
 _stoppers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, RunStopper]] = (
     weakref.WeakKeyDictionary()
 )
-_stoppers_lock = threading.Lock()
+_stoppers_lock = ProcessLock()
 
 
 @contextmanager

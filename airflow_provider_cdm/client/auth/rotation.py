@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
@@ -18,6 +17,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth.base import Authenticator, Authorization
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import Exchanger
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.sansio import Flow, offload
 from airflow_provider_cdm.client.settings import Settings
 
@@ -40,7 +40,7 @@ class _LookUps:
     :param problem: why the last look-up failed; ``None`` if it succeeded.
     """
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: ProcessLock = field(default_factory=ProcessLock)
     number: int = 0
     settings: Settings | None = field(default=None, repr=False)
     again_at: float = -math.inf
@@ -48,7 +48,7 @@ class _LookUps:
 
 
 _look_ups: WeakValueDictionary[str, _LookUps] = WeakValueDictionary()
-_look_ups_lock = threading.Lock()
+_look_ups_lock = ProcessLock()
 
 
 def _shared_look_ups(conn_id: str | None) -> _LookUps:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from weakref import WeakSet
@@ -30,6 +29,7 @@ from airflow_provider_cdm.client.auth.iam import (
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
 from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile, token_file
 from airflow_provider_cdm.client.http.retry import Exchanger
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.sansio import Flow, Request, offload, pause
 from airflow_provider_cdm.client.settings import Settings
 
@@ -56,7 +56,7 @@ class _TokenState:
     :param users: authenticators that share it.
     """
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: ProcessLock = field(default_factory=ProcessLock)
     token: Token | None = None
     renew_again_at: float = -math.inf
     users: WeakSet[TokenAuth] = field(default_factory=WeakSet)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import random
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary, WeakSet
 
 from airflow_provider_cdm.client.api.call import Quota
+from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.settings import Settings
 
 #: Calls of one kind per minute, unless the connection sets another limit. CDM documents 120; the
@@ -58,7 +58,7 @@ class RateLimiter:
     def __init__(
         self, limit: int, random: Callable[[], float] = random.random, burst: float = 0.1
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._random = random
         self._burst_share = burst
         self._rate, self._rate_at = 0.0, 0.0
@@ -197,22 +197,22 @@ class RateLimits:
         self.limit = limit
         #: Limits of the connections in use, by who uses them.
         self._requested: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-        self._auth_locks: dict[str, threading.Lock] = {}
+        self._auth_locks: dict[str, ProcessLock] = {}
         #: Reservations of all pollers of the user; those of a discarded poller vanish with it.
         self.reservations: dict[Quota, WeakSet[Reservation]] = {quota: WeakSet() for quota in Quota}
-        self.reservations_lock = threading.Lock()
+        self.reservations_lock = ProcessLock()
         #: Whether the last call of a kind went first because it had been due for longer.
         self.went_first = dict.fromkeys(Quota, False)
         self.limiters = {quota: RateLimiter(limit, random) for quota in Quota}
         self.limiters[Quota.STOP] = RateLimiter(_STOP_FACTOR * limit, random, _STOP_BURST)
 
-    def auth_lock(self, connection: str) -> threading.Lock:
+    def auth_lock(self, connection: str) -> ProcessLock:
         """Return the lock of the thread that requests authorization for the user.
 
         :param connection: key of the connection and of its way to the servers; one that does not
             answer blocks no other.
         """
-        return self._auth_locks.setdefault(connection, threading.Lock())
+        return self._auth_locks.setdefault(connection, ProcessLock())
 
     def merge_into(self, others: RateLimits) -> None:
         """Become one with the limits of another user: a connection names it in place of this one.
