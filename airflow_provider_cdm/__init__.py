@@ -12,7 +12,7 @@ def get_provider_info() -> dict[str, Any]:
 
     :returns: a dictionary in the form of Airflow's ``provider_info.schema.json``.
     """
-    from airflow_provider_cdm.connection.fields import CONN_TYPE, form_metadata
+    from airflow_provider_cdm.connection.fields import CONN_TYPE, config_metadata, form_metadata
 
     integration = "Huawei Cloud CDM"
     package = "airflow_provider_cdm"
@@ -44,5 +44,6 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{package}.links.CdmRunLink"],
+        "config": config_metadata(),
         "cli": [f"{package}.cli.definition.get_airflow_commands"],
     }

@@ -34,6 +34,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow.providers.common.compat.sdk import (
         Connection as Connection,
     )
@@ -78,6 +80,7 @@ __all__ = [
     "amask_secret",
     "cli_config",
     "conf",
+    "config_values",
     "failed_lookup",
     "is_asset",
     "is_from_mapped",
@@ -134,6 +137,12 @@ async def amask_secret(secret: str) -> None:
         await sync_to_async(mask_secret)(secret)
     else:
         await amask(secret)
+
+
+def config_values(section: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the options of a section of ``airflow.cfg`` that are set."""
+    values = {name: conf.get(section, name, fallback=None) for name in names}
+    return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
 def read_stored_connections() -> None:

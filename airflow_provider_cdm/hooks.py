@@ -14,6 +14,7 @@ from airflow_provider_cdm._compat import (
     BaseHook,
     aget_connection,
     amask_secret,
+    config_values,
     failed_lookup,
     mask_secret,
     token_cipher,
@@ -27,7 +28,14 @@ from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequ
 from airflow_provider_cdm.client.submission import newest_first
 from airflow_provider_cdm.client.text import end_sentence
 from airflow_provider_cdm.connection import DEFAULT_CONN_ID
-from airflow_provider_cdm.connection.fields import CONN_TYPE, EXTRA_FIELDS, LABELS, PLACEHOLDERS
+from airflow_provider_cdm.connection.fields import (
+    CONFIG_FIELDS,
+    CONFIG_SECTION,
+    CONN_TYPE,
+    EXTRA_FIELDS,
+    LABELS,
+    PLACEHOLDERS,
+)
 from airflow_provider_cdm.connection.reader import settings_from
 
 if TYPE_CHECKING:
@@ -120,7 +128,7 @@ class CdmHook(BaseHook):
             connection = self.get_connection(self.cdm_conn_id)
         except AirflowNotFoundException:
             raise _not_found(self.cdm_conn_id) from None
-        settings = settings_from(connection)
+        settings = settings_from(connection, config_values(CONFIG_SECTION, CONFIG_FIELDS))
         if password := _proxy_password(settings):
             mask_secret(password)
         return settings
@@ -371,7 +379,7 @@ async def _look_up(conn_id: str) -> Settings:
     except AirflowNotFoundException:
         # The look-up blocks, but other triggers with this connection cannot go on either.
         raise await asyncio.to_thread(_not_found, conn_id) from None
-    settings = settings_from(connection)
+    settings = settings_from(connection, config_values(CONFIG_SECTION, CONFIG_FIELDS))
     if password := _proxy_password(settings):
         await amask_secret(password)
     return settings

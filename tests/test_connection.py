@@ -237,3 +237,33 @@ def test_form_widgets_are_the_same_fields() -> None:
         name for name, widget in widgets.items() if "Password" in str(widget.field_class)
     ] == SECRETS
     assert CdmHook.get_ui_field_behaviour()["relabeling"]["login"] == "IAM User Name"
+
+
+def test_defaults_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that a connection leaves empty have the values of the section [cdm] of airflow.cfg."""
+    extra = {**EXTRA, "read_timeout": "", "connect_timeout": 7, "proxy": None}
+    text = json.dumps({"conn_type": "huaweicloud_cdm", "login": "u", "password": "p"})
+    connection = {**json.loads(text), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    for name, value in {
+        "READ_TIMEOUT": "33",
+        "CONNECT_TIMEOUT": "3",
+        "PROXY": "http://proxy:3128",
+        "REQUESTS_PER_MINUTE": "50",
+        "VERIFY": "false",
+        "TOKEN_CACHE": "",
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW__CDM__{name}", value)
+    settings = CdmHook().get_conn().settings
+    assert (settings.read_timeout, settings.connect_timeout) == (33.0, 7.0)
+    assert (settings.proxy, settings.requests_per_minute) == ("http://proxy:3128", 50)
+    assert (settings.verify, settings.token_cache) == (False, None)
+
+
+def test_an_invalid_default_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default that cannot be used is an error as in the connection, by the field's label."""
+    connection = {"conn_type": "huaweicloud_cdm", "login": "u", "password": "p", "extra": EXTRA}
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__CDM__READ_TIMEOUT", "soon")
+    with pytest.raises(CdmConfigError, match="Read Timeout must be a number"):
+        CdmHook().get_conn()

@@ -104,6 +104,43 @@ EXTRA_FIELDS = (
 )
 
 
+#: Section of ``airflow.cfg`` with defaults for all connections of a deployment.
+CONFIG_SECTION = "cdm"
+#: Fields of the extra that have a default there, with the type and an example of the option.
+CONFIG_FIELDS = {
+    "verify": ("string", "/etc/ssl/certs/company.pem"),
+    "proxy": ("string", "http://proxy:3128"),
+    "connect_timeout": ("float", "10"),
+    "read_timeout": ("float", "60"),
+    "console_url": ("string", "https://console.huaweicloud.com/cdm/?region={region}"),
+    "requests_per_minute": ("integer", "100"),
+    "token_cache": ("string", "/var/lib/airflow/cdm-tokens"),
+}
+
+
+def config_metadata() -> dict[str, Any]:
+    """Return the section of ``airflow.cfg`` as provider info describes it."""
+    fields = {field.name: field for field in EXTRA_FIELDS}
+    return {
+        CONFIG_SECTION: {
+            "description": "Defaults for connections of type huaweicloud_cdm that leave a field"
+            " empty.",
+            "options": {
+                name: {
+                    "description": f"{fields[name].label}: {fields[name].description}",
+                    "version_added": "0.1.0",
+                    "type": kind,
+                    "example": example,
+                    "default": None,
+                    # The URL of a proxy may hold a password.
+                    **({"sensitive": True} if name == "proxy" else {}),
+                }
+                for name, (kind, example) in CONFIG_FIELDS.items()
+            },
+        }
+    }
+
+
 def form_metadata() -> dict[str, Any]:
     """Return the form as provider info describes it to Airflow 3."""
     return {

@@ -35,22 +35,30 @@ class ConnectionLike(Protocol):
     extra: Any
 
 
-def settings_from(connection: ConnectionLike) -> Settings:
+def settings_from(
+    connection: ConnectionLike, defaults: Mapping[str, Any] | None = None
+) -> Settings:
     """Return the settings that an Airflow connection holds.
+
+    :param connection: the connection.
+    :param defaults: what counts for fields of the extra that are empty.
 
     :raises CdmConfigError: when it cannot be used; names all missing and wrong fields, by label.
     """
-    return _Reader(connection).settings()
+    return _Reader(connection, defaults or {}).settings()
 
 
 class _Reader:
     """Reads one connection and collects what is wrong with it."""
 
-    def __init__(self, connection: ConnectionLike) -> None:
+    def __init__(self, connection: ConnectionLike, defaults: Mapping[str, Any]) -> None:
         self._connection = connection
         self._problems: list[str] = []
         self._keys_in_login = getattr(connection, "conn_type", None) == KEYS_CONN_TYPE
-        self._extra = self._read_extra(connection.extra)
+        given = self._read_extra(connection.extra)
+        # The form writes empty fields as well.
+        filled = {name: value for name, value in given.items() if value not in (None, "")}
+        self._extra = {**given, **defaults, **filled}
         self._allow_http = self._flag("allow_http", default=False) is True
 
     def settings(self) -> Settings:
