@@ -40,7 +40,7 @@ class Calls:
 
     A plugin of pytest.
 
-    :param seconds: duration of each test, by its node id.
+    :param seconds: processor time of each test, by its node id.
     :param callers: node ids of the tests that call a function, by its file and first line.
     """
 
@@ -55,25 +55,27 @@ class Calls:
         def note(frame: FrameType, _event: str, _argument: Any) -> None:
             called.add(frame.f_code)
 
-        began = time.perf_counter()
+        began = time.process_time()
         threading.settrace(note)
         sys.settrace(note)
         try:
             return (yield)
         finally:
             sys.settrace(None)
-            self.seconds[item.nodeid] = time.perf_counter() - began
+            self.seconds[item.nodeid] = time.process_time() - began
             for code in called:
                 if _OURS[0] in code.co_filename:
                     key = (code.co_filename, code.co_firstlineno)
                     self.callers.setdefault(key, set()).add(item.nodeid)
 
-    def tests_of(self, path: Path, line: int) -> Sequence[str]:
+    def tests_of(self, source: str, path: Path, line: int) -> Sequence[str]:
         """Return the tests that a change of a line may concern, the quickest first.
 
         These are all tests if the line is not in a function, since then it runs at import.
+
+        :param source: the file without a change.
         """
-        function = _function_at(path.read_text(), line)
+        function = _function_at(source, line)
         tests = self.seconds if function is None else self.callers.get((str(path), function), ())
         return sorted(tests, key=self.seconds.__getitem__)
 

@@ -21,6 +21,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
@@ -75,8 +77,9 @@ _EXCLUDED = [
 #: Lines that decide nothing: the options of a decorator, a mark between parameters, and imports
 #: for annotations.
 _SAYS_NOTHING = ("@dataclass(", "*,", "if TYPE_CHECKING:")
-#: Seconds of processor time after which tests of a change count as hanging: it made a loop endless.
-_TIMEOUT = 60
+#: Seconds of processor time that tests may take in addition to five times what they usually take.
+#: What takes longer counts as hanging: the change made a loop endless.
+_LEAST_SECONDS = 5
 #: Number of tests that are run before all others.
 _FIRST = 8
 _FILTER = "cr-filter-operators"
@@ -124,22 +127,43 @@ def _measure(folder: Path, module: str) -> float:
     database.unlink(missing_ok=True)
     for command in ("cosmic-ray", "init", config, database), (_FILTER, database, config):
         subprocess.run(list(map(str, command)), check=True)
-    with mock.patch.object(mutating, "run_tests", _run_tests), use_db(str(database)) as work:
+    run = _Runner(Path(module).resolve(), Path(module).read_text().splitlines(), calls)
+    with mock.patch.object(mutating, "run_tests", run), use_db(str(database)) as work:
         for item in list(work.pending_work_items):
-            tests = calls.tests_of(Path(module).resolve(), item.mutations[0].start_pos[0])
-            work.set_result(item.job_id, mutating.mutate_and_test(item.mutations, tests, _TIMEOUT))
+            work.set_result(item.job_id, mutating.mutate_and_test(item.mutations, "", None))
     return _report(module, database)
 
 
-def _run_tests(tests: Sequence[str], timeout: float) -> tuple[TestOutcome, str]:
-    """Run tests in place of the function of cosmic-ray, which starts a new process."""
-    output = ""
-    # Most changes are noticed by the first tests, and to collect all of them takes longer.
-    for some in filter(None, (tests[:_FIRST], tests[_FIRST:])):
-        succeeded, output = forked_tests.succeed(some, timeout)
-        if not succeeded:
-            return TestOutcome.KILLED, output
-    return TestOutcome.SURVIVED, output
+@dataclass
+class _Runner:
+    """Runs tests in place of the function of cosmic-ray, which starts a new process for all tests.
+
+    :param path: module that is changed.
+    :param source: its lines without a change.
+    :param calls: what each test calls.
+    """
+
+    path: Path
+    source: Sequence[str]
+    calls: forked_tests.Calls
+
+    def __call__(self, _command: str, _timeout: float | None) -> tuple[TestOutcome, str]:
+        """Run the tests that the present change of the module may concern."""
+        changed = self.path.read_text().splitlines()
+        # cosmic-ray numbers changes in another order than it makes them, so it does not know.
+        pairs = enumerate(zip_longest(self.source, changed))
+        number, line = next((n, old) for n, (old, new) in pairs if old != new)
+        if (line or "").strip().startswith(_SAYS_NOTHING):
+            return TestOutcome.SURVIVED, ""
+        tests = self.calls.tests_of("\n".join(self.source), self.path, number + 1)
+        output = ""
+        # Most changes are noticed by the first tests, and to collect all of them takes longer.
+        for some in filter(None, (tests[:_FIRST], tests[_FIRST:])):
+            seconds = _LEAST_SECONDS + 5 * sum(map(self.calls.seconds.__getitem__, some))
+            succeeded, output = forked_tests.succeed(some, seconds)
+            if not succeeded:
+                return TestOutcome.KILLED, output
+        return TestOutcome.SURVIVED, output
 
 
 def _config(module: str) -> str:
@@ -148,9 +172,10 @@ def _config(module: str) -> str:
         (
             "[cosmic-ray]",
             f"module-path = {json.dumps([module])}",
-            f"timeout = {_TIMEOUT}.0",
+            "timeout = 60.0",
             "excluded-modules = []",
-            'test-command = "is chosen for each change"',
+            # Both are chosen for each change.
+            'test-command = ""',
             "[cosmic-ray.distributor]",
             'name = "local"',
             "[cosmic-ray.filters.operators-filter]",
@@ -163,16 +188,15 @@ def _report(module: str, database: Path) -> float:
     """Print what tests did not notice; return the score."""
     with sqlite3.connect(database) as connection:
         rows = connection.execute(
-            "SELECT start_pos_row, operator_name, test_outcome, diff FROM work_results"
+            "SELECT operator_name, test_outcome, diff FROM work_results"
             " JOIN mutation_specs USING (job_id) WHERE worker_outcome = 'NORMAL'"
-            " ORDER BY start_pos_row"
         ).fetchall()
-    rows = [row for row in rows if not _says_nothing(row[3])]
-    survived = [row for row in rows if row[2] == "SURVIVED"]
+    rows = [row for row in rows if not _says_nothing(row[2])]
+    survived = [row for row in rows if row[1] == "SURVIVED"]
     score = 1 - len(survived) / max(len(rows), 1)
-    for line, operator, _, diff in survived:
+    for operator, _, diff in survived:
         changed = [text for text in diff.splitlines() if text[:1] == "+" and text[:3] != "+++"]
-        print(f"{module}:{line}: {operator.removeprefix('core/')}: {' '.join(changed)[:120]}")
+        print(f"{module}: {operator.removeprefix('core/')}: {' '.join(changed)[:120]}")
     print(f"{module}: {len(rows) - len(survived)} of {len(rows)} noticed ({score:.0%})", flush=True)
     return score
 
