@@ -180,7 +180,7 @@ def deployment(session: nox.Session) -> None:
     if chosen.report:
         variables["CDM_DEPLOYMENT_REPORT"] = str(Path(session.invoked_from, chosen.report))
     Suite(
-        arguments=["tests/deployment", *arguments],
+        arguments=["tests/deployment", "tests/simulator/test_postgresql.py", *arguments],
         name="deployment",
         # Celery 5.7 removed a name that the provider for Celery imports.
         packages=(

@@ -10,6 +10,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Maximum time for running handlers to finish when the server stops, in seconds.
 GRACE_PERIOD = 2.0
+#: Maximum number of requests that are handled at the same time.
+MAX_THREADS = 1000
 
 
 class Server:
@@ -141,6 +144,8 @@ class _UvicornServer(uvicorn.Server):
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
+        # Requests that wait for their own database must not use up the threads of all others.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
         await self.startup([listener])
         self.ready.set()
         await self._stopping.wait()

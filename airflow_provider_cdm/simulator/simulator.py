@@ -78,7 +78,7 @@ class CdmSimulator:
         trace: TracebackType | None,
     ) -> None:
         self._server.stop()
-        self._backend.event_queue.stop()
+        self._backend.close()
 
     # Addresses and credentials
 

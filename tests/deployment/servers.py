@@ -136,13 +136,18 @@ class Redis:
         return subprocess.run(command, capture_output=True, check=False).stdout == b"PONG\n"
 
 
-def _program(name: str) -> Path:
+def find_program(name: str) -> Path | None:
     """Return the path of a server program of PostgreSQL, which Debian does not put on the path."""
     programs = [*map(Path, filter(None, [shutil.which(name)]))]
     programs += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    if not programs:
+    return programs[-1] if programs else None
+
+
+def _program(name: str) -> Path:
+    program = find_program(name)
+    if program is None:
         raise RuntimeError(f"{name} was not found; on Debian and Ubuntu: apt install postgresql")
-    return programs[-1]
+    return program
 
 
 def _end(server: subprocess.Popen[bytes] | None, number: int) -> None:

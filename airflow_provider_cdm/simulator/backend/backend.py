@@ -13,10 +13,12 @@ from airflow_provider_cdm.simulator.errors import CdmError, GatewayError
 from airflow_provider_cdm.simulator.gateway.api_gateway import Gateway
 from airflow_provider_cdm.simulator.gateway.iam import Iam
 from airflow_provider_cdm.simulator.gateway.quotas import Quotas
+from airflow_provider_cdm.simulator.transfer import jdbc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
     from airflow_provider_cdm.simulator.clock import Clock
     from airflow_provider_cdm.simulator.config.config import ProjectConfig, SimulatorConfig
 
@@ -41,12 +43,14 @@ class Backend:
         self.log = RequestLog()
         #: Function to call at each reset; the server uses it to end hanging requests.
         self.on_reset: Callable[[], None] = lambda: None
+        self.clusters: dict[str, Cluster] = {}
         self.reset()
 
     def reset(self) -> None:
         """Return to the configured state; rows that were moved between databases stay moved."""
         with self.lock:
             config = self.config
+            self._abandon_runs()
             self.event_queue.clear()
             self.iam = Iam(config)
             self.gateway = Gateway(config, self.iam)
@@ -61,6 +65,15 @@ class Backend:
             self.faults.clear()
             self.faults.add(*config.faults)
         self.on_reset()
+
+    def close(self) -> None:
+        """Stop all events; when this returns, no rows are inserted any more."""
+        with self.lock:
+            lifecycles = self._abandon_runs()
+        self.event_queue.stop()
+        self.event_queue.wait_until(
+            lambda: not any(lifecycle.committing for lifecycle in lifecycles), jdbc.BUSY_TIMEOUT
+        )
 
     def cluster(self, cluster_id: str, project_id: str | None = None) -> Cluster:
         """Return a cluster.
@@ -82,6 +95,12 @@ class Backend:
         """
         if project_id not in {project.id for project in self.config.projects}:
             raise GatewayError(403, "APIGW.0310", "The project does not exist.")
+
+    def _abandon_runs(self) -> list[RunLifecycle]:
+        lifecycles = [item for cluster in self.clusters.values() for item in cluster.lifecycles]
+        for lifecycle in lifecycles:
+            lifecycle.abandon()
+        return lifecycles
 
     def _project(self, key: str | None) -> ProjectConfig:
         projects = self.config.projects

@@ -153,7 +153,10 @@ class Cluster:
         self.require_status(NORMAL)
         job = self.job(name, "Cdm.0054")
         self._check_startable(job)
-        return self.launch(job, variables, user, auto)
+        lifecycle = self.launch(job, variables, user, auto)
+        # The response shows whether the databases can be reached, unless they take long.
+        self.event_queue.wait_until(lambda: not lifecycle.busy)
+        return lifecycle
 
     def launch(
         self,
@@ -233,7 +236,7 @@ class Cluster:
             seconds=job.config.seconds or self.defaults.seconds,
             outcome=job.config.outcome_of(len(job.lifecycles) - job.outcomes_from),
             script=job.config.statuses,
-            prepare=lambda: tables.check() if tables else transfer(job),
+            prepare=lambda: transfer(job),
             on_end=lambda run: self._on_run_end(job, run),
             tables=tables,
         )

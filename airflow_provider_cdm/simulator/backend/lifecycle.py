@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from airflow_provider_cdm.simulator.backend.run import ENDED, Plan, Run
 from airflow_provider_cdm.simulator.backend.run_errors import first_line, stack_trace
 from airflow_provider_cdm.simulator.transfer.macros import MacroError
 
 if TYPE_CHECKING:
-    from airflow_provider_cdm.simulator.backend.event_queue import EventQueue
+    from airflow_provider_cdm.simulator.backend.event_queue import EventQueue, Result
+    from airflow_provider_cdm.simulator.backend.run import TableRuns
     from airflow_provider_cdm.simulator.config.behaviour import Behaviour
     from airflow_provider_cdm.simulator.transfer.jdbc import Rows, Transfer
+
+T = TypeVar("T")
 
 #: Counters of a run between databases; -1 means "does not apply" (captured responses).
 _DEFAULT_COUNTERS: dict[str, int] = {
@@ -34,13 +37,18 @@ _DEFAULT_COUNTERS: dict[str, int] = {
 class RunLifecycle:
     """Advances one run according to its plan.
 
-    All methods expect that the caller holds the backend's lock.
+    All methods expect that the caller holds the backend's lock. What databases do happens without
+    it: the run keeps its status until it is done.
     """
 
     run: Run
     plan: Plan
     event_queue: EventQueue
     behaviour: Behaviour
+    #: Whether a database works for this run.
+    busy: bool = False
+    #: Whether the rows are being committed, so that the run can no longer be stopped.
+    committing: bool = False
     _script: list[str] = field(default_factory=list)
     _transfer: Transfer | None = None
     #: Seconds by which the run was slowed down, and those of them that it has yet to take.
@@ -48,32 +56,35 @@ class RunLifecycle:
     _postponed: float = 0.0
     _prepare_error: Exception | None = None
     _rows: Rows | None = None
+    _abandoned: bool = False
 
     def begin(self) -> None:
-        """Submit the run: schedule its first phase, or fail at once.
+        """Submit the run: check its databases, and schedule its first phase, or fail at once.
 
         The response to the start call shows BOOTING (or PENDING if the plan has this phase) even if
         all phases take no time, since all samples show one of these statuses.
         """
-        run, seconds, outcome = self.run, self.plan.seconds, self.plan.outcome
+        run, outcome = self.run, self.plan.outcome
         if outcome.outcome == "FAILURE_ON_SUBMIT":
             self._fail("FAILURE_ON_SUBMIT", outcome.error_summary or "Job could not be submitted.")
             run.error_details = outcome.error_details or run.error_details
             return
+        self._script = list(self.plan.script)
+        run.status = "PENDING" if self.plan.seconds.pending and not self._script else "BOOTING"
+        transfer: Transfer | None = None
         try:
-            self._transfer = self.plan.prepare()
-            if self._transfer is not None:
-                self._transfer.check()
+            transfer = self.plan.prepare()
         except MacroError as exc:
             self._prepare_error = exc  # ASSUMED: it is reported when the run enters RUNNING
-        except Exception as exc:  # a driver may raise any exception, which the run reports
-            self._fail("FAILURE_ON_SUBMIT", f"Cannot connect: {first_line(exc)}", exc)
+        except Exception as exc:
+            self._fail_on_submit(exc)
             return
-        self._script = list(self.plan.script)
-        if self._script:
+        if transfer is None:
+            self._submitted()
             return
-        run.status = "PENDING" if seconds.pending else "BOOTING"
-        self.event_queue.call_later(seconds.pending, self._start_booting)
+        if self.plan.tables is None:
+            self._transfer = transfer
+        self._work(transfer.check, lambda _: self._submitted(), self._fail_on_submit)
 
     @property
     def rows_total(self) -> int | None:
@@ -96,11 +107,16 @@ class RunLifecycle:
         if self._rows is not None:
             run.rows_read = int(len(self._rows.values) * run.progress)
 
-    def advance_script(self) -> None:
-        """Enter the next scripted status, if any; called for each status or history call."""
-        if self._script and self.run.active:
-            status = self._script[0] if len(self._script) == 1 else self._script.pop(0)
-            self._enter(status)
+    def advance_script(self) -> bool:
+        """Enter the next scripted status, if any; called for each status or history call.
+
+        :returns: whether a database has to work first, so that the run keeps its status until then.
+        """
+        if not self._script or not self.run.active or self.busy:
+            return False
+        status = self._script[0] if len(self._script) == 1 else self._script.pop(0)
+        self._enter(status)
+        return self.busy
 
     def request_stop(self) -> None:
         """Accept a stop call; the run ends some time (with a script, one read) later."""
@@ -119,7 +135,20 @@ class RunLifecycle:
         """
         if self.run.active:
             self._script = []
-            self._fail("FAILED", reason)
+            if not self.committing:
+                self._fail("FAILED", reason)
+
+    def abandon(self) -> None:
+        """Commit no rows from now on: the simulator is reset, or stops."""
+        self._abandoned = True
+
+    def _submitted(self) -> None:
+        if not self._script and self.run.active:
+            pending = self.plan.seconds.pending
+            self.event_queue.call_at(self.run.created + pending, self._start_booting)
+
+    def _fail_on_submit(self, exc: Exception) -> None:
+        self._fail("FAILURE_ON_SUBMIT", f"Cannot connect: {first_line(exc)}", exc)
 
     def slow_down(self, seconds: float) -> bool:
         """Let the run take longer; return whether it can, since scripted statuses take no time.
@@ -142,10 +171,35 @@ class RunLifecycle:
             return
         self._enter("RUNNING")
         tables = self.plan.tables
-        if tables is not None:
-            self._run_step(lambda: tables.begin(self.run, self._finish_tables))
-        elif self._run_step(self._read_rows):
+        if self._prepare_error is not None:
+            self._fail_with(self._prepare_error)
+        elif tables is not None:
+            self._begin_tables(tables)
+        elif self._transfer is not None:
+            self._work(self._transfer.read, self._on_read)
+        else:
             self.event_queue.call_later(self.plan.seconds.running, self._finish)
+
+    def _begin_tables(self, tables: TableRuns) -> None:
+        def begin(names: list[str]) -> None:
+            if self.run.stopping:
+                return
+            try:
+                tables.begin(self.run, names, self._finish_tables)
+            except Exception as exc:
+                self._fail_with(exc)
+
+        try:
+            find = tables.finder()
+        except Exception as exc:
+            self._fail_with(exc)
+            return
+        self._work(find, begin)
+
+    def _on_read(self, rows: Rows) -> None:
+        self._rows = rows
+        executed = self.event_queue.now() if self.run.executed is None else self.run.executed
+        self.event_queue.call_at(executed + self.plan.seconds.running, self._finish)
 
     def _finish(self) -> None:
         if self._postponed:
@@ -170,15 +224,14 @@ class RunLifecycle:
             self._finish()
 
     def _stop(self) -> None:
-        if self.run.active:
+        if self.run.active and not self.committing:
             self._enter(self.behaviour.stop_status)
 
     def _enter(self, status: str) -> None:
         """Enter a status, and do the work that this status implies."""
         run, outcome = self.run, self.plan.outcome
         if status == "SUCCEEDED":
-            if self._run_step(self._write_rows):
-                self._succeed()
+            self._complete()
         elif status in ENDED:
             summary, details = outcome.error_summary, outcome.error_details
             if run.stopping:
@@ -193,27 +246,63 @@ class RunLifecycle:
             if status != run.status:
                 run.status, run.updated = status, self.event_queue.now()
 
-    def _read_rows(self) -> None:
+    def _complete(self) -> None:
+        """Write the rows and succeed; a run with scripted statuses reads them only now."""
         if self._prepare_error is not None:
-            raise self._prepare_error
-        if self._transfer is not None:
-            self._rows = self._transfer.read()
+            self._fail_with(self._prepare_error)
+        elif self._transfer is None:
+            self._succeed()
+        elif self._rows is None:
+            self._work(self._transfer.read, self._write)
+        else:
+            self._write(self._rows)
 
-    def _write_rows(self) -> None:
-        """Write the rows that were read; a run with scripted statuses reads them only now."""
-        if self._rows is None:
-            self._read_rows()
-        if self._transfer is not None and self._rows is not None:
-            self._transfer.write(self._rows)
-            self.run.rows_read = self.run.rows_written = len(self._rows.values)
+    def _write(self, rows: Rows) -> None:
+        transfer, count = self._transfer, len(rows.values)
 
-    def _run_step(self, step: Callable[[], None]) -> bool:
-        try:
-            step()
-        except Exception as exc:  # a driver may raise any exception, which the run reports
-            self._fail("FAILED", first_line(exc), exc)
-            return False
-        return True
+        def succeed(committed: bool) -> None:
+            if committed:
+                self.run.rows_read = self.run.rows_written = count
+                self._succeed()
+
+        if transfer is not None:
+            self._work(lambda: transfer.write(rows, self._claim_commit), succeed)
+
+    def _claim_commit(self) -> bool:
+        """Return whether the rows may be committed, which nothing can stop any more then.
+
+        Called without the lock.
+        """
+
+        def claim() -> bool:
+            wanted = self.run.active and not self.run.stopping and not self._abandoned
+            self.committing = wanted
+            return wanted
+
+        return self.event_queue.locked(claim)
+
+    def _work(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], None],
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Let a database work, and go on if the run is still active afterwards."""
+        self.busy = True
+
+        def done(result: Result[T]) -> None:
+            self.busy = self.committing = False
+            if not self.run.active:
+                return
+            if result.error is not None:
+                (on_error or self._fail_with)(result.error)
+            else:
+                then(cast("T", result.value))
+
+        self.event_queue.offload(work, done)
+
+    def _fail_with(self, cause: Exception) -> None:
+        self._fail("FAILED", first_line(cause), cause)
 
     def _succeed(self) -> None:
         run = self.run

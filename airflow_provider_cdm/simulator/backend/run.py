@@ -64,10 +64,17 @@ class TableRuns(Protocol):
     def runs(self) -> Sequence[Run]:
         """The runs of sub-jobs that have been started."""
 
-    def begin(self, run: Run, on_end: Callable[[], None]) -> None:
+    def finder(self) -> Callable[[], list[str]]:
+        """Return a function that finds the names of the tables, which may block.
+
+        :raises Exception: any, if the job's parameters are not valid.
+        """
+
+    def begin(self, run: Run, names: Sequence[str], on_end: Callable[[], None]) -> None:
         """Create the sub-jobs and start the first of them.
 
         :param run: whole-database run.
+        :param names: names of the tables.
         :param on_end: function to call once, when all sub-jobs have ended.
         """
 
@@ -89,7 +96,7 @@ class Plan:
     :param outcome: final status, counters and error texts.
     :param script: statuses for consecutive reads; if given, they replace the clock.
     :param prepare: function that returns the transfer of a database job, or ``None`` for a
-        scripted job; it may raise any exception.
+        scripted job; it does not block, and may raise any exception.
     :param on_end: function to call once, when the run has ended.
     :param tables: runs of the tables of a whole-database job.
     """

@@ -9,7 +9,7 @@ behavior is ASSUMED.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
@@ -124,22 +124,32 @@ class Tables:
         """The runs of sub-jobs that have been started."""
         return [lifecycle.run for lifecycle in self._lifecycles]
 
-    def check(self) -> None:
-        """Connect to both databases.
+    def finder(self) -> Callable[[], list[str]]:
+        """Return a function that finds the source tables, which may block.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: if one of them cannot be reached.
+        The tables are those that match the job's patterns, which are separated by ``&``. It is
+        ASSUMED which input of the job contains the chosen tables.
+
+        :raises MacroError: if a placeholder in the job's parameters cannot be replaced.
         """
-        if (transfer := self._prepare(self._job)) is not None:
-            transfer.check()
+        transfer = self._prepare(self._job)
+        if transfer is None:
+            names = [table.name for table in self._job.config.tables]
+            return lambda: names
+        patterns = transfer.parameters.get("fromJobConfig.tableName", "").split("&")
+        chosen = [pattern.strip() for pattern in patterns if pattern.strip()] or ["*"]
+        return lambda: _matching(transfer.tables(), chosen)
 
-    def begin(self, run: Run, on_end: Callable[[], None]) -> None:
+    def begin(self, run: Run, names: Sequence[str], on_end: Callable[[], None]) -> None:
         """Create the sub-jobs and start the first of them.
 
         :param run: whole-database run.
+        :param names: names of the tables.
         :param on_end: function to call once, when all sub-jobs have ended.
+        :raises ValueError: if the name of a sub-job is that of another job.
         """
         self._run, self._on_end = run, on_end
-        self._waiting = deque([self._create_sub_job(name) for name in self._table_names()])
+        self._waiting = deque([self._create_sub_job(name) for name in names])
         self._count = len(self._waiting)
         self._start_next()
 
@@ -190,22 +200,6 @@ class Tables:
         text = inputs.get("throttlingConfig.concurrentSubJobs", "")
         return max(1, int(text)) if text.isdecimal() else self._job.config.tables_at_once
 
-    def _table_names(self) -> list[str]:
-        """Return the source tables that match the job's patterns, which are separated by ``&``.
-
-        It is ASSUMED which input of the job contains the chosen tables.
-        """
-        transfer = self._prepare(self._job)
-        if transfer is None:
-            return [table.name for table in self._job.config.tables]
-        patterns = transfer.parameters.get("fromJobConfig.tableName", "").split("&")
-        chosen = [pattern.strip() for pattern in patterns if pattern.strip()] or ["*"]
-        existing = transfer.tables()
-        matching = [
-            name for name in existing if any(fnmatchcase(name, pattern) for pattern in chosen)
-        ]
-        return matching + [name for name in chosen if "*" not in name and name not in existing]
-
     def _create_sub_job(self, table: str) -> Job:
         cluster, parent = self._cluster, self._job
         config = _sub_job_config(parent.config, table)
@@ -218,6 +212,12 @@ class Tables:
         if old is not None and cluster.behaviour.sub_job_history == "kept":
             job.lifecycles, job.outcomes_from = old.lifecycles, len(old.lifecycles)
         return job
+
+
+def _matching(existing: list[str], chosen: list[str]) -> list[str]:
+    """Return the tables that match a pattern, and the names without a pattern that do not exist."""
+    matching = [name for name in existing if any(fnmatchcase(name, pattern) for pattern in chosen)]
+    return matching + [name for name in chosen if "*" not in name and name not in existing]
 
 
 def sub_jobs(jobs: Mapping[str, Job], parent: str) -> Iterator[Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend import whole_database
@@ -49,7 +49,7 @@ def show_status(backend: Backend, request: Request) -> Response:
     """Handle "Querying Job Status"; for a job without runs, the submission is artificial."""
     job = _cluster(backend, request, STOPPING).job(request.params["job_name"], "Cdm.0054")
     if job.last is not None:
-        job.last.advance_script()
+        _advance_scripts(backend, [job.last])
     if job.last is None or job.last.run.status == INVISIBLE:
         now = backend.event_queue.now()
         submission = serializers.never_executed(job.name, job.user, now, backend.behaviour)
@@ -71,8 +71,7 @@ def list_submissions(backend: Backend, request: Request) -> Response:
     page_no = _number(request, "page_no", 1, 1, None) if paging else 1
     size = _number(request, "page_size", HISTORY_PAGE_SIZE, 1, 100) if paging else HISTORY_PAGE_SIZE
     page = lifecycles[(page_no - 1) * size : page_no * size]
-    for lifecycle in page:
-        lifecycle.advance_script()
+    _advance_scripts(backend, page)
     visible = [lifecycle for lifecycle in page if lifecycle.run.status != INVISIBLE]
     hidden = len(page) - len(visible)
     return json_response(
@@ -167,6 +166,15 @@ def _cluster(backend: Backend, request: Request, *statuses: str) -> Cluster:
     cluster = backend.cluster(request.params["cluster_id"], request.params["project_id"])
     cluster.require_status(NORMAL, *statuses)
     return cluster
+
+
+def _advance_scripts(backend: Backend, lifecycles: Sequence[RunLifecycle]) -> None:
+    """Let runs take their next scripted status.
+
+    A scripted run moves its rows when it succeeds. The response shows it, unless it takes long.
+    """
+    waiting = [lifecycle for lifecycle in lifecycles if lifecycle.advance_script()]
+    backend.event_queue.wait_until(lambda: not any(lifecycle.busy for lifecycle in waiting))
 
 
 def _variables(body: Mapping[str, Any]) -> dict[str, str]:

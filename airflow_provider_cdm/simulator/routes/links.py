@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from airflow_provider_cdm.simulator.backend.cluster import NORMAL
+from airflow_provider_cdm.simulator.backend.run_errors import first_line
 from airflow_provider_cdm.simulator.errors import CdmError, CdmWriteError, LinkTestError
 from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes import serializers
@@ -17,16 +16,20 @@ from airflow_provider_cdm.simulator.transfer import jdbc
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
+    from airflow_provider_cdm.simulator.backend.event_queue import Result
     from airflow_provider_cdm.simulator.backend.models import Link
+
+#: Maximum time for the test of a connection, in seconds.
+TEST_SECONDS = 10.0
 
 
 def create_link(backend: Backend, request: Request) -> Response:
     """Handle "Creating a Link"; with ``validate=true`` the link is tested but not created."""
     cluster = _cluster(backend, request)
     wire = _link_in(request.json())
-    if wire["name"] in cluster.links:
-        raise CdmWriteError(400, "Cdm.0315", f"Link [{wire['name']}] already exists.")
-    _test_connection(cluster, wire["name"])
+    _require_new(cluster, wire["name"])
+    _test_connection(backend, cluster, wire["name"])
+    _require_new(cluster, wire["name"])
     if request.query.get("validate", "").lower() != "true":
         cluster.links.put(wire, request.user)
     return json_response({"name": wire["name"], "validation-result": [{}]})
@@ -48,7 +51,8 @@ def update_link(backend: Backend, request: Request) -> Response:
     cluster = _cluster(backend, request)
     link = _link(cluster, request, "Cdm.0316")
     wire = {**_link_in(request.json()), "name": link.name}
-    _test_connection(cluster, link.name)
+    _test_connection(backend, cluster, link.name)
+    _link(cluster, request, "Cdm.0316")
     cluster.links.put(wire, request.user)
     return json_response({"validation-result": [{}]})
 
@@ -90,17 +94,23 @@ def _link_in(body: Mapping[str, Any]) -> dict[str, Any]:
     return link
 
 
-def _test_connection(cluster: Cluster, name: str) -> None:
-    """Connect to the database behind a link, if it has one."""
+def _require_new(cluster: Cluster, name: str) -> None:
+    if name in cluster.links:
+        raise CdmWriteError(400, "Cdm.0315", f"Link [{name}] already exists.")
+
+
+def _test_connection(backend: Backend, cluster: Cluster, name: str) -> None:
+    """Connect to the database behind a link, if it has one; other requests do not wait for it."""
     old = cluster.links.get(name)
     url = cluster.links.url_of(name, old.url if old else None)
     if url is None:
         return
-    try:
-        jdbc.check(url)
-    except (SQLAlchemyError, ImportError) as exc:
-        first_line = str(exc).partition("\n")[0]
-        raise LinkTestError(f"Cannot connect: {first_line}") from exc
+    results: list[Result[None]] = []
+    backend.event_queue.offload(lambda: jdbc.check(url), results.append)
+    if not backend.event_queue.wait_until(lambda: bool(results), TEST_SECONDS):
+        raise LinkTestError(f"Cannot connect: no answer within {TEST_SECONDS:.0f} s")
+    if results[0].error is not None:
+        raise LinkTestError(f"Cannot connect: {first_line(results[0].error)}")
 
 
 _LINKS = "/v1.1/{project_id}/clusters/{cluster_id}/cdm/link"

@@ -1,6 +1,10 @@
 """The transfer of rows between real databases, for jobs of the generic JDBC connector."""
 
 __all__ = [
+    "columns",
     "jdbc",
     "macros",
+    "postgresql",
+    "staging",
+    "values",
 ]

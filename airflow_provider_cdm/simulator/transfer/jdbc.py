@@ -7,10 +7,8 @@ other writers out of the source for the duration of the run.
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from airflow_provider_cdm.simulator.transfer import postgresql, staging
+from airflow_provider_cdm.simulator.transfer.columns import TransferError, match
+
 #: Maximum time to wait for a locked SQLite file, in seconds.
 BUSY_TIMEOUT = 10
 _SCHEMA = "fromJobConfig.schemaName"
+#: Message of SQLite, which goes on with the text itself.
+_NOT_TEXT = re.compile(r"Could not decode to UTF-8 column '(?P<column>[^']*)'")
 
 
 @dataclass(frozen=True)
@@ -67,65 +70,74 @@ class Transfer:
 
         :raises sqlalchemy.exc.SQLAlchemyError: if the query fails.
         """
-        with _engine(self.source) as engine, engine.connect() as connection:
-            result = connection.execute(self._query(engine))
-            return Rows(tuple(result.keys()), [tuple(row) for row in result])
+        with (
+            _engine(self.source) as engine,
+            engine.connect() as connection,
+            connection.begin(),
+        ):
+            query = self._query(engine)
+            if engine.dialect.name == "postgresql":
+                return Rows(*postgresql.read(connection, query))
+            try:
+                result = connection.execute(query)
+                return Rows(tuple(result.keys()), [tuple(row) for row in result])
+            except sa.exc.OperationalError as exc:
+                if (invalid := _NOT_TEXT.search(str(exc))) is None:
+                    raise
+                table = "" if self._uses_sql() else self._get("fromJobConfig.tableName")
+                reason = "a text is not valid UTF-8"
+                raise TransferError(table, [invalid["column"]], reason) from None
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: Rows, may_commit: Callable[[], bool] = lambda: True) -> bool:
         """Insert rows into the target in one transaction.
 
         :param rows: rows that were read from the source.
+        :param may_commit: function that returns whether the rows are still wanted, called when they
+            have been inserted.
+        :returns: whether they were committed.
         :raises sqlalchemy.exc.SQLAlchemyError: if the target rejects a row; none is inserted then.
         :raises ValueError: if the columns do not match those of the target.
         """
         with _engine(self.target) as engine:
-            names = self._target_columns(engine, rows.columns)
-            table = sa.table(
-                self._get("toJobConfig.tableName"),
-                *(sa.column(name) for name in names),
-                schema=self._get("toJobConfig.schemaName") or None,
-            )
-            convert = _for_sqlite if engine.dialect.name == "sqlite" else _unchanged
-            records = [
-                dict(zip(names, map(convert, values), strict=True)) for values in rows.values
-            ]
-            with engine.begin() as connection:
+            target = self._find_target(engine, rows.columns)
+            with engine.connect() as connection, connection.begin() as transaction:
                 if self._clears_first():
-                    connection.execute(table.delete())
-                if records:
-                    connection.execute(table.insert(), records)
+                    connection.execute(target.table.delete())
+                if engine.dialect.name in staging.DATABASES:
+                    staging.insert(connection, target, rows.values)
+                elif rows.values:
+                    _insert(connection, target, rows.values)
+                if may_commit():
+                    return True
+                transaction.rollback()
+                return False
 
     def _get(self, name: str) -> str:
         return self.parameters.get(name, "").strip()
 
+    def _uses_sql(self) -> bool:
+        sql, switch = self._get("fromJobConfig.sql"), self._get("fromJobConfig.useSql")
+        return bool(sql) and switch.lower() != "false"
+
     def _query(self, engine: sa.engine.Engine) -> Any:
         # The columns have no type, so that the driver's values are copied unchanged: SQLAlchemy
         # would convert them, for example a date that is stored as text.
-        sql = self._get("fromJobConfig.sql")
-        if sql and self._get("fromJobConfig.useSql").lower() != "false":
-            return _text(sql)
+        if self._uses_sql():
+            return _text(self._get("fromJobConfig.sql"))
         name = self._get("fromJobConfig.tableName")
         schema = self._get(_SCHEMA) or None
-        names = _list(self._get("fromJobConfig.columnList")) or _columns(engine, name, schema)
-        columns: list[Any] = [sa.column(column) for column in names]
-        query: Any = sa.select(*columns).select_from(sa.table(name, *columns, schema=schema))
+        names = _list(self._get("fromJobConfig.columnList")) or list(_types(engine, name, schema))
+        chosen: list[Any] = [sa.column(column) for column in names]
+        query: Any = sa.select(*chosen).select_from(sa.table(name, *chosen, schema=schema))
         where = self._get("fromJobConfig.whereClause")
         return query.where(_text(where)) if where else query
 
-    def _target_columns(self, engine: sa.engine.Engine, read: Sequence[str]) -> list[str]:
-        """Match columns by position if the job lists those of the target, or by name (ASSUMED)."""
-        if listed := _list(self._get("toJobConfig.columnList")):
-            if len(listed) != len(read):
-                raise ValueError(
-                    f"{len(read)} columns were read, but {len(listed)} are listed for the target"
-                )
-            return listed
+    def _find_target(self, engine: sa.engine.Engine, read: Sequence[str]) -> staging.Target:
         name = self._get("toJobConfig.tableName")
         schema = self._get("toJobConfig.schemaName") or None
-        known = {column.lower(): column for column in _columns(engine, name, schema)}
-        if missing := [column for column in read if column.lower() not in known]:
-            raise ValueError(f"table {name!r} has no column {', '.join(missing)}")
-        return [known[column.lower()] for column in read]
+        types = _types(engine, name, schema)
+        names = match(name, read, _list(self._get("toJobConfig.columnList")), list(types))
+        return staging.Target(name, schema, {name: types[name] for name in names})
 
     def _clears_first(self) -> bool:
         # The newer input and the older one; ASSUMED: there are no values but those in the samples.
@@ -178,11 +190,33 @@ def _engine(url: str) -> Iterator[sa.engine.Engine]:
         engine.dispose()
 
 
-def _columns(engine: sa.engine.Engine, table: str, schema: str | None) -> list[str]:
-    names = [column["name"] for column in sa.inspect(engine).get_columns(table, schema)]
-    if not names:  # SQLAlchemy 1.4 reports a missing table in this way
+def _types(engine: sa.engine.Engine, table: str, schema: str | None) -> dict[str, str]:
+    """Return the declared types of a table's columns by name."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            types = postgresql.column_types(connection, table, schema)
+        elif engine.dialect.name == "sqlite":  # SQLAlchemy knows less types than SQLite allows
+            quote = engine.dialect.identifier_preparer.quote
+            prefix = f"{quote(schema)}." if schema else ""
+            found = connection.execute(_text(f"PRAGMA {prefix}table_xinfo({quote(table)})"))
+            types = {str(name): str(type_) for _, name, type_, *_, hidden in found if hidden != 1}
+        else:
+            columns = sa.inspect(connection).get_columns(table, schema)
+            types = {column["name"]: str(column["type"]) for column in columns}
+    if not types:
         raise ValueError(f"no such table: {table}")
-    return names
+    return types
+
+
+def _insert(
+    connection: sa.engine.Connection, target: staging.Target, rows: list[tuple[Any, ...]]
+) -> None:
+    records = [dict(zip(target.columns, row, strict=True)) for row in rows]
+    try:
+        connection.execute(target.table.insert(), records)
+    except Exception as exc:
+        reason = str(exc).partition("\n")[0]
+        raise TransferError(target.name, list(target.columns), reason) from exc
 
 
 def _text(sql: str) -> Any:
@@ -191,18 +225,3 @@ def _text(sql: str) -> Any:
 
 def _list(value: str) -> list[str]:
     return [name.strip() for name in value.split("&") if name.strip()]
-
-
-def _for_sqlite(value: Any) -> Any:
-    """Convert a value of another database's driver to a type that the sqlite3 module accepts."""
-    if isinstance(value, dt.datetime):
-        return value.isoformat(" ")
-    if isinstance(value, (dt.date, dt.time)):
-        return value.isoformat()
-    if isinstance(value, (decimal.Decimal, uuid.UUID)):
-        return str(value)
-    return value
-
-
-def _unchanged(value: Any) -> Any:
-    return value
