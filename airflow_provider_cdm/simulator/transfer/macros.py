@@ -4,6 +4,11 @@ The syntax is that of "Using Macro Variables of Date and Time" in the user guide
 ``${dateformat(fmt)}``, ``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``,
 ``${timestamp(offset, TYPE)}`` and ``${timestamp(dateformat(...))}``; ``fmt`` is a Java
 ``SimpleDateFormat`` with the letters ``y M d H h m s S a E D``, the only ones that are supported.
+
+Where clocks change, shifts are those of Java's ``ZonedDateTime`` (ASSUMED): seconds, minutes and
+hours are exact, and days, months and years keep the time of day. A time of day that does not exist
+is as much later as the clocks go forward, and one that exists twice stays in its half. Text does
+not tell which of both it means: parsed back, it is the second, as with ``SimpleDateFormat``.
 """
 
 from __future__ import annotations
@@ -11,13 +16,16 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+#: Maximum length of a filled text, since a short text can repeat a long value many times.
+MAX_LENGTH = 16 * 1024 * 1024
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_SHIFT = r"(?:,\s*(?P<offset>[+-]?\d+)\s*,\s*(?P<unit>[A-Z]+)\s*)?"
-_DATEFORMAT = re.compile(rf"dateformat\(\s*(?P<format>.+?)\s*{_SHIFT}\)")
-_TIMESTAMP = re.compile(r"timestamp\(\s*(?:(?P<offset>[+-]?\d+)\s*,\s*(?P<unit>[A-Z]+)\s*)?\)")
-_TIMESTAMP_OF = re.compile(rf"timestamp\(\s*{_DATEFORMAT.pattern}\s*\)")
+_OFFSET = re.compile(r"[+-]?[0-9]+")
+_UNIT = re.compile(r"[A-Za-z]+")
+#: Java's ``int``.
+_OFFSETS = range(-(2**31), 2**31)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOKEN = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']")
 _SPANS = {"SECOND": "seconds", "MINUTE": "minutes", "HOUR": "hours", "DAY": "days"}
 
@@ -53,31 +61,69 @@ def fill(
     :param variables: values by name.
     :param at: point in time for date macros, in their time zone.
     :param keep_undefined: whether an undefined name is kept unchanged instead of an error.
-    :raises MacroError: for an undefined name, an unknown function or an invalid date format.
+    :raises MacroError: for an undefined name, an unknown function or an invalid date format, and if
+        the text becomes longer than :data:`MAX_LENGTH`.
     """
+    length = len(text)
 
     def value(match: re.Match[str]) -> str:
-        content = match[1].strip()
-        if content in variables:
-            return variables[content]
-        if "(" in content:
-            return _macro(content, at)
-        if keep_undefined:
-            return match[0]
-        raise MacroError(f"variable {content!r} is not defined")
+        nonlocal length
+        result = _value(match, variables, at, keep_undefined)
+        length += len(result) - len(match[0])
+        if length > MAX_LENGTH:
+            raise MacroError(f"a parameter has more than {MAX_LENGTH:,} characters")
+        return result
 
     return _PLACEHOLDER.sub(value, text)
 
 
+def _value(
+    match: re.Match[str], variables: Mapping[str, str], at: datetime, keep_undefined: bool
+) -> str:
+    content = match[1].strip()
+    if content in variables:
+        return variables[content]
+    if "(" in content:
+        return _macro(content, at)
+    if keep_undefined:
+        return match[0]
+    raise MacroError(f"variable {_shown(content)} is not defined")
+
+
 def _macro(expression: str, at: datetime) -> str:
-    if match := _DATEFORMAT.fullmatch(expression):
-        return format_date(match["format"], shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP.fullmatch(expression):
-        return _millis(shift(at, match["offset"], match["unit"]))
-    if match := _TIMESTAMP_OF.fullmatch(expression):
-        moment = shift(at, match["offset"], match["unit"])
-        return _millis(_as_parsed_back(match["format"], moment))
-    raise MacroError(f"macro {expression!r} is not supported")
+    try:
+        if (arguments := _arguments_of("dateformat", expression)) is not None:
+            pattern, offset, unit = _split(arguments)
+            return format_date(pattern, shift(at, offset, unit))
+        if (arguments := _arguments_of("timestamp", expression)) is not None:
+            if (inner := _arguments_of("dateformat", arguments)) is not None:
+                pattern, offset, unit = _split(inner)
+                return _millis(_as_parsed_back(pattern, shift(at, offset, unit)))
+            pattern, offset, unit = _split(f",{arguments}")
+            if not arguments or (offset is not None and not pattern):
+                return _millis(shift(at, offset, unit))
+    except OverflowError as exc:
+        raise MacroError(f"macro {_shown(expression)} is outside the calendar") from exc
+    raise MacroError(f"macro {_shown(expression)} is not supported")
+
+
+def _arguments_of(function: str, expression: str) -> str | None:
+    """Return what is between the parentheses of a call; ``None`` for anything else."""
+    if expression.startswith(f"{function}(") and expression.endswith(")"):
+        return expression[len(function) + 1 : -1].strip()
+    return None
+
+
+def _split(arguments: str) -> tuple[str, str | None, str | None]:
+    """Return a date format, which may contain commas, and the shift after it, if any."""
+    parts = [part.strip() for part in arguments.rsplit(",", 2)]
+    if len(parts) == 3 and _OFFSET.fullmatch(parts[1]) and _UNIT.fullmatch(parts[2]):
+        return parts[0], parts[1], parts[2]
+    return arguments, None, None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:100]}...")
 
 
 def shift(at: datetime, offset: str | None, unit: str | None) -> datetime:
@@ -92,17 +138,32 @@ def shift(at: datetime, offset: str | None, unit: str | None) -> datetime:
     """
     if offset is None or unit is None:
         return at
+    error = MacroError(f"an offset of {_shown(offset)} {_shown(unit)} is outside the calendar")
+    if unit not in {*_SPANS, "MONTH", "YEAR"}:
+        raise MacroError(f"unit {_shown(unit)} is not supported")
+    if len(offset) > 11 or (number := int(offset)) not in _OFFSETS:
+        raise error
     try:
+        if unit == "DAY":
+            return _existing((at + timedelta(days=number)).replace(fold=at.fold))
         if unit in _SPANS:
-            return at + timedelta(**{_SPANS[unit]: int(offset)})
-        if unit in {"MONTH", "YEAR"}:
-            months = at.year * 12 + at.month - 1 + int(offset) * (12 if unit == "YEAR" else 1)
-            year, month = divmod(months, 12)
-            last = calendar.monthrange(year, month + 1)[1]
-            return at.replace(year=year, month=month + 1, day=min(at.day, last))
+            span = timedelta(**{_SPANS[unit]: number})
+            return (at.astimezone(UTC) + span).astimezone(at.tzinfo)
+        months = at.year * 12 + at.month - 1 + number * (12 if unit == "YEAR" else 1)
+        year, month = divmod(months, 12)
+        last = calendar.monthrange(year, month + 1)[1]
+        return _existing(at.replace(year=year, month=month + 1, day=min(at.day, last)))
     except (OverflowError, ValueError) as exc:
-        raise MacroError(f"an offset of {offset} {unit} is outside the calendar") from exc
-    raise MacroError(f"unit {unit!r} is not supported")
+        raise error from exc
+
+
+def _existing(at: datetime) -> datetime:
+    """Return a time of day that does not exist as the later one that it means."""
+    if at.tzinfo is None:
+        return at
+    # Fold 0 means the offset before the clocks go forward.
+    same = at.replace(fold=0).astimezone(UTC).astimezone(at.tzinfo)
+    return at if same.replace(tzinfo=None, fold=0) == at.replace(tzinfo=None, fold=0) else same
 
 
 def format_date(pattern: str, at: datetime) -> str:
@@ -110,10 +171,12 @@ def format_date(pattern: str, at: datetime) -> str:
 
     :param pattern: date format, such as ``yyyy-MM-dd'T'HH:mm``.
     :param at: point in time to format.
-    :raises MacroError: for a letter that is not supported, or an unclosed quote.
+    :raises MacroError: for a letter that is not supported, an unclosed quote, or no format.
     """
-    if pattern.replace("''", "").count("'") % 2:
-        raise MacroError(f"date format {pattern!r} has an unclosed quote")
+    if not pattern:
+        raise MacroError("a date format is empty")
+    if pattern.count("'") % 2:
+        raise MacroError(f"date format {_shown(pattern)} has an unclosed quote")
 
     def token(match: re.Match[str]) -> str:
         quoted, letter = match[1], match[2]
@@ -122,27 +185,40 @@ def format_date(pattern: str, at: datetime) -> str:
         if letter is None:
             return match[0]
         if letter not in _LETTERS:
-            raise MacroError(f"date format {pattern!r}: letter {letter!r} is not supported")
+            text = f"date format {_shown(pattern)}: letter {letter!r} is not supported"
+            raise MacroError(text)
         return _LETTERS[letter](at, len(match[0]))
 
     return _TOKEN.sub(token, pattern)
 
 
 def _as_parsed_back(pattern: str, at: datetime) -> datetime:
-    """Return what Java parses from a formatted date; missing parts are those of 1970-01-01."""
+    """Return what Java parses from a formatted date; missing parts are those of 1970-01-01.
+
+    A day that the month does not have, such as that of February 29 without its year, is one of the
+    next month.
+    """
     format_date(pattern, at)  # raises an error for an invalid format
     shown = {match[2] for match in _TOKEN.finditer(pattern) if match[2]}
-    hour = at.hour if "H" in shown or {"h", "a"} <= shown else at.hour % 12 if "h" in shown else 0
-    return at.replace(
-        year=at.year if "y" in shown else 1970,
-        month=at.month if shown & {"M", "D"} else 1,
-        day=at.day if shown & {"d", "D"} else 1,
-        hour=hour,
-        minute=at.minute if "m" in shown else 0,
-        second=at.second if "s" in shown else 0,
-        microsecond=at.microsecond if "S" in shown else 0,
-    )
+    year = at.year if "y" in shown else 1970
+    month = at.month if "M" in shown else 1
+    day = at.day if "d" in shown else 1
+    if "D" in shown and not {"M", "d"} & shown:
+        day = at.timetuple().tm_yday
+    hour = at.hour % 12 if "h" in shown else 0
+    if "H" in shown:
+        hour = at.hour
+    elif "a" in shown and at.hour >= 12:
+        hour += 12
+    midnight = datetime(year, month, 1, tzinfo=at.tzinfo) + timedelta(days=day - 1)
+    time = {
+        "hour": hour,
+        "minute": at.minute if "m" in shown else 0,
+        "second": at.second if "s" in shown else 0,
+        "microsecond": at.microsecond // 1000 * 1000 if "S" in shown else 0,
+    }
+    return _existing(midnight.replace(**time, fold=1))
 
 
 def _millis(at: datetime) -> str:
-    return str(int(at.timestamp() * 1000))
+    return str((at - _EPOCH) // timedelta(milliseconds=1))
