@@ -115,7 +115,7 @@ async def _read_request(http: HttpRequest) -> Request:
     raw_query = http.scope["query_string"].decode("latin-1")
     return Request(
         method=http.method,
-        path=http.scope["raw_path"].decode("ascii"),
+        path=http.scope["raw_path"].decode("latin-1"),
         query=dict(parse_qsl(raw_query, keep_blank_values=True)),
         raw_query=raw_query,
         headers={name.lower(): value for name, value in http.headers.items()},
@@ -159,4 +159,4 @@ def _encode(body: Any) -> bytes:
         return b""
     if isinstance(body, bytes):
         return body
-    return (body if isinstance(body, str) else json.dumps(body)).encode()
+    return (body if isinstance(body, str) else json.dumps(body)).encode(errors="replace")

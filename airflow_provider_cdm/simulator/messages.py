@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,8 +67,8 @@ class Request:
         if not self.body.strip():
             return {}
         try:
-            value = json.loads(self.body)
-        except (ValueError, UnicodeDecodeError):
+            value = parse_json(self.body)
+        except ValueError:
             value = None
         if value == "":  # one published sample sends an empty string
             return {}
@@ -94,5 +95,51 @@ def json_response(
     :param status: HTTP status.
     :param headers: additional headers.
     """
-    body = json.dumps(value, ensure_ascii=False).encode()
+    try:
+        body = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can show
+        body = json.dumps(value).encode()
     return Response(status, body, {"Content-Type": "application/json", **(headers or {})})
+
+
+#: Maximum number of lists and objects around a value in JSON, since much that handles it is
+#: recursive.
+MAX_DEPTH = 100
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of JSON that can be shown again.
+
+    :param body: JSON.
+    :raises ValueError: if it is not JSON, has values that JSON or Unicode do not have, or is nested
+        more than :data:`MAX_DEPTH` levels deep.
+    """
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"JSON has no {name}")
+
+    def parse_float(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError("a number is out of range")
+        return number
+
+    try:
+        value = json.loads(body, parse_constant=refuse, parse_float=parse_float)
+    except RecursionError:
+        raise ValueError("JSON is nested too deep") from None
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            part
+            for item in level
+            if isinstance(item, (dict, list))
+            for part in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            break
+    else:
+        raise ValueError("JSON is nested too deep")
+    # Strings with half of a surrogate pair cannot be encoded; UnicodeEncodeError is a ValueError.
+    json.dumps(value, ensure_ascii=False).encode()
+    return value

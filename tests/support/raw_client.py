@@ -35,6 +35,10 @@ class Cdm:
         assert response.status_code == 201, response.text
         return response.headers["X-Subject-Token"]
 
+    def forget_token(self) -> None:
+        """Request a new token with the next call."""
+        self._token = None
+
     def call(self, method: str, url: str, **options: Any) -> requests.Response:
         """Send a request to a complete URL, or to a path below that of the cluster."""
         self._token = self._token or self.login()

@@ -8,11 +8,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdm.simulator.messages import Request, parse_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm.simulator.config.faults import Fault
-    from airflow_provider_cdm.simulator.messages import Request
 
 #: Maximum number of requests in the log, since a demo may be polled for days.
 MAX_ENTRIES = 20_000
@@ -147,7 +148,7 @@ def _redacted_body(body: bytes) -> Any:
     if not body:
         return None
     try:
-        return _redacted(json.loads(body))
+        return _redacted(parse_json(body))
     except ValueError:
         return f"({len(body)} bytes, not JSON)"
 

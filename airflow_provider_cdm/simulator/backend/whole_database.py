@@ -198,7 +198,9 @@ class Tables:
     def _max_active(self) -> int:
         inputs = inputs_of(self._job.config.to_wire(), "driver-config-values")
         text = inputs.get("throttlingConfig.concurrentSubJobs", "")
-        return max(1, int(text)) if text.isdecimal() else self._job.config.tables_at_once
+        if text.isascii() and text.isdecimal() and len(text) <= 10:
+            return max(1, int(text))
+        return self._job.config.tables_at_once
 
     def _create_sub_job(self, table: str) -> Job:
         cluster, parent = self._cluster, self._job

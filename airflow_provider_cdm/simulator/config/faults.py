@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_provider_cdm.simulator.config.reader import ConfigError
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"([\x21-\x7e\xa0-\xff]([\t\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\xff])?)?")
 
 Kind = Literal["drop", "reset", "hang", "delay", "status", "body"]
 When = Literal["before", "after"]
@@ -54,6 +58,13 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind == "status" and self.status is None:
             raise ValueError("a fault of kind status needs a status")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError("the status of a fault is 200 to 599")
+        if self.skip < 0 or (self.times is not None and self.times < 0):
+            raise ValueError("skip and times of a fault are zero or more")
+        for name, value in (self.headers or {}).items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"header {name!r} of a fault cannot be sent")
         if self.kind == "delay" and self.seconds is None:
             raise ValueError("a fault of kind delay needs seconds")
         if self.kind == "delay" and self.effect_delay is not None:

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar, Union, cast
 
 T = TypeVar("T")
 
+#: Maximum duration, about 30 years.
+MAX_SECONDS = 10**9
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -66,7 +68,7 @@ class _Reader:
 
     def _add_problem(self, where: str, expected: str, data: object) -> None:
         secret = any(word in where for word in ("password", "secret", "token"))
-        shown = "another type" if secret else repr(data)
+        shown = "another type" if secret else _shown(data)
         self._problems.append(f"{where}: expected {expected}, got {shown}")
 
     def _optional(self, kind: Any, data: object, where: str) -> Any:
@@ -105,12 +107,14 @@ class _Reader:
             return known
         number = isinstance(data, (int, float)) and not isinstance(data, bool)
         if kind is float:  # every float in the configuration is a duration
-            if not number or cast("float", data) < 0:
-                self._add_problem(where, "a number of seconds, zero or more", data)
+            # A comparison with NaN is false.
+            if not number or not 0 <= cast("float", data) <= MAX_SECONDS:
+                expected = f"a number of seconds, zero or more, at most {MAX_SECONDS:,}"
+                self._add_problem(where, expected, data)
                 return 0.0
             return float(cast("float", data))
         if kind is int:
-            if not isinstance(data, int) or not number:
+            if not isinstance(data, int) or not number or not -(2**63) <= data < 2**63:
                 self._add_problem(where, "an integer", data)
             return data
         if not isinstance(data, str):
@@ -151,3 +155,10 @@ class _Reader:
         except ValueError as exc:
             self._problems.append(f"{prefix.rstrip('.')}: {exc}")
             return None
+
+
+def _shown(data: object) -> str:
+    try:
+        return repr(data)
+    except ValueError:  # an integer with more digits than Python shows
+        return "a number with too many digits"

@@ -65,7 +65,7 @@ def _stop(cluster: Cluster, options: Mapping[str, Any]) -> None:
     cluster.require_status(NORMAL)
     mode = options.get("stopMode", "IMMEDIATELY")
     delay = options.get("delayTime", -1)
-    if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not isinstance(delay, int):
+    if mode not in ("IMMEDIATELY", "GRACEFULLY", "GRACEFULL") or not _is_seconds(delay, -1):
         raise CdmError(400, "Cdm.0010", "Parameter stopMode or delayTime is invalid.")
     cluster.set_status(STOPPING)
     if mode == "IMMEDIATELY":
@@ -81,9 +81,8 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
     """Restart; according to the documentation, running jobs fail in every mode."""
     cluster.require_status(NORMAL)
     delay = options.get("restartDelayTime", 0)
-    if options.get("restartMode", "IMMEDIATELY") not in RESTART_MODES or not (
-        isinstance(delay, int) and delay >= 0
-    ):
+    mode = options.get("restartMode", "IMMEDIATELY")
+    if mode not in RESTART_MODES or not _is_seconds(delay, 0):
         raise CdmError(400, "Cdm.0010", "Parameter restartMode or restartDelayTime is invalid.")
 
     def begin() -> None:
@@ -97,6 +96,11 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
         cluster.event_queue.call_later(delay, begin)
     else:
         begin()
+
+
+def _is_seconds(value: Any, least: int) -> bool:
+    """Return whether a value is an integer that the API takes; the limit is ASSUMED."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
 
 _CLUSTERS = "/v1.1/{project_id}/clusters"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.backend import run_control
 from airflow_provider_cdm.simulator.backend.run_control import RunAction
 from airflow_provider_cdm.simulator.config.faults import Fault
 from airflow_provider_cdm.simulator.config.reader import ConfigError, read
-from airflow_provider_cdm.simulator.messages import Request, Response, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response, parse_json
 from airflow_provider_cdm.simulator.routes.routing import Route
 from airflow_provider_cdm.simulator.web import page, snapshot
 
@@ -121,7 +120,7 @@ def change_job(backend: Backend, request: Request) -> Response:
 
 def _json(request: Request) -> Any:
     try:
-        return json.loads(request.body or b"{}")
+        return parse_json(request.body or b"{}")
     except ValueError as exc:
         raise ConfigError([f"not JSON: {exc}"]) from exc
 
@@ -136,7 +135,7 @@ def _apply(action: Callable[[], None]) -> Response:
 
 def _html(text: str, status: int = 200) -> Response:
     headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": page.POLICY}
-    return Response(status, text.encode(), headers)
+    return Response(status, text.encode(errors="replace"), headers)
 
 
 ROUTES = [

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 HISTORY_PAGE_SIZE = 10
+#: The largest number that the API takes, that of Java's ``int`` (ASSUMED), and its digits.
+MAX_INT = 2**31 - 1
+MAX_DIGITS = 10
 
 
 def start_job(backend: Backend, request: Request) -> Response:
@@ -68,7 +71,7 @@ def list_submissions(backend: Backend, request: Request) -> Response:
     if name in cluster.jobs or backend.behaviour.unknown_history == "error":
         lifecycles = list(reversed(cluster.job(name, "Cdm.0054").lifecycles))
     paging = backend.behaviour.history_paging
-    page_no = _number(request, "page_no", 1, 1, None) if paging else 1
+    page_no = _number(request, "page_no", 1, 1, MAX_INT) if paging else 1
     size = _number(request, "page_size", HISTORY_PAGE_SIZE, 1, 100) if paging else HISTORY_PAGE_SIZE
     page = lifecycles[(page_no - 1) * size : page_no * size]
     _advance_scripts(backend, page)
@@ -148,7 +151,7 @@ def _list(backend: Backend, cluster: Cluster, request: Request) -> Response:
         for job in cluster.jobs.values()
         if _listed_as(backend, job) == type_ and part in job.name.lower()
     ]
-    page_no = _number(request, "page_no", 1, 1, None)
+    page_no = _number(request, "page_no", 1, 1, MAX_INT)
     size = _number(request, "page_size", 10, 10, 100)
     page = jobs[(page_no - 1) * size : page_no * size]
     objects = [serializers.job(job, backend.behaviour, listed=True) for job in page]
@@ -208,13 +211,16 @@ def _job_in(cluster: Cluster, body: Mapping[str, Any]) -> dict[str, Any]:
     return job
 
 
-def _number(request: Request, name: str, default: int, low: int, high: int | None) -> int:
+def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
     text = request.query.get(name)
     if text is None or text == "":
         return default
-    if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-        raise CdmError(400, "Cdm.0009", f"Parameter {name} is out of range: {text}")
-    return int(text)
+    # Neither signs nor the digits of other scripts, and never more digits than int() takes.
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else -1
+    if not low <= number <= high:
+        shown = text if len(text) <= 100 else f"{text[:100]}..."
+        raise CdmError(400, "Cdm.0009", f"Parameter {name} is out of range: {shown}")
+    return number
 
 
 _JOBS = "/v1.1/{project_id}/clusters/{cluster_id}/cdm/job"

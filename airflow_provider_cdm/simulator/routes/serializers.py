@@ -153,8 +153,12 @@ _DEFAULTS = {
 
 def _add_defaults(result: dict[str, Any]) -> None:
     present = inputs_of(result, "driver-config-values")
-    block = result.setdefault("driver-config-values", {})
-    configs = block.setdefault("configs", [])
+    block = result.get("driver-config-values")
+    if not isinstance(block, dict):
+        block = result["driver-config-values"] = {}
+    if not isinstance(block.get("configs"), list):
+        block["configs"] = []
+    configs = block["configs"]
     for name, value in _DEFAULTS.items():
         if name not in present:
             inputs = [{"name": name, "value": value}]

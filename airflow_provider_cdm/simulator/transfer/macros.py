@@ -211,13 +211,14 @@ def _as_parsed_back(pattern: str, at: datetime) -> datetime:
     elif "a" in shown and at.hour >= 12:
         hour += 12
     midnight = datetime(year, month, 1, tzinfo=at.tzinfo) + timedelta(days=day - 1)
-    time = {
-        "hour": hour,
-        "minute": at.minute if "m" in shown else 0,
-        "second": at.second if "s" in shown else 0,
-        "microsecond": at.microsecond // 1000 * 1000 if "S" in shown else 0,
-    }
-    return _existing(midnight.replace(**time, fold=1))
+    parsed = midnight.replace(
+        hour=hour,
+        minute=at.minute if "m" in shown else 0,
+        second=at.second if "s" in shown else 0,
+        microsecond=at.microsecond // 1000 * 1000 if "S" in shown else 0,
+        fold=1,
+    )
+    return _existing(parsed)
 
 
 def _millis(at: datetime) -> str:
