@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     from airflow_provider_cdm.simulator import CdmSimulator
-    from airflow_provider_cdm.simulator.config.config import load
+    from airflow_provider_cdm.simulator.config.config import UserWithRandomPassword, load
 
     with ExitStack() as stack:
         demo = DemoFolder(options.demo) if options.demo else None
@@ -55,6 +55,9 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
             f"CDM simulator: {simulator.url}\n"
             f"export AIRFLOW_CONN_CDM_DEFAULT={shlex.quote(simulator.connection_json)}\n"
         )
+        for user in simulator.config.users:
+            if isinstance(user, UserWithRandomPassword):
+                sys.stdout.write(f"Password of user {user.name}, for this start: {user.password}\n")
         if demo is not None:
             sys.stdout.write(demo.instructions(demo.fill(), simulator.connection_uri))
         sys.stdout.flush()

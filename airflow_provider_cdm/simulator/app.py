@@ -16,7 +16,7 @@ from starlette.responses import Response as HttpResponse
 
 from airflow_provider_cdm.simulator.backend.request_log import error_of
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Request, Response
+from airflow_provider_cdm.simulator.messages import Request, Response, json_response
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import close_connection, reset_connection
 
@@ -26,17 +26,23 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
     from airflow_provider_cdm.simulator.backend.request_log import RecordedRequest
     from airflow_provider_cdm.simulator.config.faults import Fault
+    from airflow_provider_cdm.simulator.gateway.web_access import WebAccess
     from airflow_provider_cdm.simulator.routes.routing import Route
+
+
+#: Maximum size of a request's body, that of the cloud's API gateway by default.
+MAX_BODY = 12 * 1024**2
 
 
 class App:
     """The ASGI application.
 
     :param backend: state of the simulator.
+    :param access: decides which requests are answered.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, access: WebAccess) -> None:
+        self._backend, self._access = backend, access
         self._release = asyncio.Event()
 
     def release(self) -> None:
@@ -46,9 +52,19 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request."""
+        http = HttpRequest(scope, receive)
+        request = _request_head(http)
         try:
-            request = await _read_request(HttpRequest(scope, receive))
+            self._access.check(request, str(scope["server"][0]), ROUTER.match(request))
+            request.body = await _read_body(http)
         except ClientDisconnect:
+            return
+        except GatewayError as error:
+            error.request_id = secrets.token_hex(16)
+            # The rest of the body is not read.
+            headers = {"X-Request-Id": error.request_id, "Connection": "close"}
+            refusal = json_response(error.body(), error.status, headers)
+            await _send(refusal, scope, receive, send)
             return
         route = ROUTER.find(request)
         if route is not None and route.service == "control":
@@ -111,7 +127,8 @@ class App:
             await asyncio.wait_for(self._release.wait(), seconds)
 
 
-async def _read_request(http: HttpRequest) -> Request:
+def _request_head(http: HttpRequest) -> Request:
+    """Return a request whose body has not been read."""
     raw_query = http.scope["query_string"].decode("latin-1")
     return Request(
         method=http.method,
@@ -119,8 +136,22 @@ async def _read_request(http: HttpRequest) -> Request:
         query=dict(parse_qsl(raw_query, keep_blank_values=True)),
         raw_query=raw_query,
         headers={name.lower(): value for name, value in http.headers.items()},
-        body=await http.body(),
+        body=b"",
     )
+
+
+async def _read_body(http: HttpRequest) -> bytes:
+    """Return the body of a request.
+
+    :raises GatewayError: 413 if it is too large; the rest is not read.
+    """
+    body = bytearray()
+    async for chunk in http.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            text = f"The request body is larger than {MAX_BODY // 1024**2} MB."
+            raise GatewayError(413, "APIGW.0201", text)
+    return bytes(body)
 
 
 async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

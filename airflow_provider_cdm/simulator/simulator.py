@@ -18,6 +18,7 @@ from airflow_provider_cdm.simulator.config.config import (
 )
 from airflow_provider_cdm.simulator.config.faults import Fault, FaultScript, Kind, When
 from airflow_provider_cdm.simulator.config.reader import read
+from airflow_provider_cdm.simulator.gateway.web_access import WebAccess
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import Server
 from airflow_provider_cdm.simulator.web.page import RUN_PAGE
@@ -60,7 +61,7 @@ class CdmSimulator:
         self.config = load(config)
         self.clock: Clock = clock or SystemClock()
         self._backend = Backend(self.config, self.clock, ROUTER.names())
-        self._app = App(self._backend)
+        self._app = App(self._backend, WebAccess([host, *self.config.hosts]))
         self._server = Server(
             self._app, host, port, allow_any_host=allow_any_host, on_stop=self._app.release
         )
@@ -114,7 +115,7 @@ class CdmSimulator:
 
     @property
     def password(self) -> str:
-        """Password of the first configured user."""
+        """Password of the first configured user; a random one if the configuration names none."""
         return self.config.users[0].password
 
     @property
@@ -163,7 +164,10 @@ class CdmSimulator:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The requests since the start or the last reset, the oldest first, at most 20,000."""
+        """The requests since the start or the last reset, the oldest first.
+
+        The log keeps the last 20,000, of at most 64 MB together, and no body of more than 1 MB.
+        """
         return self._backend.log.entries()
 
     def runs(self, job_name: str, cluster_id: str | None = None) -> list[Run]:

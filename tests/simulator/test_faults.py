@@ -25,7 +25,7 @@ def config() -> dict[str, Any]:
 def start_over_socket(sim: CdmSimulator, cdm: Cdm) -> bytes:
     """Start the job over a plain socket, and return the bytes up to the end of the stream."""
     path = f"/v1.1/{sim.project_id}/clusters/{sim.cluster_id}/cdm/job/load/start"
-    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: {cdm.login()}\r\n"
+    head = f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nX-Auth-Token: {cdm.login()}\r\n"
     with socket.create_connection(("127.0.0.1", int(sim.url.rsplit(":")[-1]))) as connection:
         connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
         connection.settimeout(5)

@@ -379,7 +379,7 @@ def test_any_requests(shared: tuple[CdmSimulator, Cdm, ManualClock], sequence: l
     clock.advance(1)
     sim.faults.clear()
     assert_pages(sim)
-    if sim.cluster_status() != "200" or len(sim.jobs()) > 50:
+    if sim.cluster_status() != "200" or len(sim.jobs()) > 50 or len(sim.requests) > 200:
         sim.reset()
         cdm.forget_token()
 
@@ -390,7 +390,7 @@ def send(cdm: Cdm, sent: Sent, url: str, raw: bytes | None) -> requests.Response
         for key, value in sent.query
     )
     headers = {"Content-Type": "application/json"}
-    return cdm.call(sent.method, f"{url}?{query}"[:16_000], data=raw, headers=headers)
+    return cdm.call(sent.method, f"{url}?{query}"[:16_000], data=raw, headers=headers, timeout=60)
 
 
 def test_wrong_logins_have_the_errors_of_iam(sim: CdmSimulator) -> None:

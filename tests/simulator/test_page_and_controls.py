@@ -13,6 +13,7 @@ from tests.support.raw_client import Cdm
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator import ManualClock
 
+JSON = {"Content-Type": "application/json"}
 HTML = "<script>alert('x')</script>/&\"'"
 
 
@@ -159,13 +160,14 @@ def test_jobs_over_http(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None
         assert cdm.status("new/one")["status"] == outcome
     assert "unknown key" in post(sim, "/_sim/jobs/x", {"y": 1}).json()["problems"][0]
     assert post(sim, "/_sim/jobs/x?cluster_id=z", {}).status_code == 400
-    assert requests.post(f"{sim.url}/_sim/jobs/x", data="{", timeout=5).status_code == 400
+    response = requests.post(f"{sim.url}/_sim/jobs/x", data="{", headers=JSON, timeout=5)
+    assert response.status_code == 400
 
 
 def test_reset_over_http(sim: CdmSimulator, cdm: Cdm) -> None:
     """Another process can reset the simulator."""
     cdm.start("load")
-    assert post(sim, "/_sim/reset").status_code == 200
+    assert post(sim, "/_sim/reset", {}).status_code == 200
     assert (sim.requests, sim.runs("load")) == ([], [])
 
 

@@ -43,6 +43,9 @@ def test_command_line(number: signal.Signals) -> None:
         assert export is not None
         connection = json.loads(export[1])
         assert (connection["conn_type"], connection["host"]) == ("huaweicloud_cdm", url)
+        assert process.stdout.readline() == (
+            f"Password of user airflow, for this start: {connection['password']}\n"
+        )
         assert requests.get(f"{url}/_sim/state", timeout=5).status_code == 200
         process.send_signal(number)
         assert process.wait(10) == 0
@@ -138,7 +141,8 @@ def test_connection_settings() -> None:
         assert extra["iam_endpoint"] == sim.connection["host"] == sim.url
         assert (extra["cluster_id"], extra["domain_name"]) == (sim.cluster_id, "acme")
         assert json.loads(sim.connection_json) == sim.connection
-        start = f"huaweicloud-cdm://airflow:airflow-secret@http%3A%2F%2F127.0.0.1%3A{sim.url[17:]}"
+        host = f"http%3A%2F%2F127.0.0.1%3A{sim.url[17:]}"
+        start = f"huaweicloud-cdm://airflow:{sim.password}@{host}"
         assert sim.connection_uri.startswith(start)
 
 

@@ -44,7 +44,8 @@ class Cdm:
         self._token = self._token or self.login()
         headers = {"X-Auth-Token": self._token, **options.pop("headers", {})}
         address = url if url.startswith("http") else f"{self.base}/{url}"
-        return requests.request(method, address, headers=headers, timeout=5, **options)
+        options.setdefault("timeout", 5)
+        return requests.request(method, address, headers=headers, **options)
 
     def on_job(self, method: str, name: str, action: str = "", **options: Any) -> requests.Response:
         """Send a request about a job."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Maximum number of requests in the log, since a demo may be polled for days.
 MAX_ENTRIES = 20_000
+#: Maximum size of all requests in the log, and of a body that it keeps, in bytes.
+MAX_SIZE = 64 * 1024**2
+MAX_BODY = 1024**2
 _REDACTED = "***"
 _SECRET_HEADERS = frozenset(
     {"x-auth-token", "x-subject-token", "authorization", "x-security-token"}
@@ -35,6 +38,8 @@ class RecordedRequest:
     :param path: path as it was sent, percent-encoded.
     :param route: short name of the route, ``unknown`` if there is none.
     :param headers: headers by lower-case name.
+    :param body: body as it was sent; empty if it was larger than :data:`MAX_BODY`.
+    :param body_size: size of the body in bytes.
     :param status: HTTP status of the response; ``None`` if none was sent (yet).
     :param user: name of the sender, if the credentials were valid.
     :param fault: fault that hit the request.
@@ -48,6 +53,7 @@ class RecordedRequest:
     route: str
     headers: Mapping[str, str]
     body: bytes
+    body_size: int
     status: int | None = None
     user: str | None = None
     fault: Fault | None = None
@@ -56,8 +62,10 @@ class RecordedRequest:
     def json(self) -> Any:
         """Return the JSON value of the body, ``None`` for an empty body.
 
-        :raises ValueError: if the body is not JSON.
+        :raises ValueError: if the body is not JSON, or was too large to be kept.
         """
+        if self.body_size > len(self.body):
+            raise ValueError(f"a body of {self.body_size} bytes was not kept")
         return json.loads(self.body) if self.body else None
 
     def redacted(self) -> dict[str, Any]:
@@ -74,12 +82,27 @@ class RecordedRequest:
             "query": dict(self.query),
             "route": self.route,
             "headers": headers,
-            "body": _redacted_body(self.body),
+            "body": self._redacted_body(),
             "status": self.status,
             "user": self.user,
             "fault": f"{fault.when} {fault.kind}" if fault else None,
             "error": self.error,
         }
+
+    @property
+    def size(self) -> int:
+        """Approximate size in memory."""
+        texts = (self.method, self.path, self.route, *self.headers.values(), *self.query.values())
+        return 1000 + len(self.body) + sum(map(len, texts)) + sum(map(len, self.query))
+
+    def _redacted_body(self) -> Any:
+        if not self.body_size:
+            return None
+        try:
+            return _redacted(parse_json(self.body))
+        except ValueError:
+            kept = "not JSON" if self.body else "too large to be kept"
+            return f"({self.body_size} bytes, {kept})"
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in self.redacted().items() if key != "headers"}
@@ -92,7 +115,8 @@ class RequestLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: deque[RecordedRequest] = deque(maxlen=MAX_ENTRIES)
+        self._entries: deque[RecordedRequest] = deque()
+        self._size = 0
 
     def add(self, request: Request, at: float) -> RecordedRequest:
         """Record a request.
@@ -107,10 +131,14 @@ class RequestLog:
             query=request.query,
             route=request.route,
             headers=request.headers,
-            body=request.body,
+            body=request.body if len(request.body) <= MAX_BODY else b"",
+            body_size=len(request.body),
         )
         with self._lock:
             self._entries.append(entry)
+            self._size += entry.size
+            while len(self._entries) > MAX_ENTRIES or self._size > MAX_SIZE:
+                self._size -= self._entries.popleft().size
         return entry
 
     def entries(self) -> list[RecordedRequest]:
@@ -122,6 +150,7 @@ class RequestLog:
         """Remove all requests."""
         with self._lock:
             self._entries.clear()
+            self._size = 0
 
 
 def error_of(body: bytes) -> str | None:
@@ -130,8 +159,8 @@ def error_of(body: bytes) -> str | None:
     :param body: body of a response of CDM, the gateway or IAM.
     """
     try:
-        error = json.loads(body)
-    except (ValueError, RecursionError):
+        error = parse_json(body)
+    except ValueError:
         return None
     if isinstance(error, dict) and isinstance(error.get("error"), dict):
         error = error["error"]
@@ -142,15 +171,6 @@ def error_of(body: bytes) -> str | None:
     parts = (next(filter(None, values), None) for values in (codes, texts))
     # The code of a Keystone error is the status, which is shown anyway.
     return ": ".join(part for part in parts if isinstance(part, str)) or None
-
-
-def _redacted_body(body: bytes) -> Any:
-    if not body:
-        return None
-    try:
-        return _redacted(parse_json(body))
-    except ValueError:
-        return f"({len(body)} bytes, not JSON)"
 
 
 def _redacted(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -48,12 +49,20 @@ class AccessKey:
 
 @dataclass(frozen=True, kw_only=True)
 class UserConfig:
-    """An IAM user; ``domain`` defaults to the account of the configuration."""
+    """An IAM user; ``domain`` defaults to the account of the configuration.
+
+    A user without a password gets a random one when the configuration is loaded.
+    """
 
     name: str
     password: str = field(default="", repr=False)
     domain: str | None = None
     access_keys: tuple[AccessKey, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserWithRandomPassword(UserConfig):
+    """A user whose password the configuration does not name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +129,7 @@ class ClusterConfig:
         object.__setattr__(self, "id", self.id or stable_uuid(f"cluster {self.name}"))
 
 
-DEFAULT_USER = UserConfig(name="airflow", password="airflow-secret")  # noqa: S106 - no real secret
+DEFAULT_USER = UserConfig(name="airflow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,8 @@ class SimulatorConfig:
     seconds: Seconds = field(default_factory=Seconds)
     behaviour: Behaviour = field(default_factory=Behaviour)
     faults: tuple[Fault, ...] = ()
+    #: Host names, besides those of the loopback interface, that the simulator answers to.
+    hosts: tuple[str, ...] = ()
     #: Folder that relative SQLite paths start from: that of the YAML file, otherwise the current.
     base: str = ""
 
@@ -154,7 +165,7 @@ def load(source: SimulatorConfig | Mapping[str, Any] | str | Path | None) -> Sim
     :raises ConfigError: if the configuration is not valid; it lists all problems.
     """
     if isinstance(source, SimulatorConfig):
-        return source
+        return _with_passwords(source)
     base = ""
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -165,7 +176,23 @@ def load(source: SimulatorConfig | Mapping[str, Any] | str | Path | None) -> Sim
         config = replace(config, base=base)
     if problems := list(_inconsistencies(config)):
         raise ConfigError(problems)
-    return config
+    return _with_passwords(config)
+
+
+def _with_passwords(config: SimulatorConfig) -> SimulatorConfig:
+    """Return a configuration in which each user has a password that nobody can guess."""
+    users = tuple(
+        user
+        if user.password
+        else UserWithRandomPassword(
+            name=user.name,
+            password=secrets.token_urlsafe(16),
+            domain=user.domain,
+            access_keys=user.access_keys,
+        )
+        for user in config.users
+    )
+    return replace(config, users=users)
 
 
 def _from_yaml(path: Path) -> Any:

@@ -6,4 +6,5 @@ __all__ = [
     "lockout",
     "quotas",
     "signatures",
+    "web_access",
 ]

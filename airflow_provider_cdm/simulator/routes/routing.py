@@ -28,6 +28,7 @@ class Route:
 
     :param name: short name for faults, quotas and the request log.
     :param pattern: path with placeholders such as ``{job_name}``.
+    :param needs_lock: whether the handler uses the state that the backend's lock protects.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Route:
     pattern: str
     handler: Handler
     service: Service = "cdm"
+    needs_lock: bool = True
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """Return the values of the placeholders, or ``None`` if the path does not match.
@@ -73,6 +75,16 @@ class Router:
         names = {route.name for route in self._routes if route.service != "control"}
         return sorted(names | {"list_jobs", *_ACTIONS.values()})
 
+    def match(self, request: Request) -> Route | None:
+        """Return the route of a request whose body need not be read yet.
+
+        :param request: request to route.
+        """
+        for route in self._routes:
+            if route.match(request.method, request.path) is not None:
+                return route
+        return None
+
     def find(self, request: Request) -> Route | None:
         """Return the route of a request, and set the request's route name and parameters.
 
@@ -92,6 +104,8 @@ class Router:
         :param request: request to handle.
         :param route: route that :meth:`find` returned.
         """
+        if route is not None and not route.needs_lock:
+            return route.handler(backend, request)
         request_id = secrets.token_hex(16)
         with backend.lock:
             backend.event_queue.run_due()
