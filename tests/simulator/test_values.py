@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import re
 import sqlite3
 import uuid
 from contextlib import closing
@@ -148,7 +149,9 @@ STORED: list[tuple[str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "value", "expected"), STORED, ids=lambda item: repr(item)[:30])
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"), STORED, ids=lambda item: re.sub(" at 0x.*", "", repr(item))[:30]
+)
 def test_value_is_kept_or_refused(tmp_path: Path, type_: str, value: Any, expected: Any) -> None:
     """SQLite stores each value of a driver without a change, or the error names the column.
 
