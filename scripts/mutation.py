@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -77,6 +78,8 @@ _EXCLUDED = [
 #: Lines that decide nothing: the options of a decorator, a mark between parameters, and imports
 #: for annotations.
 _SAYS_NOTHING = ("@dataclass(", "*,", "if TYPE_CHECKING:")
+#: Options of the private fields of a dataclass.
+_OPTION = re.compile(r"\b(init|repr)=(True|False)")
 #: Seconds of processor time that tests may take in addition to five times what they usually take.
 #: What takes longer counts as hanging: the change made a loop endless.
 _LEAST_SECONDS = 5
@@ -202,12 +205,15 @@ def _report(module: str, database: Path) -> float:
 
 
 def _says_nothing(diff: str | None) -> bool:
-    """Return whether a change is one of a line that decides nothing.
+    """Return whether a change is one of a line, or an option of a field, that decides nothing.
 
     :param diff: the change; ``None`` where it made the tests hang, which is noticed as well.
     """
-    removed = (line[1:].strip() for line in (diff or "").splitlines() if line[:1] == "-")
-    return any(line.startswith(_SAYS_NOTHING) for line in removed)
+    lines = [line for line in (diff or "").splitlines() if line[:3] not in ("---", "+++")]
+    old, new = ([line[1:].strip() for line in lines if line[:1] == sign] for sign in "-+")
+    if any(line.startswith(_SAYS_NOTHING) for line in old):
+        return True
+    return bool(old) and [_OPTION.sub("", x) for x in old] == [_OPTION.sub("", x) for x in new]
 
 
 if __name__ == "__main__":
