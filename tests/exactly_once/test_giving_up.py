@@ -85,6 +85,19 @@ def test_log_is_silent_while_an_attempt_follows(
         assert text not in task_log.text
 
 
+@pytest.mark.parametrize("sent", [False, True], ids=["nothing sent", "lost start"])
+def test_log_names_no_run_where_none_is_known(
+    sent: bool, sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """An attempt that fails before it knows a run has nothing to say about one."""
+    route = "start" if sent else "submissions"
+    sim.fail(route, "status", status=503 if sent else 403, times=None)
+    with pytest.raises(errors.CdmStartUncertain if sent else errors.CdmAuthError):
+        task_runner.run(migrate)
+    for text in ("may still be active", "is unknown", "still active"):
+        assert text not in task_log.text
+
+
 def test_log_says_why_a_run_is_stopped(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:
