@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
+from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT, MAX_PAGES
 from airflow_provider_cdm.client.polling.rate_limit import REQUESTS_PER_MINUTE, RateLimits
 from benchmarks.common import Result, log, percentile, round_short, table
 from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Simulation
@@ -58,8 +59,8 @@ def _lists_bound(waits: int, latency: float) -> float:
 
     The oldest page was asked for one reading ago; its answer and that of the status take time.
     """
-    pages = -(-waits // 100)
-    rounds = 1 + -(-(pages - 1) // 4)
+    pages = math.ceil(waits / 100)
+    rounds = 1 + math.ceil((pages - 1) / MAX_PAGES)
     return max(POLL_INTERVAL, pages * 61 / REQUESTS_PER_MINUTE, rounds * latency) + 2 * latency
 
 

@@ -9,14 +9,15 @@ from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.polling.model import PolledJob
 from airflow_provider_cdm.client.polling.polls import Poll, StatusPoll
 
-#: Polls in flight at most, each of which occupies a thread.
-MAX_IN_FLIGHT = 16
+#: Polls in flight at most, each of which occupies a thread. That many are needed only while answers
+#: are slow: with answers of 20 s, to use up a quota.
+MAX_IN_FLIGHT = 32
 #: Of these, polls at most of jobs whose last poll failed: such polls may take a minute each.
 _MAX_RETRIES = MAX_IN_FLIGHT // 2
 #: Pages of the job list that are read at a time, once their number is known.
-MAX_PAGES = 4
+MAX_PAGES = 8
 #: How many of them each kind of poll may have while others are due as well.
-_SHARES = {Quota.STATUS: 10, Quota.HISTORY: 4, Quota.LISTING: 2}
+_SHARES = {Quota.STATUS: 20, Quota.HISTORY: 8, Quota.LISTING: 4}
 
 
 @dataclass(slots=True)

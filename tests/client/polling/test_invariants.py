@@ -2,7 +2,7 @@
 
 With ``n`` waits of a user at a time, and ``r`` calls a minute, one look at each takes ``60 n / r``
 seconds: the bound of the quota. Threads have a bound as well: ``n`` looks of ``s`` seconds at the
-jobs of one cluster take ``n s / 16``. The end of a run is noticed within :data:`K` times the
+jobs of one cluster take ``n s / 32``. The end of a run is noticed within :data:`K` times the
 greatest of these bounds and the poll interval, and the time that the answers take.
 """
 
