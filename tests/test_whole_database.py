@@ -38,6 +38,7 @@ each_path = pytest.mark.parametrize("path", PATHS)
 ORDINARY = {
     *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
     *("counters", "execute_date", "last_update_date", "duration_seconds"),
+    *("creation_time", "execute_time", "last_update_time"),
 }
 
 

@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 RESULT = {
     *("cluster_id", "job_name", "submission_id", "creation_date", "status", "progress"),
     *("counters", "execute_date", "last_update_date", "duration_seconds"),
+    *("creation_time", "execute_time", "last_update_time"),
 }
 #: Number of orders of each day.
 ROWS = 10

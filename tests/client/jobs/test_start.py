@@ -161,7 +161,7 @@ def test_answer_without_anything() -> None:
 def test_lost_start_whose_run_shows() -> None:
     """A start without an answer is not sent again once its run shows."""
     api = ScriptedApi([LOST], [[], [run(6)]])
-    assert api.start() == StartResult(run(6))
+    assert api.start() == StartResult(run(6), found=True)
     assert (api.sends, api.last["run"]) == (1, key(6))
 
 
@@ -191,7 +191,7 @@ def test_refusal_with_a_status_of_a_failure() -> None:
 def test_broken_connection() -> None:
     """A connection that breaks is a lost answer."""
     api = ScriptedApi([run(6)], [[], [run(6)]], breaks=True)
-    assert api.start() == StartResult(run(6))
+    assert api.start() == StartResult(run(6), found=True)
     assert api.sends == 1
 
 
@@ -219,7 +219,7 @@ def test_late_effect() -> None:
     """A job that is running after a lost start may be running because of it: the run is ours."""
     # The baseline and eight reads within the first minute show nothing.
     api = ScriptedApi([LOST, busy()], [*[[]] * 9, [run(6, 60)]])
-    assert api.start() == StartResult(run(6, 60))
+    assert api.start() == StartResult(run(6, 60), found=True)
     assert (api.last["run"], api.last["foreign"]) == (key(6, 60), False)
 
 
