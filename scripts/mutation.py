@@ -7,8 +7,8 @@ the change back. It is chosen since it also changes properties and constants of 
 is changed, never the tree itself.
 
 Only the tests that call the changed function are run, the quickest first, until one fails. Each
-change has a process of its own, a fork that has Airflow imported already. ``CONTRIBUTING.md`` has
-the results.
+change has a process of its own, a fork that has Airflow imported already. ``CONTRIBUTING.md``
+says what to do about what no test notices.
 """
 
 from __future__ import annotations

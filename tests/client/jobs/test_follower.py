@@ -251,6 +251,12 @@ def test_log_says_once_that_the_run_is_not_shown(
     assert caplog.text.count("CDM shows no run for run 5") == 2
 
 
+def test_grace_periods() -> None:
+    """They are as long as the documentation says."""
+    grace = GracePeriods()
+    assert (grace.outage, grace.unknown_status, grace.no_run) == (600, 600, 120)
+
+
 def test_few_failures_far_apart_end_no_wait(play_cdm: Play) -> None:
     """A run that is polled seldom is given up after five failures, not after the grace period."""
     for before in ([], [BUSY], [DOWN, DOWN, BUSY]):
