@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,10 +28,13 @@ class Kill:
     :param in_background: whether the time that Airflow gives is over.
     :param cancelled: whether the work was cancelled, and is done once more.
     :param failure: last failure after which a call was repeated.
+    :param uptime: function that returns seconds by a clock that nobody can set.
     :param stopper: what stops it, with other runs of the cluster.
+    :param give_up_at: when to give up after a failure, by that clock.
     """
 
     run: RunRef
+    uptime: Callable[[], float] = time.monotonic
     state: str | None = None
     asked_state: bool = False
     sent: bool = False
@@ -38,10 +42,13 @@ class Kill:
     cancelled: bool = False
     failure: errors.CdmError | None = None
     stopper: RunStopper | None = None
+    give_up_at: float | None = None
 
     def record_failure(self, error: errors.CdmError) -> None:
-        """Keep a failure, for the log."""
+        """Keep a failure for the log; raise it when the time for the stop is over."""
         self.failure = error
+        if self.give_up_at is not None and self.uptime() >= self.give_up_at:
+            raise error
 
     @property
     def reason(self) -> str:

@@ -18,7 +18,7 @@ from airflow_provider_cdm.client.session import CdmSession
 T = TypeVar("T")
 
 #: Seconds after which a call counts as not answered, so that it is repeated.
-_ANSWER_SECONDS = 20.0
+_ANSWER_SECONDS = 30.0
 #: Failures in a row after which only one call is made at a time.
 _MAX_FAILURES = 3
 

@@ -41,13 +41,14 @@ from airflow_provider_cdm.triggers.paced_calls import PacedCalls, TooLateError
 T = TypeVar("T")
 
 #: Stops in flight at most, looks in flight at most, and threads for them and a list.
-_STOPS, _LOOKS, _THREADS = 32, 8, 44
+_STOPS, _LOOKS, _THREADS = 64, 8, 80
 #: Quotas of the calls that show the newest run of a job.
 _LOOK_QUOTAS = (Quota.STATUS, Quota.HISTORY)
 #: Seconds until the next slot from which on something else is done in the meantime.
 _LONG_WAIT = 2.0
-#: Seconds after a stop until the first look whether the run has ended, and between two looks.
-_END_SECONDS = 3.0
+#: Seconds after a stop until the first look whether the run has ended, and between two looks; and
+#: within which it must have ended for its job to be deleted.
+_END_SECONDS, _END_WITHIN = 3.0, 60.0
 
 _Key: TypeAlias = tuple[Settings, str]
 _stoppers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, RunStopper]] = (
@@ -108,7 +109,8 @@ class RunStopper:
     async def stop(self, run: RunRef, on_failure: OnFailure) -> bool:
         """Stop one run, and no other; goes on until that has succeeded, or cannot.
 
-        :param on_failure: called with each failure after which a call is repeated.
+        :param on_failure: called with each failure after which a call is repeated; raises it when
+            the time is over.
         :returns: whether the stop was sent; ``False`` if the run is not the active one.
         :raises CdmError: when CDM rejects the calls.
         """
@@ -134,12 +136,17 @@ class RunStopper:
     async def delete_after_stop(self, run: RunRef, on_failure: OnFailure) -> None:
         """Delete the job of a run that was asked to stop, once it has ended; log the result.
 
-        :param on_failure: called with each failure after which a call is repeated.
+        :param on_failure: called with each failure after which a call is repeated; raises it when
+            the time is over.
+        :raises CdmWaitTimeout: when the run has not ended within a minute.
         :raises CdmError: when CDM rejects the calls.
         """
+        give_up_at = self._calls.uptime() + _END_WITHIN
         fate, deleted = JobFate.PENDING, False
         try:
             while fate is JobFate.PENDING:
+                if self._calls.uptime() > give_up_at:
+                    raise stop.not_ended(run, _END_WITHIN)
                 await self._calls.sleep(_END_SECONDS)
                 fate = stop.fate_of_job(run, await self._look(run, on_failure))
             while fate is JobFate.DELETE and not deleted:
@@ -194,7 +201,11 @@ class RunStopper:
             try:
                 newest = await self._newest_run(unproven.run.job_name)
             except OUTAGE_ERRORS as error:
-                unproven.on_failure(error)
+                try:
+                    unproven.on_failure(error)
+                except errors.CdmError as final:
+                    self._queue.discard(unproven)
+                    unproven.on_answer(final)
             except Exception as error:
                 self._queue.discard(unproven)
                 unproven.on_answer(error)

@@ -261,7 +261,7 @@ class CdmSubmissionTrigger(CdmTrigger):
                 return
             seconds = _FINAL_STOP_SECONDS if kill.state in _FINAL_STATES else _STOP_SECONDS
             async with asyncio.timeout(seconds):
-                await self._stop(kill)
+                await self._stop(kill, seconds)
         except TimeoutError:
             self._log_not_stopped(kill, f"It was tried for {seconds:.0f} s. {kill.reason}")
         except asyncio.CancelledError:
@@ -296,12 +296,18 @@ class CdmSubmissionTrigger(CdmTrigger):
             log.info("Cancelled, but the task is still deferred, so nothing is stopped")
         return kill.state != "deferred"
 
-    async def _stop(self, kill: Kill) -> None:
-        """Stop the run, with the connection as it is now: its credentials may have been changed."""
+    async def _stop(self, kill: Kill, seconds: float) -> None:
+        """Stop the run, with the connection as it is now: its credentials may have been changed.
+
+        :param seconds: after which to give up when a call fails.
+        """
         from airflow_provider_cdm.triggers.stopper import shared_stopper
 
         while True:
             session = await self._session_for_stop()
+            if kill.give_up_at is None:
+                kill.uptime = session.monotonic
+                kill.give_up_at = kill.uptime() + seconds
             try:
                 with shared_stopper(session, self.cluster_id) as kill.stopper:
                     return await self._stop_with(kill.stopper, kill)

@@ -164,6 +164,20 @@ def test_all_runs_are_stopped_within_the_quota(crowd: Crowd, count: int, on_kill
     assert "may still be active" not in crowd.log.text
 
 
+@pytest.mark.parametrize(("latency", "seconds"), [(1.0, 5), (6.0, 65), (20.0, 260)])
+def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float) -> None:
+    """With answers that take long, the stops take longer, but all are sent."""
+    crowd.latency = latency
+    crowd.add(400)
+
+    async def end_and_wait() -> None:
+        await crowd.end()
+        await asyncio.sleep(seconds)
+
+    crowd.run(end_and_wait)
+    assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
+
+
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
     """The runs of ten clusters are stopped as fast as those of one."""
     for cluster in crowd.sim.config.clusters:

@@ -266,3 +266,26 @@ def test_cancellation_stops_the_run_of_an_ended_task_below_airflow_3_3(
     asyncio.run(cancel_while_waiting(trigger_of_a_long_run(sim), sim))
     clock.advance(60)
     assert sim.runs(JOB)[-1].status == expected
+
+
+@pytest.mark.parametrize("status", [503, 429, 401, 403])
+def test_kill_that_stops_nothing_ends_within_its_time(
+    status: int,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever CDM answers, ``on_kill`` ends by the session's clock, and the log names the run."""
+
+    async def read_task_state(_: Any) -> str:
+        return "failed"
+
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    trigger = trigger_of_a_long_run(sim)
+    sim.fail("stop", "status", status=status, times=None)
+    asyncio.run(trigger.on_kill())
+    (line,) = [line for line in log.messages if "could not be stopped" in line]
+    assert f"run 1 of job '{JOB}' in cluster {sim.cluster_id}" in line
+    assert "CdmHook('cdm_default').stop_job(" in line
+    assert f"HTTP {status}" in line

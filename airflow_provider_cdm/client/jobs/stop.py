@@ -202,9 +202,7 @@ def delete_after_stop(api: CdmApi, run: RunRef, *, within: float) -> Flow[bool]:
     try:
         while (fate := (yield from _read_fate(api, run))) is JobFate.PENDING:
             if api.exchanger.uptime() + seconds > give_up_at:
-                raise errors.CdmWaitTimeout(
-                    f"{run} was asked to stop, and had not ended {within:.0f} s later."
-                )
+                raise not_ended(run, within)
             yield from pause(seconds)
             seconds = min(2 * seconds, 4.0)
         deleted = fate is JobFate.DELETE and (
@@ -216,6 +214,13 @@ def delete_after_stop(api: CdmApi, run: RunRef, *, within: float) -> Flow[bool]:
         fate, deleted = JobFate.DELETE, False
     log_fate(run, fate, deleted=deleted)
     return deleted
+
+
+def not_ended(run: RunRef, seconds: float) -> errors.CdmWaitTimeout:
+    """Return the error for a run that was asked to stop, and goes on."""
+    return errors.CdmWaitTimeout(
+        f"{run} was asked to stop, and had not ended {seconds:.0f} s later."
+    )
 
 
 def _read_fate(api: CdmApi, run: RunRef) -> Flow[JobFate]:

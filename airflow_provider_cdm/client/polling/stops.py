@@ -32,7 +32,7 @@ _MIN_LISTED = 11
 _MIN_PER_PAGE = 10
 
 
-#: Function that is called with a failure after which a call is repeated.
+#: Function that is called with a failure after which a call is repeated; raises it to give up.
 OnFailure: TypeAlias = Callable[[errors.CdmError], None]
 
 
