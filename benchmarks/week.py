@@ -17,6 +17,8 @@ from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Recorde
 
 TITLE = "Memory over a week"
 _DAY = 86_400.0
+#: Seconds between two polls. More of them take longer to play, and leave nothing more behind.
+_POLL_INTERVAL = 300.0
 _NAMES = ("load_", "load_", "stock_", "orders_")
 _TYPES = ("NORMAL_JOB", "NORMAL_JOB", "NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 _LISTED = ("correct",) * 7 + ("undated", "delayed", "hidden")
@@ -63,7 +65,9 @@ class Week:
         run = FakeRun(1, now - 30.0, now + 5 + rng.expovariate(1 / 10_800))
         job_type, listed = rng.choice(_TYPES), rng.choice(_LISTED)
         self._cluster.add(FakeJob(name, [run], job_type, listed=listed))
-        recorded = self._simulation.wait_for(name, run, at=now, deadline=now + 3 * _DAY)
+        recorded = self._simulation.wait_for(
+            name, run, at=now, poll_interval=_POLL_INTERVAL, deadline=now + 3 * _DAY
+        )
         recorded.number = self.started
         recorded.ends = _Ends(lambda: self._replace(name))
         if self.started % 10 == 0:
@@ -93,7 +97,7 @@ class Week:
     def _record(self, day: int) -> None:
         gc.collect()
         objects = gc.get_objects()
-        ours = sum(type(o).__module__.startswith("airflow_provider_cdm.") for o in objects)
+        ours = sum(str(type(o).__module__).startswith("airflow_provider_cdm.") for o in objects)
         planner = self._simulation.planner
         queues = planner.registry.schedule.queues.values()
         heaps = [heap for queue in queues for heap in queue._heaps]  # noqa: SLF001 - no other way
