@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -406,3 +408,16 @@ def test_wrong_logins_have_the_errors_of_iam(sim: CdmSimulator) -> None:
             holder[keys[-1]] = change
             response = requests.post(f"{sim.url}/v3/auth/tokens", json=body, timeout=5)
             assert (response.status_code, response.json()["error"]["code"]) == (400, 400)
+
+
+def test_longest_durations() -> None:
+    """A run of the longest duration does not end the thread that runs all others."""
+    with CdmSimulator({"clusters": [{"name": "demo", "jobs": ["quick"]}]}) as sim:
+        sim.add_job("endless", seconds={"booting": 10**11})
+        sim.start("endless")
+        sim.start("quick")
+        end = time.monotonic() + 30
+        while sim.runs("quick")[0].active:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert [thread.name for thread in threading.enumerate()].count("cdm-simulator-events") == 1

@@ -207,4 +207,4 @@ class EventQueue:
                 self.run_due()
                 wait = self._entries[0][0] - self._clock.now() if self._entries else None
                 if wait is None or wait > 0:
-                    self._changed.wait(wait)
+                    self._changed.wait(wait if wait is None else min(wait, threading.TIMEOUT_MAX))

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar, Union, cast
 
 T = TypeVar("T")
 
-#: Maximum duration, about 30 years.
-MAX_SECONDS = 10**9
+#: Maximum duration; the year that it leads to still has four digits.
+MAX_SECONDS = 10**11
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
