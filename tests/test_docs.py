@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmSubmissionFailed
+from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
+from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.base import CdmTask
+from tests.support.task_harness import TaskRunner
 from tests.system import truth_table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -139,3 +146,58 @@ def test_included_parts_exist(page: Path) -> None:
             r'^:(?:start-after|end-before): "?(.*?)"?$', options, re.MULTILINE
         ):
             assert marker in text
+
+
+def test_log_of_a_task(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The log that is shown is what a task writes."""
+    monkeypatch.setattr(CdmTask, "log", logging.getLogger("airflow_provider_cdm.x"), raising=False)
+    connection = json.loads(sim.connection_json)
+    connection["extra"]["console_url"] = DEFAULT_CONSOLE_URL
+    monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
+    counters = {"ROWS_READ": 97_370, "ROWS_WRITTEN": 97_370}
+    sim.add_job("orders_daily", seconds=90, counters=counters)
+    sim.start("orders_daily")
+    monkeypatch.setattr(CdmHook, "session_options", {**CdmHook.session_options, "rng": lambda: 0.5})
+    task_runner.run(
+        lambda: CdmStartJobOperator(
+            task_id="move_orders",
+            job_name="orders_daily",
+            variables={"dt": "2026-03-02"},
+            wait_for_completion=True,
+            deferrable=False,
+            if_running="wait",
+            poll_interval=30,
+        )
+    )
+    lines = [
+        record.getMessage().replace(sim.cluster_id, "4a5e1b9a-2f0e-4a11-9f0b-6f2f1a3c7d21")
+        for record in log.records
+        if record.name.startswith("airflow_provider_cdm.")
+        and "called outside of the Task Runner" not in record.getMessage()
+    ]
+    assert "\n".join([*lines, ""]) == (DOCS / "snippets" / "task_log.txt").read_text()
+
+
+def test_stalled_snippet(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow accepts the task with callbacks, whose notifiers are those of the providers."""
+
+    class SlackWebhookNotifier(BaseNotifier):  # its provider is not installed
+        def __init__(self, *, text: str, slack_webhook_conn_id: str = "slack_default") -> None:
+            super().__init__()
+
+        def notify(self, context: Any) -> None:
+            """Do nothing."""
+
+    path = "airflow.providers.slack.notifications.slack_webhook"
+    for end in range(3, 6):
+        name = ".".join(path.split(".")[:end])
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules[path].SlackWebhookNotifier = SlackWebhookNotifier  # type: ignore[attr-defined]
+    task = runpy.run_path(str(DOCS / "snippets" / "stalled.py"))["move_orders"]
+    assert len(task.on_stalled) == 2
+    assert all(map(callable, task.on_stalled))

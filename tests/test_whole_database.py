@@ -278,7 +278,7 @@ def test_always_throttled(path: str, sim: CdmSimulator, task_runner: Any, log: A
     add_job(sim, *succeeding("orders"))
     sim.fail("show_job", "status", times=None, status=429)
     assert set(wait(sim, task_runner, path)) == ORDINARY
-    assert "The type of job 'shop' cannot be read" in log.text
+    assert "it is not known whether job 'shop' moves a whole database" in log.text
 
 
 def test_the_tables_cannot_be_listed(sim: CdmSimulator, task_runner: Any) -> None:

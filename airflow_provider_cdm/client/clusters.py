@@ -155,7 +155,7 @@ class ClusterWaiter:
                 return None
             if cluster.state != state:
                 state = cluster.state
-                info(f"The {cluster} is {state}")
+                info(f"Cluster {cluster.name!r}: {state}")
             return cluster if cluster.state in self.states else None
 
         return (
@@ -204,6 +204,7 @@ class ClusterWaiter:
         """Return the error for a wait that reached its deadline."""
         seen = f"was last seen {self.last.state}" if self.last else "was never seen"
         return errors.CdmWaitTimeout(
-            f"The wait until cluster {self.cluster_id} is {' or '.join(self.states)} timed out. The"
-            f" cluster {seen}. Increase the time limit, or check the cluster in the CDM console."
+            f"The cluster {seen}, and the wait until it is {' or '.join(self.states)} timed out."
+            " Increase the time limit, or check the cluster in the CDM console (cluster"
+            f" {self.cluster_id})."
         )

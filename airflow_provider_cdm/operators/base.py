@@ -25,7 +25,7 @@ class CdmOperator(CdmTask):
         session, cluster_id = self.hook.get_conn(), self.hook.resolve_cluster()
         deleted = session.run(apply.delete(session.api, kind, cluster_id, name))
         outcome = "deleted" if deleted else "does not exist, nothing to delete"
-        self.log.info("%s %r in cluster %s: %s", kind.noun.capitalize(), name, cluster_id, outcome)
+        self.log.info("%s %r: %s (cluster %s)", kind.noun.capitalize(), name, outcome, cluster_id)
         return {
             "cluster_id": cluster_id,
             f"{kind.noun}_name": name,

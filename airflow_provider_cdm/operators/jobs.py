@@ -178,7 +178,7 @@ class CdmStopJobOperator(CdmOperator):
         """Stop the active run, and wait until it has ended."""
         from airflow_provider_cdm.client.jobs import stop
         from airflow_provider_cdm.client.jobs.follower import Follower
-        from airflow_provider_cdm.client.jobs.progress import ProgressLog
+        from airflow_provider_cdm.client.jobs.progress import ProgressLog, outcome_line
         from airflow_provider_cdm.client.submission import RunRef
 
         name = arguments.job_name(self.job_name)
@@ -188,10 +188,10 @@ class CdmStopJobOperator(CdmOperator):
         run = session.run(stop.stop_active_run(session.api, cluster_id, name))
         if run is None:
             self.log.info(
-                "Job %r in cluster %s has no active run; nothing to stop", name, cluster_id
+                "Job %r has no active run; nothing to stop (cluster %s)", name, cluster_id
             )
             return {**result, "action": "not running", "submission": None}
-        self.log.info("Asked CDM to stop %s", RunRef.of(run))
+        self.log.info("Asked CDM to stop %s (cluster %s)", RunRef.of(run), cluster_id)
         if not self.wait_for_completion:
             self.log.info("Not waiting until it has ended (wait_for_completion=False)")
         elif RunRef.of(run).known:
@@ -205,4 +205,5 @@ class CdmStopJobOperator(CdmOperator):
                 ),
             )
             run = session.run(wait)
+            self.log.info("%s", outcome_line(run))
         return {**result, "action": "stopped", "submission": run.to_dict()}

@@ -21,6 +21,7 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.jobs.start_record import Generation, StartRecord
+from airflow_provider_cdm.client.text import end_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,7 +210,7 @@ class Journal:
         try:
             self.note(run)
         except CdmJournalError as error:
-            log.warning("The outcome of the run could not be noted: %s", error)
+            log.warning("%s The outcome is not noted; a retry would read it from CDM.", error)
         self.leave()
 
     def leave(self) -> None:
@@ -225,9 +226,9 @@ class Journal:
     def _unusable(self, verb: str, error: Exception) -> CdmJournalError:
         place = "task state store" if self._store.is_managed else "Variables"
         return CdmJournalError(
-            f"The journal of {self._name} cannot be {verb}, so nothing is started:"
-            f" {type(error).__name__}: {error}. It is kept in Airflow's {place}; check that the"
-            " worker can reach that."
+            f"{end_sentence(f'{type(error).__name__}: {error}')} The journal of {self._name} cannot"
+            f" be {verb}, and nothing is started without it. It is kept in Airflow's {place}; check"
+            " that the worker can reach that."
         )
 
 

@@ -139,9 +139,9 @@ class OwnedJob:
         self._times_missing += 1
         if self._times_missing > _CREATIONS:
             raise errors.CdmError(
-                f"Job {self.name!r} in cluster {cluster_id} was deleted {self._times_missing} times"
-                " before it could be started. Nothing was started. It belongs to this task; find"
-                f" out who deletes it. CDM answered: {error}"
+                f"Job {self.name!r} was deleted {self._times_missing} times before it could be"
+                " started. Nothing was started. It belongs to this task; find out who deletes it."
+                f" {error}"
             ) from error
         self._log.warning("Job %r was deleted before it could be started: %s", self.name, error)
         self.prepare(attempt)
@@ -192,7 +192,7 @@ class OwnedJob:
             self._log.warning("%s The job stays in CDM; delete it there.", error)
         else:
             outcome = "deleted" if deleted else "no longer there"
-            self._log.info("Job %r in cluster %s: %s", run.job_name, run.cluster_id, outcome)
+            self._log.info("Job %r: %s", run.job_name, outcome)
 
     def stopped(self, session: CdmSession, run: RunRef) -> None:
         """Delete the job once its run has ended, unless that run succeeded."""
@@ -296,9 +296,9 @@ class OwnedJob:
         request = attempt.request
         if record.open and request.relation_to(record) is not Relation.NEW:
             raise errors.CdmOutcomeUnknown(
-                f"Job {self.name!r} in cluster {request.cluster_id} was deleted, not by this task,"
-                " while a run of it was active, so the outcome of that run is unknown. Check the"
-                " target; clear the task to run the job again.",
+                f"Job {self.name!r} was deleted, not by this task, while a run of it was active, so"
+                " the outcome of that run is unknown. Check the target; clear the task to run the"
+                f" job again (cluster {request.cluster_id}).",
                 Submission(request.cluster_id, self.name, "UNKNOWN"),
             )
         self._log.warning(

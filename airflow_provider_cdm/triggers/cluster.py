@@ -102,7 +102,8 @@ def unwrap(event: Any) -> Cluster:
         raise errors.from_payload(event["error"])
     if not isinstance(found, dict):
         raise errors.CdmBadResponse(
-            f"The trigger ended without a usable event ({event!r}), so the state of the cluster is"
-            " unknown. See the log of the triggerer; a retry of this task reads the state again."
+            "The trigger ended without a usable event, so the state of the cluster is unknown. See"
+            " the log of the triggerer; a retry of this task reads the state again. The event:"
+            f" {event!r}"
         )
     return Cluster.from_payload(found)

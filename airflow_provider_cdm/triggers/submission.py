@@ -95,9 +95,9 @@ class SubmissionEvent:
         """
         if not isinstance(payload, dict) or not (payload.get("submission") or payload.get("error")):
             raise errors.CdmBadResponse(
-                f"The trigger ended without a usable event ({payload!r}), so the outcome of the run"
-                " is unknown. See the log of the triggerer; a retry of this task reads the status"
-                " again."
+                "The trigger ended without a usable event, so the outcome of the run is unknown."
+                " See the log of the triggerer; a retry of this task reads the status again. The"
+                f" event: {payload!r}"
             )
         found = payload.get("submission")
         try:

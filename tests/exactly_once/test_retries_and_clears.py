@@ -261,7 +261,7 @@ def test_nothing_is_started_when_the_journal_cannot_be_read(
     run_until_outage(sim, task_runner)
     break_journal_reads(task_runner, supervisor, monkeypatch)
     task_runner.retry()
-    with pytest.raises(errors.CdmJournalError, match="cannot be read, so nothing is started"):
+    with pytest.raises(errors.CdmJournalError, match="cannot be read, and nothing is started"):
         task_runner.run(migrate)
     assert (count_starts(sim), len(sim.runs(JOB))) == (1, 1)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.text import one_line
+from airflow_provider_cdm.client.text import end_sentence, one_line
 
 NORMAL = "normal"
 STOPPED = "stopped"
@@ -70,8 +70,10 @@ class Cluster:
             else "Check it in the CDM console under Cluster Management, and restart it there or"
             " contact Huawei Cloud support"
         )
-        because = f": {self.reasons}" if self.reasons else ""
-        raise errors.CdmClusterUnusable(f"The {self} is {self.state}{because}. {advice}.")
+        reasons = f"{end_sentence(self.reasons)} " if self.reasons else ""
+        raise errors.CdmClusterUnusable(
+            f"{reasons}Cluster {self.name!r} is {self.state}. {advice} (cluster {self.cluster_id})."
+        )
 
     def to_payload(self) -> dict[str, Any]:
         """Return the cluster as plain JSON, to pass it from the triggerer to a worker."""

@@ -224,6 +224,6 @@ def _only_project(response: Response, operation: str, name: str) -> str:
         return matches[0][0]
     listed = ", ".join(f"{label} ({number})" for number, label in matches) or "none"
     raise errors.CdmConfigError(
-        f"Could not {operation}: one project was expected, but these were found: {listed}. Fill in"
+        f"One project was expected, but these were found: {listed}. Could not {operation}. Fill in"
         " Project ID in the connection."
     )

@@ -141,4 +141,4 @@ def note_run(record: StartRecord) -> Flow[None]:
     try:
         yield from save(record.to_payload())
     except errors.CdmJournalError as error:
-        log.warning("The run of a start could not be noted: %s", error)
+        log.warning("%s The run goes on; a retry would find it in CDM's history.", error)

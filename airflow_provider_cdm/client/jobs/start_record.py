@@ -295,7 +295,8 @@ class StartResult:
 
 def _unreadable(problem: Exception, payload: Any) -> errors.CdmJournalError:
     return errors.CdmJournalError(
-        f"The journal of this task cannot be read ({problem!r}): {payload!r} {_HOW_TO_RESET}"
+        f"The journal of this task cannot be read: {problem!r}. {_HOW_TO_RESET} It holds"
+        f" {payload!r}"
     )
 
 

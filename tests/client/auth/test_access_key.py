@@ -99,7 +99,7 @@ def test_unclear_project(
     """If no project or several have that name, an error lists them and names the field."""
     body = {"projects": [{"name": name, "id": number} for name, number in projects]}
     sim.fail("project_list", "body", body=body)
-    with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. Fill in Project ID"):
+    with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. .* Fill in Project ID"):
         read_status(open_session("keys"))
     assert sent() == sent("project_list")
 
