@@ -203,7 +203,7 @@ class Submission:
         return cls(
             cluster_id=cluster_id,
             job_name=job_name,
-            status=one_line(status, STATUS_LIMIT),
+            status=_read_status(status),
             submission_id=read_int(data.get("submission-id")),
             creation_date=read_int(data.get("creation-date")),
             creation_user=_read_name(data.get("creation-user")),
@@ -337,6 +337,12 @@ def read_int(value: Any) -> int | None:
 
 def _read_text(value: Any) -> str | None:
     return value[:DETAILS_LIMIT] if isinstance(value, str) and value else None
+
+
+def _read_status(value: str) -> str:
+    """Return a documented status in CDM's spelling, and another one as it is."""
+    usual = value.strip().upper()
+    return usual if usual in _VERDICTS else one_line(value, STATUS_LIMIT)
 
 
 def _read_name(value: Any) -> str | None:

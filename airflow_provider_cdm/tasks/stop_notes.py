@@ -121,7 +121,7 @@ class StopNotes:
             if note.try_number == self._try_number - 1:
                 # The last attempt was not killed: it ended by itself and left the run alone.
                 return False
-        stopped = run.status.upper() == "STOPPED" or _KILLED in (run.error_summary or "")
+        stopped = run.status == "STOPPED" or _KILLED in (run.error_summary or "")
         return expected and stopped and ended_at < attached_at + STOP_SECONDS
 
 

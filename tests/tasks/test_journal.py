@@ -104,7 +104,7 @@ def test_run_counts_although_it_cannot_be_noted() -> None:
     """A run is remembered when writing it fails; an intent is not, since nothing was sent."""
     store = BrokenStore()
     broken = make_journal(store)
-    with pytest.raises(CdmJournalError, match="cannot be written, so nothing is started: OSError"):
+    with pytest.raises(CdmJournalError, match="OSError: 500. The journal .* cannot be written, and nothing is started"):
         broken.save(RECORD.to_payload())
     assert (broken.last, broken.stored) == (None, True)
     noted = RECORD.with_run(RUN).to_payload()
@@ -136,7 +136,7 @@ def test_anything_but_an_object_cannot_be_read(stored: str) -> None:
     """What nobody can have written is an error, and no empty journal."""
     store = FakeTaskStateStore()
     store.set("cdm_start", stored)
-    with pytest.raises(CdmJournalError, match="cannot be read, so nothing is started"):
+    with pytest.raises(CdmJournalError, match="cannot be read, and nothing is started"):
         make_journal(store).read()
 
 
@@ -168,7 +168,7 @@ def test_outcome_that_cannot_be_noted_fails_nothing(caplog: pytest.LogCaptureFix
     store = BrokenStore()
     store.content["cdm_start"] = json.dumps(json.dumps(RECORD.with_run(RUN).to_payload()))
     make_journal(store).conclude(WELL)
-    assert "The outcome of the run could not be noted" in caplog.text
+    assert "The outcome is not noted" in caplog.text
 
 
 def test_what_airflow_says_of_the_attempt() -> None:

@@ -36,7 +36,7 @@ def operator(**arguments: Any) -> CdmStartJobOperator:
 
 def sensor(**arguments: Any) -> CdmSubmissionSensor:
     """Make a sensor for the first run since a time."""
-    options = {"started_after": 1, "poke_interval": 30, "stalled_after": 600, **arguments}
+    options = {"started_after": 0, "poke_interval": 30, "stalled_after": 600, **arguments}
     return CdmSubmissionSensor(task_id="t", job_name=JOB, timeout=86_400, **options)
 
 

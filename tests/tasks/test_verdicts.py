@@ -52,7 +52,8 @@ VERDICTS: dict[str, tuple[list[str], Any]] = {
     "unknown forever": (["RUNNING", "UNKNOWN"], UNKNOWN),
     "unlisted for a while": (["PAUSED", "PAUSED", "SUCCEEDED"], SUCCESS),
     "unlisted forever": (["PAUSED"], UNKNOWN),
-    "lower case is unlisted": (["succeeded"], UNKNOWN),
+    "capitals make no difference": (["running", "succeeded"], SUCCESS),
+    "stopped, in small letters": (["running", "stopped"], FAILED),
     "not visible for a while": (["NEVER_EXECUTED", "NEVER_EXECUTED", "SUCCEEDED"], SUCCESS),
     "not visible forever": (["NEVER_EXECUTED"], UNKNOWN),
 }
