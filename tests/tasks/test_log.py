@@ -202,9 +202,9 @@ def test_wrong_credentials_name_the_connection(
     """An error about credentials says in which connection they are."""
     add_run(sim, waiter)
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", sim.connection_json.replace(sim.password, "wrong"))
-    with pytest.raises(errors.CdmAuthError, match="onnection (is )?'warehouse'"):
+    with pytest.raises(errors.CdmAuthError, match=r"onnection (is )?'warehouse'"):
         task_runner.run(lambda: WAITERS[waiter](cdm_conn_id="warehouse"))
-    with pytest.raises(errors.CdmAuthError, match="onnection (is )?'warehouse'"):
+    with pytest.raises(errors.CdmAuthError, match=r"onnection (is )?'warehouse'"):
         CdmHook("warehouse").list_submissions(JOB, sim.cluster_id)
 
 
