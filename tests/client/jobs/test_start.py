@@ -246,6 +246,18 @@ def test_attaching(shown_at_once: bool) -> None:
     assert api.sends == (0 if shown_at_once else 1)
 
 
+@pytest.mark.parametrize("if_running", ["fail", "attach"])
+def test_run_that_begins_right_before_a_refused_start(if_running: str) -> None:
+    """A start that was sent once and refused had no effect, so a new run is somebody else's."""
+    api = ScriptedApi([busy()], [[], [run(6)]], active=run(6))
+    if if_running == "attach":
+        assert api.start(if_running) == StartResult(run(6), foreign=True)
+    else:
+        with pytest.raises(errors.CdmAlreadyRunning) as caught:
+            api.start(if_running)
+        assert caught.value.submission == run(6)
+
+
 @pytest.mark.parametrize("if_running", ["fail", "wait"])
 def test_active_run_in_the_history(if_running: str) -> None:
     """An active run is seen before anything is sent or saved."""
