@@ -240,3 +240,20 @@ def test_each_run_that_is_in_the_way_is_waited_for(
     clock.subscribe(stop_and_start)
     result = task_runner.run(lambda: migrate(**mode, if_running="wait", poll_interval=30))
     assert (result["submission_id"], count_starts(sim)) == (3, 1)
+
+
+def test_outage_is_waited_out_until_the_deadline(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """While the deadline is far, a lost start is searched for until the history can be read."""
+    sim.fail("start", "drop", "after")
+    sim.fail("submissions", "status", status=503, times=None, skip=1)
+    begin = clock.now()
+
+    def recover() -> None:
+        if clock.now() > begin + 150:
+            sim.faults.clear()
+
+    clock.subscribe(recover)
+    assert task_runner.run(lambda: migrate(wait_timeout=600))["submission_id"] == 1
+    assert count_starts(sim) == 1

@@ -124,6 +124,17 @@ def test_trigger_arguments_are_json_with_an_absolute_deadline(
     assert all(isinstance(value, str | int | float | None) for value in arguments.values())
 
 
+@pytest.mark.parametrize("cancel_on_kill", [True, False])
+def test_trigger_stops_the_run_only_if_that_is_asked_for(
+    cancel_on_kill: bool, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The trigger is told what ``cancel_on_kill`` says."""
+    sim.add_job(JOB, seconds=60)
+    task_runner.run(lambda: make_operator(**MODES["deferred"], cancel_on_kill=cancel_on_kill))
+    (arguments,) = task_runner.deferrals
+    assert arguments["cancel_on_kill"] is cancel_on_kill
+
+
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_wait_timeout_fails_the_task_and_leaves_the_run_active(
     mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
