@@ -169,7 +169,7 @@ def redact_secrets(values: Mapping[str, str]) -> dict[str, str]:
 
 
 #: Modules with Airflow's statistics (3.3 and later): of a task's process, and of its servers. The
-#: triggerer has set up the second one only.
+#: triggerer sets up the second one, and the first one only by chance.
 _STATS_MODULES = (
     "airflow.sdk._shared.observability.metrics.stats",
     "airflow._shared.observability.metrics.stats",

@@ -81,8 +81,8 @@ def test_waiting_for_a_failed_run(run: Run, sim: CdmSimulator) -> None:
     """A run that is waited for and fails ends the command with the report of the failure."""
     sim.add_job(JOB, outcome="FAILED", error_summary="no space", seconds=60)
     message = failure(run, "start", JOB, "--wait")
-    assert message.startswith("CdmSubmissionFailed: run 1")
-    assert "no space" in message
+    assert message.startswith("CdmSubmissionFailed: no space\n")
+    assert "run: run 1 of job" in message
 
 
 def test_stop(run: Run, sim: CdmSimulator, clock: ManualClock) -> None:
@@ -106,13 +106,22 @@ def test_check(run: Run, sim: CdmSimulator, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "nope"), "CdmNotFound: Could not read the status of job 'nope'"),
-        (("status", JOB, "--conn-id", "nope"), "AirflowNotFoundException: The conn_id `nope`"),
+        (
+            ("status", "nope"),
+            "CdmNotFound: Job[nope] doesn't exist. Could not read the status of job 'nope'",
+        ),
+        (("status", JOB, "--conn-id", "nope"), "CdmConfigError: There is no connection 'nope'"),
         (("start", JOB, "-v", "dt"), "CdmConfigError: --var must have the form NAME=VALUE"),
         (("start", JOB, "-v", "=1"), "CdmConfigError: --var must have the form NAME=VALUE"),
     ],
 )
-def test_failures(arguments: tuple[str, ...], message: str, run: Run, sim: CdmSimulator) -> None:
+def test_failures(
+    arguments: tuple[str, ...],
+    message: str,
+    run: Run,
+    sim: CdmSimulator,
+    airflow_database: None,
+) -> None:
     """A failure is one message that begins with the kind of the error, and starts nothing."""
     sim.add_job(JOB)
     assert failure(run, *arguments).startswith(message)

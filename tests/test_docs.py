@@ -178,7 +178,7 @@ def test_log_of_a_task(
         record.getMessage().replace(sim.cluster_id, "4a5e1b9a-2f0e-4a11-9f0b-6f2f1a3c7d21")
         for record in log.records
         if record.name.startswith("airflow_provider_cdm.")
-        and "called outside of the Task Runner" not in record.getMessage()
+        and "cannot be called outside" not in record.getMessage()
     ]
     assert "\n".join([*lines, ""]) == (DOCS / "snippets" / "task_log.txt").read_text()
 
