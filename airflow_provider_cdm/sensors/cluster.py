@@ -73,7 +73,7 @@ class CdmClusterSensor(CdmSensor):
             state = session.run(self._waiter.poll(session.api))
         if state is None or state.state not in self._waiter.states:
             if state is not None:
-                self.log.info("The %s is %s", state, state.state)
+                self.log.info("Cluster %r: %s", state.name, state.state)
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(state))
 
