@@ -50,8 +50,9 @@ def test_the_report_of_a_failed_run(what: str) -> None:
         ensure_succeeded(run)
     assert hidden not in str(caught.value)
     assert FORGED not in str(caught.value).splitlines()
-    details = str(caught.value).partition("Details:\n")[2]
-    assert all(line.startswith("  | ") for line in details.splitlines())
+    *details, last = str(caught.value).partition("Details:\n")[2].splitlines()
+    assert all(line.startswith("  | ") for line in details)
+    assert last == "The run: FAILED, rows unknown"
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])

@@ -43,7 +43,7 @@ _LONGEST = 20_000.0
 _KILL_SECONDS = 5.0
 
 #: The number of a run that is the reason for a doubt.
-_IN_DOUBT = re.compile(r"run (\d+) of job '(\w+)' .* may be its run or somebody else's")
+_IN_DOUBT = re.compile(r"job '(\w+)' was started: run (\d+), .* may be its run or somebody else's")
 
 #: Drives a flow: takes the task, the flow and the function that saves.
 Driver: TypeAlias = Callable[["Task", Generator[Any, Any, Any], Any], Any]
@@ -240,8 +240,8 @@ class Task:
             self.cdm.problems.append(f"a run is lost because of the journal: {error}")
         in_doubt = _IN_DOUBT.search(str(error))
         if in_doubt and self._all_is_told():
-            key = {"submission_id": int(in_doubt[1]), "creation_date": None}
-            run = self.cdm.find(in_doubt[2], key)
+            key = {"submission_id": int(in_doubt[2]), "creation_date": None}
+            run = self.cdm.find(in_doubt[1], key)
             if run is not None and run.owner == self.owner:
                 self.cdm.problems.append(f"disowned {run}")
 
