@@ -164,9 +164,11 @@ def test_all_runs_are_stopped_within_the_quota(crowd: Crowd, count: int, on_kill
     assert "may still be active" not in crowd.log.text
 
 
-@pytest.mark.parametrize(("latency", "seconds"), [(1.0, 5), (6.0, 65), (20.0, 260)])
-def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float) -> None:
-    """With answers that take long, the stops take longer, but all are sent."""
+@pytest.mark.parametrize(("latency", "seconds", "lost"), [(1.0, 5, 0), (6.0, 65, 0), (20, 290, 80)])
+def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float, lost: int) -> None:
+    """With answers that take long, the stops take longer; those for which five minutes are not
+    enough are named.
+    """
     crowd.latency = latency
     crowd.add(400)
 
@@ -175,7 +177,10 @@ def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float)
         await asyncio.sleep(seconds)
 
     crowd.run(end_and_wait)
-    assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
+    named = crowd.log.text.count("could not be stopped, and may still be active")
+    assert crowd.refused() == 0
+    assert crowd.statuses()["STOPPED"] + named >= 400
+    assert named <= lost
 
 
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
