@@ -334,6 +334,9 @@ async def _read_settings(conn_id: str, *, fresh: bool = False) -> Settings:
     loop = asyncio.get_running_loop()
     recent = _lookups.get(conn_id)
     if recent is None or recent.loop is not loop or not _can_share(recent, loop.time(), fresh):
+        for name, old in list(_lookups.items()):
+            if old.loop.is_closed():  # its timer never comes
+                _forget_lookup(name, old)
         recent = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
         _lookups[conn_id] = recent
         # The secrets of a connection go when nobody uses it.
