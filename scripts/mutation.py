@@ -67,7 +67,6 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/operators/run_job/test_crashes_and_kills.py",
         "tests/operators/run_job/test_left_over_job.py",
         "tests/operators/test_start_job.py",
-        "tests/tasks/test_verdicts.py::test_deleted_job_raises_outcome_unknown",
     ),
 }
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.

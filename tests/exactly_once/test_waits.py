@@ -40,8 +40,9 @@ def test_refusals_without_an_active_run_end_at_the_deadline(
     """
     sim.fail("start", "status", status=400, body=REFUSED, times=None)
     began = clock.now()
-    with pytest.raises(errors.CdmWaitTimeout, match="shows no active run"):
+    with pytest.raises(errors.CdmWaitTimeout, match="shows no active run") as raised:
         task_runner.run(lambda: migrate(**mode, if_running=if_running, wait_timeout=60))
+    assert "(wait_timeout)" in str(raised.value)
     assert 60 <= clock.now() - began <= 70
     assert count_starts(sim) == 7
 

@@ -124,6 +124,18 @@ def test_trigger_arguments_are_json_with_an_absolute_deadline(
     assert all(isinstance(value, str | int | float | None) for value in arguments.values())
 
 
+def test_unknown_outcome_of_a_deferred_wait_ends_the_task(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """What the trigger could not find out is not asked for again by the task."""
+    sim.add_job(JOB, seconds=60)
+    body = '{"errCode": "Cdm.0054", "externalMessage": "no such job"}'
+    sim.fail("status", "status", times=1, skip=1, status=400, body=body)
+    with pytest.raises(errors.CdmOutcomeUnknown, match="no longer exists"):
+        task_runner.run(lambda: make_operator(**MODES["deferred"]))
+    assert [request.route for request in sim.requests].count("status") == 2
+
+
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 def test_trigger_stops_the_run_only_if_that_is_asked_for(
     cancel_on_kill: bool, sim: CdmSimulator, task_runner: TaskRunner
@@ -172,6 +184,9 @@ def test_if_running_wait_starts_after_the_other_run_has_ended(
     result = task_runner.run(lambda: make_operator(**mode, if_running="wait", variables={"a": 1}))
     assert (result["submission_id"], result["status"]) == (2, "SUCCEEDED")
     assert sim.runs(JOB)[-1].variables == {"a": "1"}
+    if task_runner.deferrals:
+        # A kill stops no run of somebody else.
+        assert [trigger["cancel_on_kill"] for trigger in task_runner.deferrals] == [False, True]
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
