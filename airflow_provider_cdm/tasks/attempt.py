@@ -450,7 +450,7 @@ class Attempt:
         method_name: str,
         kwargs: dict[str, Any],
         *,
-        own: bool = True,
+        own: bool,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         task, options = self.task, self.options
