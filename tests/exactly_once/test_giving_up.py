@@ -59,11 +59,12 @@ def test_giving_up_leaves_a_run_with_other_arguments_alone(
 def test_log_says_whose_run_is_left(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:
-    """Without an attempt left, the log says how to stop a run of this task, and does not say that
-    of a run of somebody else.
+    """Without an attempt left, the error says how to stop a run of this task, and the log does not
+    say that of a run of somebody else.
     """
-    run_until_wait_timeout(task_runner)
-    assert "No attempt follows after CdmWaitTimeout, and run 1 of job" in task_log.text
+    with pytest.raises(errors.CdmWaitTimeout, match="No attempt follows, and run 1 of job") as left:
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5))
+    assert "To stop it, use" in str(left.value)
     assert "did not start it" not in task_log.text
     task_log.clear()
     attach_until_wait_timeout(task_runner.another_task())

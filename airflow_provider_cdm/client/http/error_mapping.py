@@ -80,7 +80,10 @@ _ADVICE: dict[type[errors.CdmError], str] = {
     ),
 }
 _DEFAULT_ADVICE = "Change the request; repeating it does not help."
-_PROXY_ADVICE = "Check user and password in the proxy's URL."
+_PROXY_ADVICE = (
+    "Check user and password in the proxy's URL: Proxy of the connection, or HTTPS_PROXY of this"
+    " machine."
+)
 #: How the standard library reports a proxy that wants other credentials for a tunnel.
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
 _TRANSPORT_ADVICE: dict[Obstacle | None, str] = {

@@ -231,7 +231,9 @@ def test_dead_ends() -> None:
     """A failed cluster is an error with CDM's reason, a frozen one with the usual reason."""
     reasons = {"CREATE_FAILED": {"errorCode": "CDM.1", "errorMsg": "no address"}}
     failed = Cluster.from_wire({"status": "303", "name": "a", "failedReasons": reasons}, "c")
-    with pytest.raises(errors.CdmClusterUnusable, match=r"creation failed: no address\. Check it"):
+    with pytest.raises(
+        errors.CdmClusterUnusable, match=r"no address\. Cluster .* is creation failed\. Check it"
+    ):
         failed.ensure_usable()
     with pytest.raises(errors.CdmClusterUnusable, match="unpaid bill"):
         Cluster("c", "a", "800").ensure_usable()

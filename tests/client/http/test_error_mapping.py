@@ -252,4 +252,4 @@ def test_advice_for_a_connection_that_cannot_be_made(
 
 def test_a_proxy_that_wants_a_password_is_no_matter_of_the_iam_user() -> None:
     """HTTP 407 comes from the proxy, so its address in the connection is what to check."""
-    assert "Check Proxy of the connection" in str(error_of(407))
+    assert "Proxy of the connection" in str(error_of(407))
