@@ -89,7 +89,7 @@ def test_retry_takes_the_outcome_of_an_ended_run_without_a_deferral(
     """A retry whose run has ended in the meantime takes its outcome without a deferral."""
     sim.add_job(JOB, seconds=60)
     task_runner.ti.max_tries = 1
-    sim.fail("status", "status", status=401, times=None)
+    sim.fail("status", "status", status=403, times=None)
     with pytest.raises(errors.CdmAuthError):
         task_runner.run(lambda: make_operator(**MODES["deferred"]))
     sim.faults.clear()
