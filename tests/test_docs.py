@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import types
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,10 @@ def test_included_parts_exist(page: Path) -> None:
     for target, options in re.findall(
         r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)", page.read_text(), re.MULTILINE
     ):
-        text = (DOCS / target).read_text()
+        # Of the package, the installed files are read: a wheel is tested beside docs and tests.
+        _, in_package, rest = target.partition("../airflow_provider_cdm/")
+        file = files("airflow_provider_cdm") / rest if in_package else DOCS / target
+        text = file.read_text()
         for marker in re.findall(
             r'^:(?:start-after|end-before): "?(.*?)"?$', options, re.MULTILINE
         ):

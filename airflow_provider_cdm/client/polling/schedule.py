@@ -111,7 +111,7 @@ class PollSchedule:
         job.due_at[Priority.NEW] = math.inf
         self.put_routine(job, now, asked_at)
         if not active:
-            self.put_stale(job, now, max(_INCONCLUSIVE_STALE, 5 * job.interval))
+            self.put_stale(job, now, max(_INCONCLUSIVE_STALE, 2 * job.interval))
 
     def put_covered(self, job: PolledJob, now: float) -> None:
         """Leave the next poll of a due job to a sweep; a stale job is polled all the same."""

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
@@ -253,8 +253,17 @@ def check(recorded: RecordedWait, group: Jobs, stress: Stress, cluster: FakeClus
     return "ended"
 
 
+#: Jobs that run again while a listing shows neither the end nor a date were polled too seldom.
+_UNDATED = Jobs(
+    *(120, 0, "load_", "own", "NORMAL_JOB", "undated", True),
+    *(300.0, 0.0, 60.0, False, None),
+)
+_QUICK = dict.fromkeys(KINDS, (0.0, 0.0))
+
+
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "12")))
 @given(scenarios)
+@example(Stress(1, 20, 0, _QUICK, 1, None, 0.0, None, [_UNDATED], 0))
 def test_every_wait_ends_in_time(stress: Stress) -> None:
     """Each wait ends once, as its run did, within the bounds; no minute has too many calls."""
     simulation = simulate(stress)
