@@ -285,7 +285,8 @@ def test_a_proxy_that_repeats_its_credentials(
 
 def test_cookies_are_not_kept(server: ByteServer) -> None:
     """A cookie is never sent back, whoever set it."""
-    server.respond = once(OK.replace(b"\r\n", b"\r\nSet-Cookie: a=b; Path=/\r\n", 1))
+    heads = b"\r\nSet-Cookie: a=b; Path=/\r\nConnection: close\r\n"
+    server.respond = once(OK.replace(b"\r\n", heads, 1))
     with CdmSession(settings(server.url)) as session:
         for _ in range(2):
             session.run(send_request(Request("GET", f"{server.url}/x")))
