@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class AirflowStack:
         self._url = f"http://127.0.0.1:{self._port}"
         self._token = ""
         self._request_lock = threading.Lock()
+        self._pool_lock = threading.Lock()
         self._reader: DagReader | None = None
         settings = {
             **SETTINGS,
@@ -261,13 +262,41 @@ class AirflowStack:
             body = {"dag_run_id": run, "task_ids": tasks, "only_failed": False, "dry_run": False}
             # As the UI does, and the API of Airflow 3 by default.
             body |= {"reset_dag_runs": True, **options}
-            self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body)
+            with nullcontext() if AIRFLOW_3 else self._triggers_removed(dag, run):
+                self._request("POST", f"{self._api}/dags/{dag}/clearTaskInstances", body)
             return
         # Not with the REST API: Airflow 2.11 does not store there that a running task must restart.
         span = ("--start-date", logical_date, "--end-date", logical_date)
         command = ("tasks", "clear", dag, "--task-regex", f"^({'|'.join(tasks)})$", *span, "--yes")
         if self.spawn(f"clear-{dag}", *command).wait():
             raise RuntimeError(f"The task was not cleared: {self._output_of(f'clear-{dag}')}")
+
+    @contextmanager
+    def _triggers_removed(self, dag: str, run: str) -> Iterator[None]:
+        """Let no task begin until the triggers of the tasks that the block clears are removed.
+
+        Otherwise Airflow 2 may remove a trigger while the next attempt stores its id again, which
+        fails the attempt with "FOREIGN KEY constraint failed" before it executes anything.
+        """
+        query = f"SELECT count(*) FROM task_instance WHERE {_IN_RUN} AND trigger_id IS NOT NULL"
+        still_deferred = f"{query} AND state = 'deferred'"
+        if not self.query(query, dag, run)[0][0]:
+            yield
+            return
+        with self._pool_lock:
+            self._set_default_slots(0)
+            try:
+                yield
+                wait_until(
+                    lambda: self.query(query, dag, run) == self.query(still_deferred, dag, run),
+                    *(60, "the triggers are removed"),
+                )
+            finally:
+                self._set_default_slots(SLOTS)
+
+    def _set_default_slots(self, slots: int) -> None:
+        path = f"{self._api}/pools/default_pool?update_mask=slots"
+        self._request("PATCH", path, {"slots": slots})
 
     def clear_run(self, dag: str, run: str, logical_date: str, **options: Any) -> None:
         """Clear all tasks of a DAG run.

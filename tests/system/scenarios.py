@@ -35,6 +35,8 @@ def while_running(act: Callable[[ScenarioRun], None]) -> Callable[[ScenarioRun],
         if run.scenario.operator.get("deferrable"):
             run.wait_for_task("deferred")
         run.wait_for_poll()
+        # The first run is long, so that the action comes in time also on a slow machine.
+        run.jobs.sim.add_job(run.name, seconds=4)
         act(run)
         run.wait_for_runs()
         run.wait_for_end()
@@ -195,7 +197,7 @@ _KILLED = [
     crashed("killed-after-start", "after the start"),
     crashed("killed-after-answer", "after the answer"),
     crashed("killed-after-record", "after the record"),
-    Scenario(name="killed-waiting", actions=kill_process("task"), attempts=2, seconds=12),
+    Scenario(name="killed-waiting", actions=kill_process("task"), attempts=2, seconds=30),
     crashed("killed-after-end", "after the end"),
     crashed("killed-after-conclusion", "after the conclusion"),
     crashed("killed-before-report", "before the report"),
@@ -207,7 +209,7 @@ _KILLED = [
         actions=kill_process("task", signal.SIGTERM),
         runs=("STOPPED", "SUCCEEDED"),
         attempts=2,
-        seconds=12,
+        seconds=120,
         logged=STOPPED,
     ),
     Scenario(
@@ -225,9 +227,9 @@ _KILLED = [
     ),
 ]
 _FAILED = Scenario(
-    name="", actions=mark("failed"), seconds=20, runs=("STOPPED",), state="failed", logged=STOPPED
+    name="", actions=mark("failed"), seconds=120, runs=("STOPPED",), state="failed", logged=STOPPED
 )
-_LEFT_RUNNING = replace(_FAILED, runs=("SUCCEEDED",), logged=LEFT_RUNNING)
+_LEFT_RUNNING = replace(_FAILED, seconds=40, runs=("SUCCEEDED",), logged=LEFT_RUNNING)
 _FOREIGN = replace(
     _FAILED,
     actions=foreign_run,
@@ -287,7 +289,7 @@ _CLEARED = [
     Scenario(
         name="cleared-running",
         actions=while_running(ScenarioRun.clear),
-        seconds=25,
+        seconds=120,
         runs=("STOPPED", "SUCCEEDED"),
         attempts=2,
         logged=STOPPED,
@@ -296,7 +298,7 @@ _CLEARED = [
         name="cleared-running-left",
         actions=while_running(ScenarioRun.clear),
         operator={"cancel_on_kill": False},
-        seconds=25,
+        seconds=40,
         attempts=2,
         logged=LEFT_RUNNING,
     ),
@@ -304,7 +306,7 @@ _CLEARED = [
         name="cleared-deferred",
         actions=while_running(ScenarioRun.clear),
         operator=DEFERRED,
-        seconds=25,
+        seconds=60,
         runs=("STOPPED", "SUCCEEDED"),
         # The next attempt may already wait for the run when the triggerer notices the clear.
         alternative_runs=("SUCCEEDED",),
@@ -347,7 +349,7 @@ ROTATIONS = [
         name="rotated-worker",
         actions=while_running(rotate_password),
         operator={"cdm_conn_id": "rotated-worker"},
-        seconds=12,
+        seconds=40,
         logged="has changed; its new content is used",
     ),
     Scenario(
@@ -358,7 +360,7 @@ ROTATIONS = [
     ),
 ]
 _RESTART = Scenario(
-    name="", actions=no_action, operator=DEFERRED, seconds=35, restarts_triggerer=True
+    name="", actions=no_action, operator=DEFERRED, seconds=50, restarts_triggerer=True
 )
 _TRIGGERER = [
     replace(_RESTART, name="triggerer-killed", actions=at_triggerer(kill_triggerer)),
