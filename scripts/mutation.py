@@ -40,6 +40,14 @@ GOAL = 0.9
 _JOBS = "airflow_provider_cdm/client/jobs"
 _TASKS = "airflow_provider_cdm/tasks"
 _ONCE = "tests/exactly_once"
+_ATTEMPT = (
+    f"{_ONCE}/test_kills.py",
+    f"{_ONCE}/test_stops.py",
+    f"{_ONCE}/test_waits.py",
+    "tests/operators/run_job/test_crashes_and_kills.py",
+    "tests/operators/run_job/test_left_over_job.py",
+    "tests/operators/test_start_job.py",
+)
 #: The modules that decide, each with its tests.
 DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/own_run.py": ("tests/client/jobs/test_own_run.py",),
@@ -60,14 +68,8 @@ DECIDING: Mapping[str, Sequence[str]] = {
         f"{_ONCE}/test_kills.py",
         "tests/operators/run_job/test_run_job.py::test_on_giving_up_stop_removes_run_and_job",
     ),
-    f"{_TASKS}/attempt.py": (
-        f"{_ONCE}/test_kills.py",
-        f"{_ONCE}/test_stops.py",
-        f"{_ONCE}/test_waits.py",
-        "tests/operators/run_job/test_crashes_and_kills.py",
-        "tests/operators/run_job/test_left_over_job.py",
-        "tests/operators/test_start_job.py",
-    ),
+    f"{_TASKS}/attempt.py": _ATTEMPT,
+    f"{_TASKS}/run_wait.py": _ATTEMPT,
 }
 #: Changes that say nothing: annotations (``int | None``), and arithmetic that nobody would write.
 _EXCLUDED = [
@@ -77,9 +79,9 @@ _EXCLUDED = [
     "core/ReplaceComparisonOperator_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)",
     "core/ReplaceUnaryOperator_USub_(Not|Invert)",
 ]
-#: Lines that decide nothing: the options of a decorator, a mark between parameters, and imports
-#: for annotations.
-_SAYS_NOTHING = ("@dataclass(", "*,", "if TYPE_CHECKING:")
+#: Lines that decide nothing: the options of a decorator, a mark between parameters, imports for
+#: annotations, and whether something is a property, which the type checker knows.
+_SAYS_NOTHING = ("@dataclass(", "@property", "*,", "if TYPE_CHECKING:")
 #: Options of the private fields of a dataclass.
 _OPTION = re.compile(r"\b(init|repr)=(True|False)")
 #: Seconds of processor time that tests may take in addition to five times what they usually take.

@@ -12,7 +12,8 @@ from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob, IfRunning, OnGivingUp
+    from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob
+    from airflow_provider_cdm.tasks.attempt_options import IfRunning, OnGivingUp
 
 
 class JobRunOperator(RunOutcomeTask):
@@ -149,7 +150,8 @@ class JobRunOperator(RunOutcomeTask):
         :raises CdmConfigError: when one of them cannot be used.
         """
         from airflow_provider_cdm.client.jobs.progress import StallPolicy
-        from airflow_provider_cdm.tasks.attempt import Attempt, AttemptOptions
+        from airflow_provider_cdm.tasks.attempt import Attempt
+        from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
 
         if self._variables_given:
             arguments.ensure_rendered("variables", self.variables)

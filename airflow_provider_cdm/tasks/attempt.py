@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.follower import Follower
-from airflow_provider_cdm.client.jobs.progress import ProgressLog, StallPolicy, outcome_line
+from airflow_provider_cdm.client.jobs.progress import outcome_line
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from airflow_provider_cdm.client.whole_database.collect import TableProgress
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.journal import Journal
 from airflow_provider_cdm.tasks.refusals import Refusals
+from airflow_provider_cdm.tasks.run_wait import RunWait
 from airflow_provider_cdm.tasks.stop_notes import StopNotes
 from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
@@ -26,35 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm._compat import Context
-    from airflow_provider_cdm.client.jobs.follower import SideTask
     from airflow_provider_cdm.client.jobs.start_record import StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
+    from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
     from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
     from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
-
-IfRunning: TypeAlias = Literal["fail", "wait", "attach"]
-OnGivingUp: TypeAlias = Literal["leave", "stop"]
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptOptions:
-    """What a task's arguments say about an attempt; they are described with the operators.
-
-    :param variables: values for ``${name}`` in the job, as text by name.
-    :param wait_limit: how long the attempt may wait, in seconds (``None`` for as long as the run
-        takes), and the argument that sets it.
-    :param stall: when a run counts as stalled, and what follows.
-    """
-
-    variables: Mapping[str, str]
-    wait_for_completion: bool
-    poll_interval: float
-    wait_limit: tuple[float | None, str] = (None, "wait_timeout")
-    stall: StallPolicy = field(default_factory=StallPolicy)
-    if_running: IfRunning = "fail"
-    cancel_on_kill: bool = True
-    on_giving_up: OnGivingUp = "leave"
 
 
 class AttemptJob(Protocol):
@@ -142,7 +118,7 @@ class Attempt:
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
         self.own_run: RunRef | None = None
-        self._follower: Follower | None = None
+        self.wait = RunWait(task, context, options, job.trigger_class)
         self._waited_for: list[RunRef] = []
 
     @cached_property
@@ -210,10 +186,10 @@ class Attempt:
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
         if (stall := SubmissionEvent.stall_in(event)) is not None:
-            run, progress = self._report_stall(*stall)
-            self._defer(run, "start_after_wait", self._identity, own=False, progress=progress)
+            run, progress = self.wait.report_stall(*stall)
+            self._defer_for_other(run, progress=progress)
         try:
-            other = self._unwrap(event)
+            other = self.wait.run_in(event)
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("%s It was in the way, so the job is started now.", error)
             other = error.submission
@@ -228,51 +204,27 @@ class Attempt:
         :param own: whether this task started it.
         """
         if (stall := SubmissionEvent.stall_in(event)) is not None:
-            run, progress = self._report_stall(*stall)
+            run, progress = self.wait.report_stall(*stall)
             self._defer_wait(run, own=own, progress=progress)
         try:
-            return self._conclude(self._unwrap(event))
+            return self._conclude(self.wait.run_in(event))
         except errors.CdmOutcomeUnknown as error:
             if not self.job.is_lost(self, error, self.attached_at):
                 raise
         return self.start_and_wait()
 
-    def _unwrap(self, event: Any) -> Submission:
-        try:
-            return SubmissionEvent.unwrap(event)
-        except errors.CdmStalled as error:
-            self.task.report_stall(self.context, error)
-            raise
-
-    def _report_stall(
-        self, error: errors.CdmStalled, stall: Mapping[str, Any]
-    ) -> tuple[RunRef, Mapping[str, Any]]:
-        """Report a stall of a deferred wait, and return what the wait goes on with."""
-        self.task.report_stall(self.context, error)
-        if error.submission is None:
-            raise error
-        return RunRef.of(error.submission), stall["progress"]
-
     def wait_for_other(self, run: RunRef) -> None:
         """Wait until a run that is in the way has ended; defers if the task is deferrable."""
         self.log.info("Busy with %s; starts when it is over", run.number)
         if self.task.deferrable:
-            self._defer(run, "start_after_wait", self._identity, own=False)
+            self._defer_for_other(run)
         try:
-            progress = self._log_progress(own=False)
-            ended = self.session.run(self._follow(Follower(run), progress))
+            ended = self.wait.for_other(run, self.deadline)
         except errors.CdmOutcomeUnknown as error:
             self.log.warning("%s It was in the way, so the job is started now.", error)
         else:
             self.log.info("%s", outcome_line(ended, foreign=True))
         self._waited_for.append(run)
-
-    def seen_active(self, run: RunRef) -> float | None:
-        """Return when this process last saw a run active, by the monotonic clock; or ``None``."""
-        follower = self._follower
-        if follower is None or follower.last is None or follower.last.ended:
-            return None
-        return follower.seen_at if run.is_run(follower.last) else None
 
     def has_waited_for(self, run: Submission) -> bool:
         """Return whether this attempt has waited for the end of a run, or of a later one.
@@ -305,11 +257,14 @@ class Attempt:
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
             self._defer_wait(ref, own=own)
-        progress = self._log_progress(own=own)
-        tables = TableProgress(self.job.definition, progress.record_change)
-        ended = self.session.run(self._follow(Follower(ref), progress, tables))
-        metrics.time_notice(progress.notice_delay, ended.cluster_id)
-        return self._conclude(tables.with_job_type(ended))
+        ended = self.wait.for_run(ref, self.deadline, self.job.definition, own=own)
+        return self._conclude(ended)
+
+    def _defer_for_other(self, run: RunRef, progress: Mapping[str, Any] | None = None) -> None:
+        """Defer until a run that is in the way has ended."""
+        self.wait.defer(
+            run, self.deadline, "start_after_wait", self._identity, own=False, progress=progress
+        )
 
     def _defer_wait(
         self, run: RunRef, *, own: bool, progress: Mapping[str, Any] | None = None
@@ -321,7 +276,7 @@ class Attempt:
             "cleared": self.cleared,
             "own": own,
         }
-        self._defer(run, "execute_complete", waiting, own=own, progress=progress)
+        self.wait.defer(run, self.deadline, "execute_complete", waiting, own=own, progress=progress)
 
     def _count_start(self, started: StartResult) -> None:
         attached = started.foreign or started.from_earlier_attempt
@@ -419,59 +374,4 @@ class Attempt:
             attached_at=attached_at,
             now=self.server_time(),
             expected=self.cleared and self.options.cancel_on_kill,
-        )
-
-    def _log_progress(self, *, own: bool = True) -> ProgressLog:
-        def report(error: errors.CdmStalled) -> None:
-            metrics.count_stall(self.request.cluster_id)
-            self.task.report_stall(self.context, error)
-
-        return ProgressLog(
-            *(self.log, self.session.monotonic, self.options.stall, self.server_time),
-            foreign=not own,
-            on_stall=report,
-        )
-
-    def _follow(
-        self, follower: Follower, progress: ProgressLog, side_task: SideTask | None = None
-    ) -> Flow[Submission]:
-        self._follower = follower
-        return follower.follow(
-            self.session.api,
-            poll_interval=self.options.poll_interval,
-            deadline=self.deadline,
-            on_status=progress,
-            side_task=side_task,
-        )
-
-    def _defer(
-        self,
-        run: RunRef,
-        method_name: str,
-        kwargs: dict[str, Any],
-        *,
-        own: bool,
-        progress: Mapping[str, Any] | None = None,
-    ) -> None:
-        task, options = self.task, self.options
-        task.defer(
-            trigger=self.job.trigger_class(
-                job_name=run.job_name,
-                cluster_id=run.cluster_id,
-                submission_id=run.submission_id,
-                creation_date=run.creation_date,
-                poll_interval=options.poll_interval,
-                deadline=self.deadline,
-                limit=options.wait_limit[1],
-                stalled_after=options.stall.after,
-                fail_when_stalled=options.stall.fail,
-                cancel_on_kill=own and options.cancel_on_kill,
-                foreign=not own,
-                report_stalls=task.on_stalled is not None,
-                progress=progress,
-                project_id=task.project_id,
-                cdm_conn_id=task.cdm_conn_id,
-            ),
-            method_name=method_name,
-            kwargs=kwargs,
         )

@@ -229,7 +229,7 @@ def _send_stop(
         session.api,
         run,
         within=within,
-        seen_active=partial(attempt.seen_active, run),
+        seen_active=partial(attempt.wait.seen_active, run),
         before_stop=write_note,
     )
     return session.run(flow)

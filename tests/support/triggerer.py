@@ -24,18 +24,24 @@ class FakeTriggerer:
         self.has_on_kill = has_on_kill
         self.timed_out = 0
         self.tasks: list[asyncio.Task[None]] = []
+        self._kills: list[asyncio.Task[None]] = []
 
     def start(self, trigger: Any) -> None:
         """Start a trigger."""
         self.tasks.append(asyncio.get_running_loop().create_task(self._run(trigger)))
 
     async def end_tasks(self) -> None:
-        """End the tasks of all triggers, as a user does, and wait until the triggers finished."""
+        """End the tasks of all triggers, as a user does, and wait until the triggers finished.
+
+        On Python 3.11, the second cancellation ends a trigger, while its ``on_kill`` goes on.
+        """
         while left := [task for task in self.tasks if not task.done()]:
             for task in left:
                 task.cancel(_USER_ACTION)
                 await asyncio.sleep(0)
             await asyncio.wait(left, timeout=1)
+        if self._kills:
+            await asyncio.wait(self._kills)
 
     async def _run(self, trigger: Any) -> None:
         try:
@@ -43,9 +49,10 @@ class FakeTriggerer:
                 pass
         except asyncio.CancelledError as cancellation:
             if self.has_on_kill and cancellation.args == (_USER_ACTION,):
+                self._kills.append(asyncio.get_running_loop().create_task(trigger.on_kill()))
                 try:
                     with suppress(asyncio.CancelledError):
-                        await asyncio.wait_for(trigger.on_kill(), ON_KILL_SECONDS)
+                        await asyncio.wait_for(self._kills[-1], ON_KILL_SECONDS)
                 except TimeoutError:
                     self.timed_out += 1
             raise

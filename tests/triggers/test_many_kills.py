@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -22,10 +21,6 @@ from tests.support.virtual_loop import VirtualEventLoop
 
 _MODULE = "airflow_provider_cdm.triggers.submission"
 #: Whether the triggerer calls ``on_kill``: Airflow 3.3 and later do, others cancel only.
-#: On Python 3.11 a few runs are left, and named, in these cases; the cause is not known yet.
-ON_LATER_PYTHONS = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="leaves a few runs on Python 3.11, which is not understood"
-)
 both_triggerers = pytest.mark.parametrize("on_kill", [True, False], ids=["on_kill", "cancel only"])
 
 
@@ -188,7 +183,6 @@ def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float,
     assert named <= lost
 
 
-@ON_LATER_PYTHONS
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
     """The runs of ten clusters are stopped as fast as those of one."""
     for cluster in crowd.sim.config.clusters:
@@ -221,7 +215,6 @@ def test_runs_that_somebody_else_started_are_not_stopped(crowd: Crowd) -> None:
     assert crowd.refused() == 0
 
 
-@ON_LATER_PYTHONS
 @both_triggerers
 def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     crowd: Crowd, on_kill: bool
@@ -249,7 +242,6 @@ def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     assert "may still be active. To stop it" not in crowd.log.text
 
 
-@ON_LATER_PYTHONS
 @pytest.mark.parametrize(
     ("route", "status"), [("status", 503), ("submissions", 503), ("list_jobs", 403)]
 )

@@ -26,7 +26,8 @@ from airflow_provider_cdm.client.sansio import Request, Save, Sleep, TransportEr
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.tasks import kills
-from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob, AttemptOptions
+from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob
+from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
 from airflow_provider_cdm.tasks.existing_job import ExistingJob
 from airflow_provider_cdm.tasks.owned_job import OwnedJob
 from tests.client.jobs.start_model.airflow import Crash, Store, TaskInstance
