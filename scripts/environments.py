@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 import subprocess
@@ -124,14 +123,3 @@ def test_environment(
             run_uv(session, "pip", "install", *to, "--no-deps", *target, *packages)
         made_for.write_text(stamp)
     return folder, python
-
-
-def install_once(session: nox.Session, environment: Path, python: str, wheel: Path) -> None:
-    """Install a wheel unless the environment has it, since tests may be running there."""
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    stamp = environment / "wheel.txt"
-    if stamp.exists() and stamp.read_text() == digest:
-        return
-    options = ("--python", python, "--no-deps", "--reinstall")
-    run_uv(session, "pip", "install", *options, str(wheel))
-    stamp.write_text(digest)
