@@ -34,8 +34,9 @@ _AIRFLOW_2 = {
     "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
     "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
-    # Not shorter: Airflow would request the retry of a dead task again before it has begun.
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "10",
+    # Not shorter: Airflow would request the retry of a dead task again before it has begun, which a
+    # busy machine delays.
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "20",
     "WEBSERVER__SECRET_KEY": _SECRET,
 }
 _AIRFLOW_3 = {

@@ -36,7 +36,7 @@ def while_running(act: Callable[[ScenarioRun], None]) -> Callable[[ScenarioRun],
             run.wait_for_task("deferred")
         run.wait_for_poll()
         # The first run is long, so that the action comes in time also on a slow machine.
-        run.jobs.sim.add_job(run.name, seconds=4)
+        run.jobs.sim.add_job(run.name, seconds=8)
         act(run)
         run.wait_for_runs()
         run.wait_for_end()

@@ -106,8 +106,10 @@ class RowRun(ScenarioRun):
         if row.stopped_by_hand:
             self.jobs.sim.stop(self.name)
             self.wait_for_run(1, "STOPPED")
-        # Only the first run need be active for long.
-        self.jobs.sim.add_job(self.name, seconds=4)
+        # Only the first run need be active for long. A trigger that ends before the process which
+        # deferred lets Airflow 3 fail the task.
+        seconds = 8 if self.scenario.operator.get("deferrable") else 4
+        self.jobs.sim.add_job(self.name, seconds=seconds)
         attempt = self._attempt
         self.edit()
         if row.when == "up for retry" and self._attempt != attempt:
