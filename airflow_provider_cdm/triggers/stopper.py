@@ -44,8 +44,11 @@ T = TypeVar("T")
 _STOPS, _LOOKS, _THREADS = 64, 8, 80
 #: Quotas of the calls that show the newest run of a job.
 _LOOK_QUOTAS = (Quota.STATUS, Quota.HISTORY)
-#: Seconds until the next slot from which on something else is done in the meantime.
+#: Seconds until the next slot from which on something else is done in the meantime; also how long a
+#: list may take before runs are looked at one by one.
 _LONG_WAIT = 2.0
+#: Seconds in which further runs may come before it is decided how to ask about them.
+_GATHER_SECONDS = 0.2
 #: Seconds after a stop until the first look whether the run has ended, and between two looks; and
 #: within which it must have ended for its job to be deleted.
 _END_SECONDS, _END_WITHIN = 3.0, 60.0
@@ -93,11 +96,12 @@ class RunStopper:
         self._queue = StopQueue()
         self._workers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
+        self._planner: asyncio.Task[None] | None = None
         self._stops = asyncio.Semaphore(_STOPS)
 
     def close(self) -> None:
         """End all that is under way; a call in flight ends in its thread."""
-        for task in (*self._workers, *filter(None, [self._reader])):
+        for task in (*self._workers, *filter(None, [self._reader, self._planner])):
             task.cancel()
         self._calls.close()
 
@@ -184,11 +188,27 @@ class RunStopper:
             self._queue.discard(unproven)
 
     def _set_to_work(self) -> None:
-        self._workers = {task for task in self._workers if not task.done()}
-        if len(self._workers) < _LOOKS:
-            self._workers.add(self._start(self._look_at_runs()))
-        if (self._reader is None or self._reader.done()) and self._queue.next_reading():
-            self._reader = self._start(self._read_lists())
+        if self._planner is None or self._planner.done():
+            self._planner = self._start(self._plan_work())
+
+    async def _plan_work(self) -> None:
+        """Have lists read if they tell more, and then runs looked at one by one.
+
+        A look that has a slot is made, and takes the slot from others, though a list that is read
+        at the same time tells the same.
+        """
+        while True:
+            await self._calls.sleep(_GATHER_SECONDS)
+            if (self._reader is None or self._reader.done()) and self._queue.next_reading():
+                self._reader = self._start(self._read_lists())
+            if self._reader is not None and not self._reader.done():
+                await asyncio.wait({self._reader}, timeout=_LONG_WAIT)
+            self._workers = {task for task in self._workers if not task.done()}
+            for _ in range(min(_LOOKS - len(self._workers), self._queue.looks_to_do)):
+                self._workers.add(self._start(self._look_at_runs()))
+            reads = self._reader is not None and not self._reader.done()
+            if reads or self._queue.next_reading() is None:
+                return
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # In a context of its own, since its log lines belong to no single task.

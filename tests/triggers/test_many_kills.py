@@ -184,12 +184,15 @@ def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float,
 
 
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
-    """The runs of ten clusters are stopped as fast as those of one."""
+    """The runs of ten clusters are stopped as fast as those of one: by what lists tell, no run takes
+    a look from those that need one.
+    """
     for cluster in crowd.sim.config.clusters:
         crowd.add(40, cluster_id=cluster.id)
     crowd.run(crowd.end)
     assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
-    assert crowd.took < 20
+    assert {route for route, _ in crowd.calls()} == {"list_jobs", "stop"}
+    assert crowd.took < 5
 
 
 def test_runs_that_somebody_else_started_are_not_stopped(crowd: Crowd) -> None:
@@ -235,7 +238,8 @@ def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     crowd.run(end_and_wait)
     assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
     named = crowd.log.text.count("goes on trying")
-    assert named == 400 - stopped_in_time
+    # One may be stopped just after it was named.
+    assert 0 <= named + stopped_in_time - 400 <= 1
     assert (named > 0) is on_kill
     assert sum(triggerer.timed_out for triggerer in crowd.triggerers) == 0
     # The next attempt of a cleared task may follow a run for two minutes before it is stopped.

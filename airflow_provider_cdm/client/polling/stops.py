@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeAlias
@@ -102,8 +102,16 @@ class StopQueue:
 
     def next_look(self) -> UnprovenRun | None:
         """Return the next run to look at, which stays in the queue; ``None`` if there is none."""
+        return next(self._looks(), None)
+
+    @property
+    def looks_to_do(self) -> int:
+        """Number of runs at which nobody looks yet."""
+        return sum(1 for _ in self._looks())
+
+    def _looks(self) -> Iterator[UnprovenRun]:
         waiting = (item for queue in (self._urgent, self._others) for item in queue)
-        return next((item for item in waiting if not item.looking), None)
+        return (item for item in waiting if not item.looking)
 
     def next_reading(self) -> ListReading | None:
         """Return which list to read; ``None`` if status calls are as cheap."""
