@@ -184,8 +184,8 @@ def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float,
 
 
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
-    """The runs of ten clusters are stopped as fast as those of one: by what lists tell, no run takes
-    a look from those that need one.
+    """The runs of ten clusters are stopped as fast as those of one; no call is made for a run about
+    which a list tells.
     """
     for cluster in crowd.sim.config.clusters:
         crowd.add(40, cluster_id=cluster.id)
