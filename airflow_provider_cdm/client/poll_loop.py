@@ -22,7 +22,7 @@ def poll_until_done(
     poll: Callable[[], Flow[T | None]],
     exchanger: Exchanger,
     *,
-    poll_interval: float,
+    poll_interval: float | Callable[[], float],
     deadline: float | None,
     timed_out: Callable[[], errors.CdmError],
     clock: Callable[[], float] | None = None,
@@ -33,7 +33,8 @@ def poll_until_done(
 
     :param poll: flow of one poll; returns ``None`` to go on waiting.
     :param exchanger: source of the time and of the random numbers for the jitter.
-    :param poll_interval: seconds between two polls; each pause differs from it by up to a tenth.
+    :param poll_interval: seconds between two polls, or a function that returns those until the
+        next one; each pause differs from them by up to a tenth.
     :param deadline: epoch seconds at which to give up; ``None`` to wait without a limit.
     :param timed_out: returns the error to raise at the deadline.
     :param clock: clock of the deadline; by default that of the wall.
@@ -47,7 +48,8 @@ def poll_until_done(
             raise timed_out() from None
         if result is not None:
             return result
-        seconds = poll_interval * (0.9 + 0.2 * exchanger.random())
+        interval = poll_interval() if callable(poll_interval) else poll_interval
+        seconds = interval * (0.9 + 0.2 * exchanger.random())
         if deadline is not None:
             remaining = deadline - now()
             if remaining <= 0:

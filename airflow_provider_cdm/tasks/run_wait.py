@@ -63,7 +63,7 @@ class RunWait:
         """
         progress = self._log_progress(run.cluster_id, own=own)
         tables = TableProgress(definition, progress.record_change)
-        ended = self._follow(run, deadline, progress, tables)
+        ended = self._follow(run, deadline, progress, side_task=tables, is_new=True)
         metrics.time_notice(progress.notice_delay, ended.cluster_id)
         return tables.with_job_type(ended)
 
@@ -100,7 +100,9 @@ class RunWait:
         run: RunRef,
         deadline: float | None,
         progress: ProgressLog,
+        *,
         side_task: SideTask | None = None,
+        is_new: bool = False,
     ) -> Submission:
         self._follower = Follower(run)
         flow = self._follower.follow(
@@ -109,6 +111,7 @@ class RunWait:
             deadline=deadline,
             on_status=progress,
             side_task=side_task,
+            is_new=is_new,
         )
         return self._session.run(flow)
 

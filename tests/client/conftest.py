@@ -119,10 +119,21 @@ class FakeCdm:
             return shown
         return Response(200, {}, json.dumps({"submissions": shown}).encode())
 
-    def follow(self, run: RunRef = OURS, *, deadline: float | None = None, **more: Any) -> Any:
-        """Follow a run with a status call every ten seconds."""
+    def follow(
+        self,
+        run: RunRef = OURS,
+        *,
+        deadline: float | None = None,
+        poll_interval: float = 10,
+        is_new: bool = False,
+        **more: Any,
+    ) -> Any:
+        """Follow a run, by default with a status call every ten seconds."""
         until = None if deadline is None else BEGIN + deadline
-        return self.play(Follower(run, **more).follow(self.api, poll_interval=10, deadline=until))
+        follower = Follower(run, **more)
+        return self.play(
+            follower.follow(self.api, poll_interval=poll_interval, deadline=until, is_new=is_new)
+        )
 
 
 @pytest.fixture(scope="session")

@@ -258,3 +258,13 @@ def test_outage_is_waited_out_until_the_deadline(
     clock.subscribe(recover)
     assert task_runner.run(lambda: migrate(wait_timeout=600))["submission_id"] == 1
     assert count_starts(sim) == 1
+
+
+def test_end_of_a_short_run_is_noticed_soon(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """On a worker, a run of three seconds takes no poll interval of half a minute."""
+    sim.add_job(JOB, seconds=3)
+    begin = clock.now()
+    assert task_runner.run(lambda: migrate(poll_interval=30))["status"] == "SUCCEEDED"
+    assert clock.now() - begin < 6

@@ -6,6 +6,7 @@ The wait of a worker, the poke of a sensor and the triggerer all use a :class:`F
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Polls in a row that must fail before a wait is given up.
 _MIN_FAILURES = 5
+#: Seconds of the first pause; each further one is as long as the wait so far, up to the interval.
+_FIRST_PAUSE = 1.0
 #: Extra work after a poll that showed the run, such as reading the state of its tables.
 SideTask: TypeAlias = Callable[[CdmApi, Submission], Flow[None]]
 
@@ -96,10 +99,13 @@ class Follower:
         within: float | None = None,
         on_status: Callable[[Submission | None], None] | None = None,
         side_task: SideTask | None = None,
+        is_new: bool = False,
     ) -> Flow[Submission]:
         """Wait until the run has ended, whether it succeeded or failed.
 
         :param poll_interval: seconds between two polls, with a jitter of a tenth.
+        :param is_new: whether the run was started just now, so that it is polled also after 1, 2,
+            4, 8, ... seconds: many runs are short.
         :param deadline: epoch seconds at which to give up; ``None`` to wait as long as the run
             takes.
         :param within: seconds after which to give up, in place of a deadline.
@@ -121,9 +127,16 @@ class Follower:
             return seen if seen is not None and seen.ended else None
 
         uptime = api.exchanger.uptime
+        began = uptime()
+
+        def interval() -> float:
+            # While calls fail, or the quota is used up, none is made in addition.
+            waited = math.inf if self.problems_since else uptime() - began
+            return min(poll_interval, max(_FIRST_PAUSE, waited))
+
         wait = poll_until_done(
             *(poll, api.exchanger),
-            poll_interval=poll_interval,
+            poll_interval=interval if is_new else poll_interval,
             deadline=deadline if within is None else uptime() + within,
             timed_out=self.timed_out,
             clock=None if within is None else uptime,

@@ -69,6 +69,25 @@ def test_ends(play_cdm: Play, shown: list[Any], status: str, looks: int) -> None
 
 
 @pytest.mark.parametrize(
+    ("poll_interval", "looks"),
+    [(30, [0, 1, 2, 4, 8, 16, 32, 62, 92]), (3, [0, 1, 2, 4, 7, 10]), (0.5, [0, 0.5, 1, 1.5, 2])],
+)
+def test_new_run_is_polled_sooner(play_cdm: Play, poll_interval: float, looks: list[float]) -> None:
+    """A run that was started just now may be short, so it is polled more often at first."""
+    cdm = play_cdm([BUSY] * (len(looks) - 1) + [DONE])
+    assert cdm.follow(poll_interval=poll_interval, is_new=True).status == "SUCCEEDED"
+    assert cdm.looks == looks
+
+
+@pytest.mark.parametrize("problem", [FULL, DOWN, DOUBT, NOTHING])
+def test_new_run_is_polled_no_sooner_while_polls_fail(play_cdm: Play, problem: Any) -> None:
+    """Where the quota is used up, or CDM shows nothing, the poll interval counts at once."""
+    cdm = play_cdm([BUSY, problem, problem, DONE])
+    assert cdm.follow(is_new=True).status == "SUCCEEDED"
+    assert cdm.looks == [0, 1, 11, 21]
+
+
+@pytest.mark.parametrize(
     ("shown", "history", "wanted"),
     [
         (NEWER, NEWER + DONE, "SUCCEEDED"),
