@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from airflow_provider_cdm import operators, sensors
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
@@ -47,6 +48,15 @@ def test_connections(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_json = settings(path.read_text(), monkeypatch)
     assert by_json == settings(path.with_suffix(".uri").read_text(), monkeypatch)
     assert by_json.region == json.loads(path.read_text())["extra"]["region"]
+
+
+def test_each_operator_and_sensor_has_a_page() -> None:
+    """Each class that users put into a DAG is described on a page that the index lists."""
+    folder = DOCS / "operators"
+    listed = re.findall(r"^\w+$", (folder / "index.md").read_text(), re.MULTILINE)
+    pages = "".join((folder / f"{name}.md").read_text() for name in listed)
+    described = set(re.findall(r"autoclass:: airflow_provider_cdm\.\w+\.(\w+)", pages))
+    assert described == {*operators.__all__, *sensors.__all__}
 
 
 def test_test_module() -> None:
