@@ -152,6 +152,16 @@ def planner(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Send 100,000 random answers to the client, and 5,000 random requests to the simulator."""
+    variables = {"CDM_FUZZ_CASES": "100000", "CDM_SIMULATOR_REQUESTS": "5000"}
+    chosen = {name: os.environ.get(name, number) for name, number in variables.items()}
+    modules = ("client/test_fuzz.py", "hostile/test_any_bytes.py", "simulator/test_fuzz.py")
+    paths = [f"tests/{module}" for module in modules]
+    Suite(arguments=[*paths, *session.posargs], variables=chosen).run(session)
+
+
+@nox.session(venv_backend="none")
 def secrets(session: nox.Session) -> None:
     """Search everything that a real Airflow has written for credentials."""
     text = (
