@@ -51,6 +51,10 @@ class Pace:
         """Return the seconds until each of some jobs has been looked at."""
         return count * max(self._spacing(quota, now), self.seconds(quota, now) / MAX_IN_FLIGHT)
 
+    def looks_per_minute(self, now: float) -> float:
+        """Return how many status calls a minute this poller may make, beside those of the user."""
+        return 60 / self._spacing(Quota.STATUS, now)
+
     def listing_seconds(self, pages: int, latency: float, now: float) -> float:
         """Return the seconds until all pages have been read.
 

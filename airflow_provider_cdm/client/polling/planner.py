@@ -156,7 +156,10 @@ class PollPlanner:
         if not self.sweeps.covers(job, now):
             jobs = self.registry.jobs.values()
             next_slot = self._limits.limiters[Quota.STATUS].next_slot(now)
-            congested = next_slot > now + _CONGESTED_SECONDS
+            congested = (
+                next_slot > now + _CONGESTED_SECONDS
+                or self._schedule.demand > self._pace.looks_per_minute(now)
+            )
             savings = self.sweeps.savings(job, jobs, now, congested)
             if not savings:
                 return False

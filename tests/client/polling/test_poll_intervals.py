@@ -9,7 +9,13 @@ import pytest
 
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.sansio import Response
-from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Simulation
+from tests.support.virtual_cluster import (
+    FakeCluster,
+    FakeJob,
+    FakeRun,
+    Simulation,
+    most_in_a_minute,
+)
 
 HOUR = 3600.0
 
@@ -99,3 +105,28 @@ def test_a_large_cluster_gets_a_fair_share_of_the_slots() -> None:
     # One look at each of 329 jobs takes 200 s.
     assert max(max(gaps) for job, gaps in looks.items() if job.startswith("0_")) < 2 * 200 + 30
     assert max(max(gaps) for job, gaps in looks.items() if not job.startswith("0_")) < 60
+
+
+@pytest.mark.parametrize(
+    ("waits", "clusters", "interval"), [(100, 5, 5.0), (100, 5, 10.0), (50, 10, 10.0), (20, 1, 5.0)]
+)
+def test_few_waits_in_each_cluster_are_noticed_in_time(
+    waits: int, clusters: int, interval: float
+) -> None:
+    """Where the status calls of a user do not suffice, short lists are read as well: the ends are
+    noticed within the poll interval, as with the same waits in one cluster.
+    """
+    rng = random.Random(1)
+    cluster, limits = FakeCluster(), RateLimits(100, rng.random)
+    simulation = Simulation(cluster, *[limits] * clusters, random=rng.random)
+    ends = {}
+    for index in range(waits):
+        run = FakeRun(1, -10.0, 60 + 1740 * index / waits + rng.random())
+        name = f"c{index % clusters}_job_{index}"
+        cluster.add(FakeJob(name, [run]))
+        simulation.wait_for(name, run, poll_interval=interval, planner=index % clusters)
+        ends[name] = run.ended
+    simulation.run(until=HOUR)
+    delays = sorted(wait.ends[0][0] - ends[wait.job] for wait in simulation.waits)
+    assert delays[int(0.95 * waits)] <= 1.1 * interval
+    assert max(map(most_in_a_minute, cluster.calls.values())) <= 120
