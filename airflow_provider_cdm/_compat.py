@@ -54,6 +54,7 @@ __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
     "DEFERRAL_MARGIN",
     "FRAMES_COME_FIRST",
+    "HAS_PARTITIONS",
     "HAS_RETRY_POLICY",
     "TRIGGERS_HAVE_ON_KILL",
     "AirflowException",
@@ -321,6 +322,9 @@ else:
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+#: Airflow 3.3 and later know which partition of an asset an event is about.
+HAS_PARTITIONS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 
 #: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
 #: that had ended.

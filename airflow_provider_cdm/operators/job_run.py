@@ -157,7 +157,7 @@ class JobRunOperator(RunOutcomeTask):
             arguments.ensure_rendered("variables", self.variables)
         self.variables = arguments.variables(self.variables)
         self._settle_durations()
-        self.thresholds()
+        self.check_outcome_arguments()
         options = AttemptOptions(
             variables=self.variables,
             wait_for_completion=self.wait_for_completion,

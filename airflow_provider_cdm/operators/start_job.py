@@ -56,8 +56,9 @@ class CdmStartJobOperator(JobRunOperator):
         attempt is left: ``leave`` it (the log names it and says how to stop it), or ``stop`` it.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
-    ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
-    :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeTask`; they need ``wait_for_completion``.
+    ``min_rows_written``, ``max_rows_skipped``, ``rows_written_equal_read``, ``partition_key`` and
+    ``on_stalled`` are those of :class:`~airflow_provider_cdm.tasks.outcome.RunOutcomeTask`; the
+    first three need ``wait_for_completion``.
     """
 
     template_fields: Sequence[str] = ("job_name", *JobRunOperator.template_fields)

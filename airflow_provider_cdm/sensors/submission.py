@@ -157,7 +157,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         run, created_from = name_run(
             self.submission, self.job_name, self.submission_id, self.started_after, self.cluster_id
         )
-        self.thresholds()
+        self.check_outcome_arguments()
         cluster_id = self.hook.resolve_cluster(run.cluster_id or None)
         return Follower(replace(run, cluster_id=cluster_id), created_from=created_from)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def report(context: Context, outlets: Sequence[Any], run: Submission) -> None:
+def report(
+    context: Context, outlets: Sequence[Any], run: Submission, partition_key: str | None = None
+) -> None:
     """Add the result of a run to the ``extra`` of the event of each asset among the outlets.
 
     Keys that a DAG has set are kept unless they have the same name. Asset aliases are skipped: the
@@ -25,6 +27,7 @@ def report(context: Context, outlets: Sequence[Any], run: Submission) -> None:
     :param outlets: outlets of the task; those that are no assets (in Airflow 2, datasets) are
         skipped.
     :param run: the run; while it is active the event has its status and no rows.
+    :param partition_key: partition of the assets that the run has filled.
     """
     assets = [outlet for outlet in outlets if is_asset(outlet)]
     if assets and not run.ended:
@@ -36,7 +39,10 @@ def report(context: Context, outlets: Sequence[Any], run: Submission) -> None:
         )
     for asset in assets:
         try:
-            context["outlet_events"][asset].extra.update(event_extra(run))
+            event = context["outlet_events"][asset]
+            event.extra.update(event_extra(run))
+            if partition_key is not None:
+                event.add_partitions(partition_key)
         except Exception as error:
             log.warning("The event of %s has no result of the run: %s", asset, error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from airflow_provider_cdm._compat import lineage_is_active, redact_secrets
+from airflow_provider_cdm._compat import HAS_PARTITIONS, lineage_is_active, redact_secrets
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.links import run_address
 from airflow_provider_cdm.tasks.base import DeferrableCdmTask
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
 
 
+#: Longest key of a partition, as Airflow stores it.
+_MAX_PARTITION_KEY = 250
+
+
 class RunOutcomeTask(DeferrableCdmTask):
     """Base of the tasks that wait for a run and succeed or fail with it.
 
@@ -33,6 +37,9 @@ class RunOutcomeTask(DeferrableCdmTask):
     :param min_rows_written: the least number of rows that the run must have written (templated).
     :param max_rows_skipped: the most rows that the run may have skipped as faulty (templated).
     :param rows_written_equal_read: the run must have written as many rows as it read.
+    :param partition_key: partition of the outlets that the run has filled, such as ``{{ ds }}``
+        (templated). The events of the assets carry it, so that DAGs that are scheduled on
+        partitions run for it. Needs Airflow 3.3.
     :param on_stalled: function, notifier or list of those, called with the context when the run has
         made no progress for ``stalled_after`` seconds, once for each stall. ``exception`` in the
         context is a :class:`~airflow_provider_cdm.exceptions.CdmStalled`, whose text says which run
@@ -44,6 +51,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         *DeferrableCdmTask.template_fields,
         "min_rows_written",
         "max_rows_skipped",
+        "partition_key",
     )
 
     def __init__(
@@ -52,6 +60,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         min_rows_written: int | str | None = None,
         max_rows_skipped: int | str | None = None,
         rows_written_equal_read: bool = False,
+        partition_key: str | None = None,
         on_stalled: StallCallback | Sequence[StallCallback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -62,6 +71,10 @@ class RunOutcomeTask(DeferrableCdmTask):
                 "on_stalled must be a function or a notifier, or a list of those, not"
                 f" {type(on_stalled).__name__}."
             )
+        if partition_key is not None and not HAS_PARTITIONS:
+            raise errors.CdmConfigError("partition_key needs Airflow 3.3 or later.")
+        self.partition_key = partition_key
+        self._has_partition = partition_key is not None
         self.min_rows_written = min_rows_written
         self.max_rows_skipped = max_rows_skipped
         self.rows_written_equal_read = rows_written_equal_read
@@ -79,6 +92,16 @@ class RunOutcomeTask(DeferrableCdmTask):
     def given_thresholds(self) -> list[str]:
         """Names of the thresholds that were given; 0 is a threshold."""
         return self._given_thresholds
+
+    def check_outcome_arguments(self) -> None:
+        """Check the rendered arguments before anything is started or waited for.
+
+        :raises CdmConfigError: when one cannot be used.
+        """
+        self.thresholds()
+        if self._has_partition:
+            arguments.ensure_names_something("partition_key", self.partition_key)
+            arguments.text("partition_key", self.partition_key, limit=_MAX_PARTITION_KEY)
 
     def thresholds(self) -> Thresholds:
         """Return the thresholds from the rendered arguments.
@@ -150,7 +173,7 @@ class RunOutcomeTask(DeferrableCdmTask):
             metrics.count_run("threshold_missed", context["ti"], run)
             raise
         metrics.count_run("succeeded", context["ti"], run)
-        assets.report(context, self.outlets, run)
+        assets.report(context, self.outlets, run, self.partition_key)
         self.log.info("%s", outcome_line(run))
         return run.to_dict()
 
@@ -178,7 +201,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         from airflow_provider_cdm.tasks import assets
 
         self._prepare_lineage(run)
-        assets.report(context, self.outlets, run)
+        assets.report(context, self.outlets, run, self.partition_key)
         return run.to_dict()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - passed

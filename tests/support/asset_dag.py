@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 
+from airflow_provider_cdm._compat import HAS_PARTITIONS
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 
@@ -66,6 +67,12 @@ with DAG(dag_id=DAG_ID, schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UT
         },
         poll_interval=0.1,
     )
+    if HAS_PARTITIONS:
+        day: dict[str, Any] = {"partition_key": "{{ 'day ' ~ dag.dag_id }}"}
+        CdmStartJobOperator(**task_arguments("filled"), job_name="filled", **waits, **day)
+        CdmSubmissionSensor(
+            **task_arguments("filled_sensor"), submission=start.output, poke_interval=0.1, **day
+        )
     CdmStartJobOperator(**task_arguments("whole"), job_name="whole", **waits)
     CdmStartJobOperator(
         task_id="alias",

@@ -12,12 +12,16 @@ import airflow
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
+from airflow_provider_cdm._compat import HAS_PARTITIONS
 from airflow_provider_cdm.client.submission import Submission
+from airflow_provider_cdm.exceptions import CdmConfigError
+from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.tasks import assets
 from tests.support import asset_dag
 from tests.support.airflow_home import AIRFLOW_HOME, register_assets
 from tests.support.example_stage import RESULT, Database
+from tests.support.task_harness import TaskRunner
 
 COUNTERS = {"ROWS_READ": 9, "ROWS_WRITTEN": 7}
 #: Prefix of the database tables of assets, which Airflow 2 calls datasets.
@@ -40,7 +44,7 @@ def events(airflow_database: None) -> list[Event]:
     dag_file.parent.mkdir(exist_ok=True)
     dag_file.write_text(Path(asset_dag.__file__).read_text())
     with CdmSimulator({"seconds": 0.2}) as sim, pytest.MonkeyPatch.context() as patch:
-        for name in ("worker", "worker_2", "deferred", "missed", "started", "mapped"):
+        for name in ("filled", "worker", "worker_2", "deferred", "missed", "started", "mapped"):
             sim.add_job(name, counters=COUNTERS)
         sim.add_link("source", connector="hive-connector")
         sim.add_link("target", connector="hive-connector")
@@ -73,6 +77,31 @@ def test_event_carries_the_result_of_the_run(task: str, events: list[Event]) -> 
     assert set(event.extra) == RESULT
     assert event.extra["status"] == "SUCCEEDED"
     assert event.extra["counters"].items() >= COUNTERS.items()
+
+
+@pytest.mark.skipif(not HAS_PARTITIONS, reason="Airflow 3.3 introduced partitions")
+@pytest.mark.parametrize("task", ["filled", "filled_sensor"])
+def test_event_names_the_partition(task: str, events: list[Event]) -> None:
+    """The event of a task with a partition key carries the rendered key, and the result."""
+    query = "SELECT partition_key FROM asset_event WHERE source_task_id = ?"
+    rows = Database(AIRFLOW_HOME / "airflow.db").run(query, task)
+    assert [tuple(row) for row in rows] == [(f"day {asset_dag.DAG_ID}",)]
+    assert event_of(events, task).extra["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("key", ["None", " ", "x" * 251])
+def test_partition_key_that_cannot_be_used(
+    key: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A key that was rendered to nothing, is too long, or that Airflow does not know, is refused
+    before anything is started.
+    """
+    sim.add_job("orders")
+    with pytest.raises(CdmConfigError, match="partition_key"):
+        task_runner.run(
+            lambda: CdmStartJobOperator(task_id="move", job_name="orders", partition_key=key)
+        )
+    assert not sim.runs("orders")
 
 
 def test_event_of_a_deleted_job_carries_the_result(events: list[Event]) -> None:
