@@ -8,7 +8,7 @@ from importlib.metadata import version
 SERIES = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = SERIES >= (3, 0)
 #: Seconds without a heartbeat after which a task, or a triggerer, counts as dead.
-TASK_TIMEOUT, TRIGGERER_TIMEOUT = 15, 10
+TASK_TIMEOUT, TRIGGERER_TIMEOUT = 15 if AIRFLOW_3 else 25, 10
 #: Number of tasks that may run at the same time.
 SLOTS = 32
 
@@ -31,12 +31,12 @@ _AIRFLOW_2 = {
     # Seconds after which a running task that was marked successful is ended.
     "CORE__TASK_SUCCESS_OVERTIME": "3",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
+    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "7",
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
     "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
     # Not shorter: Airflow would request the retry of a dead task again before it has begun, which a
     # busy machine delays.
-    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "20",
+    "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "15",
     "WEBSERVER__SECRET_KEY": _SECRET,
 }
 _AIRFLOW_3 = {

@@ -182,12 +182,12 @@ _SLOW = [
     crashed("machine-lost-after-intent", "after the intent", victim="both"),
     crashed("killed-twice", "after the intent", "after the record", seconds=8),
     # The process of the task lives on until it sends the killed supervisor a request.
-    crashed("supervisor-killed-after-intent", "after the intent", victim="supervisor", seconds=40),
+    crashed("supervisor-killed-after-intent", "after the intent", victim="supervisor", seconds=70),
     Scenario(
         name="supervisor-killed-waiting",
         actions=kill_process("supervisor"),
         attempts=2,
-        seconds=40,
+        seconds=70,
     ),
     crashed("machine-lost-after-start", "after the start", victim="both", seconds=8),
 ]
