@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Request, Response
@@ -122,6 +123,41 @@ def read_token(response: Response, operation: str, exchanger: Exchanger) -> Toke
         project_name=_text(project.get("name")),
         user_name=_text(_mapping(body.get("user")).get("name")),
     )
+
+
+def with_advice(failure: errors.CdmError, settings: Settings) -> errors.CdmError:
+    """Return the error to raise for a refused request for a token.
+
+    A wrong project or region is a fault of the connection, whatever IAM calls it; as "not found",
+    it could be taken for a job that does not exist.
+
+    :param failure: how the request failed.
+    :param settings: settings whose project the token was requested for.
+    """
+    kind, value = scope_of(settings)
+    if isinstance(failure, errors.CdmNotFound):
+        unknown, field_name = f"project {value!r}", "Project ID"
+        if kind == "named project":
+            field_name = "Region, or fill in Project ID,"
+        elif kind == "account":
+            unknown, field_name = "the account", "Account Name"
+        failure.advise(
+            f"IAM does not know {unknown}: check {field_name} in the connection, and that IAM"
+            " Endpoint is the one of its cloud."
+        )
+        status, code, request_id = failure.http_status, failure.code, failure.request_id
+        failure = errors.CdmConfigError(
+            failure.message, http_status=status, code=code, request_id=request_id
+        )
+        failure.concerns_project = True
+    elif failure.http_status in (400, 401) and failure.code is None:
+        reason = failure.message.removesuffix(failure.advice).lower()
+        # IAM gives no reason where the id of a project is wrong.
+        if not settings.agency and "password" not in reason:
+            failure.add_detail(
+                " IAM may also answer so where the project is wrong: check Region and Project ID."
+            )
+    return failure
 
 
 def _life(expires: float, issued_at: Any, exchanger: Exchanger) -> float:
