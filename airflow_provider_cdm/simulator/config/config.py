@@ -190,12 +190,7 @@ def _with_passwords(config: SimulatorConfig) -> SimulatorConfig:
     users = tuple(
         user
         if user.password
-        else UserWithRandomPassword(
-            name=user.name,
-            password=secrets.token_urlsafe(16),
-            domain=user.domain,
-            access_keys=user.access_keys,
-        )
+        else UserWithRandomPassword(**{**vars(user), "password": secrets.token_urlsafe(16)})
         for user in config.users
     )
     return replace(config, users=users)
