@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_a_policy_blocks_no_credentials(
     kind: str, drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
 ) -> None:
-    """Each call is sent, once, with the same token, and the error does not blame the credentials."""
+    """Each call is sent, once, with the same token, and the error does not blame credentials."""
     sim.add_job(JOB)
     session = make_session(**KINDS[kind])
     for _ in range(4):
