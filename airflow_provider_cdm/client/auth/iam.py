@@ -134,30 +134,44 @@ def with_advice(failure: errors.CdmError, settings: Settings) -> errors.CdmError
     :param failure: how the request failed.
     :param settings: settings whose project the token was requested for.
     """
-    kind, value = scope_of(settings)
+    reason = failure.message.removesuffix(failure.advice).lower()
     if isinstance(failure, errors.CdmNotFound):
-        unknown, field_name = f"project {value!r}", "Project ID"
-        if kind == "named project":
-            field_name = "Region, or fill in Project ID,"
-        elif kind == "account":
-            unknown, field_name = "the account", "Account Name"
-        failure.advise(
-            f"IAM does not know {unknown}: check {field_name} in the connection, and that IAM"
-            " Endpoint is the one of its cloud."
-        )
+        failure.advise(_advice_for_unknown(settings, reason))
         status, code, request_id = failure.http_status, failure.code, failure.request_id
         failure = errors.CdmConfigError(
             failure.message, http_status=status, code=code, request_id=request_id
         )
         failure.concerns_project = True
-    elif failure.http_status in (400, 401) and failure.code is None:
-        reason = failure.message.removesuffix(failure.advice).lower()
-        # IAM gives no reason where the id of a project is wrong.
-        if not settings.agency and "password" not in reason:
-            failure.add_detail(
-                " IAM may also answer so where the project is wrong: check Region and Project ID."
-            )
+    elif _gives_no_reason(failure, reason) and not settings.agency:
+        failure.add_detail(
+            " IAM may also answer so where the project is wrong: check Region and Project ID."
+        )
     return failure
+
+
+def _gives_no_reason(failure: errors.CdmError, reason: str) -> bool:
+    """Return whether IAM does not say what is wrong, as where the id of a project is."""
+    refused = failure.http_status in (400, 401) and failure.code is None
+    return refused and "password" not in reason
+
+
+def _advice_for_unknown(settings: Settings, reason: str) -> str:
+    """Return the advice for IAM's 404, which may be about the project, the account or the agency.
+
+    :param reason: what IAM said, in lower case.
+    """
+    kind, value = scope_of(settings)
+    if settings.agency and "project" not in reason:
+        what, fields = f"agency {settings.agency.name!r}", "Agency Name and Agency Account Name"
+    elif kind == "account":
+        what, fields = "the account", "Account Name"
+    else:
+        what = f"project {value!r}"
+        fields = "Project ID" if kind == "project" else "Region, or fill in Project ID,"
+    return (
+        f"IAM does not know {what}: check {fields} in the connection, and that IAM Endpoint is the"
+        " one of its cloud."
+    )
 
 
 def _life(expires: float, issued_at: Any, exchanger: Exchanger) -> float:

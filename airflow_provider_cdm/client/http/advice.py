@@ -80,6 +80,13 @@ _PERMISSION = Advice(
     "The credentials are right, but they lack the permission. Ask for the permission to use CDM in"
     " this project, and check Project ID and Region of the connection."
 )
+_LOCKED = Advice(
+    "Nobody can unlock the user earlier: correct the password in the connection, and wait for 15"
+    " minutes or as long as the account's policy says."
+)
+_CONSOLE_ONLY = Advice(
+    "Allow programmatic access for this IAM user, or use another user or an access key."
+)
 _ACCESS_LIST = Advice(
     "The credentials are right, but an access list refuses this address or account. Ask who"
     " maintains it."
@@ -103,6 +110,8 @@ _BY_CODE = {
     **dict.fromkeys(("APIGW.0306", "APIGW.0310", "APIGW.0801", "APIGW.0802"), _OTHER_PROJECT),
     **dict.fromkeys(("APIGW.0401", "APIGW.0402", "APIGW.0403", "APIGW.0404"), _ACCESS_LIST),
     "Cdm.0032": _PERMISSION,
+    "IAM.0061": _LOCKED,
+    "IAM.0081": _CONSOLE_ONLY,
     **{f"IAM.{number}": _KEY for number in range(1104, 1109)},
 }
 

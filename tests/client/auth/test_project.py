@@ -163,3 +163,48 @@ def test_a_project_that_iam_does_not_know(
     assert "job" not in text
     assert caught.value.http_status == 404
     assert len(sent("token")) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Could not find agency: migrations.", "check Agency Name and Agency Account Name"),
+        ("Could not find project: x.", "check Project ID in the connection"),
+    ],
+)
+def test_what_iam_does_not_know(
+    reason: str, advice: str, drive: Drive, sim: CdmSimulator, make_session: MakeSession
+) -> None:
+    """IAM's 404 to a request for the token of an agency may be about the agency itself."""
+    body = {"error": {"code": 404, "message": reason, "title": "Not Found"}}
+    sim.fail("token", "status", status=404, body=body, skip=1)
+    session = make_session(agency_name="migrations", agency_domain_name="partner")
+    with pytest.raises(errors.CdmConfigError, match=advice):
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "hinted"),
+    [
+        (401, {"error": {"code": 401, "title": "Unauthorized"}}, True),
+        (401, {"error": {"code": 401, "message": "The username or password is wrong."}}, False),
+        (401, {"error_code": "IAM.0061", "error_msg": "The account is locked."}, False),
+        (400, {"error": {"code": 400, "message": "The request body is invalid"}}, True),
+        (503, "", False),
+    ],
+    ids=str,
+)
+def test_a_token_that_is_refused_without_a_reason(
+    status: int,
+    body: Any,
+    hinted: bool,
+    drive: Drive,
+    sim: CdmSimulator,
+    make_session: MakeSession,
+) -> None:
+    """Where IAM gives no reason, the error also names the project, which may be the cause."""
+    sim.fail("token", "status", status=status, body=body, times=None)
+    session = make_session()
+    with pytest.raises(errors.CdmError) as caught:
+        drive(session, session.api.active_run(sim.cluster_id, JOB))
+    assert ("check Region and Project ID" in str(caught.value)) is hinted

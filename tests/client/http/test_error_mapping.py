@@ -273,6 +273,8 @@ ADVICE: list[tuple[int, Any, str, bool]] = [
     (401, ("APIGW.0301", "Unauthorized"), "Check user, password (or access key)", False),
     (401, ("APIGW.0303", "Incorrect app authentication"), "no such API at this endpoint", True),
     (401, ("IAM.0062", "Incorrect password"), "Check user, password (or access key)", False),
+    (401, ("IAM.0061", "The account is locked"), "wait for 15 minutes", False),
+    (403, ("IAM.0081", "Console access only"), "Allow programmatic access", False),
     (401, ("PAP5.0012", "Explicitly denied"), "a policy refuses the call", False),
     (403, ("APIGW.0302", "The IAM user is not authorized"), "lack the permission", False),
     (403, ("APIGW.0310", "The project is not accessible"), "Check Project ID, Region", True),
