@@ -141,14 +141,15 @@ def advice_for(cls: type[errors.CdmError], status: int, code: str | None, messag
 
 def _for_rejected(message: str) -> Advice:
     """Return the advice for rejected authentication, which the gateway tells apart by text only."""
+    # "verify aksk signature fail, canonicalRequest:..." shows all headers, also one with a token.
+    if "aksk" in message or "secretkey" in message:
+        return _KEY
     if "token not found" in message:
         return _NO_HEADER
     if "token" in message:
         return _NEW_TOKEN
-    # "verify aksk signature fail", "Get secretKey failed", "ak ... not exist", "AK access failed".
-    if "aksk" in message or "secretkey" in message or "ak " in message:
-        return _KEY
-    return Advice(_BY_CLASS[errors.CdmAuthError])
+    # "ak ... not exist", "AK access failed to reach the limit".
+    return _KEY if "ak " in message else Advice(_BY_CLASS[errors.CdmAuthError])
 
 
 def _for_refused(status: int, code: str | None) -> Advice:

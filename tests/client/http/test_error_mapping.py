@@ -267,6 +267,15 @@ ADVICE: list[tuple[int, Any, str, bool]] = [
     (401, ("APIGW.0301", "x: token expires, expires_at: 2025"), "Check Region", True),
     (401, ("APIGW.0301", "x: x-auth-token not found"), "no proxy removes headers", False),
     (401, ("APIGW.0301", "x: verify aksk signature fail"), "Check Access Key", False),
+    (
+        401,
+        (
+            "APIGW.0301",
+            "verify aksk signature fail, canonicalRequest:GET|/v1.1/||x-security-token:a||host|e3b0",
+        ),
+        "Security Token of the connection",
+        False,
+    ),
     (401, ("APIGW.0301", "ak AKX not exist"), "Check Access Key", False),
     (401, ("APIGW.0301", "Get secretKey failed,ak:AKX,err:ak not exist"), "Access Key", False),
     (401, ("APIGW.0301", "AK access failed to reach the limit,forbidden"), "Access Key", False),
