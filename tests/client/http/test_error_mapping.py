@@ -271,7 +271,7 @@ ADVICE: list[tuple[int, Any, str, bool]] = [
         401,
         (
             "APIGW.0301",
-            "verify aksk signature fail, canonicalRequest:GET|/v1.1/||x-security-token:a||host|e3b0",
+            "verify aksk signature fail, canonicalRequest:GET|/v1.1/||x-security-token:a||e3b0",
         ),
         "Security Token of the connection",
         False,
