@@ -44,15 +44,7 @@ def find_project(
     :raises CdmAuthError: when the key is rejected, or may not see projects.
     """
     operation = f"find project {name!r} at {iam_endpoint}"
-
-    def read(path: str, authorization: Authorization) -> Flow[list[Project]]:
-        headers = {"Content-Type": "application/json"}
-        request = Request(method="GET", url=iam_endpoint + path, headers=headers)
-        response = yield from exchanger.exchange(
-            request, operation, idempotent=True, authorize=authorization.apply
-        )
-        return _projects_in(response, operation)
-
+    read = partial(_read, exchanger, operation, iam_endpoint)
     by_name = f"/v3/projects?name={quote(name, safe='')}"
     projects: list[Project] = []
     refusal: errors.CdmError | None = None
@@ -72,6 +64,17 @@ def find_project(
         else:
             auth.accept(authorization)
     return _only(projects, name, operation)
+
+
+def _read(
+    exchanger: Exchanger, operation: str, iam_endpoint: str, path: str, authorization: Authorization
+) -> Flow[list[Project]]:
+    headers = {"Content-Type": "application/json"}
+    request = Request(method="GET", url=iam_endpoint + path, headers=headers)
+    response = yield from exchanger.exchange(
+        request, operation, idempotent=True, authorize=authorization.apply
+    )
+    return _projects_in(response, operation)
 
 
 def _projects_in(response: Response, operation: str) -> list[Project]:

@@ -121,15 +121,11 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         errors.CdmRefused if body.is_validation else _class_of(response.status, code, body.message)
     )
     request_id = _request_id(response, body.request_id)
-    details = ", ".join(
-        part
-        for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
-        if part
-    )
+    parts = (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
+    details = ", ".join(part for part in parts if part)
+    given = advice.advice_for(cls, response.status, code, body.message)
     if body.is_validation:
         given = advice.Advice(advice.VALIDATION)
-    else:
-        given = advice.advice_for(cls, response.status, code, body.message)
     error = cls(
         f"{end_sentence(reason or 'The server gave no reason')} Could not {operation} ({details})."
         f" {given.text}",
