@@ -84,7 +84,11 @@ def test_without_a_cluster(sim: CdmSimulator, run_test: RunTest) -> None:
         ("password", {"iam_endpoint": "http://127.0.0.1:9"}, "IAM endpoint", "127.0.0.1:9"),
         ("password", {"host": "http://127.0.0.1:9"}, "CDM endpoint", "check host and port"),
         ("keys", {"host": "http://127.0.0.1:9"}, "CDM endpoint", "127.0.0.1:9"),
-        ("keys", {"region": "nowhere"}, "project", "Fill in Project ID"),
+        ("keys", {"region": "nowhere"}, "project. ", "Fill in Project ID"),
+        ("password", {"region": "nowhere"}, "project. ", "check Region, or fill in Project ID"),
+        ("password", {"project_id": "0" * 32}, "project. ", "check Project ID"),
+        ("agency by password", {"region": "nowhere"}, "project. ", "check Region"),
+        ("agency by keys", {"region": "nowhere"}, "project. ", "check Region"),
         ("password", {"cluster_id": "nothing"}, "cluster", "Check the spelling"),
         ("password", {"region": None, "project_id": None}, "fields", "Region is missing"),
         ("password", {"access_key": "AK"}, "fields", "not both"),
@@ -98,6 +102,43 @@ def test_failing_connection(
     assert not works
     assert f"Failed at: {step}" in text
     assert advice in text
+
+
+@pytest.mark.parametrize("kind", ["password", "keys", "agency by keys"])
+@pytest.mark.parametrize("cluster_id", [None, "the cluster"])
+@pytest.mark.parametrize(("wrong", "code"), [("no-api", "APIGW.0101"), ("token", "APIGW.0307")])
+def test_endpoint_of_another_region(
+    wrong: str,
+    code: str,
+    cluster_id: str | None,
+    kind: str,
+    clock: ManualClock,
+    cdm_default: dict[str, Any],
+    run_test: RunTest,
+) -> None:
+    """Where IAM accepts the credentials and CDM does not, the project's region is in doubt."""
+    with CdmSimulator({**ACCOUNT, "behaviour": {"wrong_region": wrong}}, clock=clock) as sim:
+        works, text = run_test(changed(CONNECTIONS[kind](sim), cluster_id=cluster_id))
+    assert not works
+    assert text.startswith("Failed at: project, or the endpoint of its region. ")
+    assert code in text
+    assert "Check Region" in text
+    assert "CDM Endpoint" in text
+    for misleading in ("Check user, password", "job or link"):
+        assert misleading not in text
+
+
+def test_look_up_that_is_refused(clock: ManualClock, cdm_default: Any, run_test: RunTest) -> None:
+    """A key that may not see projects fails at the project, and is told which field to fill in."""
+    user = {**ACCOUNT["users"][0], "lists_projects": False}
+    behaviour = {"signed_auth_projects": False}
+    with CdmSimulator({**ACCOUNT, "users": [user], "behaviour": behaviour}, clock=clock) as sim:
+        works, text = run_test(CONNECTIONS["keys"](sim))
+        assert not works
+        assert text.startswith("Failed at: project. ")
+        assert "Fill in Project ID" in text
+        works, text = run_test(changed(CONNECTIONS["keys"](sim), project_id=sim.project_id))
+        assert works, text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdm.exceptions import CdmAuthError
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
@@ -60,6 +61,28 @@ def test_start_and_wait(
     signed = "agency_name" not in connection["extra"] and not connection["extra"].get("domain_name")
     assert all("authorization" in request.headers for request in sim.requests) is signed
     assert bool(task_runner.deferrals) is deferrable
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+def test_a_policy_ends_a_wait_as_a_missing_permission_does(
+    deferrable: bool,
+    connection: dict[str, Any],
+    sim: CdmSimulator,
+    clock: ManualClock,
+    task_runner: Any,
+) -> None:
+    """A wait that a policy forbids ends at once, and the credentials can still be used."""
+    body = {"error": {"code": "EPS.0003", "message": "Policy doesn't allow it."}}
+    sim.fail("status", "status", status=401, body=body)
+    began = clock.now()
+    with pytest.raises(CdmAuthError, match="a policy refuses the call"):
+        task_runner.run(
+            lambda: CdmStartJobOperator(
+                task_id="move", job_name=JOB, wait_for_completion=True, deferrable=deferrable
+            )
+        )
+    assert clock.now() - began < 120
+    assert CdmHook().stop_job(JOB)
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])

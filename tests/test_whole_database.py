@@ -333,6 +333,22 @@ def test_a_later_run_has_replaced_the_sub_jobs(
         task_runner.run(lambda: PATHS["sensor poke"](run))
 
 
+def test_a_gateway_without_the_api_hides_no_later_run(
+    sim: CdmSimulator, clock: ManualClock, task_runner: Any
+) -> None:
+    """Only CDM knows that a job is gone: a 404 of the gateway does not make sub-jobs ours."""
+    add_job(sim, *succeeding("orders"))
+    number = sim.start(JOB).submission_id
+    clock.advance(1000)
+    sim.start(JOB)
+    clock.advance(1000)
+    body = {"error_code": "APIGW.0101", "error_msg": "The API does not exist"}
+    sim.fail("status", "status", status=404, body=body, job=JOB, skip=1, times=None)
+    run = {"cluster_id": sim.cluster_id, "job_name": JOB, "submission_id": number}
+    with pytest.raises(errors.CdmUnavailable, match="some may have failed"):
+        task_runner.run(lambda: PATHS["sensor poke"](run))
+
+
 def repeat_sub_job(sim: CdmSimulator, table: str, outcome: Any, rows: int = 99) -> None:
     """Start a sub-job again by hand, with another outcome."""
     job = sim._backend.clusters[sim.cluster_id].jobs[f"{JOB}_{table}"]

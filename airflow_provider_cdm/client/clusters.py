@@ -34,6 +34,8 @@ def poll(api: CdmApi, cluster_id: str) -> Flow[Cluster]:
     try:
         return (yield from api.call(resources.show_cluster(cluster_id)))
     except errors.CdmNotFound as error:
+        if error.concerns_project:
+            raise
         try:
             known = yield from api.call(resources.list_clusters())
         except errors.CdmError:

@@ -83,10 +83,14 @@ class ConnectionTest:
         if isinstance(error, errors.CdmUnavailable):
             service = "IAM" if self.step == CREDENTIALS else "CDM"
             step = f"{service} endpoint"
-        elif isinstance(error, errors.CdmAuthError):
-            step = CREDENTIALS if error.http_status == 401 else f"{self.step}, or permission for it"
         elif isinstance(error, errors.CdmConfigError):
             step = PROJECT
+        elif isinstance(error, errors.CdmError) and error.concerns_project:
+            # IAM has accepted the credentials; only CDM knows whether they fit its endpoint.
+            step = PROJECT if step == CREDENTIALS else f"{PROJECT}, or the endpoint of its region"
+        elif isinstance(error, errors.CdmAuthError):
+            refused = error.refuses_credentials
+            step = CREDENTIALS if refused else f"{self.step}, or permission for it"
         passed = f" Passed before: {'; '.join(self.results)}." if self.results else ""
         return f"Failed at: {step}. {error}{passed}"
 

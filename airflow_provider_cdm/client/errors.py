@@ -31,6 +31,7 @@ task fail as well, until a person has fixed the cause?).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client.text import printable
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 #: Longest message of an error, in characters; the text that a server adds may be of any length.
 MESSAGE_LIMIT = 12_000
+
+#: Codes that refuse credentials whatever the status: a bad signature or token, a token that must be
+#: renewed, and an access key or security token that has expired (IAM, "Error Codes", HTTP 400).
+CREDENTIAL_CODES = re.compile(r"APIGW\.030[17]|IAM\.110[4-8]")
+#: Codes with which a 401 refuses credentials; other services answer 401 where a policy forbids.
+_CREDENTIAL_SERVICES = ("APIGW.", "IAM.")
 
 
 class CdmError(Exception):
@@ -61,6 +68,10 @@ class CdmError(Exception):
     final: ClassVar[bool] = False
     #: Whether the connection could not be looked up again after its credentials were refused.
     connection_unread: bool = False
+    #: Whether the project, or the region of an endpoint, is in doubt, and not the credentials.
+    concerns_project: bool = False
+    #: What the user can do; the end of the message, as long as nothing was appended.
+    advice: str = ""
 
     def __init__(
         self,
@@ -86,14 +97,23 @@ class CdmError(Exception):
     @property
     def refuses_credentials(self) -> bool:
         """Whether credentials were refused, also by a proxy; a missing permission is another
-        failure.
+        failure, also where a service answers 401 with a code of its own.
         """
-        return self.http_status in (401, 407) or self.code in ("APIGW.0301", "APIGW.0307")
+        if self.http_status == 407 or CREDENTIAL_CODES.fullmatch(self.code or ""):
+            return True
+        ours = self.code is None or self.code.startswith(_CREDENTIAL_SERVICES)
+        return self.http_status == 401 and ours
 
     def add_detail(self, text: str) -> None:
         """Append something that was found out later to the message."""
         self.message = printable(self.message + text, MESSAGE_LIMIT)
         self.args = (self.message,)
+
+    def advise(self, text: str) -> None:
+        """Replace the advice at the end of the message, by who knows what the call was for."""
+        self.message = self.message.removesuffix(self.advice).rstrip()
+        self.advice = text
+        self.add_detail(f" {text}")
 
     def name_connection(self, conn_id: str) -> None:
         """Say which connection an error is about, if its text speaks of one."""

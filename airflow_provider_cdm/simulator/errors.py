@@ -39,8 +39,8 @@ class WireError(Exception):
         self.message = message
         self.headers = headers or {}
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON object of the response."""
+    def body(self) -> dict[str, Any] | str:
+        """Return the JSON object of the response, or its text."""
         raise NotImplementedError
 
 
@@ -112,6 +112,22 @@ class IamError(WireError):
             return {"error_msg": self.message, "error_code": self.code}
         title = self._TITLES.get(self.status, "Error")
         return {"error": {"code": self.status, "message": self.message, "title": title}}
+
+
+class PolicyError(WireError):
+    """A refusal by a policy; its code is in a nested object, as that of IAM."""
+
+    def body(self) -> dict[str, Any]:
+        """Return the nested object."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+
+class PlainError(WireError):
+    """An error without JSON."""
+
+    def body(self) -> str:
+        """Return the text."""
+        return self.message
 
 
 def unauthorized(reason: str) -> GatewayError:

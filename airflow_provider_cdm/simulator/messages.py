@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_cdm.simulator.errors import CdmError
+from airflow_provider_cdm.simulator.errors import CdmError, WireError
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,18 @@ def json_response(
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can show
         body = json.dumps(value).encode()
     return Response(status, body, {"Content-Type": "application/json", **(headers or {})})
+
+
+def error_response(error: WireError) -> Response:
+    """Return the response that an error means.
+
+    :param error: error with the id of the request.
+    """
+    body = error.body()
+    if isinstance(body, str):
+        headers = {"Content-Type": "text/plain", **error.headers}
+        return Response(error.status, body.encode(), headers)
+    return json_response(body, error.status, error.headers)
 
 
 #: Maximum number of lists and objects around a value in JSON, since much that handles it is

@@ -46,7 +46,6 @@ _FINAL_STATES = frozenset({"failed", "success", "skipped", "removed", "upstream_
 #: Seconds for a new look-up of the connection, and between two of them while its credentials are
 #: refused.
 _LOOKUP_SECONDS, _AUTH_SECONDS = 5.0, 10.0
-_NO_PERMISSION = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +311,8 @@ class CdmSubmissionTrigger(CdmTrigger):
                 with shared_stopper(session, self.cluster_id) as kill.stopper:
                     return await self._stop_with(kill.stopper, kill)
             except errors.CdmAuthError as error:
-                if error.http_status == _NO_PERMISSION:
-                    raise
+                if not error.refuses_credentials:
+                    raise  # a permission is missing
                 kill.record_failure(error)
             await session.arun(pause(_AUTH_SECONDS))
 

@@ -190,6 +190,41 @@ def test_token_validation_and_projects(sim: CdmSimulator, cdm: Cdm, clock: Manua
     assert requests.get(url, headers=headers, timeout=5).status_code == 401
 
 
+@pytest.mark.parametrize(("allowed", "status"), [(True, 200), (False, 403)])
+def test_projects_with_and_without_the_permission(
+    allowed: bool, status: int, clock: ManualClock
+) -> None:
+    """Listing all projects needs a permission; listing those that the user may use needs none."""
+    user = {"name": "airflow", "password": "a", "lists_projects": allowed}
+    with CdmSimulator({"users": [user]}, clock=clock) as sim:
+        headers = {"X-Auth-Token": Cdm(sim).login()}
+        every = requests.get(f"{sim.iam_url}/v3/projects", headers=headers, timeout=5)
+        own = requests.get(f"{sim.iam_url}/v3/auth/projects", headers=headers, timeout=5)
+        assert (every.status_code, own.status_code) == (status, 200)
+        assert [project["id"] for project in own.json()["projects"]] == [sim.project_id]
+    if not allowed:
+        assert every.json()["error"]["title"] == "Forbidden"
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "code"),
+    [
+        ({"behaviour": {"wrong_region": "no-api"}}, 404, "APIGW.0101"),
+        ({"behaviour": {"wrong_region": "token"}}, 401, "APIGW.0307"),
+        ({"users": [{"name": "airflow", "refused_by_policy": True}]}, 401, "EPS.0003"),
+    ],
+)
+def test_refusals_that_are_not_about_credentials(
+    config: dict[str, Any], status: int, code: str
+) -> None:
+    """The gateway of another region, and a policy, refuse a token that IAM has just issued."""
+    with CdmSimulator(config) as sim:
+        response = Cdm(sim).on_job("GET", "all")
+    assert response.status_code == status
+    body = response.json()
+    assert code in (body.get("error_code"), body.get("error", {}).get("code"))
+
+
 def test_agency_token(sim: CdmSimulator, cdm: Cdm) -> None:
     """A token of an agency gives access to the project of the other account."""
     role = {"domain_name": "partner", "agency_name": "cdm-agency"}

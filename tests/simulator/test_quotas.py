@@ -69,6 +69,39 @@ def test_token_quota(clock: ManualClock) -> None:
     assert error_code(responses[1]) == "IAM.0012"
 
 
+@pytest.mark.parametrize(
+    ("counts", "statuses"), [(False, [200, 429, 200]), (True, [200, 429, 429])], ids=str
+)
+def test_window_and_counting(counts: bool, statuses: list[int], clock: ManualClock) -> None:
+    """The window is a switch, and so is whether a refused call counts in it."""
+    behaviour = {"quota_seconds": 300, "refused_calls_count": counts, "retry_after": True}
+    with CdmSimulator({"quotas": {"status": 1}, "behaviour": behaviour}, clock=clock) as sim:
+        sim.add_job("load")
+        cdm, responses = Cdm(sim), []
+        for _ in statuses:
+            responses.append(cdm.on_job("GET", "load", "/status"))
+            clock.advance(200)
+    assert [response.status_code for response in responses] == statuses
+    assert "policy user over ratelimit,limit:1,time:5 minute" in responses[1].json()["error_msg"]
+    assert responses[1].headers["Retry-After"] == ("300" if counts else "100")
+
+
+def test_limits_by_address(clock: ManualClock) -> None:
+    """All users of an address share a limit of that address, and a 429 may be plain text."""
+    users = [{"name": "a", "password": "a"}, {"name": "b", "password": "b"}]
+    behaviour = {"quota_policy": "ip", "throttled_text": "plain"}
+    config = {"users": users, "quotas": {"list_jobs": 1}, "behaviour": behaviour}
+    with CdmSimulator(config, clock=clock) as sim:
+        cdm = Cdm(sim)
+        assert cdm.on_job("GET", "all").status_code == 200
+        login = password_login(sim, name="b", password="b")
+        url = f"{sim.iam_url}/v3/auth/tokens"
+        token = requests.post(url, json=login, timeout=5).headers["X-Subject-Token"]
+        response = requests.get(f"{cdm.base}/job/all", headers={"X-Auth-Token": token}, timeout=5)
+    assert (response.status_code, response.headers["Content-Type"]) == (429, "text/plain")
+    assert response.text == "Too many requests, wait up to one minute."
+
+
 @pytest.mark.parametrize("quotas", ["some", {"stauts": 1}, {"status": "many"}, {"status": -1}])
 def test_invalid_quotas(quotas: object) -> None:
     """Invalid quotas are rejected when the simulator is created."""

@@ -268,6 +268,35 @@ def test_cancellation_stops_the_run_of_an_ended_task_below_airflow_3_3(
     assert sim.runs(JOB)[-1].status == expected
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "repeated"),
+    [
+        (403, {"error_code": "APIGW.0302", "error_msg": "no"}, False),
+        (401, {"error": {"code": "EPS.0003", "message": "no"}}, False),
+        (401, {"error_code": "APIGW.0307", "error_msg": "no"}, True),
+    ],
+)
+def test_kill_without_permission_is_not_repeated(
+    status: int,
+    body: Any,
+    repeated: bool,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stop that a policy forbids is given up; one with refused credentials is tried again."""
+
+    async def read_task_state(_: Any) -> str:
+        return "failed"
+
+    monkeypatch.setattr("airflow_provider_cdm.triggers.submission.aget_task_state", read_task_state)
+    trigger = trigger_of_a_long_run(sim)
+    sim.fail("stop", "status", status=status, body=body, times=None)
+    asyncio.run(trigger.on_kill())
+    stops = [request for request in sim.requests if request.route == "stop"]
+    assert (len(stops) > 2) is repeated
+
+
 @pytest.mark.parametrize("status", [503, 429, 401, 403])
 def test_kill_that_stops_nothing_ends_within_its_time(
     status: int,

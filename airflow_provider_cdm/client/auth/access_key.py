@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass, field, replace
-from typing import Any
-from urllib.parse import quote
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.auth.base import (
-    Authorization,
-    with_authorization,
-)
+from airflow_provider_cdm.client.auth.base import Authorization
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
+from airflow_provider_cdm.client.auth.project import find_project
 from airflow_provider_cdm.client.auth.signing import sign
-from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
-from airflow_provider_cdm.client.sansio import Flow, Request, Response
+from airflow_provider_cdm.client.sansio import Flow, Request
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
-from airflow_provider_cdm.client.text import read_json
 
 log = logging.getLogger(__name__)
 
@@ -188,42 +181,8 @@ class AccessKeyAuth:
         """Return the id of a project by its name; it is read once per process."""
         project_ids = self._state().project_ids
         if name not in project_ids:
-            # This call is signed without a project.
+            # These calls are signed without a project.
             auth = replace(self, settings=replace(self.settings, project_name=None))
-            project_ids[name] = yield from with_authorization(
-                auth, lambda authorization: self._find_project(authorization, name)
-            )
+            endpoint = self.settings.iam_endpoint
+            project_ids[name] = yield from find_project(auth, self.exchanger, endpoint, name)
         return project_ids[name]
-
-    def _find_project(self, authorization: Authorization, name: str) -> Flow[str]:
-        """Call ``GET /v3/projects?name=`` (IAM API, "Querying Project Information")."""
-        operation = f"find project {name!r} at {self.settings.iam_endpoint}"
-        request = Request(
-            method="GET",
-            url=f"{self.settings.iam_endpoint}/v3/projects?name={quote(name, safe='')}",
-            headers={"Content-Type": "application/json"},
-        )
-        response = yield from self.exchanger.exchange(
-            request, operation, idempotent=True, authorize=authorization.apply
-        )
-        return _only_project(response, operation, name)
-
-
-def _only_project(response: Response, operation: str, name: str) -> str:
-    try:
-        body: Any = read_json(response.body)["projects"]
-        projects = [(str(project["id"]), str(project["name"])) for project in body]
-    except (ValueError, KeyError, TypeError):
-        raise error_mapping.bad_response(
-            response, operation, "the response lists no projects"
-        ) from None
-    # The server may also return projects with similar names.
-    matches = [project for project in projects if project[1] == name] or projects
-    # The id is sent in a header, so it must not contain anything else.
-    if len(matches) == 1 and re.fullmatch(r"[\w-]+", matches[0][0], re.ASCII):
-        return matches[0][0]
-    listed = ", ".join(f"{label} ({number})" for number, label in matches) or "none"
-    raise errors.CdmConfigError(
-        f"One project was expected, but these were found: {listed}. Could not {operation}. Fill in"
-        " Project ID in the connection."
-    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Request, Response
@@ -121,6 +122,55 @@ def read_token(response: Response, operation: str, exchanger: Exchanger) -> Toke
         project_id=_text(project.get("id")),
         project_name=_text(project.get("name")),
         user_name=_text(_mapping(body.get("user")).get("name")),
+    )
+
+
+def with_advice(failure: errors.CdmError, settings: Settings) -> errors.CdmError:
+    """Return the error to raise for a refused request for a token.
+
+    A wrong project or region is a fault of the connection, whatever IAM calls it; as "not found",
+    it could be taken for a job that does not exist.
+
+    :param failure: how the request failed.
+    :param settings: settings whose project the token was requested for.
+    """
+    reason = failure.message.removesuffix(failure.advice).lower()
+    if isinstance(failure, errors.CdmNotFound):
+        failure.advise(_advice_for_unknown(settings, reason))
+        status, code, request_id = failure.http_status, failure.code, failure.request_id
+        failure = errors.CdmConfigError(
+            failure.message, http_status=status, code=code, request_id=request_id
+        )
+        failure.concerns_project = True
+    elif _gives_no_reason(failure, reason) and not settings.agency:
+        failure.add_detail(
+            " IAM may also answer so where the project is wrong: check Region and Project ID."
+        )
+    return failure
+
+
+def _gives_no_reason(failure: errors.CdmError, reason: str) -> bool:
+    """Return whether IAM does not say what is wrong, as where the id of a project is."""
+    refused = failure.http_status in (400, 401) and failure.code is None
+    return refused and "password" not in reason
+
+
+def _advice_for_unknown(settings: Settings, reason: str) -> str:
+    """Return the advice for IAM's 404, which may be about the project, the account or the agency.
+
+    :param reason: what IAM said, in lower case.
+    """
+    kind, value = scope_of(settings)
+    if settings.agency and "project" not in reason:
+        what, fields = f"agency {settings.agency.name!r}", "Agency Name and Agency Account Name"
+    elif kind == "account":
+        what, fields = "the account", "Account Name"
+    else:
+        what = f"project {value!r}"
+        fields = "Project ID" if kind == "project" else "Region, or fill in Project ID,"
+    return (
+        f"IAM does not know {what}: check {fields} in the connection, and that IAM Endpoint is the"
+        " one of its cloud."
     )
 
 

@@ -25,6 +25,7 @@ from airflow_provider_cdm.client.auth.iam import (
     read_token,
     request_body,
     scope_of,
+    with_advice,
 )
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
 from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile, token_file
@@ -285,7 +286,7 @@ class TokenAuth:
         try:
             token = yield from self._send(lambda request: request)
         except errors.CdmAuthError as failure:
-            if failure.http_status == 401:
+            if failure.refuses_credentials and failure.http_status != 407:
                 now = self.exchanger.uptime()
                 _guard.record(*self._credentials(), self._scope(), failure, now)
             raise
@@ -308,7 +309,10 @@ class TokenAuth:
             body=json.dumps({"auth": auth}).encode(),
             secrets=() if self.user_auth or not password else (password,),
         )
-        response = yield from self.exchanger.exchange(
-            request, operation, idempotent=True, authorize=authorize
-        )
+        try:
+            response = yield from self.exchanger.exchange(
+                request, operation, idempotent=True, authorize=authorize
+            )
+        except errors.CdmError as failure:
+            raise with_advice(failure, settings) from None
         return read_token(response, operation, self.exchanger)

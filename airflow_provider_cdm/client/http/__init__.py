@@ -5,6 +5,7 @@ first exchange.
 """
 
 __all__ = [
+    "advice",
     "connections",
     "dates",
     "error_mapping",

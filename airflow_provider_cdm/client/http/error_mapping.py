@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.http import advice
 from airflow_provider_cdm.client.http.dates import parse_http_date
 from airflow_provider_cdm.client.sansio import Obstacle, Request, Response, TransportError
 from airflow_provider_cdm.client.text import end_sentence, one_line, read_json, redact
@@ -54,36 +55,6 @@ _CDM_CODES: dict[str, type[errors.CdmError]] = {
     },
 }
 
-_ADVICE: dict[type[errors.CdmError], str] = {
-    errors.CdmAuthError: (
-        "Check user, password (or access key), domain and project of the connection, and that the"
-        " IAM user has the permission to use CDM in this project."
-    ),
-    errors.CdmNotFound: (
-        "Check the spelling of the job or link, the cluster id, project and region. If user"
-        " isolation is on, a cluster hides the jobs and links of other users."
-    ),
-    errors.CdmAlreadyExists: "Choose another name, or update the existing job or link.",
-    errors.CdmAlreadyRunning: (
-        "Wait until that run has ended, or set if_running to 'wait' or 'attach'."
-    ),
-    errors.CdmInUse: (
-        "A job is in use while it runs, and a link while jobs refer to it: wait until those runs"
-        " have ended, or stop or delete those jobs."
-    ),
-    errors.CdmThrottled: "Poll less often, or distribute the work over several IAM users.",
-    errors.CdmUnavailable: (
-        "This is usually temporary. If it continues, check the endpoint and the proxy."
-    ),
-    errors.CdmBadResponse: (
-        "Check that the endpoint is the one of CDM, and that no proxy answers in its place."
-    ),
-}
-_DEFAULT_ADVICE = "Change the request; repeating it does not help."
-_PROXY_ADVICE = (
-    "Check user and password in the proxy's URL: Proxy of the connection, or HTTPS_PROXY of this"
-    " machine."
-)
 #: How the standard library reports a proxy that wants other credentials for a tunnel.
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
 _TRANSPORT_ADVICE: dict[Obstacle | None, str] = {
@@ -105,10 +76,6 @@ _TRANSPORT_ADVICE: dict[Obstacle | None, str] = {
     ),
     Obstacle.PROXY: "Check Proxy of the connection, or HTTPS_PROXY and NO_PROXY of this machine.",
 }
-_VALIDATION_ADVICE = (
-    "CDM tested what was sent. Check host, port, user and password, and that the cluster can reach"
-    " the data source."
-)
 
 
 def from_transport(error: TransportError, operation: str, request: Request) -> errors.CdmError:
@@ -124,11 +91,11 @@ def from_transport(error: TransportError, operation: str, request: Request) -> e
     reason = redact(error.reason, request.secrets)
     if _TUNNEL_REFUSED in reason:
         return errors.CdmAuthError(
-            f"{outcome} ({reason}). Could not {operation}. {_PROXY_ADVICE}", http_status=407
+            f"{outcome} ({reason}). Could not {operation}. {advice.PROXY}", http_status=407
         )
-    advice = _TRANSPORT_ADVICE.get(error.obstacle, _ADVICE[errors.CdmUnavailable])
+    what_to_do = _TRANSPORT_ADVICE.get(error.obstacle, advice.TEMPORARY)
     return errors.CdmUnavailable(
-        f"{outcome} ({reason}). Could not {operation}. {advice}",
+        f"{outcome} ({reason}). Could not {operation}. {what_to_do}",
         effect_unknown=error.sent,
     )
 
@@ -154,17 +121,14 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         errors.CdmRefused if body.is_validation else _class_of(response.status, code, body.message)
     )
     request_id = _request_id(response, body.request_id)
-    details = ", ".join(
-        part
-        for part in (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
-        if part
-    )
-    advice = _VALIDATION_ADVICE if body.is_validation else _ADVICE.get(cls, _DEFAULT_ADVICE)
-    if response.status == 407:
-        advice = _PROXY_ADVICE
-    return cls(
+    parts = (code, f"HTTP {response.status}", request_id and f"request id {request_id}")
+    details = ", ".join(part for part in parts if part)
+    given = advice.advice_for(cls, response.status, code, body.message)
+    if body.is_validation:
+        given = advice.Advice(advice.VALIDATION)
+    error = cls(
         f"{end_sentence(reason or 'The server gave no reason')} Could not {operation} ({details})."
-        f" {advice}",
+        f" {given.text}",
         http_status=response.status,
         code=code,
         request_id=request_id,
@@ -172,6 +136,8 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
         retryable=_retryable(cls, response.status),
         effect_unknown=cls is errors.CdmUnavailable or _may_have_had_its_effect(response, body),
     )
+    error.advice, error.concerns_project = given
+    return error
 
 
 def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
@@ -188,7 +154,7 @@ def bad_response(response: Response, operation: str, problem: str) -> errors.Cdm
     beginning = redact(excerpt(response.body), response.secrets)
     return errors.CdmBadResponse(
         f"{problem}. Could not {operation} ({details}; the body begins with {beginning!r})."
-        f" {_ADVICE[errors.CdmBadResponse]}",
+        f" {advice.BAD_RESPONSE}",
         http_status=response.status,
         request_id=request_id,
         effect_unknown=True,
@@ -287,8 +253,10 @@ def _first(data: Mapping[str, Any], *names: str) -> str | None:
 
 def _usual_code(code: str | None) -> str | None:
     # The gateway's prefix is APIG or APIGW, and one documented code has five digits (Cdm.00095).
-    # A bare number only repeats the HTTP status (Keystone), and a sentence is not a code.
+    # A bare number or its name only repeats the HTTP status (Keystone), and a sentence is no code.
     if code is None or code.isdigit() or not re.fullmatch(r"[\w.-]{1,64}", code):
+        return None
+    if code.lower() == "unauthorized":
         return None
     if match := re.fullmatch(r"(?i)cdm\.0*(\d{1,9})", code):
         return f"Cdm.{int(match[1]):04d}"
@@ -308,7 +276,8 @@ def _class_of(status: int, code: str | None, message: str) -> type[errors.CdmErr
         return _CDM_CODES.get(code, errors.CdmRefused)
     if status == 429:
         return errors.CdmThrottled
-    if status in (401, 403, 407):
+    rejected = 400 <= status < 500 and errors.CREDENTIAL_CODES.fullmatch(code or "")
+    if status in (401, 403, 407) or rejected:
         return errors.CdmAuthError
     if status == 404:
         return errors.CdmNotFound
@@ -361,9 +330,12 @@ def _retry_after(response: Response, message: str, now: float) -> float | None:
 
 
 def _window(message: str) -> float | None:
-    """Return the window that the text of a 429 names (``limit:200,time:5 minute``), in seconds."""
+    """Return the window that the text of a 429 names, in seconds.
+
+    The gateway says ``limit:200,time:5 minute``, IAM ``Threshold: 5 times per 60 seconds``.
+    """
     match = re.search(
-        r"(?i)(?:\btime:|\bup to )\s*(\d{1,6}|one|an?)\s*(second|minute|hour)", message
+        r"(?i)(?:\btime:|\bup to |\btimes per )\s*(\d{1,6}|one|an?)\s*(second|minute|hour)", message
     )
     if match is None:
         return None

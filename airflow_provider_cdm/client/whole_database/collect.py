@@ -263,7 +263,9 @@ def _later_run(api: CdmApi, run: Submission) -> Flow[Submission | None]:
     """Return a later run of the job, which has replaced all sub-jobs; ``None`` if there is none."""
     try:
         shown = yield from api.call(runs.status(run.cluster_id, run.job_name))
-    except errors.CdmNotFound:
+    except errors.CdmNotFound as error:
+        if not error.reported_by_cdm:
+            raise
         # The job may have deleted itself after its run.
         return None
     latest = (other for other in shown if other.verdict is not Verdict.NO_RUN)

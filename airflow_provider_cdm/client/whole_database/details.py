@@ -53,7 +53,9 @@ def _read_table(api: CdmApi, run: Submission, table: Table, until: int | None) -
     if not table.is_run_after(until):
         try:
             shown = yield from api.call(runs.status(run.cluster_id, name))
-        except errors.CdmNotFound:
+        except errors.CdmNotFound as error:
+            if not error.reported_by_cdm:
+                raise
             return table
         table = table.with_status(shown[0]) if shown else table
     if not table.is_run_after(until):

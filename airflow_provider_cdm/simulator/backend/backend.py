@@ -54,7 +54,7 @@ class Backend:
             self.event_queue.clear()
             self.iam = Iam(config)
             self.gateway = Gateway(config, self.iam)
-            self.quotas = Quotas(config.quotas, retry_after=self.behaviour.retry_after)
+            self.quotas = Quotas(config.quotas, self.behaviour)
             self.clusters = {
                 cluster.id: Cluster(
                     cluster, self._project(cluster.project).id, self.event_queue, config

@@ -88,8 +88,22 @@ class Behaviour:
     #: Type of ``jobId`` in the response to a cluster restart; the page shows a string, a client
     #: in the field reads a list.
     restart_job_id: Literal["string", "list"] = "string"
-    #: Whether 429 responses have a ``Retry-After`` header.
+    #: Whether 429 responses have a ``Retry-After`` header; none of the recorded ones has.
     retry_after: bool = False
+    #: Window of the quotas in seconds. The documentation says a minute; 5 minutes were recorded.
+    quota_seconds: float = 60.0
+    #: Whom the quotas count calls of: the user, or the address. Recorded texts name both.
+    quota_policy: Literal["user", "ip"] = "user"
+    #: Whether calls that were refused count as well, as measured on a service behind the same
+    #: gateway.
+    refused_calls_count: bool = False
+    #: Body of a 429: the gateway's JSON, or the plain text that was recorded for some clouds.
+    throttled_text: Literal["gateway", "plain"] = "gateway"
+    #: Whether ``GET /v3/auth/projects`` accepts signatures besides tokens. ASSUMED.
+    signed_auth_projects: bool = True
+    #: What the gateway answers where it is not that of the region which was meant: nothing special,
+    #: "no such API" (404), or "the token must be updated" (401). Both were recorded.
+    wrong_region: Literal["off", "no-api", "token"] = "off"
     #: Error code of calls to a cluster that is not in status 200. ASSUMED.
     cluster_not_ready_code: str = "Cdm.0201"
     #: Time zone of date macros (IANA name). ASSUMED to be the time zone of the cluster, here UTC.

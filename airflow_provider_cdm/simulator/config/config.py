@@ -52,12 +52,18 @@ class UserConfig:
     """An IAM user; ``domain`` defaults to the account of the configuration.
 
     A user without a password gets a random one when the configuration is loaded.
+
+    :param lists_projects: whether the user has the permission for ``GET /v3/projects``.
+    :param refused_by_policy: whether a policy refuses all calls of CDM, with status 401 and a code
+        that is neither the gateway's nor IAM's, as in the fixtures of a client of a partner cloud.
     """
 
     name: str
     password: str = field(default="", repr=False)
     domain: str | None = None
     access_keys: tuple[AccessKey, ...] = ()
+    lists_projects: bool = True
+    refused_by_policy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,12 +190,7 @@ def _with_passwords(config: SimulatorConfig) -> SimulatorConfig:
     users = tuple(
         user
         if user.password
-        else UserWithRandomPassword(
-            name=user.name,
-            password=secrets.token_urlsafe(16),
-            domain=user.domain,
-            access_keys=user.access_keys,
-        )
+        else UserWithRandomPassword(**{**vars(user), "password": secrets.token_urlsafe(16)})
         for user in config.users
     )
     return replace(config, users=users)

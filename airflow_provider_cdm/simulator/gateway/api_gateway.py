@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm.simulator.errors import GatewayError, unauthorized
+from airflow_provider_cdm.simulator.errors import GatewayError, PolicyError, unauthorized
 from airflow_provider_cdm.simulator.gateway.iam import format_time
 from airflow_provider_cdm.simulator.gateway.signatures import SignatureVerifier
 from airflow_provider_cdm.simulator.messages import Identity, Request
@@ -64,9 +64,16 @@ class Gateway:
 
         :param request: request with a signature or a token.
         :param now: current time in seconds since 1970.
-        :raises GatewayError: 401, or 403 for another project (the code of which is ASSUMED).
+        :raises WireError: 401, or 403 for another project (the code of which is ASSUMED).
         """
+        wrong_region = self._config.behaviour.wrong_region
+        if wrong_region == "no-api":
+            raise GatewayError(404, "APIGW.0101", "The API does not exist or is not published.")
         identity = self.identify(request, now)
+        if wrong_region == "token":
+            raise GatewayError(401, "APIGW.0307", "The token must be updated.")
+        if self._iam.is_refused_by_policy(identity):
+            raise PolicyError(401, "EPS.0003", "Policy doesn't allow this operation.")
         if request.params.get("project_id") not in identity.projects:
             raise GatewayError(403, "APIGW.0310", "The project is not accessible with this token.")
         return identity

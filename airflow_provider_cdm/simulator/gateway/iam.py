@@ -225,6 +225,16 @@ class Iam:
             if self.domain_of(project) == domain and name in (None, project.name)
         ]
 
+    def lists_projects(self, sender: Delegate) -> bool:
+        """Return whether the sender of a request has the permission to list projects."""
+        user = self._users.get((sender.domain, sender.user))
+        return user is None or user.lists_projects
+
+    def is_refused_by_policy(self, sender: Delegate) -> bool:
+        """Return whether a policy refuses the sender's calls of CDM."""
+        user = self._users.get((sender.domain, sender.user))
+        return user is not None and user.refused_by_policy
+
     def domain_of(self, owned: UserConfig | ProjectConfig) -> str:
         """Return the name of the account that a user or a project belongs to.
 

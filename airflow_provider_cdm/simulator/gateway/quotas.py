@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_cdm.simulator.config.behaviour import Behaviour
 from airflow_provider_cdm.simulator.config.reader import ConfigError
-from airflow_provider_cdm.simulator.errors import GatewayError, IamError
-
-WINDOW = 60.0
+from airflow_provider_cdm.simulator.errors import GatewayError, IamError, PlainError, WireError
 
 #: Documented number of calls per minute, by operation.
 DOCUMENTED: Mapping[str, int] = {
@@ -40,17 +39,18 @@ _OPERATION = {"show_job": "show_jobs", "list_jobs": "show_jobs"}
 class Quotas:
     """Counts the calls of each user and rejects those above the rate limit.
 
-    The window slides: at no time are more calls than the limit within the last 60 seconds. The
-    documentation only says "per minute"; this is the stricter interpretation (ASSUMED).
+    The window slides: at no time are more calls than the limit within the last minute, or whatever
+    ``quota_seconds`` says. The documentation only says "per minute"; this is the stricter
+    interpretation (ASSUMED).
 
-    :param config: ``off``, ``documented``, or calls per minute by route name.
-    :param retry_after: whether 429 responses have a ``Retry-After`` header.
+    :param config: ``off``, ``documented``, or calls in a window by route name.
+    :param behaviour: window, whom it counts, whether refused calls count, and what a 429 says.
     :raises ConfigError: if the configuration is none of these.
     """
 
-    def __init__(self, config: Any, *, retry_after: bool = False) -> None:
+    def __init__(self, config: Any, behaviour: Behaviour | None = None) -> None:
         self.limits = _limits(config)
-        self._retry_after = retry_after
+        self._behaviour = behaviour or Behaviour()
         self._calls: dict[tuple[str, str], deque[float]] = {}
 
     def charge(self, user: str, route: str, now: float) -> None:
@@ -59,29 +59,41 @@ class Quotas:
         :param user: name of the caller.
         :param route: short route name.
         :param now: current time in seconds since 1970.
-        :raises GatewayError: 429 if the limit is reached; the rejected call is not counted.
-        :raises IamError: the same for a token request.
+        :raises WireError: 429 if the limit is reached, in the form of the gateway or of IAM.
         """
         operation = _OPERATION.get(route, route)
         limit = self.limits.get(operation)
         if limit is None:
             return
-        calls = self._calls.setdefault((user, operation), deque())
-        while calls and calls[0] <= now - WINDOW:
+        window = self._behaviour.quota_seconds
+        # All callers of the simulator have one address.
+        counted = user if self._behaviour.quota_policy == "user" else ""
+        calls = self._calls.setdefault((counted, operation), deque())
+        while calls and calls[0] <= now - window:
             calls.popleft()
-        if len(calls) < limit:
+        allowed = len(calls) < limit
+        if allowed or self._behaviour.refused_calls_count:
             calls.append(now)
-            return
-        wait = calls[0] + WINDOW - now if calls else WINDOW
-        headers = {"Retry-After": str(math.ceil(wait))} if self._retry_after else {}
+        if not allowed:
+            wait = calls[-limit] + window - now if limit and calls else window
+            raise self._throttled(route, limit, wait)
+
+    def _throttled(self, route: str, limit: int, wait: float) -> WireError:
+        behaviour = self._behaviour
+        seconds = behaviour.quota_seconds
+        headers = {"Retry-After": str(math.ceil(wait))} if behaviour.retry_after else {}
         if route == "token":  # IAM has its own error format; its limit is not documented
-            text = f"Threshold: {limit} times per {WINDOW:.0f} seconds"
-            raise IamError(429, "IAM.0012", text, headers)
+            text = f"Threshold: {limit} times per {seconds:.0f} seconds"
+            return IamError(429, "IAM.0012", text, headers)
+        minutes = f"{seconds / 60:.0f} minute" if seconds % 60 == 0 else f"{seconds:.0f} second"
+        if behaviour.throttled_text == "plain":
+            text = f"Too many requests, wait up to {minutes.replace('1 minute', 'one minute')}."
+            return PlainError(429, "", text, headers)
         text = (
-            "The throttling threshold has been reached: "
-            f"policy user over ratelimit,limit:{limit},time:1 minute"
+            "The throttling threshold has been reached: policy"
+            f" {behaviour.quota_policy} over ratelimit,limit:{limit},time:{minutes}"
         )
-        raise GatewayError(429, "APIGW.0308", text, headers)
+        return GatewayError(429, "APIGW.0308", text, headers)
 
 
 def _limits(config: Any) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.simulator.errors import CdmError, IamError
 from airflow_provider_cdm.simulator.messages import Request, Response, json_response
@@ -38,9 +38,25 @@ def validate_token(backend: Backend, request: Request) -> Response:
 
 
 def list_projects(backend: Backend, request: Request) -> Response:
-    """Handle "Querying Project Information" for a request with a token or a signature."""
-    domain = _sender_of(backend, request).domain
-    projects = backend.iam.find_projects(domain, request.query.get("name"))
+    """Handle "Querying Project Information" for a request with a token or a signature.
+
+    :raises IamError: 403 with the recorded text if the user lacks the permission.
+    """
+    sender = _sender_of(backend, request)
+    if not backend.iam.lists_projects(sender):
+        raise IamError(403, "", "You are not authorized to perform the requested action.")
+    projects = backend.iam.find_projects(sender.domain, request.query.get("name"))
+    return _projects_response(projects)
+
+
+def list_own_projects(backend: Backend, request: Request) -> Response:
+    """Handle "Querying the List of Projects Accessible to Users", which needs no permission."""
+    if request.headers.get("authorization") and not backend.behaviour.signed_auth_projects:
+        raise IamError(401, "", "The request you have made requires authentication.")
+    return _projects_response(backend.iam.find_projects(_sender_of(backend, request).domain, None))
+
+
+def _projects_response(projects: list[dict[str, Any]]) -> Response:
     return json_response({"projects": projects, "links": {"next": None, "previous": None}})
 
 
@@ -65,4 +81,5 @@ ROUTES = [
     Route("token", "POST", "/v3/auth/tokens", issue_token, "iam"),
     Route("validate_token", "GET", "/v3/auth/tokens", validate_token, "iam"),
     Route("project_list", "GET", "/v3/projects", list_projects, "iam"),
+    Route("own_project_list", "GET", "/v3/auth/projects", list_own_projects, "iam"),
 ]

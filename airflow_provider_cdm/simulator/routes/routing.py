@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from airflow_provider_cdm.simulator.errors import GatewayError, IamError, WireError
-from airflow_provider_cdm.simulator.messages import Request, Response, json_response
+from airflow_provider_cdm.simulator.messages import Request, Response, error_response
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.backend import Backend
@@ -114,7 +114,7 @@ class Router:
                 response = self._call_handler(backend, request, route, now)
             except WireError as error:
                 error.request_id = request_id
-                response = json_response(error.body(), error.status, error.headers)
+                response = error_response(error)
         iam = route is not None and route.service == "iam"
         response.headers["X-IAM-Trace-Id" if iam else "X-Request-Id"] = request_id
         response.headers.setdefault("X-Request-Id", request_id)

@@ -98,10 +98,11 @@ def test_unclear_project(
 ) -> None:
     """If no project or several have that name, an error lists them and names the field."""
     body = {"projects": [{"name": name, "id": number} for name, number in projects]}
-    sim.fail("project_list", "body", body=body)
+    for route in ("project_list", "own_project_list"):
+        sim.fail(route, "body", body=body)
     with pytest.raises(errors.CdmConfigError, match=rf"{listed}\. .* Fill in Project ID"):
         read_status(open_session("keys"))
-    assert sent() == sent("project_list")
+    assert sent() == sent("project_list", "own_project_list")
 
 
 def test_exact_name_wins(

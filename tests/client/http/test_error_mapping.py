@@ -253,3 +253,84 @@ def test_advice_for_a_connection_that_cannot_be_made(
 def test_a_proxy_that_wants_a_password_is_no_matter_of_the_iam_user() -> None:
     """HTTP 407 comes from the proxy, so its address in the connection is what to check."""
     assert "Proxy of the connection" in str(error_of(407))
+
+
+ADVICE: list[tuple[int, Any, str, bool]] = [
+    (404, ("APIG.0101", "The API does not exist"), "CDM does not exist in this region", True),
+    (404, ("APIGW.0103", "The backend does not exist"), "no such API at this endpoint", True),
+    (400, ("APIGW.0104", "The plug-ins do not exist"), "no such API at this endpoint", True),
+    (400, ("APIGW.0105", "The backend is not configured"), "no such API at this endpoint", True),
+    (500, ("APIGW.0103", "The backend does not exist"), "usually temporary", False),
+    (401, ("APIGW.0307", "The token must be updated"), "another region or cloud", True),
+    (400, ("APIGW.0307", "The token must be updated"), "another region or cloud", True),
+    (401, ("APIGW.0301", "x: decrypt token fail"), "the account is in arrears", True),
+    (401, ("APIGW.0301", "x: token expires, expires_at: 2025"), "Check Region", True),
+    (401, ("APIGW.0301", "x: x-auth-token not found"), "no proxy removes headers", False),
+    (401, ("APIGW.0301", "x: verify aksk signature fail"), "Check Access Key", False),
+    (
+        401,
+        (
+            "APIGW.0301",
+            "verify aksk signature fail, canonicalRequest:GET|/v1.1/||x-security-token:a||e3b0",
+        ),
+        "Security Token of the connection",
+        False,
+    ),
+    (401, ("APIGW.0301", "ak AKX not exist"), "Check Access Key", False),
+    (401, ("APIGW.0301", "Get secretKey failed,ak:AKX,err:ak not exist"), "Access Key", False),
+    (401, ("APIGW.0301", "AK access failed to reach the limit,forbidden"), "Access Key", False),
+    (401, ("APIGW.0301", "Unauthorized"), "Check user, password (or access key)", False),
+    (401, ("APIGW.0303", "Incorrect app authentication"), "no such API at this endpoint", True),
+    (401, ("IAM.0062", "Incorrect password"), "Check user, password (or access key)", False),
+    (401, ("IAM.0061", "The account is locked"), "wait for 15 minutes", False),
+    (403, ("IAM.0081", "Console access only"), "Allow programmatic access", False),
+    (401, ("PAP5.0012", "Explicitly denied"), "a policy refuses the call", False),
+    (403, ("APIGW.0302", "The IAM user is not authorized"), "lack the permission", False),
+    (403, ("APIGW.0310", "The project is not accessible"), "Check Project ID, Region", True),
+    (403, ("APIGW.0802", "The IAM user is forbidden in the region"), "Check Project ID", True),
+    (403, ("APIGW.0401", "The IP address is not authorized"), "an access list refuses", False),
+    (403, ("IAM.0003", "Not allowed"), "lack the permission", False),
+    (403, ("Cdm.0032", "No permission"), "lack the permission", False),
+    (429, ("APIGW.0308", "policy ip over ratelimit,limit:5,time:1 minute"), "this address", False),
+    (429, ("APIGW.0308", "policy user over ratelimit"), "several IAM users", False),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "advice", "concerns_project"), ADVICE, ids=str)
+def test_advice_fits_the_code(
+    status: int, answer: tuple[str, str], advice: str, concerns_project: bool
+) -> None:
+    """What the user is told to check is what the code, and the text of a refusal, are about."""
+    error = error_of(status, {"error_code": answer[0], "error_msg": answer[1]})
+    assert advice in error.advice
+    assert str(error).endswith(error.advice)
+    assert error.concerns_project is concerns_project
+    if advice != "Check user, password (or access key)":
+        assert "Check user, password" not in str(error)
+    assert "job or link" not in str(error)
+
+
+def test_advice_can_be_replaced() -> None:
+    """Who knows what a call was for gives other advice, which replaces the first."""
+    error = error_of(404, {"error": {"code": 404, "message": "Could not find project: x."}})
+    error.advise("Check the project.")
+    assert str(error) == (
+        "Could not find project: x. Could not start job 'a' (HTTP 404). Check the project."
+    )
+    error.advise("Check Region.")
+    assert str(pickle.loads(pickle.dumps(error))).endswith("(HTTP 404). Check Region.")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Threshold: 5 times per 60 seconds", 60.0),
+        ("policy user over ratelimit,limit:200,time:5 minute", 300.0),
+        ("Please wait up to one minute.", 60.0),
+        ("Too many requests", None),
+    ],
+)
+def test_windows_of_the_gateway_and_of_iam(text: str, seconds: float | None) -> None:
+    """Without Retry-After, the window that the text of a 429 names counts, in JSON or not."""
+    assert error_of(429, {"error_code": "IAM.0012", "error_msg": text}).retry_after == seconds
+    assert error_of(429, text.encode()).retry_after == seconds
