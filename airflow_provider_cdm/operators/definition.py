@@ -51,7 +51,7 @@ class DefinitionField(CdmTask):
     object_fields = frozenset({"definition"})
 
     def __init__(self, *, definition: GivenDefinition, **kwargs: Any) -> None:
-        from airflow_provider_cdm.client.api import definitions
+        from airflow_provider_cdm.client.api import trees
 
         super().__init__(**kwargs)
         given: Any = os.fspath(definition) if isinstance(definition, os.PathLike) else definition
@@ -59,7 +59,7 @@ class DefinitionField(CdmTask):
             given = _CallableDefinition(given)
         # Airflow renders a value of another task only if it is another object.
         elif isinstance(given, Mapping | list) and not is_from_mapped(self):
-            given = definitions.as_tree(given)
+            given = trees.as_tree(given)
         self.definition = given
         self._secrets: Mapping[str, str] = {}
         # What a mapped task gets here are values, perhaps of other tasks; partial() and expand()
@@ -180,11 +180,13 @@ def _refuse_literal_secrets(given: Any) -> None:
     """
     from airflow_provider_cdm.client.api import definitions
 
+    read = _read_if_text(given)
     literal = [
         secret["name"]
-        for secret in definitions.secret_inputs(_read_if_text(given))
+        for secret in definitions.secret_inputs(read)
         if not is_known_later(secret["value"])
     ]
+    literal += [name for name in definitions.secrets_inside(read) if name not in literal]
     if literal:
         raise errors.CdmConfigError(
             f"The definition holds a secret in plain text: {', '.join(literal)}. Keep it in an"
@@ -216,9 +218,9 @@ def _as_tree(value: Any) -> Any:
 
     :raises CdmConfigError: when it cannot be read, contains itself or is too large.
     """
-    from airflow_provider_cdm.client.api import definitions, parsing
+    from airflow_provider_cdm.client.api import parsing, trees
 
-    return definitions.as_tree(parsing.read(value) if isinstance(value, str) else value)
+    return trees.as_tree(parsing.read(value) if isinstance(value, str) else value)
 
 
 def _mask(value: Any) -> None:

@@ -1,7 +1,8 @@
 """Definitions of jobs and links in CDM's format, and how they differ from what CDM shows.
 
-:mod:`~airflow_provider_cdm.client.api.parsing` reads them from what users write. All values of
-inputs are text.
+:mod:`~airflow_provider_cdm.client.api.parsing` reads them from what users write. Values of
+inputs are text, but for what CDM shows otherwise: a recorded job has an input whose value is a list
+(huaweicloud-sdk-go-v3, issue 74).
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
-
-from airflow_provider_cdm.client.errors import CdmConfigError
 
 #: Types of jobs: tables and files, whole databases, scenarios. A listing shows one type only.
 NORMAL_JOB, BATCH_JOB, SCENARIO_JOB = JOB_TYPES = ("NORMAL_JOB", "BATCH_JOB", "SCENARIO_JOB")
 #: Text shown instead of a secret value.
 MASK = "***"
-#: Levels and characters of the largest definition.
-_DEEPEST, _LARGEST = 50, 10_000_000
 #: Characters of a value that a log line shows.
 _EXCERPT = 80
+#: Keys that CDM adds to each job or link that it shows, and that nobody writes.
+_ADDED = frozenset({"creation-date", "creation-user", "update-date", "update-user"})
 # Matches the end of an input's name, such as linkConfig.password.
 _SECRET = re.compile(
     r"(?i)(password|passwd|passphrase|passcode|secret|(secret|security|access|private)[._-]?key"
@@ -155,16 +156,25 @@ class Definition:
             if key in self.wire
         ]
         for block in self.kind.blocks:
-            current = inputs_of(shown, block)
+            current = _values_of(shown, block)
             pairs += [
                 (name, wanted, current.get(name))
-                for name, wanted in inputs_of(self.wire, block).items()
+                for name, wanted in _values_of(self.wire, block).items()
                 if not is_secret(name)
             ]
         return [
-            Difference(what, _text_or_none(value), wanted)
+            Difference(what, None if value is None else text_of(value), text_of(wanted))
             for what, wanted, value in pairs
             if not _same(wanted, value)
+        ]
+
+    def secrets_without_value(self) -> list[str]:
+        """Return the names of inputs for secrets that have none, since CDM does not show them."""
+        return [
+            name
+            for block in self.kind.blocks
+            for name, value in _values_of(self.wire, block).items()
+            if is_secret(name) and value is None
         ]
 
     def _rest(self) -> Any:
@@ -196,6 +206,16 @@ def _masked(value: Any) -> Any:
     return [_masked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def is_as_shown(part: Mapping[str, Any]) -> bool:
+    """Return whether CDM has shown a definition or an input, rather than that a person wrote it.
+
+    :param part: definition, with keys that only CDM adds; or input, with a type, size or id.
+    """
+    return not _ADDED.isdisjoint(part) or (
+        "name" in part and not {"type", "size", "id"}.isdisjoint(part)
+    )
+
+
 def is_secret(name: object) -> bool:
     """Return whether an input of this name has a secret value: a password, key or token."""
     return isinstance(name, str) and _SECRET.search(name) is not None
@@ -203,9 +223,33 @@ def is_secret(name: object) -> bool:
 
 def secret_inputs(value: Any) -> list[dict[str, Any]]:
     """Return the inputs with secret values, at any depth of a value that may not be checked yet."""
-    secrets: list[dict[str, Any]] = []
+    return [
+        item  # type: ignore[misc]  # most are dicts
+        for item in _mappings(value)
+        if is_secret(item.get("name")) and item.get("value") not in (None, "")
+    ]
+
+
+def secrets_inside(value: Any) -> list[str]:
+    """Return the names of the secrets in the lists and objects that are values of inputs.
+
+    They could be neither masked nor compared one by one, so no definition may have any.
+
+    :param value: a definition, or a part of one, that may not be checked yet.
+    """
+    names = []
+    for item in _mappings(value):
+        content = item.get("value")
+        if "name" in item and isinstance(content, Mapping | list | tuple):
+            for part in _mappings(content):
+                names += [str(k) for k, held in part.items() if is_secret(k) and held]
+                names += [str(part["name"])] if is_secret(part.get("name")) else []
+    return names
+
+
+def _mappings(value: Any) -> Iterator[Mapping[Any, Any]]:
+    """Yield the mappings in a value, each once: one may occur at several places, and in itself."""
     pending = [value]
-    # A part may occur at several places, and in itself.
     seen: dict[int, Any] = {}
     while pending:
         item = pending.pop()
@@ -213,54 +257,33 @@ def secret_inputs(value: Any) -> list[dict[str, Any]]:
             continue
         seen[id(item)] = item
         if isinstance(item, Mapping):
-            if is_secret(item.get("name")) and item.get("value") not in (None, ""):
-                secrets.append(item)  # type: ignore[arg-type]  # most are dicts
+            yield item
             item = list(item.values())
         pending.extend(item)
-    return secrets
-
-
-def as_tree(value: Any) -> Any:
-    """Return a copy of a definition, with every part written out: mappings are dicts.
-
-    :raises CdmConfigError: when it contains itself, or is larger than CDM could take; a few lines
-        with aliases of YAML may stand for billions.
-    """
-    if _size_of(value, {}, set()) > _LARGEST:
-        raise CdmConfigError(
-            f"The definition has more than {_LARGEST:,} characters, aliases of YAML written out."
-        )
-    return _written_out(value)
-
-
-def _size_of(part: Any, sizes: dict[int, int], open_parts: set[int]) -> int:
-    """Return the characters of a definition, about.
-
-    :param sizes: sizes of the parts that have been measured, by identity.
-    :param open_parts: the parts that contain this one.
-    """
-    if not isinstance(part, Mapping | list | tuple):
-        return 1 + (len(part) if isinstance(part, str) else 0)
-    if id(part) in open_parts or len(open_parts) > _DEEPEST:
-        raise CdmConfigError("The definition contains itself, or is nested too deeply.")
-    if id(part) not in sizes:
-        open_parts.add(id(part))
-        items = part.values() if isinstance(part, Mapping) else part
-        sizes[id(part)] = 1 + sum(_size_of(item, sizes, open_parts) for item in items)
-        open_parts.remove(id(part))
-    return sizes[id(part)]
-
-
-def _written_out(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _written_out(item) for key, item in value.items()}
-    return [_written_out(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def inputs_of(wire: Mapping[str, Any], block: str) -> dict[str, str]:
-    """Return the inputs of one block as a mapping of name to value; malformed ones are skipped."""
+    """Return the inputs of one block as a mapping of name to text; malformed ones are skipped."""
+    return {name: text_of(value) for name, value in _values_of(wire, block).items()}
+
+
+def text_of(value: Any) -> str:
+    """Return a value of an input as text: lists and objects as JSON, empty if there is none."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, Mapping | list | tuple) and not value):
+        return ""
+    if isinstance(value, Mapping | list | tuple):
+        try:
+            return json.dumps(_masked(value), ensure_ascii=False, default=str)
+        except RecursionError:
+            return "(nested too deeply)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values_of(wire: Mapping[str, Any], block: str) -> dict[str, Any]:
     return {
-        str(item["name"]): _text_or_none(item.get("value")) or ""
+        str(item["name"]): item.get("value")
         for item in _inputs(wire.get(block))
         if item.get("name") is not None
     }
@@ -275,16 +298,38 @@ def _inputs(block: Any) -> Iterator[Mapping[str, Any]]:
                 yield item
 
 
-def _same(wanted: str, shown: Any) -> bool:
-    # It is not documented whether, and how, CDM encodes values.
-    text = _text_or_none(shown) or ""
-    return wanted in (text, unquote(text), unquote_plus(text))
+def _same(wanted: Any, shown: Any) -> bool:
+    """Return whether CDM shows a value that is wanted, in whatever form.
+
+    It is not documented whether, and how, CDM encodes values; nor what it shows of a list that it
+    was sent: another type, or none.
+    """
+    text, found = text_of(wanted), text_of(shown)
+    if text in (found, unquote(found), unquote_plus(found)):
+        return True
+    if isinstance(wanted, str) is not isinstance(shown, str):
+        wanted, shown = _unquoted(wanted), _unquoted(shown)
+    if isinstance(wanted, Mapping) and isinstance(shown, Mapping):
+        keys = {key for key in (*wanted, *shown) if not is_secret(key)}
+        return all(_same(wanted.get(key), shown.get(key)) for key in keys)
+    if isinstance(wanted, list | tuple) and isinstance(shown, list | tuple):
+        pairs = zip(wanted, shown, strict=False)
+        return len(wanted) == len(shown) and all(_same(one, other) for one, other in pairs)
+    numbers = [value for value in (wanted, shown) if isinstance(value, int | float | Decimal)]
+    if not numbers or any(isinstance(value, bool) for value in (wanted, shown)):
+        return False
+    with suppress(InvalidOperation):
+        return Decimal(text) == Decimal(found)
+    return False
 
 
-def _text_or_none(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _unquoted(value: Any) -> Any:
+    """Return the list, object or number that a text is in JSON, percent-encoded or not."""
+    if isinstance(value, str):
+        for text in (value, unquote(value)):
+            with suppress(ValueError, RecursionError):
+                return json.loads(text)
+    return value
 
 
 def _excerpt(value: str | None) -> str:

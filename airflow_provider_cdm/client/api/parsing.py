@@ -1,25 +1,32 @@
 """Reading and checking the definitions that users write, before anything is sent.
 
 The format is that of CDM's create call and of its console's export: the job or link as an object,
-either alone or in a list of one under ``jobs`` or ``links``; a mapping, or JSON or YAML text.
+either alone or in a list of one under ``jobs`` or ``links``; a mapping, or JSON or YAML text. What
+CDM shows of a job or link is a definition as well, and its values are sent as they are.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from airflow_provider_cdm.client import arguments
+from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.api.definitions import JOB, JOB_TYPES, LINK, Definition, Kind
+from airflow_provider_cdm.client.api.trees import as_tree
 from airflow_provider_cdm.client.errors import CdmConfigError
 
 
 def job(value: Any, name: str | None = None) -> Definition:
-    """Read the definition of a job. Numbers, booleans and dates among the values become text.
+    """Read the definition of a job.
+
+    Numbers, booleans and dates among the values become text, unless CDM shows them so; lists and
+    objects stay what they are.
 
     :param value: mapping, or JSON or YAML text.
     :param name: name that the job must have; the definition may then omit it.
@@ -36,15 +43,35 @@ def link(value: Any, name: str | None = None) -> Definition:
     return _DefinitionParser(LINK).definition(value, name)
 
 
-def read(text: str) -> Any:
-    """Read JSON or YAML; numbers, dates and words such as ``yes`` remain text, as typed.
+#: Numbers and booleans as JSON writes them.
+_JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
+#: Digits of the longest number that is read as one.
+_LONGEST_NUMBER = 19
+#: Keys with text, whatever that looks like.
+_TEXTS = frozenset({"name", "value", *JOB.texts, *LINK.texts})
 
-    CDM accepts only text; YAML's types would turn ``12:30:00`` into 45000.
+
+class _Scalar(str):
+    """A number or boolean of JSON as it was typed, before it is known what is wanted of it."""
+
+    __slots__ = ()
+
+    def parsed(self) -> Any:
+        """Return what it is in JSON; plain text if it is no usual number."""
+        value = json.loads(self) if len(self) <= _LONGEST_NUMBER else str(self)
+        return str(self) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(text: str) -> Any:
+    """Read JSON or YAML; values such as numbers, dates and ``yes`` remain text, as typed.
+
+    CDM accepts only text; YAML's types would turn ``12:30:00`` into 45000. What CDM shows keeps the
+    numbers that it has: ids and sizes, those in lists and objects, and the values of its inputs.
 
     :raises CdmConfigError: when it is neither; the error does not quote the content.
     """
     try:
-        return json.loads(text, parse_int=str, parse_float=str)
+        return _settled(json.loads(text, parse_int=_Scalar, parse_float=_Scalar))
     except json.JSONDecodeError as error:
         problem = f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
     except RecursionError:
@@ -52,7 +79,7 @@ def read(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, _text_loader())  # noqa: S506 - a SafeLoader
+        return _settled(yaml.load(text, _text_loader()))  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if not text.lstrip().startswith(("{", "[")):
             mark = getattr(error, "problem_mark", None)
@@ -73,7 +100,52 @@ def _text_loader() -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+    def text_or_scalar(loader: Any, node: Any) -> str:
+        text = loader.construct_scalar(node)
+        is_scalar = node.style is None and _JSON_SCALAR.fullmatch(text)
+        return _Scalar(text) if is_scalar else text
+
+    TextLoader.add_constructor("tag:yaml.org,2002:str", text_or_scalar)
     return TextLoader
+
+
+def _settled(data: Any) -> Any:
+    """Return what was read with text or numbers in place of each scalar.
+
+    Aliases of YAML are not written out: each part is visited once, in place.
+    """
+    shown = _is_shown(data)
+    pending, seen = [data], {id(data)}
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            keep = shown or definitions.is_as_shown(part)
+            for key, item in list(part.items()):
+                if isinstance(item, _Scalar):
+                    is_text = key in _TEXTS and not (keep and key == "value")
+                    part[key] = str(item) if is_text else item.parsed()
+                if isinstance(key, _Scalar):
+                    part[str(key)] = part.pop(key)
+        elif isinstance(part, list):
+            part[:] = [i.parsed() if isinstance(i, _Scalar) else i for i in part]
+        else:
+            continue
+        items = part.values() if isinstance(part, dict) else part
+        fresh = {id(i): i for i in items if isinstance(i, dict | list) and id(i) not in seen}
+        seen |= fresh.keys()
+        pending += fresh.values()
+    return str(data) if isinstance(data, _Scalar) else data
+
+
+def _is_shown(definition: Any) -> bool:
+    """Return whether CDM has shown a definition, alone or in a list of one."""
+    if not isinstance(definition, Mapping):
+        return False
+    for kind in (JOB, LINK):
+        items = definition.get(kind.plural)
+        if isinstance(items, list | tuple) and len(items) == 1 and isinstance(items[0], Mapping):
+            definition = items[0]
+    return definitions.is_as_shown(definition)
 
 
 class _DefinitionParser:
@@ -82,10 +154,13 @@ class _DefinitionParser:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._problems: list[str] = []
+        #: Whether CDM has shown what is read.
+        self._shown = False
 
     def definition(self, value: Any, name: str | None) -> Definition:
-        """Return the definition, with all values as text."""
-        given = self._unwrap(read(value) if isinstance(value, str) else value)
+        """Return the definition, with all values as CDM takes them."""
+        given = self._unwrap(as_tree(read(value) if isinstance(value, str) else value))
+        self._shown = definitions.is_as_shown(given)
         wire: dict[str, Any] = {"name": self._name(given.get("name"), name)}
         for key in self._kind.texts[1:]:
             if given.get(key) is not None:
@@ -164,11 +239,15 @@ class _DefinitionParser:
         }
         for key in others:
             for close in difflib.get_close_matches(key, known, n=1, cutoff=0.75):
-                self._problems.append(f"there is no key {key!r}; did you mean {close!r}?")
-        return others
+                # What CDM shows may have such keys of its own, beside the usual ones.
+                if close not in given or not self._shown:
+                    self._problems.append(f"there is no key {key!r}; did you mean {close!r}?")
+        return {key: self._json(key, item) for key, item in others.items()}
 
     def _block(self, key: str, value: Any) -> dict[str, Any]:
         configs = value.get("configs") if isinstance(value, Mapping) else None
+        if self._shown and isinstance(value, Mapping) and not configs:
+            return dict(value)
         if not isinstance(value, Mapping) or not isinstance(configs, list | tuple):
             self._problems.append(f"{key} must be an object with a list of configs")
             return {}
@@ -179,7 +258,7 @@ class _DefinitionParser:
             for name in dict.fromkeys(names)
             if names.count(name) > 1
         ]
-        return {**value, "configs": checked}
+        return {**self._rest(key, value, "configs"), "configs": checked}
 
     def _config(self, key: str, config: Any) -> dict[str, Any]:
         name = config.get("name") if isinstance(config, Mapping) else None
@@ -191,32 +270,65 @@ class _DefinitionParser:
         if not isinstance(inputs, list | tuple):
             self._problems.append(f"{key}: the inputs of {name!r} must be a list")
             return {}
-        return {**config, "inputs": [self._input(key, item) for item in inputs]}
+        checked = [self._input(key, item) for item in inputs]
+        return {**self._rest(f"{key}: {name}", config, "inputs"), "inputs": checked}
 
     def _input(self, key: str, given: Any) -> dict[str, Any]:
         name = given.get("name") if isinstance(given, Mapping) else None
         if not isinstance(given, Mapping) or not isinstance(name, str) or not name:
             self._problems.append(f"{key}: each input must be an object with a name and a value")
             return {"name": ""}
-        if "value" not in given:
+        shown = self._shown or definitions.is_as_shown(given)
+        rest = self._rest(name, given, "value")
+        if "value" in given:
+            return {**rest, "value": self._value(name, given["value"], shown=shown)}
+        # CDM shows neither secrets nor, perhaps, what is not set.
+        if "values" in given or not (shown or definitions.is_secret(name)):
             hint = " (the key is 'value', not 'values')" if "values" in given else ""
             self._problems.append(f"{name!r} has no value{hint}")
-            return {"name": name}
-        return {**given, "value": self._value(name, given["value"])}
+        return rest
 
-    def _value(self, name: str, value: Any) -> str:
+    def _value(self, name: str, value: Any, *, shown: bool) -> Any:
+        """Return the value of an input: text, or what CDM shows in place of text."""
         if isinstance(value, str):
             return value
-        if isinstance(value, bool):
-            return str(value).lower()
+        if isinstance(value, Mapping | list | tuple) and not definitions.is_secret(name):
+            for secret in definitions.secrets_inside([{"name": name, "value": value}]):
+                self._problems.append(f"{name!r} contains the secret {secret!r}, which cannot be")
+                self._problems[-1] += " hidden there: give it as an input"
+            return self._json(name, value)
+        if isinstance(value, float | Decimal) and not math.isfinite(value):
+            self._problems.append(f"{name!r} is not a finite number")
+        elif shown and (value is None or isinstance(value, bool | int | float)):
+            return value
         # Only the type is named, because values may be confidential.
-        if value is None:
+        elif value is None:
             self._problems.append(f"{name!r} is null (an expression that yields nothing?)")
         elif not isinstance(value, int | float | Decimal | date):
             self._problems.append(f"{name!r} is {type(value).__name__}, not text or a number")
-        elif isinstance(value, float | Decimal) and not math.isfinite(value):
-            self._problems.append(f"{name!r} is not a finite number")
-        return str(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def _rest(self, where: str, given: Mapping[Any, Any], *checked: str) -> dict[str, Any]:
+        """Return the keys of a part that are not checked one by one, such as ids and sizes."""
+        others = {key: value for key, value in given.items() if key not in checked}
+        rest: dict[str, Any] = self._json(where, others)
+        return rest
+
+    def _json(self, where: str, value: Any) -> Any:
+        """Return a part of the definition as JSON has it; it is nested no deeper than a tree is."""
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                self._problems.append(f"{where!r} has a key that is not text")
+            return {str(key): self._json(where, item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._json(where, item) for item in value]
+        if value is None or isinstance(value, str | bool | int):
+            return value
+        if isinstance(value, float | Decimal) and not math.isfinite(value):
+            self._problems.append(f"{where!r} contains a number that is not finite")
+        elif not isinstance(value, float | Decimal | date):
+            self._problems.append(f"{where!r} contains {type(value).__name__}, which JSON has not")
+        return value if isinstance(value, float) else str(value)
 
     def _raise_problems(self, name: str | None) -> None:
         if self._problems:

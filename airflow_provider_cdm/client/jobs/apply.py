@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
@@ -35,6 +35,7 @@ def create_new(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyRe
     :raises CdmAlreadyExists: when one of that name exists, whatever its definition; this call may
         have created it and lost the answer.
     """
+    _ensure_secrets(wanted)
     warnings = yield from api.call(resources.create(cluster_id, wanted))
     return ApplyResult(CREATED, warnings=tuple(warnings))
 
@@ -64,6 +65,7 @@ def update(api: CdmApi, cluster_id: str, wanted: Definition) -> Flow[ApplyResult
     :raises CdmNotFound: when none of that name exists.
     :raises CdmInUse: when CDM cannot change it at the moment.
     """
+    _ensure_secrets(wanted)
     warnings = yield from api.call(resources.update(cluster_id, wanted))
     return ApplyResult(UPDATED, warnings=tuple(warnings))
 
@@ -83,8 +85,8 @@ def apply(
     unmanaged = tuple(wanted.unmanaged(shown))
     if not differences and not always:
         return ApplyResult(UNCHANGED, unmanaged=unmanaged)
-    warnings = yield from api.call(resources.update(cluster_id, wanted))
-    return ApplyResult(UPDATED, differences, unmanaged, tuple(warnings))
+    updated = yield from update(api, cluster_id, wanted)
+    return replace(updated, differences=differences, unmanaged=unmanaged)
 
 
 def delete(
@@ -111,6 +113,19 @@ def delete(
             yield from pause(10.0 + 20.0 * api.exchanger.random())
         else:
             return True
+
+
+def _ensure_secrets(wanted: Definition) -> None:
+    """Refuse to send secrets without a value, which could clear those that CDM has.
+
+    :raises CdmConfigError: when there are any.
+    """
+    if names := ", ".join(wanted.secrets_without_value()):
+        raise errors.CdmConfigError(
+            f"The {wanted.kind.noun} {wanted.name!r} has no value for {names}. CDM does not show"
+            " secrets, and sending none could clear those that it has. Refer to an Airflow"
+            " connection, {{ conn.its_id.password }}; an empty text if there is none."
+        )
 
 
 def _join(differences: list[Difference]) -> str:
