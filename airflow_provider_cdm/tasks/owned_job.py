@@ -134,7 +134,7 @@ class OwnedJob:
         :raises CdmOutcomeUnknown: when a start was sent, so that a run of the job may have been.
         """
         cluster_id, session = attempt.request.cluster_id, attempt.session
-        if attempt.killed or session.run(session.api.find(JOB, cluster_id, self.name)) is not None:
+        if attempt.killed or self._shown(session, cluster_id) is not None:
             raise error
         self._times_missing += 1
         if self._times_missing > _CREATIONS:
@@ -157,7 +157,7 @@ class OwnedJob:
         :raises CdmOutcomeUnknown: the given error, when the job still exists.
         """
         request, session = attempt.request, attempt.session
-        if session.run(session.api.find(JOB, request.cluster_id, self.name)) is not None:
+        if self._shown(session, request.cluster_id) is not None:
             raise error
         if since is not None and attempt.server_time() < since + _KILL_SECONDS:
             return True
@@ -274,11 +274,16 @@ class OwnedJob:
             result = session.run(apply.update(session.api, cluster_id, self._definition))
         except errors.CdmNotFound:
             # It may also be a link that is missing.
-            if session.run(session.api.find(JOB, cluster_id, self.name)) is None:
+            if self._shown(session, cluster_id) is None:
                 return False
             raise
         self._report(result)
         return True
+
+    def _shown(self, session: CdmSession, cluster_id: str) -> Mapping[str, Any] | None:
+        """Return the job as CDM shows it; ``None`` if it does not exist."""
+        job_type = self.definition["job_type"]
+        return session.run(session.api.find(JOB, cluster_id, self.name, job_type=job_type))
 
     def _report(self, result: apply.ApplyResult) -> None:
         self._defined = True

@@ -39,6 +39,7 @@ class Call(Generic[T]):
     :param idempotent: whether it may be repeated when the effect of the first call is unknown.
     :param wait_for_quota: whether to wait while its quota is used up.
     :param quota: quota on which it draws, for calls that are made while waiting or after it.
+    :param missing_if_404: whether any code of CDM with HTTP 404 means that there is no such thing.
     """
 
     operation: str
@@ -50,6 +51,7 @@ class Call(Generic[T]):
     idempotent: bool = True
     wait_for_quota: bool = True
     quota: Quota | None = None
+    missing_if_404: bool = False
 
     def target(self, project_id: str) -> str:
         """Return path and query for one project."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources, runs
 from airflow_provider_cdm.client.api.call import Call
-from airflow_provider_cdm.client.api.definitions import Kind
+from airflow_provider_cdm.client.api.definitions import JOB, JOB_TYPES, Kind
 from airflow_provider_cdm.client.auth.base import Authenticator, Authorization, with_authorization
+from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.settings import Settings
@@ -41,19 +43,54 @@ class CdmApi:
             :mod:`~airflow_provider_cdm.client.api.resources`.
         :raises CdmError: when the last attempt failed.
         """
-        response = yield from with_authorization(
-            self.auth, lambda authorization: self._send(call, authorization), self._authorize
-        )
+        try:
+            response = yield from with_authorization(
+                self.auth, lambda authorization: self._send(call, authorization), self._authorize
+            )
+        except errors.CdmRefused as error:
+            if call.missing_if_404 and type(error) is errors.CdmRefused:
+                raise error_mapping.as_not_found(error) from None
+            raise
         return call.parse(response, call)
 
-    def find(self, kind: Kind, cluster_id: str, name: str) -> Flow[dict[str, Any] | None]:
-        """Read the definition of a job or link; return ``None`` if it does not exist."""
+    def find(
+        self,
+        kind: Kind,
+        cluster_id: str,
+        name: str,
+        *,
+        job_type: str | None = None,
+        wait_for_quota: bool = True,
+    ) -> Flow[dict[str, Any] | None]:
+        """Read the definition of a job or link; return ``None`` if it does not exist.
+
+        A job that is not found is looked for among the other types of jobs: without a type, CDM may
+        show only jobs for tables and files.
+
+        :param job_type: type of the job, if it is known: no other is looked for.
+        :param wait_for_quota: whether to wait while the quota is used up.
+        """
+        call = replace(resources.show(kind, cluster_id, name), wait_for_quota=wait_for_quota)
         try:
-            return (yield from self.call(resources.show(kind, cluster_id, name)))
+            return (yield from self.call(call))
         except errors.CdmNotFound as error:
-            if error.reported_by_cdm:
-                return None
-            raise
+            if not error.reported_by_cdm:
+                raise
+            refusal: errors.CdmError = error
+        except errors.CdmBadResponse as error:
+            # An answer without a job may mean that the job is of another type.
+            if kind is not JOB or error.http_status != 200:
+                raise
+            refusal = error
+        for other in JOB_TYPES[1:] if kind is JOB else ():
+            if job_type in (None, other):
+                typed = resources.show(kind, cluster_id, name, other)
+                # A release of CDM that has no such jobs may refuse the type.
+                with suppress(errors.CdmRefused, errors.CdmBadResponse):
+                    return (yield from self.call(replace(typed, wait_for_quota=wait_for_quota)))
+        if isinstance(refusal, errors.CdmNotFound):
+            return None
+        raise refusal
 
     def active_run(self, cluster_id: str, job_name: str) -> Flow[Submission | None]:
         """Return the active run of a job, whoever started it; ``None`` if none is active."""

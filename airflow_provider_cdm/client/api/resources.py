@@ -51,9 +51,13 @@ def update(cluster_id: str, definition: Definition) -> Call[list[str]]:
     )
 
 
-def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
+def show(
+    kind: Kind, cluster_id: str, name: str, job_type: str | None = None
+) -> Call[dict[str, Any]]:
     """Read the definition of a job or link: ``GET .../cdm/job/{job_name}``.
 
+    :param job_type: type of the job. Without one, CDM may show jobs of the type ``NORMAL_JOB``
+        only, so :meth:`.CdmApi.find` asks again with the others.
     :raises CdmConfigError: for a job named ``all``, since that name lists all jobs.
     """
     if kind is JOB and name == "all":
@@ -74,6 +78,7 @@ def show(kind: Kind, cluster_id: str, name: str) -> Call[dict[str, Any]]:
         operation=f"show {kind.noun} {name!r} in cluster {cluster_id}",
         method="GET",
         path=_path(kind, cluster_id, name),
+        query=None if job_type is None else {"jobType": job_type},
         parse=parse,
         quota=Quota.LISTING if kind is JOB else None,
     )
@@ -148,6 +153,7 @@ def show_cluster(cluster_id: str) -> Call[Cluster]:
         parse=lambda response, call: _cluster(
             response, call, json_object(response, call), cluster_id
         ),
+        missing_if_404=True,
     )
 
 
@@ -185,6 +191,7 @@ def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[No
         parse=lambda _response, _call: None,
         body={action: options},
         idempotent=False,
+        missing_if_404=True,
     )
 
 

@@ -140,6 +140,19 @@ def from_response(response: Response, operation: str, now: float) -> errors.CdmE
     return error
 
 
+def as_not_found(error: errors.CdmRefused) -> errors.CdmError:
+    """Return the error for what does not exist if CDM says that with HTTP 404 and any code.
+
+    :param error: refusal of a call about a thing that may not exist; returned if it is another one.
+    """
+    if error.http_status != 404:
+        return error
+    message = error.message.removesuffix(_DEFAULT_ADVICE) + _ADVICE[errors.CdmNotFound]
+    return errors.CdmNotFound(
+        message, http_status=404, code=error.code, request_id=error.request_id
+    )
+
+
 def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
     """Return the error for a response that is not what the API documents.
 

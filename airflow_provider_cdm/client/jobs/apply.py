@@ -78,7 +78,8 @@ def apply(
     :param always: whether to update it even if it matches.
     :raises CdmInUse: when it must be updated and CDM cannot change it at the moment.
     """
-    shown = yield from api.find(wanted.kind, cluster_id, wanted.name)
+    job_type = wanted.wire.get("job_type")
+    shown = yield from api.find(wanted.kind, cluster_id, wanted.name, job_type=job_type)
     if shown is None:
         return (yield from create(api, cluster_id, wanted))
     differences = tuple(wanted.differences(shown))

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import resources, runs
+from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPES
 from airflow_provider_cdm.client.sansio import Flow, pause
@@ -154,8 +154,9 @@ class TableProgress:
 
     def _poll(self, api: CdmApi, seen: Submission) -> Flow[None]:
         if self.job_type is None and not self._type_requested:
-            call = resources.show(JOB, seen.cluster_id, seen.job_name)
-            self._definition = yield from api.call(replace(call, wait_for_quota=False))
+            self._definition = yield from api.find(
+                JOB, seen.cluster_id, seen.job_name, wait_for_quota=False
+            )
             self._type_requested, self.job_type = True, job_type_of(self._definition)
         if self.job_type != BATCH_JOB:
             return

@@ -85,6 +85,14 @@ class Behaviour:
     #: Whether responses show default settings that the client did not send. ASSUMED, as are the
     #: settings.
     default_inputs: bool = False
+    #: Whether shown jobs have an input whose value is a list, and ids and types of configs, as one
+    #: recorded from a cluster 2.9.3.300 (huaweicloud-sdk-go-v3 on GitHub, issue 74, 2024).
+    list_values: bool = False
+    #: Whether a job is shown only with its ``jobType``, unless that is ``NORMAL_JOB``: "Querying a
+    #: Job" says that only table and file migration jobs are queried without one.
+    show_needs_job_type: bool = False
+    #: Error code of the 404 for a cluster that does not exist. ASSUMED.
+    cluster_not_found_code: str = "Cdm.0001"
     #: Type of ``jobId`` in the response to a cluster restart; the page shows a string, a client
     #: in the field reads a list.
     restart_job_id: Literal["string", "list"] = "string"

@@ -203,13 +203,13 @@ def inputs_in(block: object) -> Iterator[dict[str, Any]]:
 
 
 def inputs_of(job: Mapping[str, Any], block: str) -> dict[str, str]:
-    """Return the values of the inputs in one block of a job, by their full name.
+    """Return the values of the inputs in one block of a job as text, by their full name.
 
     :param job: job object (JSON).
     :param block: ``from-config-values``, ``to-config-values`` or ``driver-config-values``.
     """
     values = {str(item.get("name")): item.get("value") for item in inputs_in(job.get(block))}
-    return {name: "" if value is None else str(value) for name, value in values.items()}
+    return {name: "" if value in (None, [], {}) else str(value) for name, value in values.items()}
 
 
 def with_inputs(block: object, values: Mapping[str, str]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def handle_action(backend: Backend, request: Request) -> Response:
 def _cluster(backend: Backend, request: Request) -> Cluster:
     cluster = backend.clusters.get(request.params["cluster_id"])
     if cluster is None or cluster.project_id != request.params["project_id"]:
-        raise CdmError(404, "Cdm.0001", f"Cluster {request.params['cluster_id']} does not exist.")
+        code = backend.behaviour.cluster_not_found_code
+        raise CdmError(404, code, f"Cluster {request.params['cluster_id']} does not exist.")
     return cluster
 
 

@@ -136,6 +136,10 @@ def show_job(backend: Backend, request: Request) -> Response:
     if name == "all":
         return _list(backend, cluster, request)
     job = cluster.job(name, "Cdm.0100")
+    type_ = request.query.get("jobType") or JOB_TYPES[0]
+    if backend.behaviour.show_needs_job_type and _listed_as(backend, job) != type_:
+        status = int(backend.behaviour.not_found_status)
+        raise CdmError(status, "Cdm.0100", f"Job[{name}] doesn't exist.")
     # The total of a query for a single job is 0 (SDK, ShowJobsResponse).
     objects = [serializers.job(job, backend.behaviour)]
     return json_response({"total": 0, "jobs": objects, "page_no": 1, "page_size": 10})

@@ -112,6 +112,8 @@ def job(job: Job, behaviour: Behaviour, *, listed: bool = False) -> dict[str, An
     result = copy.deepcopy(job.config.to_wire())
     if behaviour.default_inputs:
         _add_defaults(result)
+    if behaviour.list_values:
+        _add_list(result)
     if behaviour.encode_values:
         for block in ("from-config-values", "to-config-values", "driver-config-values"):
             for item in inputs_in(result.get(block)):
@@ -149,6 +151,24 @@ _DEFAULTS = {
     "retryJobConfig.retryJobType": "NONE",
     "groupJobConfig.groupName": "DEFAULT",
 }
+
+
+def _add_list(result: dict[str, Any]) -> None:
+    """Add what a recorded job has: ids and types of configs, and an input that is a list."""
+    drivers = result.setdefault("driver-config-values", {})
+    configs = drivers["configs"] = list(drivers.get("configs") or [])
+    if "transformConfig.trans" not in inputs_of(result, "driver-config-values"):
+        inputs = [{"name": "transformConfig.trans", "type": "STRING", "value": []}]
+        configs.append({"name": "transformConfig", "inputs": inputs})
+    blocks = [result.get(f"{side}-config-values") for side in ("from", "to", "driver")]
+    found = [
+        config
+        for block in blocks
+        for config in (block.get("configs", ()) if isinstance(block, dict) else ())
+        if isinstance(config, dict)
+    ]
+    for number, config in enumerate(found, 1):
+        config.update(id=number, type="JOB")
 
 
 def _add_defaults(result: dict[str, Any]) -> None:

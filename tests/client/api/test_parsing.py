@@ -171,7 +171,9 @@ WRONG: list[tuple[Any, list[str]]] = [
     (changed(f"{INPUT}/value", ...), ["'fromJobConfig.tableName' has no value"]),
     (changed(INPUT, {"name": "a", "values": "b"}), ["the key is 'value', not 'values'"]),
     (changed(f"{INPUT}/value", None), ["'fromJobConfig.tableName' is null"]),
-    (changed(f"{INPUT}/value", ["a"]), ["'fromJobConfig.tableName' is list, not text"]),
+    (changed(f"{INPUT}/value", b"a"), ["'fromJobConfig.tableName' is bytes, not text"]),
+    (changed(f"{INPUT}/value", [b"a"]), ["'fromJobConfig.tableName' contains bytes"]),
+    (changed("keyOfTomorrow", {1: 2}), ["'keyOfTomorrow' has a key that is not text"]),
     (changed(f"{INPUT}/value", float("nan")), ["'fromJobConfig.tableName' is not a finite number"]),
     (
         changed("from-config-values/configs/0/inputs", [{"name": "a", "value": "b"}] * 2),
@@ -220,7 +222,7 @@ def test_a_scenario_may_contain_anything() -> None:
         ("name", ..., "name is missing"),
         ("link-config-values", None, "link-config-values is missing"),
         ("link-config-values/configs/0/inputs/0/value", ["pa55word"], "'linkConfig.password' is"),
-        ("link-config-values/configs/0/inputs/0/value", ..., "'linkConfig.password' has no value"),
+        ("link-config-values/configs/0/inputs/0/value", None, "'linkConfig.password' is null"),
     ],
 )
 def test_wrong_links(path: str, value: Any, words: str) -> None:
@@ -251,15 +253,17 @@ json_like = st.recursive(
 
 @given(value=json_like, path=st.sampled_from(["", "name", "from-config-values", INPUT]))
 def test_any_definition_is_checked_or_rejected(value: Any, path: str) -> None:
-    """Whatever a definition contains, it is read with all values as text, or rejected."""
+    """Whatever a definition contains, it is read as something that JSON can hold, or rejected."""
     definition = changed(path, value) if path else value
     try:
         job = parsing.job(definition)
     except CdmConfigError:
         return
+    json.dumps(job.body, allow_nan=False)
     for block in job.kind.blocks:
         for config in (job.wire.get(block) or {"configs": []})["configs"]:
-            assert all(isinstance(item["value"], str) for item in config["inputs"])
+            values = [item["value"] for item in config["inputs"]]
+            assert all(isinstance(each, str | list | dict) for each in values)
 
 
 @given(st.text())
