@@ -153,6 +153,18 @@ def test_a_table_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
 
 
 @each_path
+@pytest.mark.parametrize("behaviour", [{"show_needs_job_type": True}])
+def test_a_table_failed_of_a_job_that_is_shown_under_its_type(
+    path: str, sim: CdmSimulator, task_runner: Any
+) -> None:
+    """A failed table fails the task also where CDM shows such a job only with its type."""
+    add_job(sim, *succeeding("orders"), *failing("parts"))
+    error = wait(sim, task_runner, path)
+    assert type(error) is errors.CdmSubmissionFailed
+    assert "table parts: FAILED, CHECK constraint failed" in str(error)
+
+
+@each_path
 @pytest.mark.parametrize("behaviour", [{"partial_status": "FAILED"}])
 def test_cdm_shows_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """If CDM shows such a run as FAILED, the error names the tables as well."""

@@ -61,6 +61,7 @@ class CdmApi:
         *,
         job_type: str | None = None,
         wait_for_quota: bool = True,
+        repeated: bool = True,
     ) -> Flow[dict[str, Any] | None]:
         """Read the definition of a job or link; return ``None`` if it does not exist.
 
@@ -69,8 +70,10 @@ class CdmApi:
 
         :param job_type: type of the job, if it is known: no other is looked for.
         :param wait_for_quota: whether to wait while the quota is used up.
+        :param repeated: whether calls are repeated after a failure that may pass.
         """
-        call = replace(resources.show(kind, cluster_id, name), wait_for_quota=wait_for_quota)
+        options: dict[str, Any] = {"wait_for_quota": wait_for_quota, "idempotent": repeated}
+        call = replace(resources.show(kind, cluster_id, name), **options)
         try:
             return (yield from self.call(call))
         except errors.CdmNotFound as error:
@@ -87,7 +90,7 @@ class CdmApi:
                 typed = resources.show(kind, cluster_id, name, other)
                 # A release of CDM that has no such jobs may refuse the type.
                 with suppress(errors.CdmRefused, errors.CdmBadResponse):
-                    return (yield from self.call(replace(typed, wait_for_quota=wait_for_quota)))
+                    return (yield from self.call(replace(typed, **options)))
         if isinstance(refusal, errors.CdmNotFound):
             return None
         raise refusal
