@@ -78,6 +78,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "show": [
         Sample(200, {"jobs": [_JOB]}),
         Sample(200, {"links": [_LINK], "fromTo-unMapping": {}}),
+        *_samples("show_job"),
+        *_samples("show_link"),
     ],
     "create": [Sample(200, _VALIDATED)],
     "update": [Sample(200, _VALIDATED)],
@@ -88,7 +90,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "show_cluster": [Sample(200, _CLUSTER), Sample(200, {**_CLUSTER, "status": 200})],
     "start_cluster": [Sample(200, {"jobId": ["ff8080815e59d92d015e5b27ccb0004d"]})],
     "stop_cluster": [Sample(200, {"jobId": "ff8080815e59d92d015e5b27ccb0004d"})],
-    "errors": _samples("errors"),
+    "errors": _samples("errors") + _samples("gateway"),
     "iam": [Sample(201, TOKEN_BODY), Sample(200, PROJECTS_BODY)],
 }
 _ALL_SAMPLES = [sample for samples in SAMPLES.values() for sample in samples]

@@ -42,7 +42,7 @@ def read(call: str, body: bytes) -> Any:
 def samples(call: str) -> pytest.MarkDecorator:
     """Return the samples of one operation, as parameters of a test."""
     rows = json.loads((SAMPLES / f"{call}.json").read_text())
-    assert all(row["source"].startswith(("documented", "assumed")) for row in rows)
+    assert all(row["source"].startswith(("documented", "recorded", "assumed")) for row in rows)
     return pytest.mark.parametrize("sample", rows, ids=[row["name"] for row in rows])
 
 

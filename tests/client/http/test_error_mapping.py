@@ -48,7 +48,7 @@ def test_samples(sample: dict[str, Any]) -> None:
     temporary = cls in ("CdmThrottled", "CdmUnavailable")
     assert error.retryable is sample.get("retryable", temporary)
     assert error.effect_unknown is (cls == "CdmUnavailable")
-    assert sample["source"].startswith(("documented", "assumed"))
+    assert sample["source"].startswith(("documented", "recorded", "assumed"))
 
 
 CODES = {
