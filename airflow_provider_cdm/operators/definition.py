@@ -103,7 +103,9 @@ class DefinitionField(CdmTask):
 
             file = definition_files.template(os.fspath(rendered), environment)
             rendered = rendering.render(file, context)
-        return _as_tree(rendered)
+        tree = _as_tree(rendered)
+        _ensure_something(content, tree)
+        return tree
 
     def _definition_with_secrets(self) -> Any:
         """Return the rendered definition with its secrets, to be sent and not to be shown."""
@@ -205,6 +207,23 @@ def _read_if_text(given: Any) -> Any:
     with suppress(errors.CdmConfigError):  # template statements may be around it
         return parsing.read(given)
     return None
+
+
+def _ensure_something(given: Any, rendered: Any) -> None:
+    """Refuse a part that comes from another task, and is nothing; CDM shows such parts as well.
+
+    :param given: the definition, or a part of it, before it was rendered.
+    :raises CdmConfigError: when there is such a part.
+    """
+    if isinstance(given, Mapping) and isinstance(rendered, Mapping):
+        for key, part in given.items():
+            if is_reference(part) and rendered.get(key) is None:
+                where = given.get("name", key)
+                raise errors.CdmConfigError(f"{where!r} of the definition is null: {part} is None.")
+            _ensure_something(part, rendered.get(key))
+    elif isinstance(given, list) and isinstance(rendered, list):
+        for part, result in zip(given, rendered, strict=False):
+            _ensure_something(part, result)
 
 
 def _is_path(value: Any) -> bool:

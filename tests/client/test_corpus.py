@@ -131,7 +131,7 @@ def test_history(file: str, sample: dict[str, Any], replay: Any) -> None:
 @samples("stop", "create", "delete", "cluster_action")
 def test_answers_to_changes(file: str, sample: dict[str, Any], replay: Any, server: Any) -> None:
     """Each form of these answers is a success, unless it contains an ERROR."""
-    calls = {
+    calls: dict[str, list[Any]] = {
         "stop": [runs.stop_job("c", "asked")],
         "create": [resources.create("c", DEFINITION), resources.update("c", DEFINITION)],
         "delete": [resources.delete(kind, "c", "asked") for kind in (JOB, LINK)],

@@ -258,6 +258,16 @@ def test_values_that_json_has_not(
     assert [r for r in sim.requests if r.route == "update_job"] == []
 
 
+def test_nothing_of_another_task_is_no_shown_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CDM may show an input that is null, but a task that returned nothing must not clear one."""
+    nothing = CdmUpdateJobOperator(task_id="other", definition=job()).output
+    monkeypatch.setattr(type(nothing), "resolve", lambda *_, **__: None)
+    given = job({"name": TRANS, "type": "STRING", "value": nothing})
+    task = CdmUpdateJobOperator(task_id="t", definition=given)
+    with pytest.raises(errors.CdmConfigError, match=r"'transformConfig\.trans' of the definition"):
+        render(task, {}, native=False)
+
+
 # Links
 
 
