@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
@@ -260,12 +262,13 @@ def test_values_that_json_has_not(
 
 def test_nothing_of_another_task_is_no_shown_null(monkeypatch: pytest.MonkeyPatch) -> None:
     """CDM may show an input that is null, but a task that returned nothing must not clear one."""
-    nothing = CdmUpdateJobOperator(task_id="other", definition=job()).output
+    with DAG("d", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+        nothing = CdmUpdateJobOperator(task_id="other", definition=job()).output
+        given = job({"name": TRANS, "type": "STRING", "value": nothing})
+        task = CdmUpdateJobOperator(task_id="t", definition=given)
     monkeypatch.setattr(type(nothing), "resolve", lambda *_, **__: None)
-    given = job({"name": TRANS, "type": "STRING", "value": nothing})
-    task = CdmUpdateJobOperator(task_id="t", definition=given)
     with pytest.raises(errors.CdmConfigError, match=r"'transformConfig\.trans' of the definition"):
-        render(task, {}, native=False)
+        copy.copy(task).render_template_fields({}, dag.get_template_env())
 
 
 # Links
