@@ -135,6 +135,42 @@ def test_default_inputs(sim: CdmSimulator, cdm: Cdm) -> None:
     assert values["retryJobConfig.retryJobType"] == "NONE"
 
 
+@pytest.mark.parametrize("config", [{"behaviour": {"list_values": True, "check_links": False}}])
+def test_values_that_are_lists(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -> None:
+    """With a switch, a job is shown as a recorded one is; what is shown may be sent, and runs."""
+    create(cdm, "copy")
+    [shown] = cdm.on_job("GET", "copy").json()["jobs"]
+    configs = shown["driver-config-values"]["configs"]
+    [trans] = [each for each in configs if each["name"] == "transformConfig"]
+    assert trans["inputs"] == [{"name": "transformConfig.trans", "type": "STRING", "value": []}]
+    assert trans["type"] == "JOB"
+    assert isinstance(trans["id"], int)
+    assert cdm.on_job("PUT", "copy", json={"jobs": [shown]}).status_code == 200
+    [again] = cdm.on_job("GET", "copy").json()["jobs"]
+    assert again["driver-config-values"] == shown["driver-config-values"]
+    cdm.start("copy")
+    clock.advance(10)
+    assert sim.runs("copy")[-1].status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    "config", [{"behaviour": {"show_needs_job_type": True, "cluster_not_found_code": "Cdm.0777"}}]
+)
+def test_jobs_that_are_shown_with_their_type(sim: CdmSimulator, cdm: Cdm) -> None:
+    """With a switch, one job is shown under its own type only; so is the code for a cluster."""
+    sim.add_job("load")
+    sim.add_job("all_tables", type="BATCH_JOB")
+    assert cdm.on_job("GET", "load").status_code == 200
+    assert error_code(cdm.on_job("GET", "all_tables")) == "Cdm.0100"
+    assert error_code(cdm.on_job("GET", "all_tables", params={"jobType": "SCENARIO_JOB"})) == (
+        "Cdm.0100"
+    )
+    [shown] = cdm.on_job("GET", "all_tables", params={"jobType": "BATCH_JOB"}).json()["jobs"]
+    assert shown["name"] == "all_tables"
+    missing = cdm.call("GET", f"{cdm.project}/clusters/nowhere")
+    assert (missing.status_code, error_code(missing)) == (404, "Cdm.0777")
+
+
 def test_names_of_current_jobs(sim: CdmSimulator, cdm: Cdm) -> None:
     """``jobs`` returns the names of the current jobs, however they were created."""
     sim.add_job("load")
