@@ -181,6 +181,47 @@ def test_what_counts_as_a_difference(
     assert result["differences"] == ([TRANS] if differs else [])
 
 
+ODD: dict[str, dict[str, Any]] = {
+    "no driver configs": {"driver-config-values": {"configs": []}},
+    "an empty driver block": {"driver-config-values": {}},
+    "configs as an object": {"driver-config-values": {"configs": {}}},
+    "configs that are null": {"driver-config-values": {"configs": None, "validators": []}},
+    "one input twice": {
+        "driver-config-values": block("a", {"name": "a.b", "value": "1"}, {"name": "a.b"})
+    },
+    "a key that resembles another": {"from-link-id": 5, "keyOfTomorrow": [{"a": 1.5}]},
+    "a scenario": {
+        "job_type": "SCENARIO_JOB",
+        "from-config-values": {},
+        "to-config-values": {"configs": [], "extended-configs": {"name": "n", "value": "e30="}},
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("config", ["plain"], indirect=True)
+def test_other_parts_are_sent_back(
+    name: str, form: str, sim: CdmSimulator, task_runner: TaskRunner, tmp_path: Path
+) -> None:
+    """Parts of a job beside its inputs are sent as CDM shows them as well."""
+    shown = {**job(), "job_type": "NORMAL_JOB", "creation-date": 1536905778725, **ODD[name]}
+    given = given_as(form, shown, tmp_path)
+    task_runner.run(made(CdmUpdateJobOperator, given))
+    assert last_sent(sim) == {key: shown[key] for key in shown if key != "creation-date"}
+
+
+def test_an_empty_list_is_no_unmanaged_value(
+    sim: CdmSimulator, task_runner: TaskRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An empty list that CDM shows is not taken for a value that the definition lacks."""
+    caplog.set_level("INFO")
+    given = job()
+    del given["driver-config-values"]
+    assert task_runner.run(made(CdmApplyJobOperator, given))["action"] == "unchanged"
+    assert "transformConfig" not in caplog.text
+
+
 def test_templates_in_lists_are_rendered(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A list in a definition that somebody wrote is sent as a list, with its templates rendered."""
     given = job({"name": TRANS, "value": [{"add": "{{ ds }}"}, 3]})

@@ -17,7 +17,14 @@ from typing import Any
 
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.api import definitions
-from airflow_provider_cdm.client.api.definitions import JOB, JOB_TYPES, LINK, Definition, Kind
+from airflow_provider_cdm.client.api.definitions import (
+    JOB,
+    JOB_TYPES,
+    LINK,
+    SCENARIO_JOB,
+    Definition,
+    Kind,
+)
 from airflow_provider_cdm.client.api.trees import as_tree
 from airflow_provider_cdm.client.errors import CdmConfigError
 
@@ -162,8 +169,10 @@ class _DefinitionParser:
         given = self._unwrap(as_tree(read(value) if isinstance(value, str) else value))
         self._shown = definitions.is_as_shown(given)
         wire: dict[str, Any] = {"name": self._name(given.get("name"), name)}
+        # The contents of a scenario are not documented.
+        absent = (None, "") if given.get("job_type") == SCENARIO_JOB else (None,)
         for key in self._kind.texts[1:]:
-            if given.get(key) is not None:
+            if given.get(key) not in absent:
                 wire[key] = self._text(key, given[key])
             elif key in self._kind.defaults:
                 wire[key] = self._kind.defaults[key]
@@ -215,8 +224,7 @@ class _DefinitionParser:
         return str(name)
 
     def _missing(self, key: str, given: Mapping[str, Any]) -> None:
-        # The contents of a scenario are not documented.
-        if key not in self._kind.optional and given.get("job_type") != "SCENARIO_JOB":
+        if key not in self._kind.optional and given.get("job_type") != SCENARIO_JOB:
             self._problems.append(f"{key} is missing")
 
     def _text(self, key: str, value: Any) -> str:
@@ -256,7 +264,7 @@ class _DefinitionParser:
         self._problems += [
             f"{key}: {name!r} is given {names.count(name)} times"
             for name in dict.fromkeys(names)
-            if names.count(name) > 1
+            if names.count(name) > 1 and not self._shown
         ]
         return {**self._rest(key, value, "configs"), "configs": checked}
 
