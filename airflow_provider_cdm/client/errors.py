@@ -209,6 +209,9 @@ class CdmUnavailable(CdmError):
 class CdmBadResponse(CdmError):
     """A response that the API does not document: a page of a proxy, broken JSON, missing fields."""
 
+    #: Whether the answer has the form that is documented, but not what was asked for.
+    is_empty: bool = False
+
 
 class CdmJournalError(CdmError):
     """The journal of starts cannot be read or written, so nothing is started."""

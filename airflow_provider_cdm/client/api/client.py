@@ -82,7 +82,7 @@ class CdmApi:
             refusal: errors.CdmError = error
         except errors.CdmBadResponse as error:
             # An answer without a job may mean that the job is of another type.
-            if kind is not JOB or error.http_status != 200:
+            if not error.is_empty:
                 raise
             refusal = error
         for other in JOB_TYPES[1:] if kind is JOB else ():

@@ -69,9 +69,10 @@ def show(
     def parse(response: Response, call: Call[dict[str, Any]]) -> dict[str, Any]:
         items = json_object(response, call).get(kind.plural)
         if not isinstance(items, list) or not items or not isinstance(items[0], dict):
-            raise error_mapping.bad_response(
-                response, call.operation, f"the answer contains no {kind.noun}"
-            )
+            problem = f"the answer contains no {kind.noun}"
+            error = error_mapping.bad_response(response, call.operation, problem)
+            error.is_empty = items == []
+            raise error
         return items[0]
 
     return Call(

@@ -76,6 +76,18 @@ def test_an_answer_without_a_job(
         drive(session, session.api.find(JOB, sim.cluster_id, "whole"))
 
 
+@pytest.mark.parametrize("body", ["<html>", "", {"total": 0}, {"jobs": None}, {"jobs": [1]}])
+def test_an_answer_that_cannot_be_read(
+    body: Any, drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent
+) -> None:
+    """Any other answer is an error at once, and says nothing about the job."""
+    session = make_session()
+    sim.fail("show_job", "body", body=body)
+    with pytest.raises(errors.CdmBadResponse):
+        drive(session, session.api.find(JOB, sim.cluster_id, "whole"))
+    assert len(sent("show_job")) == 1
+
+
 def test_an_outage_says_nothing(drive: Drive, sim: CdmSimulator, make_session: MakeSession) -> None:
     """A job is missing only if CDM says so for each type; a release may refuse a type."""
     session = make_session(max_retries=0)
