@@ -7,9 +7,7 @@ CDM shows of a job or link is a definition as well, and its values are sent as t
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -25,6 +23,7 @@ from airflow_provider_cdm.client.api.definitions import (
     Definition,
     Kind,
 )
+from airflow_provider_cdm.client.api.reading import read as read
 from airflow_provider_cdm.client.api.trees import as_tree
 from airflow_provider_cdm.client.errors import CdmConfigError
 
@@ -48,111 +47,6 @@ def link(value: Any, name: str | None = None) -> Definition:
     :raises CdmConfigError: when anything is wrong; the error lists all problems.
     """
     return _DefinitionParser(LINK).definition(value, name)
-
-
-#: Numbers and booleans as JSON writes them.
-_JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
-#: Digits of the longest number that is read as one.
-_LONGEST_NUMBER = 19
-#: Keys with text, whatever that looks like.
-_TEXTS = frozenset({"name", "value", *JOB.texts, *LINK.texts})
-
-
-class _Scalar(str):
-    """A number or boolean of JSON as it was typed, before it is known what is wanted of it."""
-
-    __slots__ = ()
-
-    def parsed(self) -> Any:
-        """Return what it is in JSON; plain text if it is no usual number."""
-        value = json.loads(self) if len(self) <= _LONGEST_NUMBER else str(self)
-        return str(self) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read(text: str) -> Any:
-    """Read JSON or YAML; values such as numbers, dates and ``yes`` remain text, as typed.
-
-    CDM accepts only text; YAML's types would turn ``12:30:00`` into 45000. What CDM shows keeps the
-    numbers that it has: ids and sizes, those in lists and objects, and the values of its inputs.
-
-    :raises CdmConfigError: when it is neither; the error does not quote the content.
-    """
-    try:
-        return _settled(json.loads(text, parse_int=_Scalar, parse_float=_Scalar))
-    except json.JSONDecodeError as error:
-        problem = f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
-    except RecursionError:
-        raise CdmConfigError("The definition is nested too deeply to be read.") from None
-    import yaml
-
-    try:
-        return _settled(yaml.load(text, _text_loader()))  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if not text.lstrip().startswith(("{", "[")):
-            mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or "unreadable"
-            problem = f"not valid YAML: {what}" + (f" in line {mark.line + 1}" if mark else "")
-    raise CdmConfigError(f"The definition cannot be read: it is {problem}.")
-
-
-def _text_loader() -> Any:
-    """Return a YAML loader that reads every scalar but null as text."""
-    import yaml
-
-    kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
-
-    class TextLoader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class declares it
-            first: [resolver for resolver in resolvers if resolver[0] in kept]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    def text_or_scalar(loader: Any, node: Any) -> str:
-        text = loader.construct_scalar(node)
-        is_scalar = node.style is None and _JSON_SCALAR.fullmatch(text)
-        return _Scalar(text) if is_scalar else text
-
-    TextLoader.add_constructor("tag:yaml.org,2002:str", text_or_scalar)
-    return TextLoader
-
-
-def _settled(data: Any) -> Any:
-    """Return what was read with text or numbers in place of each scalar.
-
-    Aliases of YAML are not written out: each part is visited once, in place.
-    """
-    shown = _is_shown(data)
-    pending, seen = [data], {id(data)}
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            keep = shown or definitions.is_as_shown(part)
-            for key, item in list(part.items()):
-                if isinstance(item, _Scalar):
-                    is_text = key in _TEXTS and not (keep and key == "value")
-                    part[key] = str(item) if is_text else item.parsed()
-                if isinstance(key, _Scalar):
-                    part[str(key)] = part.pop(key)
-        elif isinstance(part, list):
-            part[:] = [i.parsed() if isinstance(i, _Scalar) else i for i in part]
-        else:
-            continue
-        items = part.values() if isinstance(part, dict) else part
-        fresh = {id(i): i for i in items if isinstance(i, dict | list) and id(i) not in seen}
-        seen |= fresh.keys()
-        pending += fresh.values()
-    return str(data) if isinstance(data, _Scalar) else data
-
-
-def _is_shown(definition: Any) -> bool:
-    """Return whether CDM has shown a definition, alone or in a list of one."""
-    if not isinstance(definition, Mapping):
-        return False
-    for kind in (JOB, LINK):
-        items = definition.get(kind.plural)
-        if isinstance(items, list | tuple) and len(items) == 1 and isinstance(items[0], Mapping):
-            definition = items[0]
-    return definitions.is_as_shown(definition)
 
 
 class _DefinitionParser:
