@@ -147,10 +147,15 @@ def as_not_found(error: errors.CdmRefused) -> errors.CdmError:
     """
     if error.http_status != 404:
         return error
-    message = error.message.removesuffix(_DEFAULT_ADVICE) + _ADVICE[errors.CdmNotFound]
-    return errors.CdmNotFound(
-        message, http_status=404, code=error.code, request_id=error.request_id
+    given = advice.advice_for(errors.CdmNotFound, 404, error.code, "")
+    missing = errors.CdmNotFound(
+        f"{error.message.removesuffix(error.advice)}{given.text}",
+        http_status=404,
+        code=error.code,
+        request_id=error.request_id,
     )
+    missing.advice, missing.concerns_project = given
+    return missing
 
 
 def bad_response(response: Response, operation: str, problem: str) -> errors.CdmBadResponse:
