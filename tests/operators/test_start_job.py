@@ -268,7 +268,7 @@ def test_templated_fields_are_rendered() -> None:
     """The fields that name the job and its variables are templated."""
     assert set(CdmStartJobOperator.template_fields) == {
         *("job_name", "cluster_id", "variables", "project_id", "cdm_conn_id"),
-        *("min_rows_written", "max_rows_skipped"),
+        *("min_rows_written", "max_rows_skipped", "partition_key"),
         *("poll_interval", "wait_timeout", "stalled_after"),
     }
     task = make_operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
