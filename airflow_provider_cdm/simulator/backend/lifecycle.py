@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from airflow_provider_cdm.date_macros import MacroError
 from airflow_provider_cdm.simulator.backend.run import ENDED, Plan, Run
 from airflow_provider_cdm.simulator.backend.run_errors import first_line, stack_trace
-from airflow_provider_cdm.simulator.transfer.macros import MacroError
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.event_queue import EventQueue, Result

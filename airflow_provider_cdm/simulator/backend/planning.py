@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdm.date_macros import fill
 from airflow_provider_cdm.simulator.config.behaviour import time_zone
 from airflow_provider_cdm.simulator.config.job_config import JDBC, inputs_of
 from airflow_provider_cdm.simulator.transfer.jdbc import Transfer
-from airflow_provider_cdm.simulator.transfer.macros import fill
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.simulator.backend.models import Link

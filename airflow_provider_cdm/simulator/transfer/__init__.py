@@ -3,7 +3,6 @@
 __all__ = [
     "columns",
     "jdbc",
-    "macros",
     "postgresql",
     "staging",
     "values",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_cdm.simulator.transfer.macros import MacroError, fill, format_date, shift
+from airflow_provider_cdm.date_macros import MacroError, fill, format_date, shift
 
 AT = datetime(2024, 3, 31, 15, 4, 5, 67_000, tzinfo=UTC)
 INSTANTS = st.integers(-(2**31), 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))

@@ -1,5 +1,8 @@
 """Replaces ``${name}`` and CDM's date macros in the parameters of a job.
 
+The simulator does it as CDM would, and ``CdmRunJobOperator`` fills in the macros itself; so this
+module is below both, and imports neither.
+
 The syntax is that of "Using Macro Variables of Date and Time" in the user guide:
 ``${dateformat(fmt)}``, ``${dateformat(fmt, offset, TYPE)}``, ``${timestamp()}``,
 ``${timestamp(offset, TYPE)}`` and ``${timestamp(dateformat(...))}``; ``fmt`` is a Java
@@ -15,12 +18,14 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 #: Maximum length of a filled text, since a short text can repeat a long value many times.
 MAX_LENGTH = 16 * 1024 * 1024
-_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
+#: Matches ``${...}``; the group is what is between the braces.
+PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
+_MACRO = re.compile(r"(dateformat|timestamp)\s*\(.*\)", re.DOTALL)
 _OFFSET = re.compile(r"[+-]?[0-9]+")
 _UNIT = re.compile(r"[A-Za-z]+")
 #: Java's ``int``.
@@ -74,7 +79,31 @@ def fill(
             raise MacroError(f"a parameter has more than {MAX_LENGTH:,} characters")
         return result
 
-    return _PLACEHOLDER.sub(value, text)
+    return PLACEHOLDER.sub(value, text)
+
+
+def is_macro(content: str) -> bool:
+    """Return whether what is between the braces of a placeholder is a date macro.
+
+    Its arguments are not checked.
+    """
+    return _MACRO.fullmatch(content.strip()) is not None
+
+
+def fill_macros(text: str, variables: Collection[str], at: datetime) -> str:
+    """Return ``text`` with its date macros replaced, and every other placeholder as it is.
+
+    :param text: value of a job's parameter.
+    :param variables: names that have a value of their own, and so are no macros.
+    :param at: point in time for the macros, in their time zone.
+    :raises MacroError: for a macro that is not valid.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        content = match[1].strip()
+        return match[0] if content in variables or not is_macro(content) else _macro(content, at)
+
+    return PLACEHOLDER.sub(value, text)
 
 
 def _value(
