@@ -12,6 +12,7 @@ from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.jobs.job_check import CheckVariables, JobCheck
     from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob
     from airflow_provider_cdm.tasks.attempt_options import IfRunning, OnGivingUp
 
@@ -52,6 +53,7 @@ class JobRunOperator(RunOutcomeTask):
         if_running: IfRunning = "fail",
         cancel_on_kill: bool = True,
         on_giving_up: OnGivingUp = "leave",
+        check_variables: CheckVariables = "warn",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,8 +67,10 @@ class JobRunOperator(RunOutcomeTask):
         self.if_running = if_running
         self.cancel_on_kill = cancel_on_kill
         self.on_giving_up = on_giving_up
+        self.check_variables = check_variables
         arguments.one_of("if_running", if_running, ("fail", "wait", "attach"))
         arguments.one_of("on_giving_up", on_giving_up, ("leave", "stop"))
+        arguments.one_of("check_variables", check_variables, ("warn", "fail", "off"))
         if self.given_thresholds and not wait_for_completion:
             raise errors.CdmConfigError(
                 f"{' and '.join(self.given_thresholds)}: only a task that waits sees rows. Set"
@@ -105,9 +109,10 @@ class JobRunOperator(RunOutcomeTask):
         event: Any = None,
         deadline: float | None = None,
         attempt_id: str = "",
+        checked: str | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
-        return self._resumed_attempt(context, deadline, attempt_id).resume_start(event)
+        return self._resumed_attempt(context, deadline, attempt_id, checked).resume_start(event)
 
     def execute_complete(
         self,
@@ -118,9 +123,10 @@ class JobRunOperator(RunOutcomeTask):
         attempt_id: str = "",
         cleared: bool = False,
         own: bool = True,
+        checked: str | None = None,
     ) -> dict[str, Any]:
         """Go on after a deferred wait for the run of this task."""
-        attempt = self._resumed_attempt(context, deadline, attempt_id)
+        attempt = self._resumed_attempt(context, deadline, attempt_id, checked)
         attempt.attached_at, attempt.cleared = attached_at, cleared
         return attempt.resume_wait(event, own=own)
 
@@ -143,6 +149,20 @@ class JobRunOperator(RunOutcomeTask):
         :raises CdmConfigError: when the task's arguments describe no usable job.
         """
         raise NotImplementedError
+
+    def _job_check(self, context: Context, job_name: str, macro_hint: str) -> JobCheck:
+        """Return the check of the job's definition.
+
+        :param macro_hint: what to do about a date macro, as a sentence.
+        """
+        from airflow_provider_cdm.client.jobs.job_check import JobCheck
+        from airflow_provider_cdm.tasks.planned_day import PlannedDays
+
+        days = PlannedDays.of(context)
+        return JobCheck(
+            *(job_name, self.check_variables, self.variables or {}),
+            *(days.differ_from, macro_hint, self.log),
+        )
 
     def _open_attempt(self, context: Context) -> Attempt:
         """Check the rendered arguments, before anything is started.
@@ -172,8 +192,9 @@ class JobRunOperator(RunOutcomeTask):
         return self._attempt
 
     def _resumed_attempt(
-        self, context: Context, deadline: float | None, attempt_id: str
+        self, context: Context, deadline: float | None, attempt_id: str, checked: str | None
     ) -> Attempt:
         attempt = self._attempt or self._open_attempt(context)
+        attempt.job.check.restore(checked)
         attempt.deadline, attempt.attempt_id = deadline, attempt_id or attempt.attempt_id
         return attempt

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.operators.definition import DefinitionField, GivenDefinition
 from airflow_provider_cdm.operators.job_run import JobRunOperator
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
+
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.definitions import Definition
     from airflow_provider_cdm.tasks.owned_job import OwnedJob
+
+_MACRO_HINT = 'Pass macros_at="{{ logical_date }}" to fill them in with the date of the DAG run.'
 
 
 class CdmRunJobOperator(DefinitionField, JobRunOperator):
@@ -39,17 +43,24 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
         or the path of a JSON or YAML file (templated). It may hold templates such as ``{{ ds }}``,
         and must not make CDM schedule or delete the job.
     :param variables: values for ``${name}`` in the definition (templated).
+    :param macros_at: time with which to fill in CDM's date macros, such as ``${dateformat(...)}``
+        and ``${timestamp(...)}``, before the job is created (templated): with
+        ``"{{ logical_date }}"``, a backfill moves the rows of its own day. A ``datetime``, a date,
+        or an ISO 8601 text. A time in UTC, as Airflow renders it, or without a zone counts in the
+        time zone of the DAG; a time of another zone counts in that zone. By default, CDM fills them
+        in with the time of the start.
     :param keep_job_on_failure: leave the job in CDM when its run failed, to inspect it there; the
         next attempt uses it again, and deletes it when it succeeds.
     :param cluster_id: cluster for the job; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
-    ``deferrable``, ``poll_interval``, ``wait_timeout``, ``cancel_on_kill``, ``on_giving_up`` and
-    the thresholds are those of :class:`~airflow_provider_cdm.operators.CdmStartJobOperator`.
+    ``deferrable``, ``poll_interval``, ``wait_timeout``, ``cancel_on_kill``, ``on_giving_up``,
+    ``check_variables`` and the thresholds are those of
+    :class:`~airflow_provider_cdm.operators.CdmStartJobOperator`.
     """
 
-    template_fields: Sequence[str] = ("definition", *JobRunOperator.template_fields)
+    template_fields: Sequence[str] = ("definition", "macros_at", *JobRunOperator.template_fields)
     object_fields = DefinitionField.object_fields | JobRunOperator.object_fields
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "definition": "json",
@@ -60,6 +71,7 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
         self,
         *,
         definition: GivenDefinition,
+        macros_at: datetime | date | str | None = None,
         keep_job_on_failure: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -67,6 +79,8 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
         super().__init__(
             definition=definition, wait_for_completion=True, if_running="wait", **kwargs
         )
+        self.macros_at = macros_at
+        self._macros_filled = macros_at is not None
         self.keep_job_on_failure = keep_job_on_failure
 
     def _job(self, context: Context) -> OwnedJob:
@@ -79,7 +93,24 @@ class CdmRunJobOperator(DefinitionField, JobRunOperator):
                 f"The definition of the job {definition.name!r} makes CDM start or delete the job:"
                 f" {inputs}. Airflow does both; take these inputs out of the definition."
             )
-        return OwnedJob(definition, context, self.log, keep_on_failure=self.keep_job_on_failure)
+        check = self._job_check(context, definition.name, _MACRO_HINT)
+        if self._macros_filled:
+            definition = self._with_macros_filled(definition, context)
+        return OwnedJob(
+            definition, check, context, self.log, keep_on_failure=self.keep_job_on_failure
+        )
+
+    def _with_macros_filled(self, definition: Definition, context: Context) -> Definition:
+        """Return the definition with its date macros filled in.
+
+        :raises CdmConfigError: when ``macros_at`` is no time, or a macro is not valid.
+        """
+        from airflow_provider_cdm.client.jobs.placeholders import with_macros_filled
+        from airflow_provider_cdm.tasks.planned_day import macro_time
+
+        arguments.ensure_rendered("macros_at", self.macros_at)
+        at = macro_time("macros_at", self.macros_at, context)
+        return with_macros_filled(definition, self.variables or {}, at)
 
 
 def _self_acting_inputs(definition: Definition) -> str:

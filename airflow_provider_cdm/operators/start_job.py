@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.submission import Submission
     from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
+_MACRO_HINT = (
+    "Pass the date instead: put a variable such as ${dt} in their place in the job, and"
+    ' variables={"dt": "{{ ds }}"} in the task.'
+)
+
 
 class CdmStartJobOperator(JobRunOperator):
     """Starts a CDM job exactly once and, if ``wait_for_completion`` is set, waits for its run.
@@ -54,6 +59,12 @@ class CdmStartJobOperator(JobRunOperator):
         ``execution_timeout``; never a run that it attached to.
     :param on_giving_up: what to do with a run that is still active when the task fails and no
         attempt is left: ``leave`` it (the log names it and says how to stop it), or ``stop`` it.
+    :param check_variables: what to do when the job, as CDM shows it right before the start, has a
+        ``${name}`` without a value, or no place for one of the ``variables``: ``warn`` in the log;
+        ``fail`` with :class:`~airflow_provider_cdm.exceptions.CdmConfigError`, and start nothing;
+        ``off`` to start without reading the job. Unless it is off, the log also warns of date
+        macros such as ``${dateformat(...)}`` when the DAG run is for another day, since CDM fills
+        them in with the time of the start; and a job that is disabled is not started.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped``, ``rows_written_equal_read``, ``partition_key`` and
@@ -91,7 +102,8 @@ class CdmStartJobOperator(JobRunOperator):
         )
         return result
 
-    def _job(self, context: Context) -> ExistingJob:  # noqa: ARG002 - a subclass needs it
+    def _job(self, context: Context) -> ExistingJob:
         from airflow_provider_cdm.tasks.existing_job import ExistingJob
 
-        return ExistingJob(arguments.job_name(self.job_name))
+        name = arguments.job_name(self.job_name)
+        return ExistingJob(self._job_check(context, name, _MACRO_HINT))

@@ -181,7 +181,16 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     def _tables(self) -> TableProgress:
         from airflow_provider_cdm.client.whole_database.collect import TableProgress
 
-        return TableProgress(on_change=self._progress.record_change)
+        tables = TableProgress(on_change=self._progress.record_change)
+        tables.job_type = self._job_type
+        return tables
+
+    @property
+    def _job_type(self) -> str | None:
+        """Type of the job, where the task that started the run knew it."""
+        from airflow_provider_cdm.client.whole_database.tables import job_type_of
+
+        return job_type_of(self.submission) if isinstance(self.submission, Mapping) else None
 
     def _poll(self, context: Context) -> PokeReturnValue:
         from airflow_provider_cdm import metrics
@@ -262,6 +271,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
             fail_when_stalled=self.fail_when_stalled,
             report_stalls=self.on_stalled is not None,
             progress=self._trigger_progress,
+            job_type=self._job_type,
             project_id=self.project_id,
             cdm_conn_id=self.cdm_conn_id,
         )

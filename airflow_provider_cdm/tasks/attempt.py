@@ -14,6 +14,7 @@ from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.whole_database.tables import job_type_of
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.journal import Journal
 from airflow_provider_cdm.tasks.refusals import Refusals
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_cdm._compat import Context
+    from airflow_provider_cdm.client.jobs.job_check import JobCheck
     from airflow_provider_cdm.client.jobs.start_record import StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
@@ -54,6 +56,16 @@ class AttemptJob(Protocol):
 
     def prepare(self, attempt: Attempt) -> None:
         """Make sure that the job can be started."""
+
+    @property
+    def check(self) -> JobCheck:
+        """The check of the definition before the first start of the attempt."""
+
+    def before_start(self, session: CdmSession, cluster_id: str) -> Flow[None]:
+        """Check the job before a start, if :meth:`prepare` has not.
+
+        :raises CdmError: when the job must not be started.
+        """
 
     def redefine(self, session: CdmSession, cluster_id: str) -> Flow[None]:
         """Bring the job to its definition before a start, if :meth:`prepare` left it as it was."""
@@ -238,7 +250,11 @@ class Attempt:
     @property
     def _identity(self) -> dict[str, Any]:
         """What makes the object after a deferral the same attempt."""
-        return {"deadline": self.deadline, "attempt_id": self.attempt_id}
+        return {
+            "deadline": self.deadline,
+            "attempt_id": self.attempt_id,
+            "checked": self.job.check.dump(),
+        }
 
     def _start_and_wait(self) -> dict[str, Any]:
         started = self._start()
@@ -253,7 +269,7 @@ class Attempt:
             return self._conclude(run)
         if not self.options.wait_for_completion:
             self.journal.leave()
-            return self.task.leave_run(self.context, run)
+            return self.task.leave_run(self.context, replace(run, job_type=self._job_type))
         if self.task.deferrable:
             # No poll before: the run was seen active just now.
             self._defer_wait(ref, own=own)
@@ -276,7 +292,17 @@ class Attempt:
             "cleared": self.cleared,
             "own": own,
         }
-        self.wait.defer(run, self.deadline, "execute_complete", waiting, own=own, progress=progress)
+        self.wait.defer(
+            *(run, self.deadline, "execute_complete", waiting),
+            own=own,
+            progress=progress,
+            job_type=self._job_type,
+        )
+
+    @property
+    def _job_type(self) -> str | None:
+        """Type of the job, if it is known: then nobody has to read it."""
+        return self.job.check.job_type or job_type_of(self.job.definition)
 
     def _count_start(self, started: StartResult) -> None:
         attached = started.foreign or started.from_earlier_attempt
@@ -334,6 +360,7 @@ class Attempt:
             deadline=self.deadline,
             limit=limit,
             before_restart=partial(self.job.redefine, self.session, self.request.cluster_id),
+            before_start=partial(self.job.before_start, self.session, self.request.cluster_id),
         )
         return self.session.run(start, self.journal.save)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_cdm.client import errors
+    from airflow_provider_cdm.client.jobs.job_check import JobCheck
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.client.submission import RunRef, Submission
@@ -15,18 +18,27 @@ if TYPE_CHECKING:
 
 
 class ExistingJob:
-    """A job that exists in CDM independently of the task, so there is nothing to do around it.
+    """A job that exists in CDM independently of the task, so it is only checked before a start.
 
-    :param name: name of the job.
+    :param check: check of its definition.
     """
 
     fingerprint = None
-    definition = None
     trigger_class = CdmSubmissionTrigger
     taken_over_at = None
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, check: JobCheck) -> None:
+        self.name = check.job_name
+        self.check = check
+
+    @property
+    def definition(self) -> Mapping[str, Any] | None:
+        """Definition of the job, if the check has read it."""
+        return self.check.shown
+
+    def before_start(self, session: CdmSession, cluster_id: str) -> Flow[None]:
+        """Read the definition of the job, and check it."""
+        return self.check.read_and_check(session.api, cluster_id)
 
     def prepare(self, attempt: Attempt) -> None:
         """Do nothing."""

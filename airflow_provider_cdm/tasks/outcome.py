@@ -202,7 +202,9 @@ class RunOutcomeTask(DeferrableCdmTask):
 
         self._prepare_lineage(run)
         assets.report(context, self.outlets, run, self.partition_key)
-        return run.to_dict()
+        # So that the task that waits for the run need not read the type of its job again.
+        known = {} if run.job_type is None else {"job_type": run.job_type}
+        return {**run.to_dict(), **known}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - passed
         """Return what the run read and wrote; called by an active OpenLineage provider."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.api.definitions import Definition
+    from airflow_provider_cdm.client.jobs.job_check import JobCheck
     from airflow_provider_cdm.client.jobs.progress import Log
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
@@ -47,6 +48,7 @@ class OwnedJob:
     Its name is that of the definition and a digest of DAG, task, run and map index.
 
     :param definition: the job as the user defined it.
+    :param check: check of the definition.
     :param context: context of the running task.
     :param log: log of the task.
     :param keep_on_failure: leave the job in CDM when its run failed.
@@ -57,6 +59,7 @@ class OwnedJob:
     def __init__(
         self,
         definition: Definition,
+        check: JobCheck,
         context: Context,
         log: Log,
         *,
@@ -66,6 +69,7 @@ class OwnedJob:
         owner = "\n".join(map(str, (ti.dag_id, ti.task_id, ti.run_id, ti.map_index)))
         digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
         self._definition = definition.named(f"{definition.name[: JOB_NAME_LIMIT - 17]}_{digest}")
+        self.check = check
         self._keep_on_failure = keep_on_failure
         self._log = log
         self._times_missing = 0
@@ -112,6 +116,18 @@ class OwnedJob:
             attempt.journal.save(self._without_job(record, attempt).to_payload())
         self._create(attempt)
 
+    def before_start(
+        self,
+        session: CdmSession,  # noqa: ARG002 - part of the protocol, as the next
+        cluster_id: str,  # noqa: ARG002
+    ) -> Flow[None]:
+        """Do nothing: the definition is checked before the job is created."""
+        yield from ()
+
+    def _check(self, session: CdmSession) -> None:
+        """Check the definition, before the job is brought to it for the first time."""
+        self.check.check(self._definition.wire, session.api.exchanger.server_time())
+
     def redefine(self, session: CdmSession, cluster_id: str) -> Flow[None]:
         """Replace the definition before a start, unless :meth:`prepare` has done it.
 
@@ -119,6 +135,7 @@ class OwnedJob:
         """
         if self._defined:
             return
+        self._check(session)
         try:
             self._report((yield from apply.update(session.api, cluster_id, self._definition)))
         except errors.CdmInUse as refusal:
@@ -229,6 +246,7 @@ class OwnedJob:
         one set and this one does not name looks like a default of CDM, and secrets are not shown.
         """
         session, cluster_id = attempt.session, attempt.request.cluster_id
+        self._check(session)
         for _ in range(_CREATIONS):
             try:
                 # Without a look before: the quota for creating is ten times that for showing.
@@ -270,6 +288,7 @@ class OwnedJob:
     def _update(self, attempt: Attempt) -> bool:
         """Replace the definition of the job; return whether the job still exists."""
         session, cluster_id = attempt.session, attempt.request.cluster_id
+        self._check(session)
         try:
             result = session.run(apply.update(session.api, cluster_id, self._definition))
         except errors.CdmNotFound:

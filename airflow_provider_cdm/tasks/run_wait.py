@@ -130,6 +130,7 @@ class RunWait:
         *,
         own: bool,
         progress: Mapping[str, Any] | None = None,
+        job_type: str | None = None,
     ) -> None:
         """Defer the task until a run has ended.
 
@@ -137,6 +138,7 @@ class RunWait:
         :param method_name: method of the operator that goes on then, with ``kwargs``.
         :param own: whether the task started it.
         :param progress: what the log of the wait knew before a stall was reported.
+        :param job_type: type of the job, if it is known.
         """
         task, options = self._task, self._options
         task.defer(
@@ -154,6 +156,7 @@ class RunWait:
                 foreign=not own,
                 report_stalls=task.on_stalled is not None,
                 progress=progress,
+                job_type=job_type,
                 project_id=task.project_id,
                 cdm_conn_id=task.cdm_conn_id,
             ),

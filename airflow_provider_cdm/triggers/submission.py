@@ -135,6 +135,7 @@ class CdmSubmissionTrigger(CdmTrigger):
     :param report_stalls: end the wait at a stall, so that the task reports it and defers again.
     :param progress: state of the progress log of an earlier trigger, to go on with.
     :param delay: seconds to wait before the first poll.
+    :param job_type: type of the job, if it is known; otherwise it is read after some time.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
@@ -153,6 +154,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         "report_stalls",
         "progress",
         "delay",
+        "job_type",
     )
 
     def __init__(
@@ -173,6 +175,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         report_stalls: bool = False,
         progress: Mapping[str, Any] | None = None,
         delay: float = 0.0,
+        job_type: str | None = None,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -195,6 +198,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         self.report_stalls = report_stalls
         self.progress = progress
         self.delay = delay
+        self.job_type = job_type
         self._poller: ClusterPoller | None = None
         self._kill: Kill | None = None
 
@@ -363,6 +367,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         )
         progress.restore(dict(self.progress) if self.progress else None)
         tables = TableProgress(on_change=progress.record_change)
+        tables.job_type = self.job_type
         if self.delay:
             await session.arun(pause(self.delay))
         try:

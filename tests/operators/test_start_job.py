@@ -51,7 +51,7 @@ def test_result_identifies_the_run_and_holds_its_outcome(
     if mode is START_ONLY:
         assert set(result) == {
             *("cluster_id", "job_name", "submission_id", "creation_date", "creation_time"),
-            "status",
+            *("status", "job_type"),
         }
         return
     assert result["status"] == "SUCCEEDED"
@@ -101,10 +101,10 @@ def test_retry_takes_the_outcome_of_an_ended_run_without_a_deferral(
 
 
 def test_no_status_call_before_the_deferral(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """Before the deferral the task reads the history and starts the job, but not its status."""
+    """Before the deferral the task reads history and job and starts it, but not its status."""
     sim.add_job(JOB, seconds=60)
     task_runner.run(lambda: make_operator(**MODES["deferred"]))
-    assert sent_routes(sim)[:2] == ["submissions", "start"]
+    assert sent_routes(sim)[:3] == ["submissions", "show_job", "start"]
     (start,) = [request.at for request in sim.requests if request.route == "start"]
     # The first poll of the triggerer comes once Airflow has recorded the deferral.
     assert all(request.at >= start + 5 for request in sim.requests if request.route == "status")

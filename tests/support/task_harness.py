@@ -91,6 +91,7 @@ class TaskRunner:
     :param trigger_paths: import paths of these triggers.
     :param events: payloads of the events of these triggers.
     :param retries: the task's retries, as the DAG now says; by default as ``max_tries`` says.
+    :param context: what else the context of the task holds.
     :param reschedules: number of times that the task gave its worker slot back.
     """
 
@@ -103,6 +104,7 @@ class TaskRunner:
     reschedules: int = 0
     retries: int | None = None
     clear_number: int = 0
+    context: dict[str, Any] = field(default_factory=dict)
     dag_run_began: datetime = datetime(2025, 1, 2, tzinfo=UTC)
 
     def run(self, make_operator: Callable[[], Any]) -> Any:
@@ -124,6 +126,7 @@ class TaskRunner:
                 "dag_run": SimpleNamespace(
                     clear_number=self.clear_number, start_date=self.dag_run_began
                 ),
+                **self.context,
             }
             if has_task_state_store():
                 context["task_state_store"] = self.store

@@ -197,6 +197,12 @@ class Definition:
         ]
 
 
+def without_secrets(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a definition with a mask for every secret in it, at any depth."""
+    masked: dict[str, Any] = _masked(definition)
+    return masked
+
+
 def _masked(value: Any) -> Any:
     """Return a value with a mask for every secret in it, at any depth."""
     if isinstance(value, Mapping):

@@ -50,6 +50,7 @@ def start_once(
     deadline: float | None = None,
     limit: str = "wait_timeout",
     before_restart: Callable[[], Flow[None]] | None = None,
+    before_start: Callable[[], Flow[None]] | None = None,
 ) -> Flow[StartResult]:
     """Start a job unless it has been started already, and return the run that is ours.
 
@@ -60,6 +61,8 @@ def start_once(
     :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
     :param before_restart: flow to perform before a start that follows an earlier one.
+    :param before_start: flow to perform before any start, once no run is in the way; what it raises
+        ends the attempt without a start.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
@@ -81,7 +84,7 @@ def start_once(
         ended_run = record.run or record.baseline
         if before_restart is not None:
             yield from before_restart()
-    start = _Start(api, request, policy)
+    start = _Start(api, request, policy, before_start)
     run, foreign = yield from start.send_once(ended_run)
     return StartResult(run, foreign=foreign, found=start.found)
 
@@ -93,6 +96,7 @@ class _Start:
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
+    before_start: Callable[[], Flow[None]] | None = None
     search: RunSearch = field(init=False)
     #: Whether a search found the run, since no answer named it.
     found: bool = field(default=False, init=False)
@@ -111,6 +115,8 @@ class _Start:
         record, active = yield from self._read_baseline(ended_run)
         if active is not None:
             return (yield from self._handle_active_run(record, active)), True
+        if self.before_start is not None:
+            yield from self.before_start()
         run: Submission | None = None
         while run is None:
             record = replace(record, sends=record.sends + 1)

@@ -21,6 +21,7 @@ from airflow_provider_cdm.client.api.definitions import Definition
 from airflow_provider_cdm.client.auth.iam import Token
 from airflow_provider_cdm.client.auth.token import TokenAuth
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
+from airflow_provider_cdm.client.jobs.job_check import JobCheck
 from airflow_provider_cdm.client.jobs.start_record import Generation
 from airflow_provider_cdm.client.sansio import Request, Save, Sleep, TransportError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
@@ -199,9 +200,11 @@ class Task:
         self.owner = Owner(self.number, operator_number, self.generation)
         operator: Any = ModelOperator(context["ti"].task_id, self.airflow.retries, session)
         version = self.airflow.try_number % 2 if self.changing else 1
-        job: AttemptJob = ExistingJob(JOB)
+        # What the definition says has no effect on how often a job is started.
+        check = JobCheck(JOB, "off", (), lambda _: "", "", LOG)
+        job: AttemptJob = ExistingJob(check)
         if self.owned:
-            job = OwnedJob(definition(version), context, LOG)
+            job = OwnedJob(definition(version), check, context, LOG)
         options = AttemptOptions(
             variables={"task": f"{self.number} {version}"},
             wait_for_completion=not self.start_only,
