@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api.definitions import Definition, is_secret
+from airflow_provider_cdm.client.api.definitions import Definition, inputs_of, is_secret
 from airflow_provider_cdm.client.text import one_line
 from airflow_provider_cdm.date_macros import PLACEHOLDER, MacroError, fill_macros, is_macro
 
@@ -30,11 +30,14 @@ class Placeholders:
     :param variables: names of variables.
     :param macros: date macros as they are written, without braces.
     :param hidden: names of variables in secret inputs, which no message mentions.
+    :param has_parameters: whether the definition shows any parameter of source or target; without,
+        nothing is known of the placeholders.
     """
 
     variables: dict[str, list[str]] = field(default_factory=dict)
     macros: dict[str, list[str]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    has_parameters: bool = False
 
     @classmethod
     def of(cls, definition: Mapping[str, Any], given: Collection[str] = ()) -> Placeholders:
@@ -42,7 +45,8 @@ class Placeholders:
 
         :param given: names that have a value, and so are variables whatever they look like.
         """
-        found = cls()
+        sides = ("from-config-values", "to-config-values")
+        found = cls(has_parameters=any(inputs_of(definition, block) for block in sides))
         for name, text in _texts(definition):
             for match in PLACEHOLDER.finditer(decoded(text)):
                 content = match[1].strip()
@@ -62,6 +66,8 @@ class Placeholders:
 
     def unused(self, given: Collection[str]) -> list[str]:
         """Return the names with a value that stand nowhere in the definition."""
+        if not self.has_parameters:
+            return []
         return [name for name in given if name not in self.variables and name not in self.hidden]
 
     def shown_macros(self) -> list[str]:
