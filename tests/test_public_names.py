@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
         "CdmCreateJobOperator",
         "CdmDeleteJobOperator",
         "CdmDeleteLinkOperator",
+        "CdmRestartClusterOperator",
         "CdmRunJobOperator",
         "CdmStartClusterOperator",
         "CdmStartJobOperator",

@@ -1,16 +1,17 @@
-"""Starting and stopping clusters, and waiting until they have started or stopped."""
+"""Starting, stopping and restarting clusters, and waiting until that is done."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.call import Call
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.api.cluster import NORMAL, Cluster
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.jobs.follower import GracePeriods
 from airflow_provider_cdm.client.jobs.refusals import Refusals
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 _SETTLE = 60.0
 #: Maximum number of times that an action is sent.
 _MAX_SENDS = 3
+#: Seconds after which a change of the cluster counts for a restart that was not seen, and seconds
+#: after which a restart without any sign is given up.
+_UNSEEN_RESTART, _NO_RESTART = 120.0, 600.0
 
 
 def poll(api: CdmApi, cluster_id: str) -> Flow[Cluster]:
@@ -100,7 +104,7 @@ def _wait_for_change(api: CdmApi, before: Cluster) -> Flow[bool]:
     delay = 1.0
     while True:
         cluster = yield from poll(api, before.cluster_id)
-        if cluster.state != before.state:
+        if cluster.state != before.state or cluster.is_restarting != before.is_restarting:
             return True
         remaining = until - api.exchanger.uptime()
         if remaining <= 0:
@@ -110,11 +114,69 @@ def _wait_for_change(api: CdmApi, before: Cluster) -> Flow[bool]:
 
 
 @dataclass(slots=True)
+class RestartWatch:
+    """Tells when a restart is over, although a cluster is normal before it and after it.
+
+    The details may show a restart by the status, among the actions, or not at all. In the last case
+    a change of the cluster since counts, some time later.
+
+    :param before: cluster before the restart, or as it was seen during one.
+    :param sent_at: when the restart was sent, epoch seconds.
+    :param delay: seconds after which CDM was to begin.
+    """
+
+    before: Cluster
+    sent_at: float
+    delay: float = 0.0
+    begun: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.begun = self.before.is_restarting
+
+    def is_over(self, cluster: Cluster, now: float) -> bool:
+        """Return whether the restart is over.
+
+        :param cluster: cluster as it is now.
+        :param now: current time, epoch seconds.
+        :raises CdmError: when there was no sign of a restart for a long time.
+        """
+        if cluster.state != NORMAL or cluster.is_restarting:
+            self.begun = True
+            return False
+        since = now - self.sent_at - self.delay
+        changed = bool(cluster.updated) and cluster.updated != self.before.updated
+        if self.begun or (changed and since >= _UNSEEN_RESTART):
+            return True
+        if since >= _NO_RESTART:
+            raise errors.CdmError(
+                f"CDM accepted the restart, but for {since:.0f} s it has shown no sign of one, so it"
+                f" is not known whether cluster {cluster.name!r} was restarted. Check it in the CDM"
+                f" console; a retry of this task restarts it again (cluster {cluster.cluster_id})."
+            )
+        return False
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return the watch as plain JSON."""
+        return {
+            "before": self.before.to_payload(),
+            "sent_at": self.sent_at,
+            "delay": self.delay,
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> RestartWatch:
+        """Read what :meth:`to_payload` returned."""
+        before = Cluster.from_payload(payload["before"])
+        return cls(before, payload["sent_at"], payload["delay"])
+
+
+@dataclass(slots=True)
 class ClusterWaiter:
     """Waits until a cluster is in one of several states, and tolerates outages for a limited time.
 
     :param cluster_id: cluster to wait for.
     :param states: states that end the wait.
+    :param restart: what tells when a restart is over, if the wait is for that.
     :param grace: grace periods; only ``outage`` and ``refused`` are used here.
     :param last: cluster as last seen.
     :param unreachable_since: since when calls have failed, by the monotonic clock; ``None`` if they
@@ -124,6 +186,7 @@ class ClusterWaiter:
 
     cluster_id: str
     states: Collection[str]
+    restart: RestartWatch | None = None
     grace: GracePeriods = field(default_factory=GracePeriods)
     last: Cluster | None = None
     unreachable_since: float | None = None
@@ -158,6 +221,10 @@ class ClusterWaiter:
             if cluster.state != state:
                 state = cluster.state
                 info(f"Cluster {cluster.name!r}: {state}")
+            if self.restart is not None and not self.restart.is_over(
+                cluster, api.exchanger.clock()
+            ):
+                return None
             return cluster if cluster.state in self.states else None
 
         return (
@@ -205,8 +272,9 @@ class ClusterWaiter:
     def timed_out(self) -> errors.CdmWaitTimeout:
         """Return the error for a wait that reached its deadline."""
         seen = f"was last seen {self.last.state}" if self.last else "was never seen"
+        wanted = "has restarted" if self.restart else f"is {' or '.join(self.states)}"
         return errors.CdmWaitTimeout(
-            f"The cluster {seen}, and the wait until it is {' or '.join(self.states)} timed out."
+            f"The cluster {seen}, and the wait until it {wanted} timed out."
             " Increase the time limit, or check the cluster in the CDM console (cluster"
             f" {self.cluster_id})."
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from airflow_provider_cdm.operators.clusters import CdmStartClusterOperator, CdmStopClusterOperator
+from airflow_provider_cdm.operators.clusters import (
+    CdmRestartClusterOperator,
+    CdmStartClusterOperator,
+    CdmStopClusterOperator,
+)
 from airflow_provider_cdm.operators.jobs import (
     CdmApplyJobOperator,
     CdmCreateJobOperator,
@@ -20,6 +24,7 @@ __all__ = [
     "CdmCreateJobOperator",
     "CdmDeleteJobOperator",
     "CdmDeleteLinkOperator",
+    "CdmRestartClusterOperator",
     "CdmRunJobOperator",
     "CdmStartClusterOperator",
     "CdmStartJobOperator",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm._compat import TriggerEvent
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
-from airflow_provider_cdm.client.clusters import ClusterWaiter
+from airflow_provider_cdm.client.clusters import ClusterWaiter, RestartWatch
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from airflow_provider_cdm.client.session import CdmSession
 
@@ -31,11 +31,12 @@ class CdmClusterTrigger(CdmTrigger):
     :param states: names of states, such as ``normal`` and ``stopped``.
     :param poll_interval: seconds between two polls.
     :param deadline: when to give up, epoch seconds.
+    :param restart: what is known of a restart whose end to wait for.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     """
 
-    arguments = (*CdmTrigger.arguments, "states")
+    arguments = (*CdmTrigger.arguments, "states", "restart")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class CdmClusterTrigger(CdmTrigger):
         states: Sequence[str],
         poll_interval: float = 30.0,
         deadline: float | None = None,
+        restart: Mapping[str, Any] | None = None,
         project_id: str | None = None,
         cdm_conn_id: str = CdmHook.default_conn_name,
     ) -> None:
@@ -55,6 +57,7 @@ class CdmClusterTrigger(CdmTrigger):
             cdm_conn_id=cdm_conn_id,
         )
         self.states = list(states)
+        self.restart = restart
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield exactly one event; :func:`unwrap` reads it."""
@@ -80,9 +83,10 @@ class CdmClusterTrigger(CdmTrigger):
         # The task read the state just before it deferred, and a deferral takes a moment.
         left = self.poll_interval if self.deadline is None else self.deadline - session.clock()
         yield from pause(max(0.0, min(self.poll_interval, left)))
-        watch = ClusterWaiter(self.cluster_id, self.states)
+        restart = self.restart and RestartWatch.from_payload(self.restart)
+        waiter = ClusterWaiter(self.cluster_id, self.states, restart or None)
         return (
-            yield from watch.wait(
+            yield from waiter.wait(
                 session.api,
                 poll_interval=self.poll_interval,
                 deadline=self.deadline,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.operators import CdmStartClusterOperator, CdmStopClusterOperator
+from airflow_provider_cdm.operators import (
+    CdmRestartClusterOperator,
+    CdmStartClusterOperator,
+    CdmStopClusterOperator,
+)
 from airflow_provider_cdm.sensors import CdmClusterSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers.cluster import CdmClusterTrigger, unwrap
@@ -26,9 +31,10 @@ def start_simulator(clock: ManualClock) -> Iterator[StartSimulator]:
     """Start simulators with a cluster in a given status."""
     opened: list[CdmSimulator] = []
 
-    def start_simulator(status: str = "200") -> CdmSimulator:
+    def start_simulator(status: str = "200", **behaviour: Any) -> CdmSimulator:
         seconds = {"start": 200, "stop": 100, "restart": 50}
-        config = {"clusters": [{"name": "demo", "status": status, "seconds": seconds}]}
+        clusters = [{"name": "demo", "status": status, "seconds": seconds}]
+        config = {"behaviour": behaviour, "clusters": clusters}
         opened.append(CdmSimulator(config, clock=clock))
         opened[-1].__enter__()
         return opened[-1]
@@ -45,9 +51,15 @@ def status() -> str:
 
 
 @pytest.fixture
-def sim(start_simulator: StartSimulator, status: str) -> CdmSimulator:
+def shown() -> str:
+    """Return how a restart is shown; tests parametrize it."""
+    return "status"
+
+
+@pytest.fixture
+def sim(start_simulator: StartSimulator, status: str, shown: str) -> CdmSimulator:
     """Return a simulator with one cluster in that status."""
-    return start_simulator(status)
+    return start_simulator(status, restart_shown=shown)
 
 
 def sent_actions(sim: CdmSimulator) -> list[str]:
@@ -79,6 +91,103 @@ def test_start_operator_starts_a_stopped_cluster(
     }
     assert sent_actions(sim) == ["start_cluster"]
     assert len(task_runner.deferrals) == mode["deferrable"]
+
+
+def restart_operator(**arguments: Any) -> CdmRestartClusterOperator:
+    """Make the operator that restarts a cluster."""
+    return CdmRestartClusterOperator(**{"task_id": "t", "deferrable": False, **arguments})
+
+
+@each_mode
+@pytest.mark.parametrize("poll_interval", [5, 90])
+@pytest.mark.parametrize("shown", ["status", "actions", "no"])
+def test_restart_operator_waits_for_the_end_of_the_restart(
+    poll_interval: int, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The task ends after the restart, however CDM shows it, and however seldom it is polled."""
+    began = sim.clock.now()
+    done = task_runner.run(lambda: restart_operator(**mode, poll_interval=poll_interval))
+    assert (done["state"], done["action"], done["name"]) == ("normal", "restarted", "demo")
+    assert (sent_actions(sim), sim.cluster_status()) == (["restart_cluster"], "200")
+    assert 50 <= sim.clock.now() - began <= 300
+    assert len(task_runner.deferrals) == mode["deferrable"]
+    (sent,) = [request.json() for request in sim.requests if request.route == "restart_cluster"]
+    assert sent["restart"] == {
+        "restartDelayTime": 0,
+        "restartMode": "IMMEDIATELY",
+        "restartLevel": "SERVICE",
+        "type": "cdm",
+        "instance": "",
+        "group": "",
+    }
+
+
+@each_mode
+def test_restart_begins_after_its_delay(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A cluster that is still normal because of the delay has not been restarted yet."""
+    began = sim.clock.now()
+    arguments: dict[str, Any] = {**mode, "delay": timedelta(minutes=20), "restart_mode": "soft"}
+    assert task_runner.run(lambda: restart_operator(**arguments))["action"] == "restarted"
+    assert sim.clock.now() - began >= 1250
+
+
+@each_mode
+def test_restart_under_way_is_only_waited_for(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A retry that finds the cluster restarting sends no second restart."""
+    task_runner.run(lambda: restart_operator(wait_for_completion=False))
+    assert sim.cluster_status() == "500"
+    done = task_runner.run(lambda: restart_operator(**mode))
+    assert (done["state"], done["action"]) == ("normal", "none")
+    assert sent_actions(sim) == ["restart_cluster"]
+
+
+@each_mode
+@pytest.mark.parametrize("status", ["900"])
+def test_restart_of_a_cluster_that_starts_waits_for_it(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A stopped cluster is refused with advice; one that is starting is restarted afterwards."""
+    with pytest.raises(errors.CdmRefused, match="CdmStartClusterOperator"):
+        task_runner.run(lambda: restart_operator(**mode))
+    task_runner.run(lambda: start_operator(wait_for_completion=False))
+    assert task_runner.run(lambda: restart_operator(**mode))["action"] == "restarted"
+    assert sent_actions(sim) == ["start_cluster", "restart_cluster"]
+
+
+def test_restart_leaves_a_cluster_in_use_running(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A restart would fail active runs, so there is none unless the user asks for it."""
+    sim.add_job(JOB, seconds=1000)
+    sim.start(JOB)
+    assert task_runner.run(restart_operator)["action"] == "left running"
+    assert (sent_actions(sim), sim.runs(JOB)[0].active) == ([], True)
+    done = task_runner.run(lambda: restart_operator(only_if_idle=False))
+    assert (done["action"], sim.runs(JOB)[0].status) == ("restarted", "FAILED")
+
+
+def test_restart_without_an_answer_is_not_sent_again(
+    sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """When the answer is lost but the cluster is restarting, no second restart is sent."""
+    sim.fail("restart_cluster", "drop", "after")
+    assert task_runner.run(restart_operator)["action"] == "restarted"
+    assert sent_actions(sim) == ["restart_cluster"]
+
+
+@each_mode
+def test_restart_without_any_sign_is_no_success(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """If CDM accepts a restart and the cluster never changes, the task says that it cannot tell."""
+    sim.fail("restart_cluster", "body", body={"jobId": "0" * 32})
+    with pytest.raises(errors.CdmError, match="no sign of one"):
+        task_runner.run(lambda: restart_operator(**mode))
+    assert sent_actions(sim) == ["restart_cluster"]
 
 
 @each_mode
@@ -173,7 +282,7 @@ def test_stop_of_a_cluster_in_use_on_request(
 
 
 @each_mode
-@pytest.mark.parametrize("make_operator", [start_operator, stop_operator])
+@pytest.mark.parametrize("make_operator", [start_operator, stop_operator, restart_operator])
 @pytest.mark.parametrize(
     ("status", "message"),
     [("800", "frozen"), ("300", "is failed"), ("303", "no free address")],

@@ -98,7 +98,7 @@ def test_wrong_rendered_duration_is_refused_with_its_name(
 @pytest.mark.parametrize("argument", ["poll_interval"])
 @pytest.mark.parametrize(
     "name", ["CdmStartJobOperator", "CdmRunJobOperator", "CdmStopJobOperator",
-             "CdmStartClusterOperator", "CdmStopClusterOperator"],
+             "CdmRestartClusterOperator", "CdmStartClusterOperator", "CdmStopClusterOperator"],
 )  # fmt: skip
 def test_poll_interval_cannot_be_left_out(name: str, argument: str) -> None:
     """``None`` means no limit, and there is no poll without an interval."""

@@ -21,6 +21,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "CdmCreateJobOperator": {"definition": JOB},
     "CdmDeleteJobOperator": {"job_name": "a"},
     "CdmDeleteLinkOperator": {"link_name": "a"},
+    "CdmRestartClusterOperator": {},
     "CdmRunJobOperator": {"definition": JOB},
     "CdmStartClusterOperator": {},
     "CdmStartJobOperator": {"job_name": "a"},

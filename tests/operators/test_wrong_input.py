@@ -13,6 +13,7 @@ from airflow_provider_cdm.operators import (
     CdmCreateJobOperator,
     CdmDeleteJobOperator,
     CdmDeleteLinkOperator,
+    CdmRestartClusterOperator,
     CdmRunJobOperator,
     CdmStartClusterOperator,
     CdmStopClusterOperator,
@@ -69,6 +70,11 @@ INVALID_ARGUMENTS: list[tuple[list[Any], dict[str, Any], str]] = [
     ([CdmStartClusterOperator, CdmStopClusterOperator], {"wait_timeout": -1}, "above 0 s"),
     ([CdmStopJobOperator], {"job_name": "a", "wait_timeout": 0}, "wait_timeout must be above"),
     ([CdmStopClusterOperator], {"stop_mode": "now"}, "'graceful' or 'immediate', not 'now'"),
+    (
+        [CdmRestartClusterOperator],
+        {"restart_mode": "hard"},
+        "'immediate', 'soft' or 'force', not 'hard'",
+    ),
     ([CdmStopClusterOperator], {"delay": 0}, "delay must be above 0 s"),
     (
         [CdmStopClusterOperator],

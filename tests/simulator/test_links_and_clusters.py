@@ -163,7 +163,10 @@ def test_restart_of_a_cluster(sim: CdmSimulator, cdm: Cdm, clock: ManualClock) -
     assert status(cdm) == "200"
 
 
-@pytest.mark.parametrize("body", [{}, {"start": {}, "stop": {}}, {"stop": {"stopMode": "NOW"}}])
+@pytest.mark.parametrize("body", [{}, {"start": {}, "stop": {}}, {"stop": {"stopMode": "NOW"}},
+                                  {"restart": {"restartLevel": "HOST"}},
+                                  {"restart": {"restartLevel": "SERVICE", "group": "g"}},
+                                  {"restart": {"type": "dws"}}])  # fmt: skip
 def test_invalid_actions(cdm: Cdm, body: dict[str, Any]) -> None:
     """A body without an action, with two or with a misspelled mode changes nothing."""
     assert action(cdm, **body).status_code == 400

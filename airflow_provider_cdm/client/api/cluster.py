@@ -27,6 +27,8 @@ _STATES = {
 STATES = tuple(_STATES.values())
 #: States that do not end until a person intervenes.
 DEAD_ENDS = ("failed", "creation failed", "frozen")
+#: Name of the action that restarts a cluster.
+_REBOOTING = "REBOOTING"
 #: Maximum lengths of the texts kept of a cluster, in characters.
 _NAME_LIMIT, _REASONS_LIMIT = 200, 2_000
 
@@ -40,6 +42,8 @@ class Cluster:
     :param status: CDM's code, such as ``200``; unknown codes are accepted.
     :param frozen: whether the account may not use it, usually because of an unpaid bill.
     :param reasons: reasons of a failure, if CDM gives any.
+    :param updated: when it was changed last, as CDM writes it; empty if CDM does not show it.
+    :param rebooting: whether CDM shows a restart among the actions.
     """
 
     cluster_id: str
@@ -47,6 +51,13 @@ class Cluster:
     status: str
     frozen: bool = False
     reasons: str = ""
+    updated: str = ""
+    rebooting: bool = False
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether a restart is under way, by its state or by what is done to it."""
+        return self.state == "restarting" or self.rebooting
 
     @property
     def state(self) -> str:
@@ -112,6 +123,9 @@ class Cluster:
             status=one_line(str(status), _NAME_LIMIT),
             frozen=str(data.get("isFrozen")) == "1",
             reasons=one_line("; ".join(_messages(data.get("failedReasons"))), _REASONS_LIMIT),
+            updated=one_line(str(data.get("updated") or ""), _NAME_LIMIT),
+            # A list by its type, plain text in the sample.
+            rebooting=_REBOOTING in str(data.get("actions")),
         )
 
 

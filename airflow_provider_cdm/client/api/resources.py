@@ -180,6 +180,29 @@ def stop_cluster(cluster_id: str, *, graceful: bool, delay: int | None = None) -
     )
 
 
+#: Ways to restart a cluster, and CDM's names for them.
+RESTART_MODES = {"immediate": "IMMEDIATELY", "soft": "SOFTLY", "force": "FORCELY"}
+
+
+def restart_cluster(cluster_id: str, *, mode: str, delay: int = 0) -> Call[None]:
+    """Restart the service of a cluster: ``POST /clusters/{cluster_id}/action``.
+
+    CDM answers before the restart; active runs fail in every mode.
+
+    :param mode: one of :data:`RESTART_MODES`.
+    :param delay: seconds to wait before the restart.
+    """
+    options = {
+        "restartDelayTime": delay,
+        "restartMode": RESTART_MODES[mode],
+        "restartLevel": "SERVICE",
+        "type": "cdm",
+        "instance": "",
+        "group": "",
+    }
+    return _action(cluster_id, "restart", options)
+
+
 def _action(cluster_id: str, action: str, options: Mapping[str, Any]) -> Call[None]:
     """Return the call of an action; its answer contains nothing useful.
 

@@ -96,6 +96,9 @@ class Behaviour:
     #: Type of ``jobId`` in the response to a cluster restart; the page shows a string, a client
     #: in the field reads a list.
     restart_job_id: Literal["string", "list"] = "string"
+    #: How the details of a cluster show a restart: by the status 500, which only the page of the
+    #: list documents; by ``actions`` alone, as in the sample of the details; or not at all.
+    restart_shown: Literal["status", "actions", "no"] = "status"
     #: Whether 429 responses have a ``Retry-After`` header; none of the recorded ones has.
     retry_after: bool = False
     #: Window of the quotas in seconds. The documentation says a minute; 5 minutes were recorded.

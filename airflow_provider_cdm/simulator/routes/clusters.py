@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STARTING = "920"
 RESTARTING = "500"
+RESTART_LEVELS = ("SERVICE", "VM")
 RESTART_MODES = ("IMMEDIATELY", "GRACEFULL", "FORCELY", "SOFTLY")
 
 
@@ -82,9 +83,14 @@ def _restart(cluster: Cluster, options: Mapping[str, Any]) -> None:
     """Restart; according to the documentation, running jobs fail in every mode."""
     cluster.require_status(NORMAL)
     delay = options.get("restartDelayTime", 0)
-    mode = options.get("restartMode", "IMMEDIATELY")
+    mode, level = options.get("restartMode", "IMMEDIATELY"), options.get("restartLevel", "SERVICE")
     if mode not in RESTART_MODES or not _is_seconds(delay, 0):
         raise CdmError(400, "Cdm.0010", "Parameter restartMode or restartDelayTime is invalid.")
+    part = options.get("instance") or options.get("group")
+    if level not in RESTART_LEVELS or options.get("type", "cdm") != "cdm":
+        raise CdmError(400, "Cdm.0010", "Parameter restartLevel or type is invalid.")
+    if level == "SERVICE" and part:
+        raise CdmError(400, "Cdm.0010", "For SERVICE, instance and group must be empty.")
 
     def begin() -> None:
         cluster.set_status(RESTARTING)

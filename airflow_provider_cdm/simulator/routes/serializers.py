@@ -208,12 +208,13 @@ def cluster(cluster: Cluster) -> dict[str, Any]:
 
     :param cluster: cluster to show.
     """
+    status, actions = _shown_status(cluster)
     instance_id = stable_hex(f"instance {cluster.id}")
     instance = {
         "id": instance_id,
         "name": f"{cluster.name}-cdm-1",
         "type": "cdm",
-        "status": cluster.status,
+        "status": status,
         "actions": [],
         "flavor": {"id": stable_hex("cdm.large"), "links": []},
         "volume": {"size": 100, "type": "local_disk"},
@@ -223,11 +224,11 @@ def cluster(cluster: Cluster) -> dict[str, Any]:
     return {
         "id": cluster.id,
         "name": cluster.name,
-        "status": cluster.status,
-        "statusDetail": _STATUS_DETAIL.get(cluster.status, ""),
+        "status": status,
+        "statusDetail": _STATUS_DETAIL.get(status, ""),
         "config_status": "In-Sync",
         "actionProgress": {},
-        "actions": _ACTIONS.get(cluster.status, []),
+        "actions": actions,
         "isFrozen": "1" if cluster.status == "800" else "0",
         "isAutoOff": False,
         "isScheduleBootOff": False,
@@ -240,6 +241,14 @@ def cluster(cluster: Cluster) -> dict[str, Any]:
         "publicEndpointStatus": {},
         **_failed_reasons(cluster.status),
     }
+
+
+def _shown_status(cluster: Cluster) -> tuple[str, list[str]]:
+    """Return the status of a cluster and what is done to it, as they are shown."""
+    actions, shown = _ACTIONS.get(cluster.status, []), cluster.behaviour.restart_shown
+    if cluster.status != "500" or shown == "status":
+        return cluster.status, actions
+    return "200", actions if shown == "actions" else []
 
 
 def _failed_reasons(status: str) -> dict[str, Any]:
