@@ -149,8 +149,8 @@ class RestartWatch:
             return True
         if since >= _NO_RESTART:
             raise errors.CdmError(
-                f"CDM accepted the restart, but for {since:.0f} s it has shown no sign of one, so it"
-                f" is not known whether cluster {cluster.name!r} was restarted. Check it in the CDM"
+                f"CDM accepted the restart, but for {since:.0f} s it has shown no sign of it, so"
+                f" it is not known whether cluster {cluster.name!r} was restarted. Check it in the CDM"
                 f" console; a retry of this task restarts it again (cluster {cluster.cluster_id})."
             )
         return False

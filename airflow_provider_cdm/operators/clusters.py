@@ -140,7 +140,7 @@ class _ClusterStateOperator(DeferrableCdmTask):
                     states=states,
                     poll_interval=self.poll_interval,
                     deadline=deadline,
-                    restart=restart and restart.to_payload(),
+                    restart=None if restart is None else restart.to_payload(),
                     project_id=self.project_id,
                     cdm_conn_id=self.cdm_conn_id,
                 ),

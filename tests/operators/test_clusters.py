@@ -185,7 +185,7 @@ def test_restart_without_any_sign_is_no_success(
 ) -> None:
     """If CDM accepts a restart and the cluster never changes, the task says that it cannot tell."""
     sim.fail("restart_cluster", "body", body={"jobId": "0" * 32})
-    with pytest.raises(errors.CdmError, match="no sign of one"):
+    with pytest.raises(errors.CdmError, match="no sign of it"):
         task_runner.run(lambda: restart_operator(**mode))
     assert sent_actions(sim) == ["restart_cluster"]
 

@@ -64,7 +64,8 @@ def test_task_is_copied_after_it_has_run(
 
 
 DEFERRABLE = {"CdmRunJobOperator", "CdmStartJobOperator", "CdmSubmissionSensor", "CdmClusterSensor",
-              "CdmRestartClusterOperator", "CdmStartClusterOperator", "CdmStopClusterOperator"}  # fmt: skip
+              "CdmRestartClusterOperator", "CdmStartClusterOperator",
+              "CdmStopClusterOperator"}  # fmt: skip
 
 
 def test_failure_callback_may_copy_the_task(sim: CdmSimulator, task_runner: TaskRunner) -> None:
