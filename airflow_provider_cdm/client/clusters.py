@@ -150,8 +150,9 @@ class RestartWatch:
         if since >= _NO_RESTART:
             raise errors.CdmError(
                 f"CDM accepted the restart, but for {since:.0f} s it has shown no sign of it, so"
-                f" it is not known whether cluster {cluster.name!r} was restarted. Check it in the CDM"
-                f" console; a retry of this task restarts it again (cluster {cluster.cluster_id})."
+                f" it is not known whether cluster {cluster.name!r} was restarted. Check it in the"
+                " CDM console; a retry of this task restarts it again (cluster"
+                f" {cluster.cluster_id})."
             )
         return False
 

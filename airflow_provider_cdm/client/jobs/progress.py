@@ -19,6 +19,13 @@ from airflow_provider_cdm.client.text import LINE_LIMIT, format_duration
 _STATUS_LIMIT = 30
 #: Seconds between two lines while nothing changes.
 _QUIET_SECONDS = 60.0
+#: Why a run may stand still.
+_HANGS = "It may hang."
+_FULL = (
+    "It has moved no rows, so the cluster may be full: surplus runs wait, as PENDING or as RUNNING"
+    " without rows, until others have ended. How many run at a time is the cluster's setting"
+    " Maximum Concurrent Extractors."
+)
 #: Seconds by which what two answers say of the server's time may differ.
 _CLOCK_SECONDS = 5.0
 
@@ -190,18 +197,19 @@ class ProgressLog:
         after, unchanged = self._stall.after, now - self._changed_at
         if after is None or unchanged < after:
             return
+        reason = _FULL if _may_wait_for_room(seen) else _HANGS
         error = errors.CdmStalled(
             f"{RunRef.of(seen)} is {seen.status}, but nothing has changed for {unchanged:.0f} s"
-            f" (stalled_after={after:g}). The run was not stopped; check it in the CDM console"
-            f" (cluster {seen.cluster_id}), and stop it there if it hangs.",
+            f" (stalled_after={after:g}). {reason} The run was not stopped; check it in the CDM"
+            f" console (cluster {seen.cluster_id}), and stop it there if it hangs.",
             seen,
         )
         if not self._stall.fail and now - self._warned_at >= after:
             self._warned_at = now
             self._log.warning(
-                "%s is %s, but nothing has changed for %.0f s. It may hang; check it in the CDM"
-                " console. The wait continues (fail_when_stalled=True would end it).",
-                *(_name(seen, foreign=self._foreign), seen.status, unchanged),
+                "%s is %s, but nothing has changed for %.0f s. %s Check it in the CDM console. The"
+                " wait continues (fail_when_stalled=True would end it).",
+                *(_name(seen, foreign=self._foreign), seen.status, unchanged, reason),
             )
         if not self._reported:
             self._reported = True
@@ -291,6 +299,18 @@ def _is_about(dump: dict[str, Any], other: dict[str, Any]) -> bool:
 
     same = dump["state"] == list(other["state"]) and dump["reported"] == other.get("reported")
     return same and not any(map(differ, ("moved_at", "warned_at", "missed_at")))
+
+
+def _may_wait_for_room(seen: Submission) -> bool:
+    """Return whether a run looks like one that waits in a full cluster.
+
+    CDM shows such runs as ``PENDING``, or as ``RUNNING`` without rows.
+    """
+    if seen.status == "RUNNING":
+        # A job of files has no rows, but its progress may be above 1 %.
+        rows = _rows(seen) + _count(seen.counters.get("ROWS_READ"))
+        return rows == 0 and (seen.progress or 0) <= 1
+    return seen.status in ("PENDING", "BOOTING")
 
 
 def _rows(seen: Submission) -> int:

@@ -11,6 +11,7 @@ from airflow_provider_cdm.simulator.backend.lifecycle import RunLifecycle
 from airflow_provider_cdm.simulator.backend.links import Links
 from airflow_provider_cdm.simulator.backend.models import Job
 from airflow_provider_cdm.simulator.backend.planning import (
+    extractors_of,
     is_deleted_after,
     is_disposable,
     transfer_of,
@@ -239,7 +240,22 @@ class Cluster:
             prepare=lambda: transfer(job),
             on_end=lambda run: self._on_run_end(job, run),
             tables=tables,
+            # The runs of its tables occupy extractors.
+            extractors=0 if tables else extractors_of(job.config),
+            has_room=self._has_room,
+            on_room=self._admit_waiting,
         )
+
+    def _has_room(self, extractors: int) -> bool:
+        limit = self.config.max_extractors
+        used = sum(each.plan.extractors for each in self.lifecycles if each.admitted)
+        return limit is None or not used or used + extractors <= limit
+
+    def _admit_waiting(self) -> None:
+        """Begin runs that wait, in the order of their starts, as long as there is room."""
+        for lifecycle in self.lifecycles:
+            if lifecycle.waiting and self._has_room(lifecycle.plan.extractors):
+                lifecycle.admit()
 
     def _on_run_end(self, job: Job, run: Run) -> None:
         if is_deleted_after(job.config, run) and self.jobs.get(job.name) is job:

@@ -49,6 +49,9 @@ class RunLifecycle:
     busy: bool = False
     #: Whether the rows are being committed, so that the run can no longer be stopped.
     committing: bool = False
+    #: Whether it waits since the cluster is full, and whether it occupies its extractors.
+    waiting: bool = False
+    admitted: bool = False
     _script: list[str] = field(default_factory=list)
     _transfer: Transfer | None = None
     #: Seconds by which the run was slowed down, and those of them that it has yet to take.
@@ -144,8 +147,21 @@ class RunLifecycle:
 
     def _submitted(self) -> None:
         if not self._script and self.run.active:
+            if not self.plan.has_room(self.plan.extractors):
+                # A change of the status alone: the run is not executed yet.
+                self.waiting, self.run.status = True, self.behaviour.full_cluster
+                return
+            self.admitted = True
             pending = self.plan.seconds.pending
             self.event_queue.call_at(self.run.created + pending, self._start_booting)
+
+    def admit(self) -> None:
+        """Begin a run that has waited for room in the cluster."""
+        self.waiting, self.admitted = False, True
+        if self.run.status == "RUNNING":
+            self.event_queue.call_later(self.plan.seconds.booting, self._start_running)
+        else:
+            self._start_booting()
 
     def _fail_on_submit(self, exc: Exception) -> None:
         self._fail("FAILURE_ON_SUBMIT", f"Cannot connect: {first_line(exc)}", exc)
@@ -327,4 +343,6 @@ class RunLifecycle:
         run = self.run
         run.status, run.progress, run.updated = status, progress, self.event_queue.now()
         self._rows = None
+        self.waiting = self.admitted = False
         self.plan.on_end(run)
+        self.plan.on_room()

@@ -48,6 +48,16 @@ def transfer_of(
     return Transfer(urls[0], urls[1], filled)
 
 
+def extractors_of(config: JobConfig) -> int:
+    """Return the number of extractors of a job.
+
+    :param config: configuration of the job.
+    """
+    inputs = inputs_of(config.to_wire(), "driver-config-values")
+    number = inputs.get("throttlingConfig.numExtractors") or ""
+    return int(number) if number.isdecimal() else 1
+
+
 def is_disposable(config: JobConfig) -> bool:
     """Return whether a job may be deleted after a run.
 

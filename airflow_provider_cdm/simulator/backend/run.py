@@ -99,6 +99,9 @@ class Plan:
         scripted job; it does not block, and may raise any exception.
     :param on_end: function to call once, when the run has ended.
     :param tables: runs of the tables of a whole-database job.
+    :param extractors: number of extractors that it occupies in its cluster.
+    :param has_room: function that returns whether the cluster has so many left.
+    :param on_room: function to call when the run has given its extractors back.
     """
 
     seconds: Seconds
@@ -107,3 +110,6 @@ class Plan:
     prepare: Callable[[], Transfer | None]
     on_end: Callable[[Run], None]
     tables: TableRuns | None = None
+    extractors: int = 0
+    has_room: Callable[[int], bool] = lambda _: True
+    on_room: Callable[[], None] = lambda: None

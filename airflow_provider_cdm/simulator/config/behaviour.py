@@ -31,6 +31,9 @@ class Behaviour:
 
     #: Final status of a stopped run. The API lists no value for it, the console shows "Stopped".
     stop_status: Literal["STOPPED", "FAILED"] = "STOPPED"
+    #: Status of a run that waits since the cluster is full (``max_extractors`` of the cluster): the
+    #: user guide has Pending, an answer of the vendor's FAQ has running jobs without rows.
+    full_cluster: Literal["PENDING", "RUNNING"] = "PENDING"
     #: Seconds from an accepted stop call to the end of the run. ASSUMED: only that a run does not
     #: end at once is documented.
     stop_seconds: float = 0.2

@@ -119,7 +119,8 @@ class ClusterSeconds:
 class ClusterConfig:
     """A cluster with its links, jobs and environment variables.
 
-    Status 200 is running, 900 is stopped.
+    Status 200 is running, 900 is stopped. ``max_extractors`` is the console's setting "Maximum
+    Concurrent Extractors": a run beyond that number waits; without it, none does.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ClusterConfig:
     project: str | None = None
     status: Literal["100", "200", "300", "303", "800", "900"] = "200"
     seconds: ClusterSeconds = ClusterSeconds()
+    max_extractors: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     links: tuple[LinkConfig, ...] = ()
     jobs: tuple[JobConfig, ...] = ()
