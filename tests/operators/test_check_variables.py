@@ -256,6 +256,25 @@ def test_own_job_is_checked_without_a_call(
     assert routes(sim)["show_job"] == 0
 
 
+@pytest.mark.parametrize("behaviour", [{}, {"encode_values": True}], ids=["plain", "encoded"])
+@pytest.mark.parametrize("mode", [MODES["on the worker"], MODES["deferred"]], ids=["worker", "def"])
+def test_failure_says_which_day_failed(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The error shows the variables and the condition with them filled in, but no secret."""
+    where = "day = '${dt}' AND key = '${api_token}' AND x = '${dateformat(yyyy)}'"
+    add_job(sim, where, outcome="FAILED", seconds=600)
+    variables = {"dt": DAY, "api_token": "s3cr3t-value"}
+    with pytest.raises(errors.CdmSubmissionFailed) as failure:
+        task_runner.run(lambda: start(variables=variables, **mode))
+    report = str(failure.value)
+    assert f"  variables: dt='{DAY}'" in report
+    filled = f"day = '{DAY}' AND key = '***' AND x = '${{dateformat(yyyy)}}'"
+    assert f"  where: {filled} (in the job: {where})" in report
+    assert "s3cr3t-value" not in report
+    assert routes(sim)["show_job"] == 1
+
+
 # Date macros
 
 

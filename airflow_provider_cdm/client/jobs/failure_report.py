@@ -7,16 +7,19 @@ duration, since that is where a log ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB, MASK, inputs_of, is_secret
+from airflow_provider_cdm.client.jobs.placeholders import decoded
 from airflow_provider_cdm.client.jobs.progress import outcome_line
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
 from airflow_provider_cdm.client.text import format_duration, format_instant, one_line
 from airflow_provider_cdm.client.whole_database.tables import failure_lines
+from airflow_provider_cdm.date_macros import PLACEHOLDER
 
 #: Lines of CDM's details to show; the rest of a stack trace rarely helps.
 _DETAIL_LINES = 15
@@ -25,6 +28,10 @@ _LOCATION_INPUTS = (
     *("bucketName", "database", "schemaName", "tableName", "table", "inputDirectory"),
     *("outputDirectory", "streamName", "topicsName", "index", "collectionName"),
 )
+#: Last parts of the names of inputs with a condition, and what a line calls them.
+_CONDITIONS = {"whereClause": "where", "sql": "sql"}
+#: Lines about what a job selects, and characters of each.
+_SELECTIONS_SHOWN, _SELECTION_LIMIT = 10, 600
 #: Characters to show of the value of such an input, and of a variable.
 _VALUE_LIMIT = 120
 #: Number of variables to show.
@@ -69,6 +76,7 @@ def _report(
     if definition is not None:
         yield f"  from: {_side(definition, 'from')}"
         yield f"  to: {_side(definition, 'to')}"
+        yield from islice(_selections(definition, variables or {}), _SELECTIONS_SHOWN)
     yield f"  when: {_times(run)}"
     yield f"  rows: {_rows(run)}"
     yield from failure_lines(run)
@@ -111,6 +119,22 @@ def _side(definition: Mapping[str, Any], side: str) -> str:
     link = str(definition.get(f"{side}-link-name"))
     connector = definition.get(f"{side}-connector-name")
     return ", ".join((f"link {link!r} ({connector})", *locations))
+
+
+def _selections(definition: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each input that selects what is moved: conditions, and what is filled in."""
+    shown = {name: MASK if is_secret(name) else text for name, text in variables.items()}
+    for block in ("from-config-values", "to-config-values"):
+        for name, value in inputs_of(definition, block).items():
+            last, text = name.rpartition(".")[2], decoded(value)
+            if is_secret(name) or not text:
+                continue
+            if last not in _CONDITIONS and not PLACEHOLDER.search(text):
+                continue
+            filled = PLACEHOLDER.sub(lambda match: shown.get(match[1].strip(), match[0]), text)
+            written = "" if filled == text else f" (in the job: {one_line(text, _REASON_LIMIT)})"
+            line = f"  {_CONDITIONS.get(last, last)}: {one_line(filled, _REASON_LIMIT)}{written}"
+            yield line[:_SELECTION_LIMIT]
 
 
 def _times(run: Submission) -> str:
