@@ -80,7 +80,7 @@ def warnings(log: pytest.LogCaptureFixture) -> list[str]:
     """Return the warnings of the task."""
     records = [r for r in log.records if r.name == "tests.task"]
     lines = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
-    return [line for line in lines if "outside of the Task Runner" not in line]
+    return [line for line in lines if "cannot be called outside" not in line]
 
 
 def routes(sim: CdmSimulator) -> Counter[str]:
