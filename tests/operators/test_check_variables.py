@@ -79,7 +79,7 @@ def start(**arguments: Any) -> CdmStartJobOperator:
 def warnings(log: pytest.LogCaptureFixture) -> list[str]:
     """Return the warnings of the task."""
     records = [r for r in log.records if r.name == "tests.task"]
-    lines = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
+    lines = [r.getMessage() for r in records if r.levelno == logging.WARNING]
     return [line for line in lines if "cannot be called outside" not in line]
 
 
