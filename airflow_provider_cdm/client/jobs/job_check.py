@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import definitions, resources
+from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.jobs.placeholders import Placeholders
@@ -57,7 +57,7 @@ class JobCheck:
     def read_and_check(self, api: CdmApi, cluster_id: str) -> Flow[None]:
         """Read the definition from CDM, and check it.
 
-        One call, which waits for no quota and is not repeated: a start does not depend on it.
+        This waits for no quota and is not repeated: a start does not depend on it.
 
         :raises CdmRefused: when CDM shows the job as disabled.
         :raises CdmConfigError: for a mismatch, if the mode is ``fail``.
@@ -65,12 +65,16 @@ class JobCheck:
         if self.done or self.mode == "off":
             return
         try:
-            call = resources.show(JOB, cluster_id, self.job_name)
-            once = replace(call, wait_for_quota=False, idempotent=False)
-            self.shown = yield from api.call(once)
+            self.shown = yield from api.find(
+                JOB, cluster_id, self.job_name, wait_for_quota=False, repeated=False
+            )
+            problem = "CDM does not show it"
         except errors.CdmError as error:
+            problem = str(error)
+        if self.shown is None:
+            # Whether the job exists is for the start to say.
             self.done = True
-            self.log.info("Job %r is started without a check: %s", self.job_name, error)
+            self.log.info("Job %r is started without a check: %s", self.job_name, problem)
             return
         self.job_type = job_type_of(self.shown)
         self._ensure_enabled(cluster_id)

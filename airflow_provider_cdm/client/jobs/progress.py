@@ -306,11 +306,12 @@ def _may_wait_for_room(seen: Submission) -> bool:
 
     CDM shows such runs as ``PENDING``, or as ``RUNNING`` without rows.
     """
-    if seen.status == "RUNNING":
+    status = seen.status.upper()
+    if status == "RUNNING":
         # A job of files has no rows, but its progress may be above 1 %.
         rows = _rows(seen) + _count(seen.counters.get("ROWS_READ"))
         return rows == 0 and (seen.progress or 0) <= 1
-    return seen.status in ("PENDING", "BOOTING")
+    return status in ("PENDING", "BOOTING")
 
 
 def _rows(seen: Submission) -> int:
