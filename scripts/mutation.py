@@ -47,6 +47,9 @@ _ATTEMPT = (
     "tests/operators/run_job/test_crashes_and_kills.py",
     "tests/operators/run_job/test_left_over_job.py",
     "tests/operators/test_start_job.py",
+    "tests/tasks/test_log.py",
+    "tests/tasks/test_stall_callbacks.py",
+    "tests/test_metrics.py",
 )
 #: The modules that decide, each with its tests.
 DECIDING: Mapping[str, Sequence[str]] = {
@@ -82,8 +85,8 @@ _EXCLUDED = [
 #: Lines that decide nothing: the options of a decorator, a mark between parameters, imports for
 #: annotations, and whether something is a property, which the type checker knows.
 _SAYS_NOTHING = ("@dataclass(", "@property", "*,", "if TYPE_CHECKING:")
-#: Options of the private fields of a dataclass.
-_OPTION = re.compile(r"\b(init|repr)=(True|False)")
+#: Options of the private fields of a dataclass, and the same mark between parameters on one line.
+_OPTION = re.compile(r"\b(init|repr)=(True|False)|(?<=, )[*/],")
 #: Seconds of processor time that tests may take in addition to five times what they usually take.
 #: What takes longer counts as hanging: the change made a loop endless.
 _LEAST_SECONDS = 5
