@@ -108,6 +108,23 @@ def test_missing_and_unused_variables_are_warned_of_once(
     assert first[:2] == ["show_job", "start"]
 
 
+@each_mode
+def test_retry_of_the_job_itself_is_warned_of(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A job that CDM would run again by itself, perhaps without the variables, is named before."""
+    retry = config_block("retryJobConfig", retryJobType="RETRY_TRIPLE")
+    links = {"from-link-name": "elsewhere", "to-link-name": "elsewhere"}
+    sim.add_job(JOB, wire=definition("day = '${dt}'", driver=retry) | links)
+    task_runner.run(lambda: start(variables={"dt": DAY}, **mode))
+    (warning,) = warnings(task_log)
+    assert "retryJobConfig.retryJobType is 'RETRY_TRIPLE'" in warning
+    assert len(sim.runs(JOB)) == 1
+
+
 def test_fail_starts_nothing_and_is_final(sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """With ``fail``, a mismatch is an error before the start that no retry follows."""
     add_job(sim)

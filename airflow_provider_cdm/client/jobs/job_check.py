@@ -14,6 +14,7 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB
+from airflow_provider_cdm.client.jobs.own_retry import own_retry_problem
 from airflow_provider_cdm.client.jobs.placeholders import Placeholders
 from airflow_provider_cdm.client.jobs.progress import Log
 from airflow_provider_cdm.client.sansio import Flow
@@ -95,6 +96,8 @@ class JobCheck:
                 f"{' '.join(problems)} Nothing was started (check_variables='fail')."
             )
         self.done = True
+        if (problem := own_retry_problem(definition, self.variables)) is not None:
+            problems.append(problem)
         for problem in problems:
             self.log.warning("%s", problem)
         if found.macros and (reason := self.other_day(now)):
