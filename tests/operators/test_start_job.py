@@ -104,7 +104,7 @@ def test_no_status_call_before_the_deferral(sim: CdmSimulator, task_runner: Task
     """Before the deferral the task reads history and job and starts it, but not its status."""
     sim.add_job(JOB, seconds=60)
     task_runner.run(lambda: make_operator(**MODES["deferred"]))
-    assert sent_routes(sim)[:3] == ["submissions", "show_job", "start"]
+    assert sent_routes(sim)[:3] == ["show_job", "submissions", "start"]
     (start,) = [request.at for request in sim.requests if request.route == "start"]
     # The first poll of the triggerer comes once Airflow has recorded the deferral.
     assert all(request.at >= start + 5 for request in sim.requests if request.route == "status")

@@ -61,8 +61,8 @@ def start_once(
     :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
     :param before_restart: flow to perform before a start that follows an earlier one.
-    :param before_start: flow to perform before any start, once no run is in the way; what it raises
-        ends the attempt without a start.
+    :param before_start: flow to perform before any start; what it raises ends the attempt without
+        a start.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
@@ -112,11 +112,12 @@ class _Start:
         :param ended_run: key of a run that has ended; the new one is newer.
         :returns: the run, and whether this task attached to it and did not start it.
         """
+        if self.before_start is not None:
+            # Before the baseline, which nothing may separate from the start but the intent.
+            yield from self.before_start()
         record, active = yield from self._read_baseline(ended_run)
         if active is not None:
             return (yield from self._handle_active_run(record, active)), True
-        if self.before_start is not None:
-            yield from self.before_start()
         run: Submission | None = None
         while run is None:
             record = replace(record, sends=record.sends + 1)
