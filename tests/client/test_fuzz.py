@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "graceful": [True],
     "job_name": ["j"],
     "kind": [JOB, LINK],
+    "mode": ["soft"],
     "name": ["j"],
     "page_no": [1],
     "variables": [{"dt": "2025-01-01"}],

@@ -107,7 +107,7 @@ REFUSED_BY_CDM: list[tuple[list[Any], dict[str, Any], type[errors.CdmError], str
     (
         [CdmDeleteJobOperator, CdmStopJobOperator],
         {"job_name": "a", "project_id": "0" * 32},
-        errors.CdmNotFound,
+        errors.CdmConfigError,
         "Could not find project: 0000",
     ),
 ]
