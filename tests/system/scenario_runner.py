@@ -184,11 +184,14 @@ class ScenarioRun:
         self._wait(lambda: tuple(self.run_statuses) in expected, "the runs are those expected")
 
     def wait_for_poll(self) -> None:
-        """Wait until the status of the CDM run is polled."""
-        before = self.jobs.count_requests(self.name, "status")
-        self._wait(
-            lambda: self.jobs.count_requests(self.name, "status") > before, "the run is polled"
-        )
+        """Wait until the CDM run is polled: by its status, or with others by the list of jobs."""
+
+        def polls() -> int:
+            lists = [each for each in self.jobs.sim.requests if each.route == "list_jobs"]
+            return self.jobs.count_requests(self.name, "status") + len(lists)
+
+        before = polls()
+        self._wait(lambda: polls() > before, "the run is polled")
 
     def wait_for_refusal(self) -> None:
         """Wait until a call about the CDM run is refused, as its token is no longer valid."""

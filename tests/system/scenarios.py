@@ -242,7 +242,13 @@ _FOREIGN = replace(
 _MARKED = [
     replace(_FAILED, name="running-marked-failed"),
     replace(_LEFT_RUNNING, name="running-marked-failed-left", operator={"cancel_on_kill": False}),
-    replace(_FOREIGN, name="running-marked-failed-foreign", operator={"poll_interval": 120}),
+    replace(
+        _FOREIGN,
+        name="running-marked-failed-foreign",
+        # It ends between the polls of a new run after 16 and 32 seconds.
+        seconds=17,
+        operator={"poll_interval": 120},
+    ),
     replace(_FAILED, name="running-marked-success", actions=mark("success"), state="success"),
     replace(_FAILED, name="deferred-marked-failed", operator=DEFERRED),
     replace(

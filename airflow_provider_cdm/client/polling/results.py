@@ -10,7 +10,6 @@ from airflow_provider_cdm.client.polling.circuit_breaker import CircuitBreaker, 
 from airflow_provider_cdm.client.polling.hint import Hint, hint_for
 from airflow_provider_cdm.client.polling.model import PolledJob
 from airflow_provider_cdm.client.polling.polls import ListingPoll, Poll, StatusPoll
-from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limited_api import RateLimited
 from airflow_provider_cdm.client.polling.registry import WaitRegistry
 from airflow_provider_cdm.client.polling.sweep import SweepPlanner
@@ -125,7 +124,7 @@ class PollResults:
             job.false_hints = 0
         elif job.false_hints < _MAX_FALSE_HINTS:
             job.from_hint = all(follower.run.known for follower in followers)
-            self._schedule.put_confirm(job, min(now, job.due_at[Priority.CONFIRM]))
+            self._schedule.put_ended(job, now)
             return
         active = hints == {Hint.ACTIVE}
         asked_at = max(poll.sent_at, job.polled_at)

@@ -64,6 +64,15 @@ class PollSchedule:
         """Schedule a poll before all others: a run has probably ended, or a deadline has passed."""
         self._put(job, Priority.CONFIRM, due_at)
 
+    def put_ended(self, job: PolledJob, now: float) -> None:
+        """Schedule a poll of a job whose run a list shows ended; not before that of a new wait.
+
+        Airflow 3 fails a task whose trigger ends before the process that deferred has ended.
+        """
+        newest = max(wait.joined_at for wait in job.waits)
+        due_at = max(now, newest + min(_FIRST_POLL, job.interval))
+        self.put_confirm(job, min(due_at, job.due_at[Priority.CONFIRM]))
+
     def put_new(self, job: PolledJob, now: float) -> None:
         """Schedule the first poll for a new wait: soon, but not at once."""
         first = now + min(_FIRST_POLL, job.interval) * self._jitter()

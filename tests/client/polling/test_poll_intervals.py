@@ -130,3 +130,23 @@ def test_few_waits_in_each_cluster_are_noticed_in_time(
     delays = sorted(wait.ends[0][0] - ends[wait.job] for wait in simulation.waits)
     assert delays[int(0.95 * waits)] <= 1.1 * interval
     assert max(map(most_in_a_minute, cluster.calls.values())) <= 120
+
+
+def test_a_list_ends_no_wait_that_has_just_begun() -> None:
+    """A wait whose run has ended already is over after the first poll that it would have had: its
+    task may still be deferring when a list that others need shows the end.
+    """
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(40):
+        run = FakeRun(1, -0.5, 9e9)
+        cluster.add(FakeJob(f"active_{index}", [run]))
+        simulation.wait_for(f"active_{index}", run, poll_interval=5)
+    late = []
+    for index in range(40):
+        at = 60 + 0.7 * index
+        run = FakeRun(1, at - 1, at - 0.1)
+        cluster.add(FakeJob(f"ended_{index}", [run]))
+        late.append((at, simulation.wait_for(f"ended_{index}", run, at=at, poll_interval=120)))
+    simulation.run(until=200)
+    assert all(wait.ends[0][0] - at >= 4.5 for at, wait in late)
