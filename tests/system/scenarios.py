@@ -312,7 +312,7 @@ _CLEARED = [
         name="cleared-deferred",
         actions=while_running(ScenarioRun.clear),
         operator=DEFERRED,
-        seconds=60,
+        seconds=40,
         runs=("STOPPED", "SUCCEEDED"),
         # The next attempt may already wait for the run when the triggerer notices the clear.
         alternative_runs=("SUCCEEDED",),
