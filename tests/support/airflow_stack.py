@@ -67,7 +67,6 @@ class AirflowStack:
         self._url = f"http://127.0.0.1:{self._port}"
         self._token = ""
         self._request_lock = threading.Lock()
-        self._pool_lock = threading.Lock()
         self._reader: DagReader | None = None
         settings = {
             **SETTINGS,
@@ -273,7 +272,7 @@ class AirflowStack:
 
     @contextmanager
     def _triggers_removed(self, dag: str, run: str) -> Iterator[None]:
-        """Let no task begin until the triggers of the tasks that the block clears are removed.
+        """Let no task begin in the DAG's pool until the triggers that the block clears are removed.
 
         Otherwise Airflow 2 may remove a trigger while the next attempt stores its id again, which
         fails the attempt with "FOREIGN KEY constraint failed" before it executes anything.
@@ -283,20 +282,16 @@ class AirflowStack:
         if not self.query(query, dag, run)[0][0]:
             yield
             return
-        with self._pool_lock:
-            self._set_default_slots(0)
-            try:
-                yield
-                wait_until(
-                    lambda: self.query(query, dag, run) == self.query(still_deferred, dag, run),
-                    *(60, "the triggers are removed"),
-                )
-            finally:
-                self._set_default_slots(SLOTS)
-
-    def _set_default_slots(self, slots: int) -> None:
-        path = f"{self._api}/pools/default_pool?update_mask=slots"
-        self._request("PATCH", path, {"slots": slots})
+        pool = f"{self._api}/pools/{dag}"
+        self._request("PATCH", pool, {"name": dag, "slots": 0})
+        try:
+            yield
+            wait_until(
+                lambda: self.query(query, dag, run) == self.query(still_deferred, dag, run),
+                *(60, "the triggers are removed"),
+            )
+        finally:
+            self._request("PATCH", pool, {"name": dag, "slots": SLOTS})
 
     def clear_run(self, dag: str, run: str, logical_date: str, **options: Any) -> None:
         """Clear all tasks of a DAG run.

@@ -17,6 +17,7 @@ import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
 from demo.processes import wait_until
+from tests.support.airflow_settings import SLOTS
 from tests.support.airflow_stack import AirflowStack
 from tests.support.migration_jobs import MigrationJobs
 from tests.support.progress import Progress
@@ -90,6 +91,9 @@ def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[Sce
             stack.start()
             stack.wait_for_dags(len(scenarios))
             stack.add_pool("closed", 0)
+            for scenario in scenarios:
+                if (pool := scenario.plan()["pool"]) != "default_pool":
+                    stack.add_pool(pool, SLOTS)
             for name in rotated:
                 stack.add_connection(name, connection | {"login": name, "password": f"old {name}"})
             log(f"Airflow {version('apache-airflow')} is ready")

@@ -158,6 +158,7 @@ def make_arguments(plan: dict[str, Any]) -> dict[str, Any]:
     retries = {} if plan["retries"] is None else {"retries": plan["retries"]}
     return {
         "task_id": "move",
+        "pool": plan["pool"],
         "job_name": plan["name"],
         "poll_interval": 1,
         "wait_for_completion": True,

@@ -83,7 +83,9 @@ class Scenario:
     def plan(self) -> dict[str, Any]:
         """Return the settings for its DAG file."""
         names = ("name", "retries", "retry_delay", "mapped", "crash", "victim", "operator")
-        return {name: getattr(self, name) for name in names}
+        # A pool of its own, since the stack closes it for a moment when the task is cleared.
+        pool = self.name if self.operator.get("deferrable") else "default_pool"
+        return {name: getattr(self, name) for name in names} | {"pool": pool}
 
 
 class SharedStack:
