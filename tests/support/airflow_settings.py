@@ -31,7 +31,7 @@ _AIRFLOW_2 = {
     # Seconds after which a running task that was marked successful is ended.
     "CORE__TASK_SUCCESS_OVERTIME": "3",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "7",
+    "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
     "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
     # Not shorter: Airflow would request the retry of a dead task again before it has begun, which a
