@@ -186,14 +186,27 @@ class ScenarioRun:
         self._wait(lambda: tuple(self.run_statuses) in expected, "the runs are those expected")
 
     def wait_for_poll(self) -> None:
-        """Wait until the CDM run is polled: by its status, or with others by the list of jobs."""
+        """Wait until the CDM run is polled: by its status, or in the triggerer with others by list.
 
-        def polls() -> int:
-            lists = [each for each in self.jobs.sim.requests if each.route == "list_jobs"]
-            return self.jobs.count_requests(self.name, "status") + len(lists)
+        A trigger starts a moment after it was assigned, and lists do not tell whom they are for.
+        """
+        deferred = bool(self.scenario.operator.get("deferrable"))
+        if deferred:
+            tasks = self.stack.tasks
+            self._wait(
+                lambda: tasks(self.name, TASK)[-1].triggerer is not None, "a triggerer has it"
+            )
+        before, lists = self.jobs.count_requests(self.name, "status"), self._lists()
+        self._wait(
+            lambda: (
+                self.jobs.count_requests(self.name, "status") > before
+                or (deferred and self._lists() >= lists + 5)
+            ),
+            "the run is polled",
+        )
 
-        before = polls()
-        self._wait(lambda: polls() > before, "the run is polled")
+    def _lists(self) -> int:
+        return sum(request.route == "list_jobs" for request in self.jobs.sim.requests)
 
     def wait_for_refusal(self) -> None:
         """Wait until a call about the CDM run is refused, as its token is no longer valid."""
