@@ -37,7 +37,8 @@ class Event(NamedTuple):
     extra: dict[str, Any]
 
 
-@pytest.fixture(scope="module")
+# Once for each worker of pytest: a module may be left and entered again, and events stay.
+@pytest.fixture(scope="session")
 def events(airflow_database: None) -> list[Event]:
     """Run the DAG once and return its asset events."""
     dag_file = AIRFLOW_HOME / "dags" / "asset_dag.py"
