@@ -163,3 +163,14 @@ def task_runner(
 ) -> TaskRunner:
     """Return what runs the attempts of one task as Airflow does, in virtual time."""
     return TaskRunner(advance=clock.advance)
+
+
+@pytest.fixture
+def task_log(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """Return the log of the task, which not every Airflow writes with the standard library."""
+    from airflow_provider_cdm.operators.job_run import JobRunOperator
+
+    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
+    return log

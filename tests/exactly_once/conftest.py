@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_cdm.operators.job_run import JobRunOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.exactly_once.kills import Kills
 from tests.exactly_once.task import JOB
@@ -43,15 +41,6 @@ def task_runner(
     connection["extra"]["read_timeout"] = 0.3
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
     return task_runner
-
-
-@pytest.fixture
-def task_log(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """Return the log of the task, which not every Airflow writes with the standard library."""
-    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
-    return log
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmRunJobOperator, CdmStartJobOperator
-from airflow_provider_cdm.operators.job_run import JobRunOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from tests.operators.run_job.task import config_block, definition
@@ -53,15 +52,6 @@ def config(databases: OrderDatabases, behaviour: dict[str, Any]) -> dict[str, An
         "behaviour": behaviour,
         "clusters": [{"name": "demo", "links": databases.links}],
     }
-
-
-@pytest.fixture
-def task_log(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """Return the log of the task, which not every Airflow writes with the standard library."""
-    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
-    return log
 
 
 def add_job(sim: CdmSimulator, where: str = "day = '${dt}'", **settings: Any) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
-from airflow_provider_cdm.operators.job_run import JobRunOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.task_harness import TaskRunner
 
@@ -26,15 +24,6 @@ def config(shown: str) -> dict[str, Any]:
     return {"behaviour": {"full_cluster": shown}, "clusters": clusters}
 
 
-@pytest.fixture
-def all_logs(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """Return the log of the task, which not every Airflow writes with the standard library."""
-    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
-    return log
-
-
 def start(**arguments: Any) -> CdmStartJobOperator:
     """Make a task that waits for the short job."""
     return CdmStartJobOperator(task_id="t", job_name="short", **arguments)
@@ -47,7 +36,7 @@ def test_stall_in_a_full_cluster_names_cause_and_setting(
     shown: str,
     sim: CdmSimulator,
     task_runner: TaskRunner,
-    all_logs: pytest.LogCaptureFixture,
+    task_log: pytest.LogCaptureFixture,
 ) -> None:
     """The warning names the full cluster and the setting, and the run succeeds when it has room."""
     sim.start("long")
@@ -55,7 +44,7 @@ def test_stall_in_a_full_cluster_names_cause_and_setting(
         lambda: start(wait_for_completion=True, deferrable=deferrable, stalled_after=600)
     )
     assert result["status"] == "SUCCEEDED"
-    found = [r.getMessage() for r in all_logs.records if "nothing has changed" in r.getMessage()]
+    found = [r.getMessage() for r in task_log.records if "nothing has changed" in r.getMessage()]
     assert found
     assert all(f"is {shown}" in line and SETTING in line for line in found)
     first, second = sim.runs("long")[0], sim.runs("short")[0]
@@ -75,7 +64,7 @@ def test_error_of_a_stall_says_the_same(
 
 @pytest.mark.parametrize("shown", ["PENDING"])
 def test_stall_of_a_run_with_rows_has_another_cause(
-    sim: CdmSimulator, task_runner: TaskRunner, all_logs: pytest.LogCaptureFixture
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:
     """A run that has moved rows does not wait for room."""
     sim.add_job("short", statuses=["RUNNING"])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.operators.job_run import JobRunOperator
 from tests.support.order_databases import OrderDatabases
 
 
@@ -25,12 +23,3 @@ def config(databases: OrderDatabases) -> dict[str, Any]:
         "seconds": {"booting": 1, "running": 30},
         "clusters": [{"name": "demo", "links": databases.links}],
     }
-
-
-@pytest.fixture
-def task_log(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """Return the log of the task, which not every Airflow writes with the standard library."""
-    monkeypatch.setattr(JobRunOperator, "log", logging.getLogger("tests.task"), raising=False)
-    return log
