@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,7 +20,7 @@ from airflow_provider_cdm.client.polling.model import Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.polls import Poll
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
-from airflow_provider_cdm.client.sansio import Request, Response, Sleep, TransportError
+from airflow_provider_cdm.client.sansio import Offload, Request, Response, Sleep, TransportError
 from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.client.submission import RunRef, Submission
 
@@ -93,6 +93,31 @@ def _number(run: FakeRun) -> int:
 
 
 @dataclass
+class FakeAccount:
+    """A user of the fake cluster.
+
+    :param password: what IAM accepts; tokens that another password got are refused.
+    :param held: what the user's connection holds.
+    :param calls: times of the user's calls by kind, in seconds since the begin.
+    """
+
+    name: str
+    password: str = "p"
+    held: str = "p"
+    calls: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """What the connection of the user says."""
+        credentials = PasswordCredentials(self.name, self.held, "d")
+        return Settings(ENDPOINT, ENDPOINT, credentials, project_id="p", conn_id=self.name)
+
+    @property
+    def token(self) -> str:
+        return f"{self.name}-{self.password}"
+
+
+@dataclass
 class FakeCluster:
     """CDM for one cluster, or several of a user; times are in seconds since the begin.
 
@@ -102,6 +127,7 @@ class FakeCluster:
     :param foreign_calls: calls of each kind per minute that others make, for an hour and a half.
     :param other_jobs: names of the jobs that nobody waits for, without a number, and how many each
         cluster has.
+    :param accounts: the users, by name.
     :param asked: cluster of the last call.
     :param calls: times of all calls by kind.
     :param throttled: number of calls by kind that got 429.
@@ -117,6 +143,7 @@ class FakeCluster:
     latency: Callable[[str, float], float] = lambda _, __: 0.1
     foreign_calls: float = 0.0
     other_jobs: tuple[str, int] = "other_", 0
+    accounts: dict[str, FakeAccount] = field(default_factory=dict)
     asked: str = ""
     calls: dict[str, list[float]] = field(
         default_factory=lambda: {"status": [], "history": [], "list": []}
@@ -139,14 +166,20 @@ class FakeCluster:
 
     def handle(self, request: Request) -> Response | TransportError:
         if request.url.endswith("/tokens?nocatalog=true"):
-            return Response(201, {"x-subject-token": "MII"}, json.dumps(TOKEN).encode())
+            return self._issue_token(json.loads(request.body or b""))
         parts = urlsplit(request.url)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         kind, name = _kind_and_job(parts.path, query)
         self.asked = parts.path.split("/clusters/")[1].split("/")[0]
         self.calls[kind].append(self.now)
+        token = request.headers["X-Auth-Token"]
+        account = self.accounts[token.partition("-")[0]]
+        account.calls.setdefault(kind, []).append(self.now)
         self.elapsed += self.latency(kind, self.now)
-        answer = self._answer(kind, name, query)
+        if token == account.token:
+            answer = self._answer(kind, name, query)
+        else:
+            answer = Response(401, {}, b'{"error_code": "APIGW.0301"}')
         if isinstance(answer, Response) and answer.status < 429 and answer.body[:1] == b"{":
             self.all_answered.append(self.now)
             if kind == "status":
@@ -155,6 +188,13 @@ class FakeCluster:
             self.failed.setdefault(name, []).append(self.now)
             self.all_failed.append(self.now)
         return answer
+
+    def _issue_token(self, content: Any) -> Response:
+        user = content["auth"]["identity"]["password"]["user"]
+        account = self.accounts[user["name"]]
+        if user["password"] != account.password:
+            return Response(401, {}, b'{"error": {"code": 401, "message": "wrong password"}}')
+        return Response(201, {"x-subject-token": account.token}, json.dumps(TOKEN).encode())
 
     def _answer(self, kind: str, name: str, query: dict[str, str]) -> Response | TransportError:
         if not self._count_call(kind):
@@ -267,6 +307,7 @@ class Simulation:
     :param cluster: the cluster that all of them poll.
     :param rate_limits: rate limits for each planner.
     :param random: function that returns a number in [0, 1).
+    :param users: name of each planner's user; by default all are of one user.
     """
 
     def __init__(
@@ -274,6 +315,7 @@ class Simulation:
         cluster: FakeCluster,
         *rate_limits: RateLimits,
         random: Callable[[], float] = lambda: 0.5,
+        users: Sequence[str] = (),
     ) -> None:
         factory.forget_everything()
         self.cluster = cluster
@@ -281,10 +323,12 @@ class Simulation:
         self.waits: list[RecordedWait] = []
         self.steps, self.max_steps = 0, 200_000
         exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
-        settings = Settings(ENDPOINT, ENDPOINT, PasswordCredentials("u", "p", "d"), project_id="p")
-        api = CdmApi(settings, factory.authenticator_for(settings, exchanger), exchanger)
+        users = users or ["u"] * len(rate_limits)
+        cluster.accounts = {user: FakeAccount(user) for user in users}
+        apis = {user: _api(account, exchanger) for user, account in cluster.accounts.items()}
         self.planners = [
-            PollPlanner(f"c{index}", api, limits) for index, limits in enumerate(rate_limits)
+            PollPlanner(f"c{index}", apis[user], limits)
+            for index, (user, limits) in enumerate(zip(users, rate_limits, strict=True))
         ]
         #: The planner whose polls are performed.
         self.stepping = self.planners[0]
@@ -395,12 +439,20 @@ class Simulation:
                     self.cluster.now += step.seconds
                     step = flow.send(None)
                     continue
+                if isinstance(step, Offload):
+                    step = flow.send(step.work())
+                    continue
                 assert isinstance(step, Request), step
                 answer = self.cluster.handle(step)
                 throws = isinstance(answer, TransportError)
                 step = flow.throw(answer) if throws else flow.send(answer)
         except StopIteration as end:
             return end.value
+
+
+def _api(account: FakeAccount, exchanger: Exchanger) -> CdmApi:
+    auth = factory.rotating_auth_for(account.settings, exchanger, look_up=lambda: account.settings)
+    return CdmApi(account.settings, auth, exchanger)
 
 
 def most_in_a_minute(times: list[float]) -> int:

@@ -1,4 +1,4 @@
-"""What must be true of waiting, whatever is slow, fails, joins or leaves: random scenarios.
+"""What must be true of waiting in random scenarios: slow, failing or changing parts, many users.
 
 With ``n`` waits of a user at a time, and ``r`` calls a minute, one look at each takes ``60 n / r``
 seconds: the bound of the quota. Threads have a bound as well: ``n`` looks of ``s`` seconds at the
@@ -34,6 +34,9 @@ from tests.support.virtual_cluster import (
 K = 3.0
 #: Seconds until a look after a failed one, at most: a circuit breaker, and calls that hang.
 AFTER_FAILURE = 100.0
+#: Seconds until a call with the new password, at most, once the connection holds it: the pause
+#: between two look-ups, and the pause of waits after a refusal.
+AFTER_ROTATION = 400.0
 #: Calls a minute that are left of a limit if 3 % of the calls get 429.
 THROTTLED_RATE = 12.0
 HOUR = 3600.0
@@ -83,18 +86,22 @@ class Jobs:
 class Stress:
     """A random scenario.
 
-    :param clusters: number of clusters of the user.
-    :param limit: calls of one kind per minute.
+    :param clusters: number of clusters.
+    :param users: number of users; the clusters are shared out among their connections.
+    :param limit: calls of one kind per minute and user.
     :param others: number of jobs in each cluster that nobody waits for.
     :param latencies: seconds that a kind of call takes before and after half an hour.
     :param slow_cluster: index of a cluster where all calls take longer; none if there are fewer.
     :param failing: answer of some calls; ``None`` if none fails.
     :param share: share of the calls that fail at any time.
     :param outage: begin and duration of an outage of all calls, in seconds.
+    :param rotation: when the password of the first user is replaced, and how much later the
+        connection holds the new one, in seconds; ``None`` if it stays.
     :param jobs: the jobs.
     """
 
     clusters: int
+    users: int
     limit: int
     others: int
     latencies: dict[str, tuple[float, float]]
@@ -102,8 +109,13 @@ class Stress:
     failing: str | None
     share: float
     outage: tuple[float, float] | None
+    rotation: tuple[float, float] | None
     jobs: list[Jobs]
     seed: int
+
+    def user_of(self, group: Jobs) -> int:
+        """Return whose connection the tasks with some jobs use."""
+        return group.cluster % self.clusters % self.users
 
     def latency(self, kind: str, cluster: str) -> float:
         """Return the longest time that a kind of call takes."""
@@ -132,6 +144,7 @@ jobs = st.builds(
 scenarios = st.builds(
     Stress,
     clusters=st.sampled_from([1, 1, 2, 5, 30]),
+    users=st.sampled_from([1, 1, 2, 3]),
     limit=st.sampled_from([20, 100, 100]),
     others=st.sampled_from([0, 0, 150, 2000, 50_000]),
     latencies=st.fixed_dictionaries(dict.fromkeys(KINDS, latencies)),
@@ -139,6 +152,7 @@ scenarios = st.builds(
     failing=st.sampled_from([None, None, *ANSWERS]),
     share=st.sampled_from([0.0, 0.03]),
     outage=st.none() | st.tuples(st.floats(0, 3000), st.sampled_from([20.0, 300.0])),
+    rotation=st.none() | st.tuples(st.floats(0, 3000), st.sampled_from([0.0, 60.0, 600.0])),
     jobs=st.lists(jobs, min_size=1, max_size=6),
     seed=st.integers(0, 1000),
 )
@@ -149,9 +163,20 @@ def simulate(stress: Stress) -> Simulation:
     rng = random.Random(stress.seed)
     cluster = FakeCluster(other_jobs=("load_other_", stress.others), fault=_faults(stress, rng))
     cluster.latency = lambda kind, now: _latency(stress, cluster, kind, now)
-    limits = RateLimits(stress.limit, rng.random)
-    simulation = Simulation(cluster, *[limits] * stress.clusters, random=rng.random)
+    limits = [RateLimits(stress.limit, rng.random) for _ in range(stress.users)]
+    users = [index % stress.users for index in range(stress.clusters)]
+    simulation = Simulation(
+        cluster,
+        *(limits[user] for user in users),
+        random=rng.random,
+        users=[f"u{user}" for user in users],
+    )
     simulation.max_steps = 3_000_000
+    if stress.rotation is not None:
+        at, lag = stress.rotation
+        account = cluster.accounts["u0"]
+        simulation.at(at, lambda: setattr(account, "password", "new"))
+        simulation.at(at + lag, lambda: setattr(account, "held", "new"))
     for index, group in enumerate(stress.jobs):
         for number in range(group.count):
             _add(simulation, group, f"{group.name}{index}_{number}", number, rng)
@@ -221,11 +246,16 @@ class Bounds:
         look = seconds["status"] + seconds["history"]
         if stress.failing == "hangs":
             look += stress.share * 60
-        quota = 60 / rate * sum(other.count for other in stress.jobs)
+        user = stress.user_of(group)
+        quota = (
+            60 / rate * sum(other.count for other in stress.jobs if user == stress.user_of(other))
+        )
         threads = look / MAX_IN_FLIGHT * sum(other.count for other in together)
         bound = K * max(group.poll_interval, quota, threads) + 3 * look + seconds["list"]
         if stress.failing is not None:
             bound += AFTER_FAILURE + (stress.outage or (0.0, 0.0))[1]
+        if stress.rotation is not None and user == 0:
+            bound += AFTER_ROTATION + stress.rotation[1]
         return bound + 15
 
     def _same_cluster(self, group: Jobs, other: Jobs) -> bool:
@@ -263,7 +293,7 @@ _QUICK = dict.fromkeys(KINDS, (0.0, 0.0))
 
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "12")))
 @given(scenarios)
-@example(Stress(1, 20, 0, _QUICK, 1, None, 0.0, None, [_UNDATED], 0))
+@example(Stress(1, 1, 20, 0, _QUICK, 1, None, 0.0, None, None, [_UNDATED], 0))
 def test_every_wait_ends_in_time(stress: Stress) -> None:
     """Each wait ends once, as its run did, within the bounds; no minute has too many calls."""
     simulation = simulate(stress)
@@ -273,5 +303,6 @@ def test_every_wait_ends_in_time(stress: Stress) -> None:
     for planner in simulation.planners:
         assert planner.registry.jobs == {}
         assert planner.in_flight.total == 0
-    for kind, times in simulation.cluster.calls.items():
-        assert most_in_a_minute(times) <= stress.limit, kind
+    for account in simulation.cluster.accounts.values():
+        for kind, times in account.calls.items():
+            assert most_in_a_minute(times) <= stress.limit, (account.name, kind)

@@ -16,8 +16,7 @@ from airflow_provider_cdm.client.polling.rate_limited_api import (
     RateLimitedApi,
 )
 from airflow_provider_cdm.client.sansio import Request
-from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
-from tests.support.virtual_cluster import BEGIN, ENDPOINT, FakeCluster
+from tests.support.virtual_cluster import BEGIN, FakeAccount, FakeCluster
 
 LIMIT = 6
 
@@ -28,7 +27,8 @@ def test_a_slot_that_expired_while_a_token_was_requested(seconds: float, sent: b
     factory.forget_everything()
     cluster, limits = FakeCluster(), RateLimits(LIMIT, lambda: 0.5)
     exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, lambda: 0.5)
-    settings = Settings(ENDPOINT, ENDPOINT, PasswordCredentials("u", "p", "d"), project_id="p")
+    account = cluster.accounts["u"] = FakeAccount("u")
+    settings = account.settings
     api = CdmApi(settings, factory.authenticator_for(settings, exchanger), exchanger)
     limiter = limits.limiters[Quota.STATUS]
     batch = CallBatch(reserved=(Quota.STATUS, limiter.reserve(BEGIN)))
