@@ -197,6 +197,24 @@ def test_log_of_a_task(
     assert "\n".join([*lines, ""]) == (DOCS / "snippets" / "task_log.txt").read_text()
 
 
+def test_standby_snippet(task_runner: TaskRunner, clock: ManualClock) -> None:
+    """While the first cluster is stopped, the task runs its job in the other one."""
+    ids = [
+        str(number) * 8 + f"-{str(number) * 4}" * 3 + f"-{str(number) * 12}" for number in (1, 2)
+    ]
+    clusters = [
+        {"name": id_[0], "id": id_, "status": status, "jobs": [{"name": "orders"}]}
+        for id_, status in zip(ids, ("900", "200"), strict=True)
+    ]
+    task = runpy.run_path(str(DOCS / "snippets" / "standby.py"))["move_orders"]
+    with (
+        CdmSimulator({"clusters": clusters}, clock=clock) as sim,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AIRFLOW_CONN_CDM_DEFAULT", sim.connection_json)
+        assert task_runner.run(lambda: task)["cluster_id"] == ids[1]
+
+
 def test_stalled_snippet(airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow accepts the task with callbacks, whose notifiers are those of the providers."""
 

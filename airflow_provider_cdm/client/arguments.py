@@ -44,6 +44,35 @@ def cluster_id(*values: Any) -> str:
     )
 
 
+def standby_clusters(value: Any, first: str) -> tuple[str, ...]:
+    """Return the ids of stand-by clusters.
+
+    :param value: list of ids, or the text of one; ``None`` for none.
+    :param first: cluster that is tried before them.
+    :raises CdmConfigError: when they are anything else, or one is named twice.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, str | list | tuple):
+        raise CdmConfigError(
+            f"standby_cluster_ids must be a list of cluster ids, not {type(value).__name__}."
+        )
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        raise CdmConfigError(
+            f"standby_cluster_ids is the text {value[:80]!r}, because a template renders to text."
+            " Pass a list with one template for each id, or the output of another task."
+        )
+    given = [value] if isinstance(value, str) else value
+    ids = tuple(text("standby_cluster_ids", one, limit=JOB_NAME_LIMIT) for one in given)
+    twice = [one for one in ids if (first, *ids).count(one) > 1]
+    if twice:
+        raise CdmConfigError(
+            f"standby_cluster_ids must name other clusters than cluster_id ({first!r}), each once;"
+            f" {twice[0]!r} is named twice."
+        )
+    return ids
+
+
 def variables(value: Any) -> dict[str, str]:
     """Return the variables of a run as CDM expects them: a text for each name.
 

@@ -39,6 +39,8 @@ class JobRunOperator(RunOutcomeTask):
     process_fields = RunOutcomeTask.process_fields | {"_attempt"}
     operator_extra_links = (CdmRunLink(),)
     ui_color = "#f4e3e3"
+    #: Other clusters that hold the job, where a subclass has such an argument.
+    standby_cluster_ids: Any = None
     _attempt: Attempt | None = None
 
     def __init__(
@@ -187,6 +189,7 @@ class JobRunOperator(RunOutcomeTask):
             if_running=self.if_running,
             cancel_on_kill=self.cancel_on_kill,
             on_giving_up=self.on_giving_up,
+            standby_cluster_ids=self.standby_cluster_ids,
         )
         self._attempt = Attempt(self, context, self._job(context), options)
         return self._attempt

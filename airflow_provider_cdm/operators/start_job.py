@@ -33,6 +33,12 @@ class CdmStartJobOperator(JobRunOperator):
 
     :param job_name: name of an existing job (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).
+    :param standby_cluster_ids: clusters that hold the same job, as a list of ids or the id of one
+        (templated). The first cluster that can take the job gets it: ``cluster_id``, and then these
+        in their order. A cluster cannot take it while it is stopped, frozen, failed, restarting or
+        gone, or while its calls fail before the start is sent. A start that may have had an effect
+        is settled in its own cluster, so that the job never runs twice. The result names the
+        cluster that took it.
     :param variables: values for ``${name}`` in the job's parameters, for this run only (templated).
         Pass the logical date here, so that a backfill migrates the rows of its own day.
     :param project_id: project of the cluster; by default the connection's (templated).
@@ -72,13 +78,19 @@ class CdmStartJobOperator(JobRunOperator):
     first three need ``wait_for_completion``.
     """
 
-    template_fields: Sequence[str] = ("job_name", *JobRunOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "job_name",
+        "standby_cluster_ids",
+        *JobRunOperator.template_fields,
+    )
+    object_fields = JobRunOperator.object_fields | {"standby_cluster_ids"}
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - as Airflow declares it
 
     def __init__(
         self,
         *,
         job_name: str,
+        standby_cluster_ids: Sequence[str] | str | None = None,
         wait_for_completion: bool | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -86,6 +98,7 @@ class CdmStartJobOperator(JobRunOperator):
         waits = bool(deferrable) if wait_for_completion is None else wait_for_completion
         super().__init__(wait_for_completion=waits, deferrable=deferrable, **kwargs)
         self.job_name = job_name
+        self.standby_cluster_ids = standby_cluster_ids
         self._deferrable_without_waiting = bool(deferrable) and not waits
 
     def leave_run(self, context: Context, run: Submission) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Attempt:
         self.own_run: RunRef | None = None
         self.wait = RunWait(task, context, options, job.trigger_class)
         self._waited_for: list[RunRef] = []
+        self._cluster_id: str | None = None
 
     @cached_property
     def journal(self) -> Journal:
@@ -154,14 +155,18 @@ class Attempt:
 
         :raises CdmConfigError: when an argument cannot be used.
         """
+        cluster_id = self.task.hook.resolve_cluster()
         return StartRequest(
-            cluster_id=self.task.hook.resolve_cluster(),
+            cluster_id=cluster_id,
             job_name=arguments.job_name(self.job.name),
             variables=self.options.variables,
             generation=self.journal.generation,
             attempt_id=self.attempt_id,
             if_running=self.options.if_running,
             definition=self.job.fingerprint,
+            standby_cluster_ids=arguments.standby_clusters(
+                self.options.standby_cluster_ids, cluster_id
+            ),
         )
 
     def server_time(self) -> float:
@@ -177,9 +182,12 @@ class Attempt:
         """
         seconds, _ = self.options.wait_limit
         self.deadline = None if seconds is None else self.session.clock() + seconds
+        standby = self.request.standby_cluster_ids
         self.log.info(
-            "Job %r in cluster %s, connection %r",
-            *(self.job.name, self.request.cluster_id, self.task.cdm_conn_id),
+            "Job %r in cluster %s%s, connection %r",
+            *(self.job.name, self.request.cluster_id),
+            f" (stand-by: {', '.join(standby)})" if standby else "",
+            self.task.cdm_conn_id,
         )
         return self.start_and_wait()
 
@@ -244,7 +252,9 @@ class Attempt:
         An answer that is out of date would otherwise lead to one short wait after another.
         """
         return any(
-            not (ended.is_before(run) or ended.is_unordered(run)) for ended in self._waited_for
+            ended.cluster_id == run.cluster_id
+            and not (ended.is_before(run) or ended.is_unordered(run))
+            for ended in self._waited_for
         )
 
     @property
@@ -317,8 +327,17 @@ class Attempt:
         try:
             return self._start_or_wait_for_turn()
         except errors.CdmStartUncertain:
-            metrics.count_start("uncertain", self.context["ti"], self.request.cluster_id)
+            metrics.count_start("uncertain", self.context["ti"], self._here.cluster_id)
             raise
+
+    @property
+    def _here(self) -> StartRequest:
+        """The request in the cluster in which the job is being started."""
+        return self.request.at(self._cluster_id or self.request.cluster_id)
+
+    def _before_start(self, cluster_id: str) -> Flow[None]:
+        self._cluster_id = cluster_id
+        return self.job.before_start(self.session, cluster_id)
 
     def _start_or_wait_for_turn(self) -> StartResult:
         self.job.prepare(self)
@@ -335,7 +354,7 @@ class Attempt:
                     refusals = None
                     continue
                 # The run ended between two calls, or CDM contradicts itself.
-                refusals = refusals or Refusals(self.request.run(None), self.options.poll_interval)
+                refusals = refusals or Refusals(self._here.run(None), self.options.poll_interval)
                 left = None if self.deadline is None else self.deadline - self.session.clock()
                 limit = self.options.wait_limit[1]
                 seconds = refusals.pause_after(refusal, self.session.monotonic(), left, limit)
@@ -355,12 +374,13 @@ class Attempt:
             policy = replace(policy, history_timeout=min(policy.history_timeout, left))
         record = self.journal.record()
         self.cleared = record is not None and self.request.may_follow_a_clear(record)
+        self._cluster_id = self.request.in_cluster_of(record).cluster_id
         start = start_once(
             *(self.session.api, self.request, self.journal.last, policy),
             deadline=self.deadline,
             limit=limit,
             before_restart=partial(self.job.redefine, self.session, self.request.cluster_id),
-            before_start=partial(self.job.before_start, self.session, self.request.cluster_id),
+            before_start=self._before_start,
         )
         return self.session.run(start, self.journal.save)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_cdm.client.jobs.progress import StallPolicy
 
@@ -32,3 +32,4 @@ class AttemptOptions:
     if_running: IfRunning = "fail"
     cancel_on_kill: bool = True
     on_giving_up: OnGivingUp = "leave"
+    standby_cluster_ids: Any = None

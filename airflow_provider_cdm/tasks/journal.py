@@ -190,7 +190,8 @@ class Journal:
     def remembered(self, request: StartRequest) -> StartRecord | None:
         """Return the last record, without reading the journal, if it is about this request."""
         record = StartRecord.from_payload(self.last) if self.last else None
-        return record if record is not None and record.fingerprint == request.fingerprint else None
+        same = record and record.fingerprint == request.in_cluster_of(record).fingerprint
+        return record if same else None
 
     def note(self, run: Submission) -> None:
         """Note that the run of this task has ended: a retry takes a success as its own result, and

@@ -44,7 +44,7 @@ def kill(attempt: Attempt) -> None:
     at_hand = vars(attempt)
     record, run = _record_at_hand(attempt), attempt.own_run
     if run is None and record is not None:
-        run = started_run(attempt.request, record)
+        run = started_run(attempt.request.in_cluster_of(record), record)
     if run is not None:
         if not attempt.options.cancel_on_kill:
             attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
@@ -60,7 +60,7 @@ def kill(attempt: Attempt) -> None:
     elif record is not None and record.run is not None and record.result is None:
         attempt.log.warning(
             "Killed; %s is left running: this task did not start it",
-            attempt.request.run(record.run),
+            attempt.request.in_cluster_of(record).run(record.run),
         )
     else:
         attempt.log.info("Killed; no start of this task is under way, so nothing is stopped")
@@ -75,7 +75,7 @@ def _record_at_hand(attempt: Attempt) -> StartRecord | None:
 
 def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord) -> None:
     """Say that the job may have been started, and stop its run if that shows at once."""
-    request = attempt.request
+    request = attempt.request.in_cluster_of(record)
     attempt.log.warning(
         "Killed while a start of job %r in cluster %s was not settled: the job may have been"
         " started. The next attempt, or a cleared task, looks for its run first. %s",
@@ -131,15 +131,16 @@ def give_up(attempt: Attempt, error: Exception) -> None:
         record = attempt.journal.record()
         if record is None or record.run is None or record.result is not None:
             return
-        ours = record.fingerprint == attempt.request.fingerprint
-        run = started_run(attempt.request, record) if ours else None
+        request = attempt.request.in_cluster_of(record)
+        ours = record.fingerprint == request.fingerprint
+        run = started_run(request, record) if ours else None
         stops = timed_out or (final and options.on_giving_up == "stop")
         if run is not None and not stops and not attempt.killed:
             attempt.stop_notes.write(run, None)
         if run is None and (final or timed_out):
             attempt.log.warning(
                 "%s may still be active. It is left running: this attempt did not start it.",
-                attempt.request.run(record.run),
+                request.run(record.run),
             )
         if run is None or not (final or timed_out):
             return

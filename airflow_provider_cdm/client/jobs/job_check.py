@@ -43,6 +43,7 @@ class JobCheck:
     :param done: whether it has been checked, perhaps before a deferral.
     :param shown: the definition as CDM showed it then; ``None`` if it was not read.
     :param job_type: type of the job, as far as CDM showed it.
+    :param cluster_id: cluster in which it was read.
     """
 
     job_name: str
@@ -54,6 +55,7 @@ class JobCheck:
     done: bool = False
     shown: Mapping[str, Any] | None = field(default=None, repr=False)
     job_type: str | None = None
+    cluster_id: str | None = None
 
     def read_and_check(self, api: CdmApi, cluster_id: str) -> Flow[None]:
         """Read the definition from CDM, and check it.
@@ -63,8 +65,12 @@ class JobCheck:
         :raises CdmRefused: when CDM shows the job as disabled.
         :raises CdmConfigError: for a mismatch, if the mode is ``fail``.
         """
+        if self.cluster_id not in (None, cluster_id):
+            # A stand-by cluster has a job of its own.
+            self.done, self.shown, self.job_type = False, None, None
         if self.done or self.mode == "off":
             return
+        self.cluster_id = cluster_id
         try:
             self.shown = yield from api.find(
                 JOB, cluster_id, self.job_name, wait_for_quota=False, repeated=False
@@ -117,8 +123,9 @@ class JobCheck:
         shown = self.shown and definitions.without_secrets(
             {key: value for key, value in self.shown.items() if key != "driver-config-values"}
         )
-        text = json.dumps({"shown": shown, "type": self.job_type})
-        return text if len(text) <= _CARRIED else json.dumps({"type": self.job_type})
+        known = {"type": self.job_type, "cluster": self.cluster_id}
+        text = json.dumps({"shown": shown, **known})
+        return text if len(text) <= _CARRIED else json.dumps(known)
 
     def restore(self, dump: str | None) -> None:
         """Continue where another process stopped.
@@ -128,6 +135,7 @@ class JobCheck:
         if dump is not None:
             state = json.loads(dump)
             self.done, self.shown, self.job_type = True, state.get("shown"), state.get("type")
+            self.cluster_id = state.get("cluster")
 
     def _undefined(self, found: Placeholders) -> list[str]:
         missing = found.undefined(self.variables)

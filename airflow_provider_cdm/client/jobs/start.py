@@ -23,6 +23,7 @@ from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
 from airflow_provider_cdm.client.jobs.own_run import start_uncertain, with_number
 from airflow_provider_cdm.client.jobs.run_search import RunSearch, note_run
+from airflow_provider_cdm.client.jobs.standby import start_in_first
 from airflow_provider_cdm.client.jobs.start_record import (
     StartPolicy,
     StartRecord,
@@ -50,7 +51,7 @@ def start_once(
     deadline: float | None = None,
     limit: str = "wait_timeout",
     before_restart: Callable[[], Flow[None]] | None = None,
-    before_start: Callable[[], Flow[None]] | None = None,
+    before_start: Callable[[str], Flow[None]] | None = None,
 ) -> Flow[StartResult]:
     """Start a job unless it has been started already, and return the run that is ours.
 
@@ -61,8 +62,8 @@ def start_once(
     :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
     :param before_restart: flow to perform before a start that follows an earlier one.
-    :param before_start: flow to perform before any start; what it raises ends the attempt without
-        a start.
+    :param before_start: flow to perform before any start, for the cluster that it goes to; what it
+        raises ends the attempt without a start.
     :returns: our run: just started, found again, or already succeeded in an earlier attempt.
     :raises CdmAlreadyRunning: when a run of somebody else is active; its ``submission`` is that
         run.
@@ -73,30 +74,39 @@ def start_once(
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = None if payload is None else StartRecord.from_payload(payload)
-    earlier = EarlierStart(api, request, policy, deadline, limit)
-    ended_run = None
-    if record is not None and record.fingerprint != request.fingerprint:
+    # What was begun in one of the clusters is settled there, before anything else.
+    earlier = EarlierStart(api, request.in_cluster_of(record), policy, deadline, limit)
+    if record is not None and record.fingerprint != earlier.request.fingerprint:
         record = yield from earlier.settle_other_arguments(record)
     if record is not None:
         record, run = yield from earlier.settle(record)
         if run is not None:
             return StartResult(run, from_earlier_attempt=True, foreign=record.foreign)
-        ended_run = record.run or record.baseline
         if before_restart is not None:
             yield from before_restart()
-    start = _Start(api, request, policy, before_start)
-    run, foreign = yield from start.send_once(ended_run)
-    return StartResult(run, foreign=foreign, found=start.found)
+
+    def make(here: StartRequest) -> _Start:
+        in_this = record is not None and record.cluster_id == here.cluster_id
+        ended_run = (record.run or record.baseline) if record is not None and in_this else None
+        return _Start(api, here, policy, before_start, ended_run)
+
+    return (yield from start_in_first(api, request, make))
 
 
 @dataclass(slots=True)
 class _Start:
-    """The start of a job for which no earlier start counts any more."""
+    """The start of a job, in one cluster, for which no earlier start counts any more.
+
+    :param ended_run: key of a run that has ended; the new one is newer.
+    """
 
     api: CdmApi
     request: StartRequest
     policy: StartPolicy
-    before_start: Callable[[], Flow[None]] | None = None
+    before_start: Callable[[str], Flow[None]] | None = None
+    ended_run: Mapping[str, Any] | None = None
+    #: Whether a start was sent that was not certainly refused.
+    may_have_effect: bool = field(default=False, init=False)
     search: RunSearch = field(init=False)
     #: Whether a search found the run, since no answer named it.
     found: bool = field(default=False, init=False)
@@ -106,21 +116,23 @@ class _Start:
     def __post_init__(self) -> None:
         self.search = RunSearch(self.api, self.request, self.policy)
 
-    def send_once(self, ended_run: Mapping[str, Any] | None) -> Flow[tuple[Submission, bool]]:
-        """Start the job.
+    def perform(self) -> Flow[StartResult]:
+        """Start the job."""
+        run, foreign = yield from self._send_once()
+        return StartResult(run, foreign=foreign, found=self.found)
 
-        :param ended_run: key of a run that has ended; the new one is newer.
-        :returns: the run, and whether this task attached to it and did not start it.
-        """
+    def _send_once(self) -> Flow[tuple[Submission, bool]]:
+        """Return the run, and whether this task attached to it and did not start it."""
         if self.before_start is not None:
             # Before the baseline, which nothing may separate from the start but the intent.
-            yield from self.before_start()
-        record, active = yield from self._read_baseline(ended_run)
+            yield from self.before_start(self.request.cluster_id)
+        record, active = yield from self._read_baseline(self.ended_run)
         if active is not None:
             return (yield from self._handle_active_run(record, active)), True
         run: Submission | None = None
         while run is None:
             record = replace(record, sends=record.sends + 1)
+            self.may_have_effect = True
             try:
                 run = yield from self._send(record)
             except errors.CdmAlreadyRunning as refusal:
@@ -204,6 +216,7 @@ class _Start:
         """
         if not error.effect_unknown:
             if record.sends == 1:
+                self.may_have_effect = False
                 yield from self._close_journal(record)
             raise error
         log.warning("%s It is not known whether the job was started; searching for its run.", error)

@@ -112,6 +112,8 @@ class StartRequest:
     :param attempt_id: what distinguishes this attempt from all others, the same after a deferral.
     :param if_running: ``attach`` to follow a run that is already active; anything else to fail.
     :param definition: fingerprint of the job's definition, if the job is created for this request.
+    :param standby_cluster_ids: clusters that hold the same job, in the order in which they are
+        tried while those before take no start.
     """
 
     cluster_id: str
@@ -121,6 +123,23 @@ class StartRequest:
     if_running: str = "fail"
     definition: str | None = None
     attempt_id: str = ""
+    standby_cluster_ids: tuple[str, ...] = ()
+
+    @property
+    def cluster_ids(self) -> tuple[str, ...]:
+        """All clusters that the job may be started in."""
+        return (self.cluster_id, *self.standby_cluster_ids)
+
+    def at(self, cluster_id: str) -> StartRequest:
+        """Return the request for one of its clusters alone."""
+        return replace(self, cluster_id=cluster_id, standby_cluster_ids=())
+
+    def in_cluster_of(self, record: StartRecord | None) -> StartRequest:
+        """Return the request for the cluster that a record is about, if that is one of its own, and
+        else for the first.
+        """
+        named = record is not None and record.cluster_id in self.cluster_ids
+        return self.at(record.cluster_id if record is not None and named else self.cluster_id)
 
     @property
     def fingerprint(self) -> str:

@@ -38,6 +38,14 @@ OCCURRENCES = [
 ]
 
 
+#: The same where tasks name a stand-by cluster.
+STANDBY_OCCURRENCES = [
+    *("cluster stopped", "cluster started", "cluster shown", "stopped cluster shown"),
+    *("refused by a stopped cluster", "started", "ended well", "crash", "kill", "clear"),
+    *("started in the stand-by cluster", "lost: start", "late effect", "refused: start"),
+]
+
+
 @pytest.fixture(autouse=True)
 def without_log() -> Iterator[None]:
     """Let nothing be logged: there would be millions of lines."""
@@ -56,6 +64,16 @@ def test_never_doubled_never_mistaken() -> None:
     assert not missing, explorer.seen
     # The documented limit: a run that somebody else starts during a lost start may be taken.
     assert explorer.seen["mistook another's run for ours"] < 0.1 * SCHEDULES
+
+
+def test_a_standby_cluster_doubles_nothing() -> None:
+    """The same with a stand-by cluster, while clusters stop and answer nothing useful then."""
+    explorer = Explorer(standby=True)
+    for seed in range(SCHEDULES // 2):
+        problems = explorer.play(seed)
+        assert not problems, problems[0]
+    missing = [name for name in STANDBY_OCCURRENCES if not explorer.seen[name]]
+    assert not missing, explorer.seen
 
 
 @pytest.mark.parametrize("fault", OLD_FAULTS, ids=str)

@@ -1,4 +1,4 @@
-"""The model of CDM: a cluster with jobs and runs, a clock, other people, and random faults."""
+"""The model of CDM: clusters with jobs and runs, a clock, other people, and random faults."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 #: The job that everybody uses; all others belong to a task.
 JOB = "j"
+#: The cluster, and the one that some tasks name as stand-by.
+CLUSTER, STANDBY = "c", "s"
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
 #: Seconds by which a run may be older than a start that it is mistaken for: a documented limit.
@@ -76,7 +78,9 @@ class Cdm:
     """CDM in one schedule.
 
     :param seen: number of times that each event occurred, over all schedules.
+    :param standby: whether there is a second cluster with the same job, and clusters stop at times.
     :param calm: whether nothing goes wrong any more.
+    :param stopped: clusters that are stopped, and since when.
     :param mistaken: owners that may have taken somebody else's run for theirs, which is a
         documented limit while the effect of their start is unknown.
     :param unknown: owners with a start whose effect was unknown at some time, and when the attempt
@@ -87,7 +91,9 @@ class Cdm:
 
     seed: int
     seen: Counter[str]
+    standby: bool = False
     calm: bool = False
+    stopped: dict[str, float] = field(default_factory=dict)
     now: float = 1_000_000_000.0
     trace: list[tuple[float, str, object]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -114,6 +120,11 @@ class Cdm:
         self.stale_rate = rng.choice([0.0, 0.0, 0.1, 0.3])
         self.foreign_rate = rng.choice([0.0, 0.0, 0.02, 0.08])
         self.rebuild_rate = rng.choice([0.0, 0.0, 0.005])
+        #: How a stopped cluster answers.
+        self.stopped_answer = 0
+        if self.standby:
+            self.stopped_answer = rng.choice([400, 503, 404])
+            self.jobs[job_in(STANDBY)] = Job()
         self.next_number = 1
         self._past_runs()
 
@@ -123,8 +134,14 @@ class Cdm:
         ages = [self.rng.uniform(0.1, 10) * _DAY for _ in range(self.rng.choice([0, 1, 3, 12]))]
         for age in sorted(ages, reverse=True):
             self.now = begin - age
-            self.start(JOB, None)
+            for name in self.public_jobs:
+                self.start(name, None)
         self.now = begin
+
+    @property
+    def public_jobs(self) -> list[str]:
+        """Names of the jobs that everybody uses, as they are kept here."""
+        return [JOB, job_in(STANDBY)] if self.standby else [JOB]
 
     def doubt(self, owner: Owner) -> None:
         """Note that the effect of a start may be unknown, or known and not noted."""
@@ -149,10 +166,26 @@ class Cdm:
             return
         if self.rng.random() < self.foreign_rate:
             auto = self.rng.random() < 0.5
-            if run := self.start(JOB, None, auto=auto):
+            name = self.rng.choice(self.public_jobs) if self.standby else JOB
+            if run := self.start(name, None, auto=auto):
                 self.note("scheduler's run" if auto else "somebody's run", run)
+        if self.standby and self.rng.random() < 0.04:
+            self._stop_or_start_cluster()
         if self.rng.random() < self.rebuild_rate:
             self._rebuild()
+
+    def _stop_or_start_cluster(self) -> None:
+        """Stop a cluster, which ends what runs in it, or start one that is stopped."""
+        cluster = self.rng.choice([CLUSTER, CLUSTER, STANDBY])
+        if self.stopped.pop(cluster, None) is not None:
+            self.note("cluster started", cluster)
+            return
+        self.note("cluster stopped", cluster)
+        self.stopped[cluster] = self.now
+        for name, job in self.jobs.items():
+            run = job.active(self.now)
+            if run is not None and cluster_of(name) == cluster:
+                run.ends, run.outcome = self.now, "FAILED"
 
     def _rebuild(self) -> None:
         """Make the cluster anew: the jobs are as before, without runs, and numbers begin again."""
@@ -179,7 +212,7 @@ class Cdm:
     ) -> Run | None:
         """Start a job unless it is running or does not exist."""
         job = self.jobs.get(name)
-        if job is None or job.active(self.now):
+        if job is None or job.active(self.now) or cluster_of(name) in self.stopped:
             return None
         created = self.now + self.server_ahead + self.records_ahead
         run = Run(
@@ -241,6 +274,16 @@ class Cdm:
         self.mistaken.add(owner)
         self.note("mistook another's run for ours")
         return True
+
+
+def job_in(cluster: str, name: str = JOB) -> str:
+    """Return the name under which a job of a cluster is kept."""
+    return name if cluster == CLUSTER else f"{cluster}:{name}"
+
+
+def cluster_of(name: str) -> str:
+    """Return the cluster of a job, by the name under which it is kept."""
+    return STANDBY if name.startswith(f"{STANDBY}:") else CLUSTER
 
 
 def arguments_of(variables: Mapping[str, Any], definition: Mapping[str, Any] | None) -> str:

@@ -21,13 +21,17 @@ T = TypeVar("T")
 
 @dataclass
 class Explorer:
-    """Plays schedules; ``seen`` counts what occurred in them."""
+    """Plays schedules; ``seen`` counts what occurred in them.
 
+    :param standby: whether tasks name a stand-by cluster, and clusters stop at times.
+    """
+
+    standby: bool = False
     seen: Counter[str] = field(default_factory=Counter)
 
     def play(self, seed: int, driver: Driver = drive) -> list[str]:
         """Play one schedule; return its violations, each with the trace."""
-        cdm = Cdm(seed, self.seen)
+        cdm = Cdm(seed, self.seen, self.standby)
         rng = cdm.rng
         managed = rng.random() < 0.5
         variables = Store(cdm)
@@ -50,7 +54,7 @@ class Explorer:
 
     def _task(self, cdm: Cdm, number: int, managed: bool, variables: Store, driver: Driver) -> Task:
         rng = cdm.rng
-        owned = rng.random() < 0.25
+        owned = not self.standby and rng.random() < 0.25
         down = rng.choice([0.0, 0.0, 0.1])
         store = Store(cdm) if managed else variables
         store.down = max(store.down, down)
@@ -70,6 +74,7 @@ class Explorer:
             interrupts=rng.choice([0.0, 0.01, 0.05]),
             retries=rng.choice([0, 2, 4]),
             changing=rng.random() < 0.2,
+            standby=self.standby,
             clocks=rng.choice([(), (-3600.0, -170.0, 170.0, 3600.0)]),
         )
 

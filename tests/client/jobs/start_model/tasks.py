@@ -32,7 +32,16 @@ from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
 from airflow_provider_cdm.tasks.existing_job import ExistingJob
 from airflow_provider_cdm.tasks.owned_job import OwnedJob
 from tests.client.jobs.start_model.airflow import Crash, Store, TaskInstance
-from tests.client.jobs.start_model.cdm import JOB, Cdm, Owner, Run, arguments_of
+from tests.client.jobs.start_model.cdm import (
+    CLUSTER,
+    JOB,
+    STANDBY,
+    Cdm,
+    Owner,
+    Run,
+    arguments_of,
+    job_in,
+)
 from tests.client.jobs.start_model.wire import Wire
 
 SETTINGS = Settings("http://c", "http://i", PasswordCredentials("u", "p", "d"), project_id="p")
@@ -105,7 +114,7 @@ class ModelOperator:
     def __init__(self, task_id: str, retries: int, session: ModelSession) -> None:
         self.task_id = task_id
         self.retries = retries
-        self.hook = SimpleNamespace(get_conn=lambda: session, resolve_cluster=lambda: "c")
+        self.hook = SimpleNamespace(get_conn=lambda: session, resolve_cluster=lambda: CLUSTER)
 
     def with_tables(self, run: Submission) -> Submission:
         return run
@@ -131,6 +140,7 @@ class Task:
     :param start_only: whether it does not wait for its run.
     :param interrupts: how often its process dies or is killed, at each step.
     :param changing: whether its variables, or its definition, are others in each attempt.
+    :param standby: whether it names a stand-by cluster.
     :param clocks: seconds by which the clocks of workers may be ahead.
     :param cleared_at: when it was cleared last.
     :param began_at: when the first attempt since then began.
@@ -151,6 +161,7 @@ class Task:
     interrupts: float = 0.0
     retries: int = 0
     changing: bool = False
+    standby: bool = False
     clocks: tuple[float, ...] = ()
     managed: bool = True
     generation: int = 0
@@ -201,7 +212,8 @@ class Task:
         operator: Any = ModelOperator(context["ti"].task_id, self.airflow.retries, session)
         version = self.airflow.try_number % 2 if self.changing else 1
         # What the definition says has no effect on how often a job is started.
-        check = JobCheck(JOB, "off", (), lambda _: "", "", LOG)
+        mode = "warn" if self.standby else "off"
+        check = JobCheck(JOB, cast("Any", mode), (), lambda _: "", "", LOG)
         job: AttemptJob = ExistingJob(check)
         if self.owned:
             job = OwnedJob(definition(version), check, context, LOG)
@@ -212,6 +224,7 @@ class Task:
             wait_limit=(self.wait_timeout, "wait_timeout"),
             if_running=cast("Any", self.if_running),
             on_giving_up=cast("Any", self.on_giving_up),
+            standby_cluster_ids=[STANDBY] if self.standby else None,
         )
         wanted = arguments_of(options.variables, job.definition if self.owned else None)
         self._attempt = attempt = Attempt(operator, context, job, options)
@@ -243,7 +256,7 @@ class Task:
         if isinstance(error, errors.CdmJournalError) and runs > 0:
             self.cdm.problems.append(f"a run is lost because of the journal: {error}")
         in_doubt = _IN_DOUBT.search(str(error))
-        if in_doubt and self._all_is_told():
+        if in_doubt and not self.standby and self._all_is_told():
             key = {"submission_id": int(in_doubt[2]), "creation_date": None}
             run = self.cdm.find(in_doubt[1], key)
             if run is not None and run.owner == self.owner:
@@ -258,7 +271,7 @@ class Task:
     def _check(self, result: Mapping[str, Any], wanted: str) -> None:
         """Check that the run of a success is ours, or that a documented limit applies."""
         cdm = self.cdm
-        run = cdm.find(result["job_name"], result)
+        run = cdm.find(job_in(result["cluster_id"], result["job_name"]), result)
         cdm.note("ended well" if run and run.ends <= cdm.now else "start-only", run)
         if self.poisoned:
             cdm.problems.append("succeeded although the journal was none")
@@ -293,7 +306,8 @@ class Task:
         """Look at a record that is written to the journal."""
         if record["sends"] and not record["baseline_known"]:
             self.cdm.blind.add(self.owner)
-        if not record["run"] or (run := self.cdm.find(record["job_name"], record["run"])) is None:
+        job = job_in(record["cluster_id"], record["job_name"])
+        if not record["run"] or (run := self.cdm.find(job, record["run"])) is None:
             return
         if run.owner is not None and run.owner[:2] == self.owner[:2]:
             run.noted = True

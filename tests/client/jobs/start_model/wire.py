@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_cdm.client.sansio import Request, Response, TransportError
-from tests.client.jobs.start_model.cdm import Cdm, Job, Owner, Run
+from tests.client.jobs.start_model.cdm import CLUSTER, Cdm, Job, Owner, Run, cluster_of, job_in
 
 #: The last two, late effects, happen only to starts.
 _MISHAPS = ["refused", "lost", "503 before", "429", "unanswered", "503 after", "broken"] + [
@@ -85,6 +85,11 @@ class Wire:
 
     def _act(self, request: Request, owner: Owner) -> Response:
         """Do what a request asks for."""
+        cluster = urlsplit(request.url).path.split("/clusters/")[1].split("/")[0]
+        if request.url.endswith(f"/clusters/{cluster}"):
+            return self._show_cluster(cluster)
+        if cluster in self.cdm.stopped:
+            return self._refuse_stopped(request, owner)
         if request.method == "POST":
             return self._create(request)
         name = _job_of(request)
@@ -103,11 +108,30 @@ class Wire:
             return self._history(job)
         return self._change(request, name, job)
 
+    def _show_cluster(self, cluster: str) -> Response:
+        cdm = self.cdm
+        # The state lags behind.
+        stopped = cdm.now - cdm.stopped.get(cluster, cdm.now) > cdm.rng.choice([0, 0, 5])
+        cdm.note("stopped cluster shown" if stopped else "cluster shown", cluster)
+        status = "900" if stopped else "200"
+        return self._answer({"id": cluster, "name": cluster, "status": status})
+
+    def _refuse_stopped(self, request: Request, owner: Owner) -> Response:
+        self.cdm.note("refused by a stopped cluster")
+        if self.cdm.stopped_answer == 503:
+            if request.url.endswith("/start"):
+                self.cdm.doubt(owner)
+            return Response(503, self._headers(), b"")
+        body = {"errCode": "Cdm.0999", "externalMessage": "The cluster is not available."}
+        return Response(self.cdm.stopped_answer, self._headers(), json.dumps(body).encode())
+
     def _start(self, name: str, owner: Owner, request: Request) -> Response:
         run = self.cdm.start(name, owner, _variables(request))
         if run is None:
             return self._refuse("0052")
         self.cdm.note("started", run)
+        if cluster_of(name) != CLUSTER:
+            self.cdm.note("started in the stand-by cluster")
         if self.cdm.ids == "bare":
             # Which run it is has to be settled as if no answer had come.
             self.cdm.doubt(owner)
@@ -157,7 +181,7 @@ class Wire:
     def _change(self, request: Request, name: str, job: Job) -> Response:
         """Show, update or delete a job."""
         if request.method == "GET":
-            return self._answer({"jobs": [job.definition or {"name": name}]})
+            return self._answer({"jobs": [job.definition or {"name": name.rpartition(":")[2]}]})
         if job.active(self.cdm.now):
             return self._refuse("0321")
         if request.method == "DELETE":
@@ -173,7 +197,7 @@ class Wire:
         shown: dict[str, Any] = {"status": run.status(self.cdm.now), "is-execute-auto": run.auto}
         if start and ids == "bare":
             return shown
-        shown |= {"creation-date": run.created_ms, "job-name": run.job}
+        shown |= {"creation-date": run.created_ms, "job-name": run.job.rpartition(":")[2]}
         if self.cdm.now >= run.ends:
             shown["last-update-date"] = int(
                 (run.ends + self.cdm.server_ahead + self.cdm.records_ahead) * 1000
@@ -184,10 +208,12 @@ class Wire:
 
 
 def _job_of(request: Request) -> str:
+    """Return the name under which the job of a request is kept."""
     parts = urlsplit(request.url)
-    if parts.query:
-        return parts.query.removeprefix("jname=")
-    return parts.path.split("/cdm/job/")[1].split("/")[0]
+    cluster, _, rest = parts.path.split("/clusters/")[1].partition("/")
+    if parts.query.startswith("jname="):
+        return job_in(cluster, parts.query.removeprefix("jname="))
+    return job_in(cluster, rest.removeprefix("cdm/job/").split("/")[0])
 
 
 def _variables(request: Request) -> Mapping[str, Any]:
