@@ -268,7 +268,7 @@ def test_templated_fields_are_rendered() -> None:
     """The fields that name the job and its variables are templated."""
     assert set(CdmStartJobOperator.template_fields) == {
         *("job_name", "cluster_id", "variables", "project_id", "cdm_conn_id"),
-        *("min_rows_written", "max_rows_skipped", "partition_key"),
+        *("standby_cluster_ids", "min_rows_written", "max_rows_skipped", "partition_key"),
         *("poll_interval", "wait_timeout", "stalled_after"),
     }
     task = make_operator(job_name="orders_{{ ds_nodash }}", variables={"dt": "{{ ds }}"})
@@ -343,7 +343,7 @@ def test_operator_can_be_deep_copied_and_logs_no_password(
 def test_signature_shows_the_arguments() -> None:
     """Editors and the documentation show the arguments with their types and defaults."""
     parameters = inspect.signature(CdmStartJobOperator).parameters
-    assert list(parameters)[:2] == ["job_name", "wait_for_completion"]
+    assert list(parameters)[:2] == ["job_name", "standby_cluster_ids"]
     assert "self" not in parameters
 
 
