@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
@@ -118,6 +119,22 @@ def test_retries_snippet(airflow_database: None) -> None:
     snippet = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
     assert not snippet["move_orders"].retry_policy.retry_failed_runs
     assert snippet["move_customers"].max_rows_skipped == 0
+
+
+def test_other_operators_snippet(airflow_database: None) -> None:
+    """Airflow accepts the tasks on the pages of operators that no example DAG has."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "other_operators.py"))
+    assert snippet["delete_job"].downstream_task_ids == {"delete_link"}
+
+
+def test_dates_snippet(airflow_database: None) -> None:
+    """The day of a DAG run is that of its DAG's time zone, and a run by hand names its day."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "dates.py"))
+    zone, by_hand = (snippet[name].get_task("move_orders") for name in ("dag", "by_hand"))
+    midnight = pendulum.datetime(2026, 3, 2, tz="Asia/Shanghai").in_timezone("UTC")
+    zone.render_template_fields({"dag": snippet["dag"], "data_interval_start": midnight})
+    by_hand.render_template_fields({"dag_run": types.SimpleNamespace(conf={"dt": "2026-03-02"})})
+    assert zone.variables == by_hand.variables == {"dt": "2026-03-02"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
