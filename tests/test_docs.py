@@ -60,9 +60,10 @@ def test_each_operator_and_sensor_has_a_page() -> None:
     assert described == {*operators.__all__, *sensors.__all__}
 
 
-def test_test_module() -> None:
-    """The test module that is shown as a template for users' tests passes."""
-    module = DOCS / "snippets" / "test_with_simulator.py"
+@pytest.mark.parametrize("name", ["test_with_simulator", "test_with_faults"])
+def test_test_module(name: str) -> None:
+    """The test modules that are shown as templates for users' tests pass."""
+    module = DOCS / "snippets" / f"{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
