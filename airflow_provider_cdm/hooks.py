@@ -27,10 +27,9 @@ from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.submission import newest_first
 from airflow_provider_cdm.client.text import end_sentence
-from airflow_provider_cdm.connection import DEFAULT_CONN_ID
+from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
 from airflow_provider_cdm.connection.fields import (
     CONFIG_FIELDS,
-    CONFIG_SECTION,
     CONN_TYPE,
     EXTRA_FIELDS,
     LABELS,

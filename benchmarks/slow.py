@@ -76,7 +76,7 @@ def tables(result: Result) -> str:
     """Return the table."""
     heads = (
         *("waits", "answers take, s", "delay p50, s", "p95", "max"),
-        *("bound of lists", "bound of single looks", "calls a minute"),
+        *("bound of lists", "bound of single polls", "calls a minute"),
     )
     lines = [
         (

@@ -17,8 +17,8 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 
 with DAG(
     dag_id="example_cdm_daily_migration",
-    # Airflow 2 and 3 interpret "@daily" differently. With this timetable, {{ ds }} is the day
-    # that has just ended, in both versions.
+    # In Airflow 3, "@daily" is for the day that begins, of which there are no rows yet. With this
+    # timetable, {{ ds }} is the day that has just ended, in Airflow 3 and 2.
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,

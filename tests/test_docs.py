@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
@@ -59,9 +60,10 @@ def test_each_operator_and_sensor_has_a_page() -> None:
     assert described == {*operators.__all__, *sensors.__all__}
 
 
-def test_test_module() -> None:
-    """The test module that is shown as a template for users' tests passes."""
-    module = DOCS / "snippets" / "test_with_simulator.py"
+@pytest.mark.parametrize("name", ["test_with_simulator", "test_with_faults"])
+def test_test_module(name: str) -> None:
+    """The test modules that are shown as templates for users' tests pass."""
+    module = DOCS / "snippets" / f"{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
@@ -118,6 +120,22 @@ def test_retries_snippet(airflow_database: None) -> None:
     snippet = runpy.run_path(str(DOCS / "snippets" / "retries.py"))
     assert not snippet["move_orders"].retry_policy.retry_failed_runs
     assert snippet["move_customers"].max_rows_skipped == 0
+
+
+def test_other_operators_snippet(airflow_database: None) -> None:
+    """Airflow accepts the tasks on the pages of operators that no example DAG has."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "other_operators.py"))
+    assert snippet["delete_job"].downstream_task_ids == {"delete_link"}
+
+
+def test_dates_snippet(airflow_database: None) -> None:
+    """The day of a DAG run is that of its DAG's time zone, and a run by hand names its day."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "dates.py"))
+    zone, by_hand = (snippet[name].get_task("move_orders") for name in ("dag", "by_hand"))
+    midnight = pendulum.datetime(2026, 3, 2, tz="Asia/Shanghai").in_timezone("UTC")
+    zone.render_template_fields({"dag": snippet["dag"], "data_interval_start": midnight})
+    by_hand.render_template_fields({"dag_run": types.SimpleNamespace(conf={"dt": "2026-03-02"})})
+    assert zone.variables == by_hand.variables == {"dt": "2026-03-02"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_cdm.connection import CONFIG_SECTION
+
 CONN_TYPE = "huaweicloud_cdm"
 #: Connections made for apache-airflow-providers-huawei: login and password are a pair of keys.
 KEYS_CONN_TYPE = "huaweicloud"
@@ -104,9 +106,8 @@ EXTRA_FIELDS = (
 )
 
 
-#: Section of ``airflow.cfg`` with defaults for all connections of a deployment.
-CONFIG_SECTION = "cdm"
-#: Fields of the extra that have a default there, with the type and an example of the option.
+#: Fields of the extra that have a default in ``airflow.cfg``, with the type and an example of the
+#: option.
 CONFIG_FIELDS = {
     "verify": ("string", "/etc/ssl/certs/company.pem"),
     "proxy": ("string", "http://proxy:3128"),
@@ -121,23 +122,33 @@ CONFIG_FIELDS = {
 def config_metadata() -> dict[str, Any]:
     """Return the section of ``airflow.cfg`` as provider info describes it."""
     fields = {field.name: field for field in EXTRA_FIELDS}
+    options = {
+        name: _option(f"{fields[name].label}: {fields[name].description}", kind, example)
+        for name, (kind, example) in CONFIG_FIELDS.items()
+    }
+    # The URL of a proxy may hold a password.
+    options["proxy"]["sensitive"] = True
+    options["poll_interval"] = _option(
+        "Seconds between two polls of a run or a cluster, for operators without poll_interval (by"
+        " default 30) and sensors without poke_interval (by default 60).",
+        *("float", "60"),
+    )
     return {
         CONFIG_SECTION: {
-            "description": "Defaults for connections of type huaweicloud_cdm that leave a field"
-            " empty.",
-            "options": {
-                name: {
-                    "description": f"{fields[name].label}: {fields[name].description}",
-                    "version_added": "0.1.0",
-                    "type": kind,
-                    "example": example,
-                    "default": None,
-                    # The URL of a proxy may hold a password.
-                    **({"sensitive": True} if name == "proxy" else {}),
-                }
-                for name, (kind, example) in CONFIG_FIELDS.items()
-            },
+            "description": "Defaults for fields that a connection of type huaweicloud_cdm leaves"
+            " empty, and for the arguments of tasks.",
+            "options": options,
         }
+    }
+
+
+def _option(description: str, kind: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": kind,
+        "example": example,
+        "default": None,
     }
 
 

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.tasks.base import DeferrableCdmTask, Duration, fail_without_retry
+from airflow_provider_cdm.tasks.base import (
+    DeferrableCdmTask,
+    Duration,
+    fail_without_retry,
+    poll_interval_or_default,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import Context
@@ -51,13 +56,13 @@ class _ClusterStateOperator(DeferrableCdmTask):
         self,
         *,
         wait_for_completion: bool = True,
-        poll_interval: Duration = 30,
+        poll_interval: Duration | None = None,
         wait_timeout: Duration | None = 3600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.poll_interval: Any = poll_interval
+        self.poll_interval: Any = poll_interval_or_default(poll_interval)
         self.wait_timeout: Any = wait_timeout
 
     @fail_without_retry
@@ -184,7 +189,8 @@ class CdmStartClusterOperator(_ClusterStateOperator):
     :param cluster_id: the cluster; by default the connection's (templated).
     :param wait_for_completion: wait until jobs can run on it.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state (templated).
+    :param poll_interval: seconds between two polls of the cluster's state (templated); by default
+        ``[cdm] poll_interval`` of ``airflow.cfg``, or 30.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
@@ -226,7 +232,8 @@ class CdmStopClusterOperator(_ClusterStateOperator):
         (templated).
     :param wait_for_completion: wait until it has stopped.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state (templated).
+    :param poll_interval: seconds between two polls of the cluster's state (templated); by default
+        ``[cdm] poll_interval`` of ``airflow.cfg``, or 30.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
@@ -296,7 +303,8 @@ class CdmRestartClusterOperator(_ClusterStateOperator):
     :param delay: seconds after which CDM begins; by default at once (templated).
     :param wait_for_completion: wait until jobs can run on it again.
     :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state (templated).
+    :param poll_interval: seconds between two polls of the cluster's state (templated); by default
+        ``[cdm] poll_interval`` of ``airflow.cfg``, or 30.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param project_id: project of the cluster; by default the connection's (templated).

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.links import CdmRunLink
-from airflow_provider_cdm.tasks.base import Duration, fail_without_retry
+from airflow_provider_cdm.tasks.base import (
+    Duration,
+    fail_without_retry,
+    poll_interval_or_default,
+)
 from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class JobRunOperator(RunOutcomeTask):
         *,
         variables: Mapping[str, Any] | None = None,
         wait_for_completion: bool = True,
-        poll_interval: Duration = 30,
+        poll_interval: Duration | None = None,
         wait_timeout: Duration | None = None,
         stalled_after: Duration | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
@@ -62,7 +66,7 @@ class JobRunOperator(RunOutcomeTask):
         self.variables = variables
         self._variables_given = variables is not None
         self.wait_for_completion = wait_for_completion
-        self.poll_interval: Any = poll_interval
+        self.poll_interval: Any = poll_interval_or_default(poll_interval)
         self.wait_timeout: Any = wait_timeout
         self.stalled_after: Any = stalled_after
         self.fail_when_stalled = fail_when_stalled

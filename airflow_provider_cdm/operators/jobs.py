@@ -142,7 +142,8 @@ class CdmStopJobOperator(CdmOperator):
 
     :param job_name: name of the job (templated).
     :param wait_for_completion: wait until the run has ended.
-    :param poll_interval: seconds between two polls of the run's status (templated).
+    :param poll_interval: seconds between two polls of the run's status (templated); by default 5,
+        as a stop takes seconds.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
     :param cluster_id: cluster of the job; by default the connection's (templated).

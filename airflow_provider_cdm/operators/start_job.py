@@ -49,8 +49,9 @@ class CdmStartJobOperator(JobRunOperator):
         ``wait_for_completion``, unless that is explicitly off; the default of the deployment,
         ``[operators] default_deferrable``, never makes a task wait.
     :param poll_interval: seconds between two polls of the run's status, as a number or a
-        ``timedelta`` (templated, as the next two). A run that was started just now is polled more
-        often at first, as it may be short.
+        ``timedelta`` (templated, as the next two); by default ``[cdm] poll_interval`` of
+        ``airflow.cfg``, or 30. A run that was started just now is polled more often at first, as it
+        may be short.
     :param wait_timeout: seconds after which to stop waiting, with
         :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; the run is not stopped. Only the
         search for a start that got no answer may take longer, by about three minutes. By default

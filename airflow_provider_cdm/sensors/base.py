@@ -22,6 +22,7 @@ from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.tasks.base import (
     DeferrableCdmTask,
     Duration,
+    configured_poll_interval,
     fail_without_retry,
     is_known_later,
 )
@@ -37,8 +38,10 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
     """Base of the sensors of this package.
 
     :param deferrable: wait in the triggerer. ``poke_interval``, ``timeout``, ``soft_fail``,
-        ``never_fail`` and ``silent_fail`` mean the same there.
-    :param poke_interval: seconds between two polls, as a number or a ``timedelta`` (templated).
+        ``never_fail`` and ``silent_fail`` mean the same there. ``exponential_backoff`` does not: in
+        the triggerer the pauses do not grow, and the log warns.
+    :param poke_interval: seconds between two polls, as a number or a ``timedelta`` (templated); by
+        default ``[cdm] poll_interval`` of ``airflow.cfg``, or 60 as in Airflow's sensors.
     :param timeout: seconds after which the sensor times out, as a number or a ``timedelta``
         (templated).
     """
@@ -59,6 +62,8 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
         timeout: Duration | None = None,
         **kwargs: Any,
     ) -> None:
+        if poke_interval is None:
+            poke_interval = configured_poll_interval()
         later = {}
         for name, value in (("poke_interval", poke_interval), ("timeout", timeout)):
             if is_known_later(value):
@@ -82,6 +87,13 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
         answer = self._as_poke(lambda: self._poll(context))
         if answer:
             return answer.xcom_value
+        if self.exponential_backoff:
+            self.log.warning(
+                "exponential_backoff has no effect while this sensor is deferred: it polls every"
+                " %g s (poke_interval). To poll less often, set poke_interval; for growing pauses,"
+                " set deferrable=False",
+                self.poke_interval,
+            )
         return self._wait_deferred(context, deadline)
 
     @fail_without_retry

@@ -27,7 +27,12 @@ class CdmClusterSensor(CdmSensor):
         ``frozen``, ``failed`` or ``creation failed``, or a list of those (templated).
     :param cluster_id: the cluster; by default the connection's (templated).
     :param project_id: project of the cluster; by default the connection's (templated).
-    :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
+    :param poke_interval: seconds between two polls (templated); by default ``[cdm] poll_interval``
+        of ``airflow.cfg``, or 60.
+    :param timeout: seconds after which the sensor times out (templated); by default ``[sensors]
+        default_timeout``, which is seven days.
+    :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there;
+        ``exponential_backoff`` has no effect there, and the log warns.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 

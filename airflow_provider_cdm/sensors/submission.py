@@ -47,7 +47,12 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         warns; ``None`` for never.
     :param fail_when_stalled: stop waiting then, with
         :class:`~airflow_provider_cdm.exceptions.CdmStalled`; the run is not stopped.
-    :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there.
+    :param poke_interval: seconds between two polls (templated); by default ``[cdm] poll_interval``
+        of ``airflow.cfg``, or 60.
+    :param timeout: seconds after which the sensor times out (templated); by default ``[sensors]
+        default_timeout``, which is seven days.
+    :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there;
+        ``exponential_backoff`` has no effect there, and the log warns.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of

@@ -17,11 +17,12 @@ from airflow_provider_cdm._compat import (
     BaseOperator,
     BaseOperatorMeta,
     conf,
+    config_values,
     is_reference,
 )
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.errors import CdmConfigError, CdmError, CdmOutcomeUnknown
-from airflow_provider_cdm.connection import DEFAULT_CONN_ID
+from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 #: A duration as users write it; text is a number of seconds, or a template that renders to one.
 Duration: TypeAlias = "float | timedelta | str | XComArg"
+
+#: Seconds between two polls of an operator, where neither its argument nor the deployment says.
+POLL_INTERVAL = 30
 
 
 class _CdmTaskMeta(BaseOperatorMeta):
@@ -327,6 +331,27 @@ def as_final(error: CdmError) -> CdmError:
     if isinstance(error, AirflowFailException) or not error.final:
         return error
     return _with_fail_exception(error).with_traceback(error.__traceback__)
+
+
+def configured_poll_interval() -> float | None:
+    """Return the seconds between two polls that the deployment sets, ``[cdm] poll_interval``.
+
+    :raises CdmConfigError: when the option cannot be used.
+    """
+    value = config_values(CONFIG_SECTION, ["poll_interval"]).get("poll_interval")
+    seconds: float | None = arguments.seconds("[cdm] poll_interval in airflow.cfg", value)
+    return seconds
+
+
+def poll_interval_or_default(given: Duration | None) -> Duration:
+    """Return the ``poll_interval`` of an operator: its argument, the deployment's, or 30 seconds.
+
+    :raises CdmConfigError: when the deployment's is needed and cannot be used.
+    """
+    if given is not None:
+        return given
+    configured = configured_poll_interval()
+    return POLL_INTERVAL if configured is None else configured
 
 
 def is_known_later(value: Any) -> bool:

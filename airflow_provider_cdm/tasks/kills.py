@@ -155,7 +155,9 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     else:
         text = (
             f"No attempt follows, and {run} may still be active. {_how_to_stop(attempt, run)} A"
-            " cleared task attaches to it. With on_giving_up='stop' such runs are stopped."
+            " clear attaches to it while it is active; after its end, a clear starts the job again,"
+            " so if it has succeeded by then, mark the task as successful instead. With"
+            " on_giving_up='stop' such runs are stopped."
         )
         if isinstance(error, errors.CdmError):
             # In the error, since that is what on_failure_callback gets, and mails show.

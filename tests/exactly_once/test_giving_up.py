@@ -73,6 +73,24 @@ def test_log_says_whose_run_is_left(
     assert "is unknown" not in task_log.text
 
 
+@pytest.mark.parametrize(("seconds", "runs"), [(0, 1), (60, 2)], ids=["active", "ended"])
+def test_error_says_what_a_clear_does(
+    seconds: float, runs: int, sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """A clear attaches to the run that was left while it is active, and starts the job again after
+    its end, also if it succeeded: the error says so, and what to do instead.
+    """
+    with pytest.raises(
+        errors.CdmWaitTimeout, match="after its end, a clear starts the job"
+    ) as left:
+        task_runner.run(lambda: migrate(wait_timeout=5, poll_interval=5))
+    assert "mark the task as successful" in str(left.value)
+    clock.advance(seconds)
+    task_runner.clear()
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
+    assert len(sim.runs(JOB)) == runs
+
+
 def test_log_is_silent_while_an_attempt_follows(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:

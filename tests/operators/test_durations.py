@@ -95,15 +95,21 @@ def test_wrong_rendered_duration_is_refused_with_its_name(
     assert sim.requests == []
 
 
-@pytest.mark.parametrize("argument", ["poll_interval"])
-@pytest.mark.parametrize(
-    "name", ["CdmStartJobOperator", "CdmRunJobOperator", "CdmStopJobOperator",
-             "CdmRestartClusterOperator", "CdmStartClusterOperator", "CdmStopClusterOperator"],
-)  # fmt: skip
-def test_poll_interval_cannot_be_left_out(name: str, argument: str) -> None:
-    """``None`` means no limit, and there is no poll without an interval."""
-    with pytest.raises(errors.CdmConfigError, match=f"^{argument} must be .*, not None"):
-        make(name, **{argument: None})
+def test_poll_interval_of_a_stop_cannot_be_left_out() -> None:
+    """``None`` means no limit, and there is no poll without an interval. Of the other operators it
+    means the default; see ``tests/test_poll_interval.py``.
+    """
+    with pytest.raises(errors.CdmConfigError, match=r"^poll_interval must be .*, not None"):
+        make("CdmStopJobOperator", poll_interval=None)
+
+
+@pytest.mark.parametrize("name", ["CdmStartJobOperator", "CdmStartClusterOperator"])
+def test_poll_interval_that_renders_to_nothing_is_refused(name: str) -> None:
+    """An interval that a template or another task was to give is not replaced by the default."""
+    task = make(name, poll_interval="{{ it }}")
+    task.poll_interval = None
+    with pytest.raises(errors.CdmConfigError, match=r"^poll_interval must be .*, not None"):
+        task._settle_durations()
 
 
 @every_duration
