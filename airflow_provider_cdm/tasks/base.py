@@ -166,6 +166,9 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
                 rendered = self._render_argument(content, context, environment, seen_oids)
         except CdmError as error:
             raise as_final(error) from error.__cause__
+        except rendering.TEMPLATE_ERRORS as error:
+            problem = f"The template of {names[0] if names else 'an argument'} cannot be rendered"
+            raise as_final(CdmConfigError(f"{problem}: {error}.")) from None
         rendered, nothing = rendering.take_nothing(names[0] if names else "", content, rendered)
         if nothing:
             self._nothing = {**self._nothing, **{each.where: each.template for each in nothing}}

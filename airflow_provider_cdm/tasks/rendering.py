@@ -19,6 +19,8 @@ from jinja2.sandbox import SandboxedEnvironment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: What is wrong with a template itself, or with a name in it; no retry changes that.
+TEMPLATE_ERRORS = (jinja2.UndefinedError, jinja2.TemplateSyntaxError)
 #: Follows ``None`` in a text where an expression came to nothing; no text of users has it.
 _MARK = "\U0010fffd"
 _NOTHING = f"None{_MARK}"

@@ -222,3 +222,22 @@ def test_wrong_definition_fails_without_a_retry(tmp_path: Any) -> None:
     with pytest.raises(errors.CdmConfigError, match=r"no file 'gone.yaml'") as raised:
         render(task, {}, native=True)
     assert isinstance(raised.value, AirflowFailException)
+
+
+@native_or_not
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ ds }}", "'ds' is undefined"),
+        ("{{ it.day.month }}", "has no attribute 'day'"),
+        ("{{ it", "unexpected end of template"),
+    ],
+)
+def test_template_that_cannot_be_rendered_fails_without_a_retry(
+    template: str, reason: str, native: bool
+) -> None:
+    """A name that a DAG run does not have, as ``ds`` in one by hand, is named with its argument."""
+    task = CdmStartJobOperator(task_id="t", job_name="j", variables={"dt": template})
+    with pytest.raises(errors.CdmConfigError, match=f"template of variables .*{reason}") as failure:
+        render(task, {"it": {}}, native=native)
+    assert isinstance(failure.value, AirflowFailException)
