@@ -138,8 +138,9 @@ class StartRequest:
         """Return the request for the cluster that a record is about, if that is one of its own, and
         else for the first.
         """
-        named = record is not None and record.cluster_id in self.cluster_ids
-        return self.at(record.cluster_id if record is not None and named else self.cluster_id)
+        if record is not None and record.cluster_id in self.cluster_ids:
+            return self.at(record.cluster_id)
+        return self.at(self.cluster_id)
 
     @property
     def fingerprint(self) -> str:

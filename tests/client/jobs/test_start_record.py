@@ -242,3 +242,16 @@ def test_durations() -> None:
     policy = StartPolicy()
     assert (policy.settle, policy.clock_tolerance, policy.history_timeout) == (60, 15, 300)
     assert (policy.max_sends, policy.date_tolerance, policy.max_record_skew) == (3, 2, 86_400)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "chosen"),
+    [(None, "c"), ("c", "c"), ("d", "d"), ("another", "c")],
+)
+def test_a_start_is_settled_in_the_cluster_of_its_record(recorded: str | None, chosen: str) -> None:
+    """Of several clusters, that of the record counts; a cluster that is not named does not."""
+    request = replace(REQUEST, standby_cluster_ids=("d", "e"))
+    record = None if recorded is None else replace(RECORD, cluster_id=recorded)
+    here = request.in_cluster_of(record)
+    assert (here.cluster_id, here.cluster_ids) == (chosen, (chosen,))
+    assert here.fingerprint == replace(REQUEST, cluster_id=chosen).fingerprint
