@@ -11,7 +11,18 @@ from typing import Any
 from benchmarks import plots, report
 from benchmarks.common import Result, environment_facts, log, prepare_airflow
 
-NAMES = ("imports", "waits", "slow", "week", "live", "triggerer", "tasks", "starts", "calls")
+NAMES = (
+    "imports",
+    "waits",
+    "slow",
+    "delays",
+    "week",
+    "live",
+    "triggerer",
+    "tasks",
+    "starts",
+    "calls",
+)
 
 
 def main() -> None:

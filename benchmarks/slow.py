@@ -17,7 +17,7 @@ TITLE = "Waits while answers are slow"
 #: Requested seconds between two polls.
 POLL_INTERVAL = 30.0
 #: Ends per minute at most; each costs a status call.
-_ENDS_PER_MINUTE = 50
+ENDS_PER_MINUTE = 50
 _LATENCIES = (0.0, 1.0, 6.0, 20.0)
 _WAITS = (100, 300, 1000, 3000, 10_000)
 
@@ -30,7 +30,7 @@ def simulate(waits: int, latency: float) -> dict[str, Any]:
     """
     logging.disable(logging.CRITICAL)
     rng = random.Random(waits)
-    seconds = 60 * max(60.0, waits / _ENDS_PER_MINUTE)
+    seconds = 60 * max(60.0, waits / ENDS_PER_MINUTE)
     cluster = FakeCluster(quota=120, latency=lambda _, __: latency)
     limits = RateLimits(REQUESTS_PER_MINUTE, rng.random)
     simulation = Simulation(cluster, limits, random=rng.random)
@@ -47,21 +47,21 @@ def simulate(waits: int, latency: float) -> dict[str, Any]:
         "latency": latency,
         "delay": [percentile(delays, share) for share in (0.5, 0.95, 1.0)],
         "looks_bound": round_short(waits * max(61 / REQUESTS_PER_MINUTE, latency / MAX_IN_FLIGHT)),
-        "lists_bound": round_short(_lists_bound(waits, latency)),
+        "lists_bound": round_short(lists_bound(waits, latency)),
         "calls_per_minute": round_short(sum(map(len, cluster.calls.values())) * 60 / seconds),
     }
     log(f"slow: {row}")
     return row
 
 
-def _lists_bound(waits: int, latency: float) -> float:
+def lists_bound(waits: int, latency: float, poll_interval: float = POLL_INTERVAL) -> float:
     """Return the seconds from an end until it is noticed if lists are read all the time.
 
     The oldest page was asked for one reading ago; its answer and that of the status take time.
     """
     pages = math.ceil(waits / 100)
     rounds = 1 + math.ceil((pages - 1) / MAX_PAGES)
-    return max(POLL_INTERVAL, pages * 61 / REQUESTS_PER_MINUTE, rounds * latency) + 2 * latency
+    return max(poll_interval, pages * 61 / REQUESTS_PER_MINUTE, rounds * latency) + 2 * latency
 
 
 def measure(*, quick: bool) -> Result:

@@ -322,10 +322,10 @@ class Simulation:
         self.now = 0.0
         self.waits: list[RecordedWait] = []
         self.steps, self.max_steps = 0, 200_000
-        exchanger = Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
+        exchanger = new_exchanger(cluster, random)
         users = users or ["u"] * len(rate_limits)
         cluster.accounts = {user: FakeAccount(user) for user in users}
-        apis = {user: _api(account, exchanger) for user, account in cluster.accounts.items()}
+        apis = {user: api_of(account, exchanger) for user, account in cluster.accounts.items()}
         self.planners = [
             PollPlanner(f"c{index}", apis[user], limits)
             for index, (user, limits) in enumerate(zip(users, rate_limits, strict=True))
@@ -450,7 +450,13 @@ class Simulation:
             return end.value
 
 
-def _api(account: FakeAccount, exchanger: Exchanger) -> CdmApi:
+def new_exchanger(cluster: FakeCluster, random: Callable[[], float]) -> Exchanger:
+    """Return an exchanger whose clock is that of the cluster."""
+    return Exchanger(RetryPolicy(), lambda: BEGIN + cluster.now, random)
+
+
+def api_of(account: FakeAccount, exchanger: Exchanger) -> CdmApi:
+    """Return the API for a user, with what the user's connection holds at the time."""
     auth = factory.rotating_auth_for(account.settings, exchanger, look_up=lambda: account.settings)
     return CdmApi(account.settings, auth, exchanger)
 
