@@ -192,12 +192,25 @@ def test_calls_that_fail_before_the_start_is_sent(
     assert "start" not in routes_of(sim, FIRST)
 
 
+@pytest.mark.parametrize("status", [403, 429, 503])
 def test_a_state_that_cannot_be_read_says_nothing(
-    sim: CdmSimulator, task_runner: TaskRunner
+    status: int, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """Without the permission to read clusters, the job is started in the first one."""
-    sim.fail("show_cluster", "status", status=403, times=None)
+    """Without the permission to read clusters, or while that fails, the first one takes the job:
+    the state is asked for once, and nothing waits for it.
+    """
+    sim.fail("show_cluster", "status", status=status, times=None)
     assert task_runner.run(make_operator)["cluster_id"] == FIRST
+    assert routes_of(sim, FIRST).count("show_cluster") == 1
+
+
+def test_a_wrong_project_is_no_missing_cluster(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """What is wrong with the endpoint is wrong for all clusters, so the task fails and says so."""
+    no_such_api = {"error_code": "APIGW.0101", "error_msg": "The API does not exist"}
+    sim.fail("show_cluster", "status", status=404, body=no_such_api)
+    with pytest.raises(errors.CdmNotFound, match="Region"):
+        task_runner.run(make_operator)
+    assert count_runs(sim) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -296,6 +309,8 @@ def test_a_busy_cluster_can_take_the_job(
     else:
         assert task_runner.run(operator)["cluster_id"] == FIRST
     assert count_runs(sim) == [2 if if_running == "wait" else 1, 0, 0]
+    if if_running == "fail":
+        assert routes_of(sim, FIRST).count("show_cluster") == 1
 
 
 @each_mode
