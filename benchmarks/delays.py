@@ -10,6 +10,7 @@ from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from airflow_provider_cdm.client.errors import CdmError
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.rate_limit import REQUESTS_PER_MINUTE, RateLimits
 from airflow_provider_cdm.client.sansio import Request, Sleep, TransportError
@@ -48,6 +49,8 @@ class Workers:
         self._runs: dict[Generator[Any, Any, Any], FakeRun] = {}
         #: Seconds from the end of each run until its task has noticed it.
         self.delays: list[float] = []
+        #: Number of tasks that failed, since their calls were refused for ten minutes.
+        self.failed = 0
 
     def add(self, job: str, run: FakeRun, at: float, poll_interval: float) -> None:
         """Add a task that has just started its run."""
@@ -65,6 +68,9 @@ class Workers:
                 step = flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer)
             except StopIteration:
                 self.delays.append(now - self._runs[flow].ended)
+                continue
+            except CdmError:
+                self.failed += 1
                 continue
             if isinstance(step, Sleep):
                 self._later(now + step.seconds, flow, None)
@@ -95,12 +101,13 @@ def simulate(place: str, short: bool, waits: int, poll_interval: float) -> dict[
         run = FakeRun(1, ends - _SHORT if short else -60.0, ends)
         runs.append((f"load_{index:05}", run, max(0.0, run.created)))
         cluster.add(FakeJob(runs[-1][0], [run]))
+    failed = 0
     if place == "worker":
         workers = Workers(cluster, rng)
         for name, run, at in runs:
             workers.add(name, run, at, poll_interval)
         workers.run()
-        delays = workers.delays
+        delays, failed = workers.delays, workers.failed
     else:
         simulation = Simulation(
             cluster, RateLimits(REQUESTS_PER_MINUTE, rng.random), random=rng.random
@@ -122,6 +129,7 @@ def simulate(place: str, short: bool, waits: int, poll_interval: float) -> dict[
         "bound": None if short else round_short(_bound(place, waits, poll_interval)),
         "calls_per_minute": round_short(sum(map(len, cluster.calls.values())) * 60 / seconds),
         "throttled": sum(cluster.throttled.values()),
+        "failed": failed,
     }
     log(f"delays: {row}")
     return row
@@ -153,12 +161,12 @@ def tables(result: Result) -> str:
     """Return the table."""
     heads = (
         *("waits on", "runs take", "poll_interval, s", "waits", "delay p50, s", "p95", "max"),
-        *("bound", "calls a minute", "429s"),
+        *("bound", "calls a minute", "429s", "failed tasks"),
     )
     lines = [
         (
             *(f"a {row['place']}", row["runs"], row["poll_interval"], row["waits"], *row["delay"]),
-            *(row["bound"], row["calls_per_minute"], row["throttled"]),
+            *(row["bound"], row["calls_per_minute"], row["throttled"], row["failed"]),
         )
         for row in result.rows
     ]
