@@ -16,6 +16,7 @@ NAMES = (
     "waits",
     "slow",
     "delays",
+    "scale",
     "week",
     "live",
     "triggerer",
