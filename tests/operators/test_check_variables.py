@@ -246,6 +246,49 @@ def test_disabled_job_is_not_started(sim: CdmSimulator, task_runner: TaskRunner)
     assert routes(sim)["start"] == 0
 
 
+@pytest.mark.parametrize(
+    ("enabled", "starts"),
+    [
+        (False, False),
+        ("false", False),
+        ("FALSE", False),
+        (True, True),
+        ("true", True),
+        ("", True),
+        ("falsely", True),
+        (None, True),
+    ],
+)
+def test_forms_of_disabled(
+    enabled: Any, starts: bool, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """Only a job that is certainly disabled is not started."""
+    add_job(sim)
+    sim.fail("show_job", "body", body={"jobs": [{"name": JOB, "enabled": enabled}]})
+    with nullcontext() if starts else pytest.raises(errors.CdmRefused, match="is disabled"):
+        task_runner.run(lambda: start(variables={"dt": DAY}))
+    assert len(sim.runs(JOB)) == starts
+
+
+@pytest.mark.parametrize(("count", "more"), [(20, ""), (21, " and 1 more"), (25, " and 5 more")])
+def test_many_unused_variables_are_not_all_named(
+    count: int,
+    more: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A message names twenty variables, cuts long names, and says how many there are besides."""
+    add_job(sim)
+    names = [f"v{number:02}_{'x' * 90}" for number in range(count)]
+    task_runner.run(lambda: start(variables={"dt": DAY, **dict.fromkeys(names, "1")}))
+    (unused,) = warnings(task_log)
+    shown = [name for name in names if name[:60] in unused]
+    assert shown == names[:20]
+    assert f"x{more}, which job" in unused.replace("'", "")
+    assert names[0] not in unused
+
+
 def test_own_job_is_checked_without_a_call(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:
