@@ -31,6 +31,7 @@ from airflow.providers.common.compat.sdk import (
     XCom,
     conf,
 )
+from airflow.triggers import base as triggers_base
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
     "DEFERRAL_MARGIN",
     "FRAMES_COME_FIRST",
+    "HAS_ASSET_STATE_STORE",
+    "HAS_ASSET_WATCHERS",
     "HAS_PARTITIONS",
     "HAS_RETRY_POLICY",
     "TRIGGERS_HAVE_ON_KILL",
@@ -63,6 +66,7 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
+    "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
@@ -79,6 +83,9 @@ __all__ = [
     "aget_connection",
     "aget_task_state",
     "amask_secret",
+    "aread_asset_state",
+    "asset_state_stores",
+    "awrite_asset_state",
     "cli_config",
     "conf",
     "config_values",
@@ -322,6 +329,46 @@ else:
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
+
+#: Airflow 3.0 and later run DAGs when triggers of an ``AssetWatcher`` fire.
+HAS_ASSET_WATCHERS = hasattr(triggers_base, "BaseEventTrigger")
+
+if TYPE_CHECKING or HAS_ASSET_WATCHERS:
+    from airflow.triggers.base import BaseEventTrigger
+else:
+    BaseEventTrigger = BaseTrigger
+
+#: Airflow 3.3 and later keep values for an asset, which its watchers can read and write.
+HAS_ASSET_STATE_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
+
+
+def asset_state_stores(trigger: BaseTrigger) -> list[Any]:
+    """Return the state store of each asset that a trigger watches; none below Airflow 3.3."""
+    accessors = getattr(trigger, "asset_state_store", None)
+    if accessors is None:
+        return []
+    # The accessors together refuse to work for several assets, and do not say which these are.
+    return [*accessors._by_name.values(), *accessors._by_uri.values()]  # noqa: SLF001
+
+
+async def aread_asset_state(store: Any, key: str) -> Any:
+    """Return a value from the state store of an asset; ``None`` if there is none."""
+    if hasattr(store, "aget"):  # Airflow 3.3.2 and later
+        return await store.aget(key)
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(store.get)(key)
+
+
+async def awrite_asset_state(store: Any, key: str, value: Any) -> None:
+    """Write or replace a value in the state store of an asset."""
+    if hasattr(store, "aset"):
+        await store.aset(key, value)
+        return
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(store.set)(key, value)
+
 
 #: Airflow 3.3 and later know which partition of an asset an event is about.
 HAS_PARTITIONS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)

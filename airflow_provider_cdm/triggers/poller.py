@@ -24,13 +24,13 @@ from typing import TypeAlias
 from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.polling.in_flight import MAX_IN_FLIGHT
-from airflow_provider_cdm.client.polling.model import Wait
+from airflow_provider_cdm.client.polling.model import Followed, Wait
 from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.polls import Poll
 from airflow_provider_cdm.client.polling.rate_limit import follow_user, rate_limits_for
+from airflow_provider_cdm.client.polling.rate_limited_api import PacedApi
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.submission import Submission
@@ -117,6 +117,11 @@ class ClusterPoller:
         """Whether all users have released the poller; it is not opened again."""
         return self._users == 0
 
+    @property
+    def api(self) -> PacedApi:
+        """The API for calls beside the polls, within the same rate limits."""
+        return PacedApi.wrap(self.session.api, self._limits)
+
     def acquire(self) -> None:
         """Count one more user."""
         self._users += 1
@@ -138,11 +143,12 @@ class ClusterPoller:
 
     async def wait(
         self,
-        follower: Follower,
+        follower: Followed,
         *,
         poll_interval: float,
         deadline: float | None = None,
         limit: str = "wait_timeout",
+        watches: bool = False,
         on_status: Callable[[Submission | None], None] = lambda _: None,
         side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None,
     ) -> Submission:
@@ -152,6 +158,8 @@ class ClusterPoller:
         :param poll_interval: seconds between two polls, as far as the quota allows.
         :param deadline: when to give up, epoch seconds; ``None`` (the default) for never.
         :param limit: name of the task's argument that set the deadline.
+        :param watches: whether to go without calls of its own where others wait for runs of the
+            job.
         :param on_status: called after each poll, in a thread and in the caller's context, with the
             run, or ``None`` if it could not be seen; an exception that it raises ends the wait.
         :param side_task: see :class:`~airflow_provider_cdm.client.polling.model.Wait`.
@@ -169,6 +177,7 @@ class ClusterPoller:
             side_task=side_task,
             deadline=deadline,
             limit=limit,
+            watches=watches,
         )
         self.planner.add(wait, self._read_clock())
         self._wake()

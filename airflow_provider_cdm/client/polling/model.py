@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -13,14 +13,13 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
-from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.polling.queue import Priority
 from airflow_provider_cdm.client.polling.rate_limited_api import (
     RateLimited,
     RateLimitedApi,
 )
 from airflow_provider_cdm.client.sansio import Flow
-from airflow_provider_cdm.client.submission import Submission
+from airflow_provider_cdm.client.submission import RunRef, Submission
 
 T = TypeVar("T")
 #: Seconds for which one list after another must lack a job that lists have shown, to be believed.
@@ -40,9 +39,38 @@ class FlowRunner(Protocol):
         """Return the result of the flow."""
 
 
+class Followed(Protocol):
+    """What decides from polls whether a wait ends: a follower of one run, or a watch of a job."""
+
+    @property
+    def run(self) -> RunRef:
+        """The run, as far as it is known."""
+
+    @property
+    def created_from(self) -> int:
+        """While the run is not known: earliest creation time, epoch milliseconds."""
+
+    @property
+    def asks_history(self) -> bool:
+        """Whether the next poll begins with the history of the job."""
+
+    @property
+    def problems_since(self) -> Mapping[str, float]:
+        """The present problems."""
+
+    def poll(self, api: CdmApi) -> Flow[Submission | None]:
+        """Make one poll."""
+
+    def timed_out(self, limit: str = ...) -> errors.CdmError:
+        """Return the error at the deadline."""
+
+    def unreachable(self, error: errors.CdmError, lasted: float) -> errors.CdmError:
+        """Return the error after calls have failed for too long."""
+
+
 @dataclass(slots=True, eq=False)
 class Wait:
-    """One wait for one run.
+    """One wait for one run, or for the next one that ends.
 
     :param follower: decides from each poll whether the run has ended.
     :param poll_interval: requested seconds between two polls.
@@ -54,19 +82,22 @@ class Wait:
         known.
     :param deadline: when to give up, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
+    :param watches: whether it is a watch of the job, which goes without polls of its own where
+        others wait for runs of the job.
     :param context: context in which polls run, so that their log lines reach the log of the task.
     :param joined_at: when the wait was added, epoch seconds.
     :param final_poll_scheduled: whether the deadline has passed and one last poll was scheduled.
     :param done: whether the wait has ended or was removed.
     """
 
-    follower: Follower
+    follower: Followed
     poll_interval: float
     on_end: Callable[[Submission | Exception], None]
     on_status: Callable[[Submission | None], None] = lambda _: None
     side_task: Callable[[CdmApi, Submission, str | None], Flow[None]] | None = None
     deadline: float | None = None
     limit: str = "wait_timeout"
+    watches: bool = False
     context: Context = field(default_factory=copy_context, repr=False)
     joined_at: float = 0.0
     final_poll_scheduled: bool = False
@@ -104,6 +135,7 @@ class PolledJob:
     :param postponed: quota of the last call that a rate limit postponed. If the waits need calls of
         both kinds, the next poll begins with this one, so that neither kind is postponed for ever.
     :param interval: shortest poll interval of the waits, in seconds.
+    :param demand: status calls a minute that this asks for; watches alone ask for none.
     :param type_index: index of the job's type in ``JOB_TYPES``, as assumed or seen; past the end if
         no listing shows the job.
     :param joined_at: when the first of the waits was added, epoch seconds.
@@ -128,6 +160,7 @@ class PolledJob:
     quota: Quota = Quota.STATUS
     postponed: Quota = Quota.HISTORY
     interval: float = math.inf
+    demand: float = 0.0
     type_index: int = 0
     joined_at: float = 0.0
     polled_at: float = -math.inf
@@ -145,7 +178,9 @@ class PolledJob:
     def refresh(self) -> None:
         """Update interval and quota after waits were added, were removed, or found their run."""
         self.interval = min((wait.poll_interval for wait in self.waits), default=math.inf)
-        quotas = {wait.quota for wait in self.waits}
+        waits = [wait for wait in self.waits if not wait.watches] or self.waits
+        self.demand = 0.0 if all(wait.watches for wait in waits) else 60 / self.interval
+        quotas = {wait.quota for wait in waits}
         self.quota = self.postponed if len(quotas) > 1 else next(iter(quotas), Quota.STATUS)
 
     def record_status(self, now: float) -> None:
@@ -197,7 +232,8 @@ class PolledJob:
 
     def run_age(self, now: float) -> float:
         """Return the seconds since the newest run was created; ``inf`` if that is not known."""
-        created = [wait.follower.run.creation_date for wait in self.waits]
+        waits = [wait for wait in self.waits if not wait.watches] or self.waits
+        created = [wait.follower.run.creation_date for wait in waits]
         if not created or None in created:
             return math.inf
         # The clock of the servers may be ahead of ours.

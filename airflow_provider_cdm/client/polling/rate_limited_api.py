@@ -86,7 +86,7 @@ class RateLimitedApi(CdmApi):
         :raises CdmError: when the call fails.
         """
         batch = self.batch
-        key = (call.path, *(call.query or {}).items())
+        key = _key(call)
         if key not in batch.answers:
             try:
                 batch.answers[key] = yield from super(RateLimitedApi, self).call(call)
@@ -101,6 +101,11 @@ class RateLimitedApi(CdmApi):
         if isinstance(answer, errors.CdmError):
             raise answer
         return answer  # type: ignore[no-any-return]  # what call.parse returned
+
+    def known_answer(self, call: Call[T]) -> T | None:
+        """Return the answer to an operation that the batch has, unless it is an error."""
+        answer = self.batch.answers.get(_key(call))
+        return None if isinstance(answer, errors.CdmError) else answer
 
     def _authorize(self) -> Flow[Authorization]:
         if self.auth.is_ready():
@@ -146,3 +151,34 @@ class RateLimitedApi(CdmApi):
 
     def _postpone(self, quota: Quota, until: float) -> RateLimited:
         return self.batch.postponed.setdefault(quota, RateLimited(quota, until))
+
+
+def _key(call: Call[Any]) -> object:
+    return (call.path, *(call.query or {}).items())
+
+
+@dataclass(frozen=True, slots=True)
+class PacedApi(CdmApi):
+    """The API of one user for calls beside the polls: each waits for a slot of its kind.
+
+    :param limits: rate limits of the user.
+    """
+
+    limits: RateLimits
+
+    @classmethod
+    def wrap(cls, api: CdmApi, limits: RateLimits) -> PacedApi:
+        """Return the same API within rate limits."""
+        return cls(api.settings, api.auth, api.exchanger, limits)
+
+    def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
+        if call.quota is None:
+            return (yield from super(PacedApi, self)._send(call, authorization))
+        limiter = self.limits.limiters[call.quota]
+        now = self.exchanger.clock()
+        yield from pause(limiter.reserve(now) - now)
+        try:
+            return (yield from super(PacedApi, self)._send(call, authorization))
+        except errors.CdmThrottled as error:
+            limiter.throttled(self.exchanger.clock(), error.retry_after)
+            raise

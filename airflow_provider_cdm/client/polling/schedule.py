@@ -51,9 +51,9 @@ class PollSchedule:
 
     def refresh(self, job: PolledJob) -> None:
         """Update a job after waits were added, were removed, or found their run."""
-        before, quota = 60 / job.interval, job.quota
+        before, quota = job.demand, job.quota
         job.refresh()
-        self.demand += 60 / job.interval - before
+        self.demand += job.demand - before
         if not job.waits:
             unschedule(job)
         elif job.quota is not quota:
