@@ -217,13 +217,15 @@ class _Failures:
         """Log a failure unless it was logged recently; return the seconds until the next try."""
         seconds = min(_MAX_PAUSE, _PAUSE * 2.0 ** min(self.count, 10))
         self.count += 1
-        text, now = str(error) or type(error).__name__, time.monotonic()
-        if text != self._logged or now > self._logged_at + _LOG_AGAIN:
-            self._logged, self._logged_at = text, now
+        now = time.monotonic()
+        # Not the text, which may hold the id of the request.
+        kind = f"{type(error).__name__} {getattr(error, 'code', None)}"
+        if kind != self._logged or now > self._logged_at + _LOG_AGAIN:
+            self._logged, self._logged_at = kind, now
             log.warning(
                 "%s No events of runs of job %r are fired until that has changed; the next look is"
                 " in %.0f s, later ones at most %.0f s apart.",
-                *(text, self.job_name, seconds, _MAX_PAUSE),
+                *(str(error) or type(error).__name__, self.job_name, seconds, _MAX_PAUSE),
                 exc_info=None if isinstance(error, errors.CdmError) else error,
             )
         return seconds

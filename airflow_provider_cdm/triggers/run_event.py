@@ -106,6 +106,11 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
         self.statuses = _statuses(statuses)
         self.started_by = _names("started_by", started_by)
         self.not_started_by = _names("not_started_by", not_started_by)
+        if both := set(self.started_by or ()) & set(self.not_started_by or ()):
+            raise errors.CdmConfigError(
+                f"started_by and not_started_by both name {', '.join(map(repr, sorted(both)))}, so"
+                " no event would be fired for those runs."
+            )
         if not (by_scheduler is None or isinstance(by_scheduler, bool)):
             raise errors.CdmConfigError(
                 f"by_scheduler must be True, False or None, not {by_scheduler!r}."

@@ -95,7 +95,7 @@ class WatchPosition:
                 total=None if payload["total"] is None else int(payload["total"]),
                 missed=int(payload["missed"]),
             )
-        except (KeyError, TypeError) as problem:
+        except (KeyError, TypeError, ValueError) as problem:
             raise ValueError(f"not a position of a watcher ({problem}): {payload!r}") from None
 
     @property
@@ -168,8 +168,8 @@ def compare(position: WatchPosition, history: History, begin: float = 0.0) -> Lo
     """
     shown = [run for run in history.submissions if _is_identified(run)]
     if not shown:
-        # It says nothing, and may be out of date: what it shows next may be old.
-        return Look((), position)
+        # It may be out of date, so what it shows next may be old.
+        return Look((), position if position.looked else replace(position, total=history.total))
     if not position.looked:
         position = _after_first_look(position, shown, begin)
     restarted = _numbers_restarted(position, shown)
@@ -181,7 +181,10 @@ def compare(position: WatchPosition, history: History, begin: float = 0.0) -> Lo
     hidden = [run for run in position.pending if not any(map(run.is_run, shown))]
     lost = [run for run in hidden if history.complete or all(map(run.is_before, shown))]
     still_hidden = tuple(run for run in hidden if run not in lost)
-    missed = _count_missed(position, history, shown, new, restarted) + len(lost)
+    missed = len(lost)
+    if len(new) == len(shown):
+        # None of them was known or is older: the history does not reach back to the last look.
+        missed = max(missed, _count_missed(position, history, shown, restarted, len(lost)))
     if missed:
         _warn_of_missed(position, shown, lost, missed)
     known = (*(RunRef.of(run) for run in ended), *position.known)
@@ -277,24 +280,22 @@ def _count_missed(
     position: WatchPosition,
     history: History,
     shown: Sequence[Submission],
-    new: Sequence[Submission],
     restarted: bool,
+    lost: int,
 ) -> int:
-    """Return how many runs, at least, began and ended unseen since the last look."""
-    if len(new) < len(shown):
-        # One of them was known, or is older: the history reaches back to the last look.
-        return 0
+    """Return how many runs, at least, have ended unseen, if all that are shown are new.
+
+    :param lost: number of active runs that are not shown any more.
+    """
     if not history.complete:
-        before = position.total
-        counted = before is not None and history.total is not None
-        if not counted and not position.looked:
-            return 1
-        more = (history.total or 0) - (before or 0) - len(new) if counted else 1
-        return max(1, more)
+        if position.total is None or history.total is None:
+            return max(1, lost)
+        return max(1, lost + history.total - position.total - len(shown))
     newest = position.newest
     number = newest.submission_id if newest else None
     highest = max((run.submission_id or 0 for run in shown), default=0)
-    return int(restarted or (number is not None and 0 < highest < number))
+    began_again = restarted or (number is not None and 0 < highest < number)
+    return lost + began_again
 
 
 def _warn_of_missed(
