@@ -44,6 +44,9 @@ T = TypeVar("T")
 #: Function that stores a record for a flow; ``None`` deletes the stored one.
 SaveRecord: TypeAlias = Callable[[Mapping[str, Any] | None], None]
 
+#: Pauses an event loop where there is no session, as its connection cannot be read.
+sleep_without_session: Callable[[float], Any] = asyncio.sleep
+
 #: Number of threads in this process that perform exchanges for event loops.
 POOL_SIZE = 16
 

@@ -6,7 +6,6 @@ is logged, and tried again after some time.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -22,6 +21,7 @@ from airflow_provider_cdm.client.jobs.run_watch import (
     WatchPosition,
     with_outcome,
 )
+from airflow_provider_cdm.client.session import CdmSession, sleep_without_session
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
@@ -29,8 +29,6 @@ from airflow_provider_cdm.triggers.positions import PositionKeeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    from airflow_provider_cdm.client.session import CdmSession
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +98,7 @@ class JobWatcher:
                         yield payload
             except Exception as error:
                 seconds = self._failures.record(error)
-            await CdmHook.session_options.get("async_sleep", asyncio.sleep)(seconds)
+            await CdmHook.session_options.get("async_sleep", sleep_without_session)(seconds)
 
     async def _open_position(self, session: CdmSession, cluster_id: str) -> PositionKeeper:
         """Go on where this watcher stopped, here or elsewhere; otherwise it begins now."""
