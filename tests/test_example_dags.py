@@ -409,7 +409,7 @@ def test_watch_runs(demo: Demo, request: pytest.FixtureRequest) -> None:
     async def first_event() -> Any:
         path, arguments = dag.timetable.asset_condition.objects[0].watchers[0].trigger.serialize()
         assert path == "airflow_provider_cdm.triggers.CdmRunEventTrigger"
-        events = CdmRunEventTrigger(**{**arguments, "poll_interval": 0.2}).run()
+        events: Any = CdmRunEventTrigger(**{**arguments, "poll_interval": 0.2}).run()
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(2)
         demo.sim.start("stock_nightly", auto=True)
@@ -424,5 +424,7 @@ def test_watch_runs(demo: Demo, request: pytest.FixtureRequest) -> None:
     importlib.import_module("airflow.models.trigger").Trigger.submit_event(trigger_id, event)
     request.getfixturevalue("triggering")
     done = run(load("example_cdm_watch_runs"), demo.days[2])
+    # For Airflow it is the same trigger each time: a new one would watch anew.
+    assert database.run("SELECT id FROM trigger") == [(trigger_id,)]
     rows = event.payload["counters"]["ROWS_WRITTEN"]
     assert result(done, "count_stock") == {str(event.payload["submission_id"]): rows}

@@ -21,11 +21,12 @@ from airflow_provider_cdm.client.jobs.run_watch import (
     WatchPosition,
     with_outcome,
 )
+from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.session import CdmSession, sleep_without_session
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
-from airflow_provider_cdm.triggers.positions import PositionKeeper
+from airflow_provider_cdm.triggers.positions import EVENT_SECONDS, PositionKeeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -80,6 +81,7 @@ class JobWatcher:
         self._position = WatchPosition(began_at=0.0)
         self._failures = _Failures(job_name)
         self._tries: dict[RunRef, int] = {}
+        self._fired_at = -math.inf
 
     def close(self) -> None:
         """End all that is under way."""
@@ -124,16 +126,31 @@ class JobWatcher:
     async def _watch(
         self, poller: ClusterPoller, keeper: PositionKeeper
     ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the payloads of one look after the other, the last of each look a little later.
+
+        Airflow's scheduler gives a DAG run the events up to the first one that made it necessary.
+        What comes between that and the DAG run waits for the next event, however late that is: so
+        the last one must come after the scheduler has dealt with those before.
+        """
+        session = poller.session
         while True:
             look = await self._next_look(poller, keeper.cluster_id)
-            payloads, position = await self._report(poller, look)
-            self._position = position
-            for payload in payloads:
+            payloads, last, position = await self._report(poller, look)
+            for payload in payloads[:-1]:
                 yield payload
+                self._fired_at = session.monotonic()
+            if last is not None:
+                if len(payloads) > 1:
+                    self._position = _without(position, last)
+                    keeper.write_after_events(session, self._position)
+                await session.arun(pause(self._fired_at + EVENT_SECONDS - session.monotonic()))
+                yield payloads[-1]
+                self._fired_at = session.monotonic()
+            self._position = position
             if payloads:
-                keeper.write_after_events(poller.session, position)
+                keeper.write_after_events(session, position)
             else:
-                await keeper.write(poller.session, position)
+                await keeper.write(session, position)
 
     async def _next_look(self, poller: ClusterPoller, cluster_id: str) -> Look:
         """Wait for a look that shows something new."""
@@ -158,28 +175,34 @@ class JobWatcher:
 
     async def _report(
         self, poller: ClusterPoller, look: Look
-    ) -> tuple[list[dict[str, Any]], WatchPosition]:
-        """Return the payloads of the events of a look, and the position after them."""
+    ) -> tuple[list[dict[str, Any]], RunRef | None, WatchPosition]:
+        """Return the payloads of a look, the run of the last one, and the position after them."""
         payloads: list[dict[str, Any]] = []
-        missed = look.position.missed
+        last, missed = None, look.position.missed
         for seen in look.ends:
-            if not self._filter.may_accept(seen):
-                continue
-            run = await self._with_outcome(poller, seen)
-            if run is None:
-                if self._filter.statuses:
-                    log.warning(
-                        "No event is fired for the end of %s: it is not known whether it succeeded",
-                        RunRef.of(seen),
-                    )
-                    missed += 1
-                    continue
-                run = seen
-            if self._filter.accepts_outcome(run):
+            run, is_missed = await self._judge(poller, seen)
+            missed += is_missed
+            if run is not None:
                 # Those that were missed came before.
                 payloads.append(run.to_dict() | ({"missed_runs": missed} if missed else {}))
-                missed = 0
-        return payloads, replace(look.position, missed=missed)
+                last, missed = RunRef.of(run), 0
+        return payloads, last, replace(look.position, missed=missed)
+
+    async def _judge(
+        self, poller: ClusterPoller, seen: Submission
+    ) -> tuple[Submission | None, int]:
+        """Return the run to fire an event for, if it is to be, and whether an end is missed."""
+        if not self._filter.may_accept(seen):
+            return None, 0
+        run = await self._with_outcome(poller, seen)
+        if run is None and self._filter.statuses:
+            log.warning(
+                "No event is fired for the end of %s: it is not known whether it succeeded",
+                RunRef.of(seen),
+            )
+            return None, True
+        run = run or seen
+        return (run if self._filter.accepts_outcome(run) else None), False
 
     async def _with_outcome(self, poller: ClusterPoller, run: Submission) -> Submission | None:
         """Return an ended run with its tables; ``None`` if it may have failed."""
@@ -190,6 +213,12 @@ class JobWatcher:
         )
         del self._tries[ref]
         return found
+
+
+def _without(position: WatchPosition, run: RunRef) -> WatchPosition:
+    """Return a position after a look, but before the event of its last run."""
+    known = tuple(other for other in position.known if other != run)
+    return replace(position, known=known, pending=(run, *position.pending))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 #: Seconds from an event until the position after it is written. Airflow's triggerer stores events
 #: about once a second, and does not say when; a position that is written earlier could survive an
 #: event that does not.
-_EVENT_SECONDS = 10.0
+EVENT_SECONDS = 10.0
 
 
 class PositionKeeper:
@@ -92,7 +92,7 @@ class PositionKeeper:
     async def _write_next(self, session: CdmSession) -> None:
         while (position := self._next) is not None:
             self._next = None
-            await session.arun(pause(_EVENT_SECONDS))
+            await session.arun(pause(EVENT_SECONDS))
             await self._write(session, position)
 
     async def _write(self, session: CdmSession, position: WatchPosition) -> None:

@@ -16,7 +16,7 @@ from airflow_provider_cdm.connection import DEFAULT_CONN_ID
 from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection
     from datetime import timedelta
 
 #: Statuses in which a run ends.
@@ -74,12 +74,12 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
         *,
         job_name: str,
         cluster_id: str | None = None,
-        statuses: str | Sequence[str] | None = None,
-        started_by: str | Sequence[str] | None = None,
-        not_started_by: str | Sequence[str] | None = None,
+        statuses: str | Collection[str] | None = None,
+        started_by: str | Collection[str] | None = None,
+        not_started_by: str | Collection[str] | None = None,
         by_scheduler: bool | None = None,
-        look_back: float | timedelta | None = None,
-        poll_interval: float | timedelta = 30.0,
+        look_back: float | str | timedelta | None = None,
+        poll_interval: float | str | timedelta = 30.0,
         project_id: str | None = None,
         cdm_conn_id: str = DEFAULT_CONN_ID,
     ) -> None:

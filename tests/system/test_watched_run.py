@@ -14,6 +14,7 @@ from airflow_provider_cdm._compat import HAS_ASSET_STATE_STORE
 from airflow_provider_cdm.simulator import CdmSimulator
 from demo.processes import wait_until
 from tests.support.airflow_stack import AirflowStack
+from tests.support.progress import Progress
 
 pytestmark = pytest.mark.skipif(
     not HAS_ASSET_STATE_STORE, reason="Airflow stores positions of watchers from 3.3 on"
@@ -90,7 +91,9 @@ class WatchedJob:
         wait_until(lambda: number in self.events, TIMEOUT, f"run {number} has an event")
 
 
-def test_killed_triggerers(sim: CdmSimulator, stack: AirflowStack) -> None:
+def test_killed_triggerers(
+    sim: CdmSimulator, stack: AirflowStack, request: pytest.FixtureRequest
+) -> None:
     """Each run has its event, whoever started it and whatever happens to triggerers; an event comes
     twice at most if its triggerer was killed right after it.
     """
@@ -116,7 +119,7 @@ def test_killed_triggerers(sim: CdmSimulator, stack: AirflowStack) -> None:
     wait_until(lambda: job.knows(last), TIMEOUT, "the position is stored")
 
     numbers = job.events
-    print(f"Events of the runs {[first, *missed, unsure, last]}: {numbers}")
+    Progress(request.config)(f"Events of the runs {[first, *missed, unsure, last]}: {numbers}")
     assert set(numbers) == {first, *missed, unsure, last}
     assert [numbers.count(number) for number in (first, *missed, last)] == [1, 1, 1, 1]
     assert numbers.count(unsure) <= 2

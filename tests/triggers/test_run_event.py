@@ -434,6 +434,62 @@ def test_outage(
 
 
 @needs_watchers
+def test_last_of_several_events_comes_later(sim: CdmSimulator, play: Play) -> None:
+    """The last event of several comes ten seconds after them: Airflow gives a DAG run only what
+    came before the scheduler had to do with the first, and leaves the rest for the next event.
+    """
+    sim.add_job(JOB, seconds=1)
+    store = FakeStore()
+    store.now = sim._backend.event_queue.now
+
+    async def story(watching: Watching) -> None:
+        watching.watch(store, poll_interval=120)
+        await asyncio.sleep(60)
+        for _ in range(4):
+            sim.start(JOB)
+            await asyncio.sleep(5)
+        await asyncio.sleep(100)
+        sim.start(JOB)
+        await asyncio.sleep(1)
+        await asyncio.sleep(300)
+
+    watching = play(story)
+    assert watching.numbers() == [1, 2, 3, 4, 5]
+    first, *_, third, fourth, _ = watching.fired_at
+    assert third - first < 1
+    assert 10 <= fourth - third < 11
+    # Each position is written ten seconds after its event.
+    assert all(
+        any(at + 9.9 <= written for at in watching.fired_at) or written < first
+        for written in store.written
+    )
+
+
+@needs_watchers
+def test_death_between_two_events(sim: CdmSimulator, play: Play) -> None:
+    """A triggerer that dies before the last of several events repeats them, and loses none."""
+    sim.add_job(JOB, seconds=1)
+    store = FakeStore()
+
+    async def story(watching: Watching) -> None:
+        watching.watch(store, poll_interval=600)
+        await asyncio.sleep(60)
+        for _ in range(3):
+            sim.start(JOB)
+            await asyncio.sleep(5)
+        await watching.first_event.wait()
+        await asyncio.sleep(9)
+        await watching.kill()
+        watching.tasks.clear()
+        watching.watch(store)
+        await asyncio.sleep(100)
+
+    watching = play(story)
+    assert watching.numbers(0) == [1, 2]
+    assert watching.numbers(1) == [1, 2, 3]
+
+
+@needs_watchers
 def test_job_that_comes_and_goes(sim: CdmSimulator, play: Play) -> None:
     """A job that does not exist is looked for at most every five minutes, and found again."""
     sim.add_job("other")
@@ -480,6 +536,7 @@ def test_password_is_replaced(
 
 
 @needs_watchers
+@pytest.mark.filterwarnings("ignore:The executor did not finish")  # its limit is virtual time, too
 def test_connection_is_made_later(
     sim: CdmSimulator, play: Play, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
