@@ -18,6 +18,7 @@ import yaml
 
 import airflow_provider_cdm
 from airflow_provider_cdm import get_provider_info
+from airflow_provider_cdm._compat import HAS_ASSET_WATCHERS
 
 INFO = get_provider_info()
 ROOT = Path(airflow_provider_cdm.__file__).parent
@@ -193,6 +194,33 @@ def test_parsing_a_dag_imports_no_more_than_describes_its_tasks() -> None:
     # The discovery of providers may have imported the description of the connection.
     modules = {name.removeprefix("airflow_provider_cdm.") for name in imported}
     assert modules - {"connection", "connection.fields"} == PARSED_MODULES
+
+
+#: What a DAG file imports that only has an asset watcher.
+WATCHER_MODULES = {"client", "client.arguments", "client.errors", "client.text"} | {
+    "triggers",
+    "triggers.base",
+    "triggers.run_event",
+}
+
+
+@pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no AssetWatcher")
+def test_parsing_a_watcher_imports_nothing_that_watches() -> None:
+    """A DAG file with an asset watcher loads its arguments, and none of the other triggers."""
+    script = """if True:
+        import sys, json
+        import airflow_provider_cdm._compat as compat
+        before = set(sys.modules)
+        from airflow_provider_cdm.triggers import CdmRunEventTrigger
+        CdmRunEventTrigger(job_name="shop", statuses="SUCCEEDED").serialize()
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
+    )
+    imported = json.loads(process.stdout.splitlines()[-1])
+    modules = {name.removeprefix("airflow_provider_cdm.") for name in imported}
+    assert modules - {"connection", "connection.fields"} == WATCHER_MODULES
 
 
 def test_provider_discovery_loads_neither_airflow_nor_requests() -> None:
