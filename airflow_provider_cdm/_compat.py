@@ -348,7 +348,8 @@ def asset_state_stores(trigger: BaseTrigger) -> list[Any]:
     if accessors is None:
         return []
     # The accessors together refuse to work for several assets, and do not say which these are.
-    return [*accessors._by_name.values(), *accessors._by_uri.values()]  # noqa: SLF001
+    each = [getattr(accessors, name, {}) for name in ("_by_name", "_by_uri")]
+    return [store for stores in each for store in stores.values()] or [accessors]
 
 
 async def aread_asset_state(store: Any, key: str) -> Any:

@@ -88,36 +88,25 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
                 "CdmRunEventTrigger needs Airflow 3, since Airflow 2 has no AssetWatcher. There,"
                 " wait for the run with CdmSubmissionSensor."
             )
-        optional = {"cluster_id": cluster_id, "project_id": project_id}
-        for name, value in optional.items():
-            if value is not None:
-                _text(name, value)
-        interval = arguments.seconds("poll_interval", _plain("poll_interval", poll_interval))
-        if interval is None:
-            raise errors.CdmConfigError("poll_interval must be a number of seconds, not None.")
-        super().__init__(
-            cluster_id=cluster_id,  # type: ignore[arg-type]  # None for the connection's
-            poll_interval=float(interval),
-            deadline=None,
-            project_id=project_id,
-            cdm_conn_id=_text("cdm_conn_id", cdm_conn_id),
-        )
-        self.job_name = arguments.job_name(_text("job_name", job_name))
-        self.statuses = _statuses(statuses)
-        self.started_by = _names("started_by", started_by)
-        self.not_started_by = _names("not_started_by", not_started_by)
-        if both := set(self.started_by or ()) & set(self.not_started_by or ()):
-            raise errors.CdmConfigError(
-                f"started_by and not_started_by both name {', '.join(map(repr, sorted(both)))}, so"
-                " no event would be fired for those runs."
+        try:
+            super().__init__(
+                cluster_id=_optional("cluster_id", cluster_id),  # type: ignore[arg-type]  # or None
+                poll_interval=_seconds("poll_interval", poll_interval),
+                deadline=None,
+                project_id=_optional("project_id", project_id),
+                cdm_conn_id=_text("cdm_conn_id", cdm_conn_id),
             )
-        if not (by_scheduler is None or isinstance(by_scheduler, bool)):
-            raise errors.CdmConfigError(
-                f"by_scheduler must be True, False or None, not {by_scheduler!r}."
-            )
-        self.by_scheduler = by_scheduler
-        since = arguments.seconds("look_back", _plain("look_back", look_back), positive=False)
-        self.look_back = None if since is None else float(since)
+            self.job_name = arguments.job_name(_text("job_name", job_name))
+            self.statuses = _statuses(statuses)
+            self.started_by = _names("started_by", started_by)
+            self.not_started_by = _names("not_started_by", not_started_by)
+            _ensure_disjoint(self.started_by, self.not_started_by)
+            self.by_scheduler = _flag("by_scheduler", by_scheduler)
+            self.look_back = None
+            if look_back is not None:
+                self.look_back = _seconds("look_back", look_back, positive=False)
+        except errors.CdmConfigError as error:
+            raise _UnusableArgumentError(str(error)) from None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that ends; goes on until it is canceled."""
@@ -160,8 +149,39 @@ def _plain(argument: str, value: Any) -> Any:
     return value
 
 
+class _UnusableArgumentError(errors.CdmConfigError, TypeError):
+    """An argument cannot be used.
+
+    Airflow's triggerer skips a stored trigger that it cannot make only after a ``TypeError``; any
+    other error ends the process, with all triggers.
+    """
+
+
 def _text(argument: str, value: Any) -> str:
     return arguments.text(argument, _plain(argument, value), limit=_NAME_LIMIT)
+
+
+def _optional(argument: str, value: Any) -> str | None:
+    return None if value is None else _text(argument, value)
+
+
+def _seconds(argument: str, value: Any, *, positive: bool = True) -> float:
+    value = _plain(argument, value)
+    return float(arguments.seconds(argument, value, optional=False, positive=positive))
+
+
+def _flag(argument: str, value: Any) -> bool | None:
+    if not (value is None or isinstance(value, bool)):
+        raise errors.CdmConfigError(f"{argument} must be True, False or None, not {value!r}.")
+    return value
+
+
+def _ensure_disjoint(started_by: list[str] | None, not_started_by: list[str] | None) -> None:
+    if both := set(started_by or ()) & set(not_started_by or ()):
+        raise errors.CdmConfigError(
+            f"started_by and not_started_by both name {', '.join(map(repr, sorted(both)))}, so no"
+            " event would be fired for the runs of that user."
+        )
 
 
 def _names(argument: str, value: Any) -> list[str] | None:

@@ -849,8 +849,10 @@ def test_arguments() -> None:
 )
 def test_wrong_argument(arguments: dict[str, Any]) -> None:
     """What cannot be used is refused when the watcher is made, with the name of the argument."""
-    with pytest.raises(CdmConfigError, match=next(iter(arguments))):
+    with pytest.raises(CdmConfigError, match=next(iter(arguments))) as raised:
         CdmRunEventTrigger(**{"job_name": JOB, **arguments})
+    # If one is stored, Airflow's triggerer skips it after this error only; any other would end it.
+    assert isinstance(raised.value, TypeError)
 
 
 def test_airflow_2_has_no_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -858,3 +860,18 @@ def test_airflow_2_has_no_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_cdm.triggers.run_event.HAS_ASSET_WATCHERS", False)
     with pytest.raises(CdmConfigError, match="needs Airflow 3"):
         CdmRunEventTrigger(job_name=JOB)
+
+
+@needs_watchers
+def test_trigger_without_a_triggerer(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
+    """A trigger fires, too, where nothing but its generator is used."""
+    sim.add_job(JOB, seconds=300)
+
+    async def first() -> Any:
+        events: Any = CdmRunEventTrigger(job_name=JOB).run()
+        sim.start(JOB)
+        event = await anext(events)
+        await events.aclose()
+        return event.payload
+
+    assert asyncio.run(first())["submission_id"] == 1

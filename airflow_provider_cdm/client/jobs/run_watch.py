@@ -320,14 +320,19 @@ def with_outcome(api: CdmApi, run: Submission, *, last_try: bool) -> Flow[Submis
         whether all of its tables are.
     :raises CdmError: when CDM cannot be asked at the moment.
     """
-    definition = None
+    definition, problem = None, "Its job no longer exists."
     try:
         definition = yield from api.find(JOB, run.cluster_id, run.job_name)
     except errors.CdmError as error:
         if not last_try and (isinstance(error, _TRANSIENT) or error.refuses_credentials):
             raise
-        # Its own status counts: nearly all jobs are of other types.
-        log.warning("%s So the tables of %s are not checked.", error, RunRef.of(run))
+        problem = str(error)
+    if definition is None:
+        # The run's own status counts: nearly all jobs are of other types.
+        log.warning(
+            "It is not known whether %s has moved a whole database, so no tables are checked. %s",
+            *(RunRef.of(run), problem),
+        )
     try:
         return (yield from collect.with_tables(api, run, definition))
     except errors.CdmOutcomeUnknown as error:
