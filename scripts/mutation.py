@@ -66,6 +66,7 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/client/jobs/test_follower_clocks.py",
         "tests/client/jobs/test_follower_identity.py",
     ),
+    f"{_JOBS}/run_watch.py": ("tests/client/jobs/test_run_watch.py",),
     f"{_JOBS}/earlier_start.py": ("tests/client/jobs/test_earlier_start.py",),
     f"{_TASKS}/journal.py": ("tests/tasks/test_journal.py",),
     f"{_TASKS}/kills.py": (
