@@ -9,10 +9,11 @@ from airflow_provider_cdm._compat import (
     BaseEventTrigger,
     TriggerEvent,
     asset_state_stores,
+    config_values,
     is_reference,
 )
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.connection import DEFAULT_CONN_ID
+from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
 from airflow_provider_cdm.triggers.base import CdmTrigger
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Statuses in which a run ends.
 _END_STATUSES = ("FAILED", "FAILURE_ON_SUBMIT", "STOPPED", "SUCCEEDED")
+#: Seconds between two looks, if neither the watcher nor the deployment says anything else.
+_POLL_INTERVAL = 30.0
 #: Longest name of a user, a project or a connection, in characters.
 _NAME_LIMIT = 256
 
@@ -50,7 +53,8 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
     :param look_back: seconds before the beginning of the watcher from which on ends are fired, if
         no position is stored. By default 0 where Airflow stores positions (3.3 and later), else
         600, so that a restart of the triggerer repeats events instead of losing some.
-    :param poll_interval: seconds between two looks at the job, as far as CDM's rate limits allow.
+    :param poll_interval: seconds between two looks at the job, as far as CDM's rate limits allow;
+        by default ``[cdm] poll_interval`` of ``airflow.cfg``, or 30.
     :param project_id: project of the cluster; by default the connection's.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm``.
     :raises CdmConfigError: when an argument cannot be used, and below Airflow 3.
@@ -79,7 +83,7 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
         not_started_by: str | Collection[str] | None = None,
         by_scheduler: bool | None = None,
         look_back: float | str | timedelta | None = None,
-        poll_interval: float | str | timedelta = 30.0,
+        poll_interval: float | str | timedelta | None = None,
         project_id: str | None = None,
         cdm_conn_id: str = DEFAULT_CONN_ID,
     ) -> None:
@@ -91,7 +95,7 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
         try:
             super().__init__(
                 cluster_id=_optional("cluster_id", cluster_id),  # type: ignore[arg-type]  # or None
-                poll_interval=_seconds("poll_interval", poll_interval),
+                poll_interval=_interval(poll_interval),
                 deadline=None,
                 project_id=_optional("project_id", project_id),
                 cdm_conn_id=_text("cdm_conn_id", cdm_conn_id),
@@ -168,6 +172,15 @@ def _optional(argument: str, value: Any) -> str | None:
 def _seconds(argument: str, value: Any, *, positive: bool = True) -> float:
     value = _plain(argument, value)
     return float(arguments.seconds(argument, value, optional=False, positive=positive))
+
+
+def _interval(value: Any) -> float:
+    """Return the seconds between two looks: the argument, the deployment's, or 30."""
+    if value is not None:
+        return _seconds("poll_interval", value)
+    configured = config_values(CONFIG_SECTION, ["poll_interval"]).get("poll_interval")
+    seconds = arguments.seconds("[cdm] poll_interval in airflow.cfg", configured)
+    return _POLL_INTERVAL if seconds is None else float(seconds)
 
 
 def _flag(argument: str, value: Any) -> bool | None:

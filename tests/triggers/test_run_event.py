@@ -813,6 +813,18 @@ def test_arguments() -> None:
 
 
 @needs_watchers
+def test_interval_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``poll_interval``, the option of the deployment counts, and else 30 seconds."""
+    assert CdmRunEventTrigger(job_name=JOB).poll_interval == 30.0
+    monkeypatch.setenv("AIRFLOW__CDM__POLL_INTERVAL", "90")
+    assert CdmRunEventTrigger(job_name=JOB).poll_interval == 90.0
+    assert CdmRunEventTrigger(job_name=JOB, poll_interval=5).poll_interval == 5.0
+    monkeypatch.setenv("AIRFLOW__CDM__POLL_INTERVAL", "often")
+    with pytest.raises(CdmConfigError, match=r"\[cdm\] poll_interval"):
+        CdmRunEventTrigger(job_name=JOB)
+
+
+@needs_watchers
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -841,7 +853,6 @@ def test_arguments() -> None:
         {"look_back": "{{ ds }}"},
         {"look_back": "soon"},
         {"poll_interval": 0},
-        {"poll_interval": None},
         {"poll_interval": float("inf")},
         {"poll_interval": "{{ ds }}"},
         {"started_by": "airflow", "not_started_by": ["airflow"]},
