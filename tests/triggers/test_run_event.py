@@ -308,6 +308,28 @@ def test_watcher_that_never_saw_cdm_goes_on(sim: CdmSimulator, play: Play) -> No
 
 
 @needs_watchers
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_wrong_clock(
+    ahead: float, sim: CdmSimulator, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is old is judged by the server's clock, whatever that of the triggerer shows."""
+    sim.add_job(JOB, seconds=10)
+
+    async def story(watching: Watching) -> None:
+        options = {**CdmHook.session_options, "clock": lambda: watching.clock.now() + ahead}
+        monkeypatch.setattr(CdmHook, "session_options", options)
+        sim.start(JOB)
+        await asyncio.sleep(60)
+        sim.fail("submissions", "status", times=3, status=503)
+        watching.watch()
+        await asyncio.sleep(3)
+        sim.start(JOB)
+        await asyncio.sleep(300)
+
+    assert play(story).numbers() == [2]
+
+
+@needs_watchers
 def test_without_a_store_the_last_ends_are_repeated(sim: CdmSimulator, play: Play) -> None:
     """With ``look_back``, ends of that time before the beginning fire, and no earlier ones."""
     sim.add_job(JOB, seconds=10)
