@@ -39,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 GOAL = 0.9
 _JOBS = "airflow_provider_cdm/client/jobs"
 _TASKS = "airflow_provider_cdm/tasks"
+_WATCHING = "airflow_provider_cdm/client/watching"
 _ONCE = "tests/exactly_once"
 _ATTEMPT = (
     f"{_ONCE}/test_kills.py",
@@ -66,7 +67,8 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/client/jobs/test_follower_clocks.py",
         "tests/client/jobs/test_follower_identity.py",
     ),
-    f"{_JOBS}/run_watch.py": ("tests/client/jobs/test_run_watch.py",),
+    f"{_WATCHING}/position.py": ("tests/client/watching/test_position.py",),
+    f"{_WATCHING}/run_filter.py": ("tests/client/watching/test_run_filter.py",),
     f"{_JOBS}/earlier_start.py": ("tests/client/jobs/test_earlier_start.py",),
     f"{_TASKS}/journal.py": ("tests/tasks/test_journal.py",),
     f"{_TASKS}/kills.py": (

@@ -9,6 +9,7 @@ Floor Name                 Purpose
 10    ``polling``          all waits of a cluster, within the rate limit
 10    ``clusters``         start and stop clusters, and wait until they have
 9     ``jobs``             what is done with one job and its run
+9     ``watching``         which runs of a job have ended since the last look
 8     ``session``          performs flows, on a thread or on an event loop
 8     ``connection_test``  the steps behind the Test button
 8     ``whole_database``   the tables of a whole-database job
@@ -48,5 +49,6 @@ __all__ = [
     "settings",
     "submission",
     "text",
+    "watching",
     "whole_database",
 ]

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm._compat import HAS_ASSET_STATE_STORE
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.run_watch import (
-    Look,
-    RunFilter,
-    RunWatch,
-    WatchPosition,
-    with_outcome,
-)
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.session import CdmSession, sleep_without_session
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.watching.position import Look, WatchPosition
+from airflow_provider_cdm.client.watching.run_filter import RunFilter
+from airflow_provider_cdm.client.watching.run_watch import RunWatch, with_outcome
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
 from airflow_provider_cdm.triggers.positions import EVENT_SECONDS, PositionKeeper

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_cdm._compat import aread_asset_state, awrite_asset_state
-from airflow_provider_cdm.client.jobs.run_watch import WatchPosition
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.watching.position import WatchPosition
 
 log = logging.getLogger(__name__)
 

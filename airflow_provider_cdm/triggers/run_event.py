@@ -115,7 +115,7 @@ class CdmRunEventTrigger(CdmTrigger, BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that ends; goes on until it is canceled."""
         # Only the triggerer polls; parsing a DAG does not need the modules for it.
-        from airflow_provider_cdm.client.jobs.run_watch import RunFilter
+        from airflow_provider_cdm.client.watching.run_filter import RunFilter
         from airflow_provider_cdm.triggers.job_watcher import JobWatcher
 
         watcher = JobWatcher(

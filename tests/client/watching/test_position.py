@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.api.runs import HISTORY_PAGE, History
-from airflow_provider_cdm.client.jobs.run_watch import (
+from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.client.watching.position import (
     WatchPosition,
     compare,
     shows_nothing_new,
 )
-from airflow_provider_cdm.client.submission import RunRef, Submission
 
 JOB = "orders"
 BEGIN = 1_735_787_045_000

@@ -1,4 +1,4 @@
-"""Watching a job for runs that end, whoever starts them: what a history shows that is new.
+"""What a watcher of a job has dealt with, and what a history shows that is new.
 
 A :class:`WatchPosition` says which runs have been dealt with. :func:`compare` is told a history and
 says which runs have ended since, which may have been missed, and the next position. It fires
@@ -9,19 +9,13 @@ begin again when a cluster is rebuilt.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.api.runs import History
-from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict
-from airflow_provider_cdm.client.whole_database import collect
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +25,6 @@ _VERSION = 1
 _MAX_KNOWN = 50
 #: Largest difference between two creation dates that says nothing, in milliseconds.
 _DATE_TOLERANCE = 2_000
-#: Seconds by which the date in an answer's header may be behind the instant of the answer.
-_DATE_HEADER_ERROR = 0.5
-_TRANSIENT = (errors.CdmUnavailable, errors.CdmThrottled, errors.CdmBadResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,50 +93,6 @@ class WatchPosition:
     def newest(self) -> RunRef | None:
         """The newest run that has been dealt with."""
         return self.known[0] if self.known else self.floor
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which ended runs an event is fired for.
-
-    :param statuses: statuses in CDM's spelling; empty for all.
-    :param started_by: names of users who may have started the run; empty for all.
-    :param not_started_by: names of users who must not have started it.
-    :param by_scheduler: whether CDM's scheduler must have started it, or must not; ``None`` if that
-        does not matter.
-    """
-
-    statuses: Sequence[str] = ()
-    started_by: Sequence[str] = ()
-    not_started_by: Sequence[str] = ()
-    by_scheduler: bool | None = None
-
-    def accepts_starter(self, run: Submission) -> bool:
-        """Return whether the run was started by somebody that this is about."""
-        if self.by_scheduler is not None and run.is_execute_auto != self.by_scheduler:
-            return False
-        if (self.started_by or self.not_started_by) and run.creation_user is None:
-            log.warning(
-                "No event is fired for the end of %s (%s): CDM does not show who started it.",
-                *(RunRef.of(run), run.status),
-            )
-            return False
-        if self.started_by and run.creation_user not in self.started_by:
-            return False
-        return run.creation_user not in self.not_started_by
-
-    def may_accept(self, run: Submission) -> bool:
-        """Return whether the run is accepted, or may be once its tables are known."""
-        if not self.accepts_starter(run):
-            return False
-        if not self.statuses or run.status in self.statuses:
-            return True
-        return run.verdict is Verdict.SUCCESS and "FAILED" in self.statuses
-
-    def accepts_outcome(self, run: Submission) -> bool:
-        """Return whether the run ended in one of the statuses; with a failed table, it failed."""
-        with_failed_table = run.failed and run.status == "SUCCEEDED"
-        return not self.statuses or ("FAILED" if with_failed_table else run.status) in self.statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,129 +257,6 @@ def _warn_of_missed(
         ", ".join(run.number for run in lost) or (last.number if last else "what was before"),
         shown[0].cluster_id,
     )
-
-
-def with_outcome(api: CdmApi, run: Submission, *, last_try: bool) -> Flow[Submission | None]:
-    """Return an ended run as the operators report it: with its tables, if its job has any.
-
-    :param last_try: whether to go on without what cannot be read.
-    :returns: the run; ``None``, after a warning, if CDM calls it a success and does not show
-        whether all of its tables are.
-    :raises CdmError: when CDM cannot be asked at the moment.
-    """
-    definition, problem = None, "Its job no longer exists."
-    try:
-        definition = yield from api.find(JOB, run.cluster_id, run.job_name)
-    except errors.CdmError as error:
-        if not last_try and (isinstance(error, _TRANSIENT) or error.refuses_credentials):
-            raise
-        problem = str(error)
-    if definition is None:
-        # The run's own status counts: nearly all jobs are of other types.
-        log.warning(
-            "It is not known whether %s has moved a whole database, so no tables are checked. %s",
-            *(RunRef.of(run), problem),
-        )
-    try:
-        return (yield from collect.with_tables(api, run, definition))
-    except errors.CdmOutcomeUnknown as error:
-        log.warning("%s", error)
-    except errors.CdmError as error:
-        if not last_try:
-            raise
-        log.warning("%s", error)
-    return None
-
-
-@dataclass(slots=True)
-class RunWatch:
-    """Looks at the history of a job until it shows something new; waits like a follower does.
-
-    It does not move on by itself: whoever waits takes :attr:`look` and makes the next watch.
-
-    :param cluster_id: cluster of the job.
-    :param job_name: name of the job.
-    :param position: what has been dealt with.
-    :param look_back: seconds before the beginning of the watcher from which on ends are new.
-    :param on_answer: called with each history that was read.
-    :param look: the last look that moves the position; ``None`` while there is none.
-    """
-
-    cluster_id: str
-    job_name: str
-    position: WatchPosition
-    look_back: float = 0.0
-    on_answer: Callable[[], None] = lambda: None
-    look: Look | None = None
-    problems_since: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def run(self) -> RunRef:
-        """The active run, if one was seen; only to judge whether a poll is worth it."""
-        pending = self.position.pending
-        return pending[0] if pending else RunRef(self.cluster_id, self.job_name)
-
-    @property
-    def created_from(self) -> int:
-        """Creation date from which on a run is new, as far as is known; epoch milliseconds."""
-        newest = self.position.newest
-        return 0 if newest is None or newest.creation_date is None else newest.creation_date + 1
-
-    @property
-    def asks_history(self) -> bool:
-        """Whether polls begin with the history: always, as only that shows more than one run."""
-        return True
-
-    def poll(self, api: CdmApi) -> Flow[Submission | None]:
-        """Read the history once.
-
-        :returns: ``None``: no run ends this wait; see :attr:`look`.
-        :raises CdmError: when CDM rejects the call for another reason than the credentials.
-        """
-        status = api.known_answer(runs.status(self.cluster_id, self.job_name))
-        if status is not None and shows_nothing_new(self.position, status):
-            # A wait for a run of the same job has just asked.
-            self._record_answer()
-            return None
-        uptime = api.exchanger.uptime
-        asked_at = uptime()
-        try:
-            history = yield from api.call(runs.history(self.cluster_id, self.job_name))
-        except errors.CdmError as error:
-            if not (isinstance(error, _TRANSIENT) or error.refuses_credentials):
-                raise
-            # The poller repeats the call, seldom, and gives up after the grace period of waits.
-            if not self.problems_since:
-                log.warning("The runs of job %r cannot be read: %s", self.job_name, error)
-            self.problems_since.setdefault("outage", uptime())
-            return None
-        self._record_answer()
-        # The server's clock is known from its answer, which was sent later than the question.
-        ahead = api.exchanger.server_clock.offset + _DATE_HEADER_ERROR + uptime() - asked_at
-        begin = (self.position.began_at + ahead - self.look_back) * 1000
-        look = compare(self.position, history, begin)
-        if look.ends or look.position != self.position:
-            self.look = look
-        return None
-
-    def _record_answer(self) -> None:
-        self.problems_since.clear()
-        self.on_answer()
-
-    def unreachable(self, error: errors.CdmError, lasted: float) -> errors.CdmError:
-        """Return the error for a wait during which calls failed, or were refused, for too long."""
-        error_type = errors.CdmAuthError if error.refuses_credentials else errors.CdmUnavailable
-        return error_type(
-            f"The runs of job {self.job_name!r} could not be read for {lasted:.0f} s (cluster"
-            f" {self.cluster_id}). The last error: {error}",
-            http_status=error.http_status,
-            code=error.code,
-            request_id=error.request_id,
-        )
-
-    def timed_out(self, limit: str = "wait_timeout") -> errors.CdmWaitTimeout:
-        """Return the error for a wait that reached its deadline; watchers have none."""
-        return errors.CdmWaitTimeout(f"No run of job {self.job_name!r} ended ({limit}).")
 
 
 def _pair(run: RunRef) -> list[int | None]:
