@@ -36,6 +36,11 @@ def undated(number: int, status: str = "SUCCEEDED") -> Submission:
     return Submission("c", JOB, status, number)
 
 
+def created_at(minute: int) -> Submission:
+    """Return a run of which CDM does not show when it ended."""
+    return replace(run(minute), last_update_date=None)
+
+
 def history(*shown: Submission, total: int | None = None) -> History:
     """Return a history of these runs, newest first; complete unless a total says otherwise."""
     return History(list(shown), len(shown) if total is None else total)
@@ -70,7 +75,14 @@ def fired(
         ([history(run(1)), history(), history(run(1))], [1], 0),
         ([history(), history(run(-5), run(-6))], [], 0),
         ([history(run(-5)), history(run(-5), run(-6), run(-7))], [], 0),
+        # Not shown at first, and not known to be old; and the instant at which the watcher began.
+        ([history(run(-5), run(-7)), history(run(-5), run(-6), run(-7))], [-6], 0),
+        ([history(run(0, minute=-0.5))], [0], 0),
+        ([history(created_at(-1)), history(created_at(1), created_at(-1))], [1], 0),
         # Numbers begin again.
+        ([history(run(57, minute=-60)), history(run(1, minute=90))], [1], 1),
+        ([history(run(57, minute=-60)), history(run(1, minute=-90))], [], 0),
+        ([history(undated(7)), history(run(None, minute=-90))], 1, 0),
         ([history(run(7)), history(run(1, minute=90))], [7, 1], 1),
         ([history(run(7)), history(run(7, minute=90))], [7, 7], 0),
         ([history(run(7)), history(run(7, minute=90)), history(run(7, minute=90))], [7, 7], 0),
@@ -145,6 +157,8 @@ def test_payload_that_is_no_position(payload: Any) -> None:
     ("seen", "status", "expected"),
     [
         ([run(1)], run(1), True),
+        ([run(2), run(1)], run(2), True),
+        ([run(2), run(1)], run(1), False),
         ([run(1)], run(2, "RUNNING"), False),
         ([run(1)], run(1, minute=60), False),
         ([run(1, "RUNNING")], run(1, "RUNNING"), True),
@@ -159,6 +173,22 @@ def test_status_call_of_others(seen: list[Submission], status: Submission, expec
     """A status call replaces the history only where that cannot show anything new."""
     position = compare(NEW, history(*seen), BEGIN).position
     assert shows_nothing_new(position, [status]) is expected
+
+
+def test_status_call_with_several_runs_or_none() -> None:
+    """Only a status call that shows one run replaces the history."""
+    position = compare(NEW, history(run(1)), BEGIN).position
+    assert not shows_nothing_new(position, [])
+    assert not shows_nothing_new(position, [run(1), run(2, "RUNNING")])
+
+
+def test_newest_run_of_a_position() -> None:
+    """The newest run is the last that ended, or the last old one if none has ended since."""
+    assert NEW.newest is None
+    first = compare(NEW, history(run(-5)), BEGIN).position
+    assert first.newest == RunRef.of(run(-5))
+    second = compare(first, history(run(2), run(1), run(-5)), BEGIN).position
+    assert second.newest == RunRef.of(run(2))
 
 
 class Model:
