@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 #: Most runs that a position remembers one by one; a history usually shows ten.
 _MAX_KNOWN = 50
+#: Most runs of a history that are compared, the newest.
+_MAX_SHOWN = 200
 #: Largest difference between two creation dates that says nothing, in milliseconds.
 _DATE_TOLERANCE = 2_000
 
@@ -113,6 +115,7 @@ def compare(position: WatchPosition, history: History, begin: float = 0.0) -> Lo
     :param begin: for the first look: ends before this instant are old, epoch milliseconds by the
         server's clock.
     """
+    history = _bounded(history)
     shown = [run for run in history.submissions if _is_identified(run)]
     if not shown:
         # It may be out of date, so what it shows next may be old.
@@ -161,6 +164,15 @@ def shows_nothing_new(position: WatchPosition, status: Sequence[Submission]) -> 
         same = len(position.pending) == 1 and position.pending[0].is_run(newest[0])
         return same and newest[0].verdict is Verdict.ACTIVE
     return bool(position.known) and position.known[0].is_run(newest[0]) and newest[0].ended
+
+
+def _bounded(history: History) -> History:
+    """Return the newest runs of a history that is longer than any that is documented."""
+    if len(history.submissions) <= _MAX_SHOWN:
+        return history
+    return History(
+        history.submissions[:_MAX_SHOWN], max(history.total or 0, len(history.submissions))
+    )
 
 
 def _is_identified(run: Submission) -> bool:

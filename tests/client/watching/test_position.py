@@ -274,6 +274,15 @@ def test_position_stays_small() -> None:
     assert not compare(position, History(old, 1999), BEGIN).ends
 
 
+def test_long_history() -> None:
+    """Of a history that is longer than any that is documented, the newest runs count."""
+    everything = [run(number) for number in range(20_000, 0, -1)]
+    numbers, position = fired(NEW, History(everything, 20_000))
+    assert numbers == list(range(19_801, 20_001))
+    assert position.missed
+    assert fired(position, History([run(20_001), *everything]))[0] == [20_001]
+
+
 def test_refs_of_a_position_name_the_job() -> None:
     """A position that was stored belongs to the job that it is read for."""
     position = compare(NEW, history(run(1)), BEGIN).position
