@@ -418,13 +418,12 @@ def test_watch_runs(demo: Demo, request: pytest.FixtureRequest) -> None:
         return event
 
     event = asyncio.run(first_event())
-    ((trigger_id,),) = database.run(
-        "SELECT id FROM trigger WHERE classpath LIKE '%CdmRunEventTrigger'"
-    )
+    stored = "SELECT id FROM trigger WHERE classpath LIKE '%CdmRunEventTrigger'"
+    ((trigger_id,),) = database.run(stored)
     importlib.import_module("airflow.models.trigger").Trigger.submit_event(trigger_id, event)
     request.getfixturevalue("triggering")
     done = run(load("example_cdm_watch_runs"), demo.days[2])
     # For Airflow it is the same trigger each time: a new one would watch anew.
-    assert database.run("SELECT id FROM trigger") == [(trigger_id,)]
+    assert database.run(stored) == [(trigger_id,)]
     rows = event.payload["counters"]["ROWS_WRITTEN"]
     assert result(done, "count_stock") == {str(event.payload["submission_id"]): rows}
