@@ -8,7 +8,6 @@ longer than the call that the token is for, and every line of the log is compare
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from urllib.parse import quote
 
 from airflow_provider_cdm.client.text import base64_parts
@@ -30,12 +29,16 @@ def texts_to_mask(token: str) -> list[str]:
 
     Two pieces near the end of a token are enough. That is where its signature is, which nobody can
     compute or guess, and without which no service accepts the token. They are side by side, so
-    that a line break, which hides one of them from the masker, leaves the other. Each is masked as
-    it is, which is also how it looks in URLs, JSON and HTML, and as Base64.
+    that a line break, which hides one of them from the masker, leaves the other. They are masked as
+    they are, which is also how they look in URLs, JSON and HTML, and one of them as Base64: the
+    masker compiles all that it knows again for each text.
 
     :param token: value of the header ``X-Auth-Token``.
     """
-    return sorted({text for piece in _pieces(token) for text in _spellings(piece)})
+    pieces = _pieces(token)
+    spelled = (each for piece in pieces for each in (piece, quote(piece), quote(piece, safe="")))
+    encoded = base64_parts(pieces[-1].encode("utf-8", "replace"))
+    return sorted({*spelled, *encoded})
 
 
 def _pieces(token: str) -> list[str]:
@@ -46,8 +49,3 @@ def _pieces(token: str) -> list[str]:
                 if len(set(run)) >= _FEWEST:
                     return [run[:_PIECE], run[_PIECE:]]
     return [token]
-
-
-def _spellings(piece: str) -> Iterator[str]:
-    yield from (piece, quote(piece), quote(piece, safe=""))
-    yield from base64_parts(piece.encode("utf-8", "replace"))
