@@ -18,6 +18,8 @@ import yaml
 
 import airflow_provider_cdm
 from airflow_provider_cdm import get_provider_info
+from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import has_task_state_store
 
 INFO = get_provider_info()
 ROOT = Path(airflow_provider_cdm.__file__).parent
@@ -209,6 +211,52 @@ def test_parsing_a_dag_imports_no_more_than_describes_its_tasks(
     # The discovery of providers may have imported the description of the connection.
     modules = {name.removeprefix("airflow_provider_cdm.") for name in imported}
     assert modules - {"connection", "connection.fields"} == expected
+
+
+#: What a task that starts a job with a password, and does not wait for it, has no use for.
+NOT_FOR_A_START = (
+    "client.auth.access_key",
+    "client.auth.token_cache",
+    "client.clusters",
+    "client.jobs.earlier_start",
+    "client.jobs.follower",
+    "client.jobs.stop",
+    "client.polling",
+    "client.whole_database",
+    "tasks.kills",
+    "tasks.run_wait",
+    "triggers",
+)
+
+
+@pytest.mark.skipif(not has_task_state_store(), reason="the journal needs Airflow's database")
+def test_a_start_imports_no_more_than_it_needs() -> None:
+    """Each task is a new process, so what a start does not use is not imported."""
+    script = """if True:
+        import sys, json, os
+        from airflow.sdk.bases.operator import ExecutorSafeguard
+        from airflow_provider_cdm.operators import CdmStartJobOperator
+        from tests.support.task_harness import TaskRunner
+        ExecutorSafeguard.test_mode = True
+        runner = TaskRunner(advance=lambda seconds: None)
+        result = runner.run(lambda: CdmStartJobOperator(task_id="start", job_name="orders"))
+        assert result["submission_id"] == 1
+        print(json.dumps([name for name in sys.modules if "airflow_provider_cdm" in name]))
+    """
+    with CdmSimulator({"clusters": [{"name": "demo", "jobs": [{"name": "orders"}]}]}) as sim:
+        environment = {**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": sim.connection_json}
+        process = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=Path(__file__).parents[1],
+        )
+    assert process.returncode == 0, process.stderr[-2000:]
+    imported = json.loads(process.stdout.splitlines()[-1])
+    modules = [name.removeprefix("airflow_provider_cdm.") for name in imported]
+    assert [name for name in modules if name.startswith(NOT_FOR_A_START)] == []
 
 
 def test_provider_discovery_loads_neither_airflow_nor_requests() -> None:
