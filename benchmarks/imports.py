@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks.common import Result, log, median, percentile, quartile_range, table
+from benchmarks.common import Result, log, median, percentile, quartile_range, table, verdict
 
 TITLE = "Import of operators"
 #: Module with operators by name of the distribution.
@@ -20,7 +20,7 @@ MODULES = {
     "apache-airflow-providers-dbt-cloud": "airflow.providers.dbt.cloud.operators.dbt",
     "apache-airflow-providers-huawei": "airflow.providers.huawei.cloud.operators.cdm",
 }
-OURS = "airflow-provider-cdm"
+OURS, SMALLEST_PEER = "airflow-provider-cdm", "apache-airflow-providers-airbyte"
 # Loads what a DAG processor has loaded before it opens the first DAG file, and what all providers
 # of Airflow import from Airflow.
 _CHILD = """
@@ -85,6 +85,17 @@ def _row(name: str, samples: list[dict[str, float]]) -> dict[str, Any]:
         values = [sample[key] for sample in samples]
         row[f"{key}_spread"] = [percentile(values, 0.25), percentile(values, 0.75)]
     return row
+
+
+def goals(result: Result) -> list[tuple[str, str]]:
+    """Return the goal, and whether it was reached."""
+    rows = {row["name"]: row for row in result.rows}
+    ratio = rows[OURS]["cpu_ms"] / rows[SMALLEST_PEER]["cpu_ms"]
+    modules = rows[OURS]["modules"]
+    outcome = (
+        f"CPU {verdict(ratio <= 0.5)}, {ratio:.2f}; modules {verdict(modules <= 20)}, {modules:g}"
+    )
+    return [("Import of all operators: at most half of the CPU of Airbyte's, 20 modules", outcome)]
 
 
 def tables(result: Result) -> str:

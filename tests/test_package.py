@@ -229,19 +229,24 @@ NOT_FOR_A_START = (
 )
 
 
-@pytest.mark.skipif(not has_task_state_store(), reason="the journal needs Airflow's database")
-def test_a_start_imports_no_more_than_it_needs() -> None:
-    """Each task is a new process, so what a start does not use is not imported."""
-    script = """if True:
+def modules_of_a_start(before: str = "") -> tuple[list[str], list[str]]:
+    """Start a job in a new process, with a password.
+
+    :param before: statement to execute before.
+    :returns: names of the modules that are loaded then, and of those that the start has loaded.
+    """
+    script = f"""if True:
         import sys, json, os
         from airflow.sdk.bases.operator import ExecutorSafeguard
-        from airflow_provider_cdm.operators import CdmStartJobOperator
         from tests.support.task_harness import TaskRunner
+        {before}
+        begin = set(sys.modules)
+        from airflow_provider_cdm.operators import CdmStartJobOperator
         ExecutorSafeguard.test_mode = True
         runner = TaskRunner(advance=lambda seconds: None)
         result = runner.run(lambda: CdmStartJobOperator(task_id="start", job_name="orders"))
         assert result["submission_id"] == 1
-        print(json.dumps([name for name in sys.modules if "airflow_provider_cdm" in name]))
+        print(json.dumps([sorted(sys.modules), sorted(set(sys.modules) - begin)]))
     """
     with CdmSimulator({"clusters": [{"name": "demo", "jobs": [{"name": "orders"}]}]}) as sim:
         environment = {**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": sim.connection_json}
@@ -254,9 +259,50 @@ def test_a_start_imports_no_more_than_it_needs() -> None:
             cwd=Path(__file__).parents[1],
         )
     assert process.returncode == 0, process.stderr[-2000:]
-    imported = json.loads(process.stdout.splitlines()[-1])
-    modules = [name.removeprefix("airflow_provider_cdm.") for name in imported]
+    loaded, added = json.loads(process.stdout.splitlines()[-1])
+    return loaded, added
+
+
+needs_task_state_store = pytest.mark.skipif(
+    not has_task_state_store(), reason="the journal needs Airflow's database"
+)
+
+
+@needs_task_state_store
+def test_a_start_imports_no_more_than_it_needs() -> None:
+    """Each task is a new process, so what a start does not use is not imported."""
+    loaded, _ = modules_of_a_start()
+    modules = [name.removeprefix("airflow_provider_cdm.") for name in loaded]
     assert [name for name in modules if name.startswith(NOT_FOR_A_START)] == []
+
+
+@needs_task_state_store
+def test_preload_imports_what_a_start_needs() -> None:
+    """After ``airflow_provider_cdm.preload``, a start imports nothing of this package, and not
+    ``requests``.
+    """
+    _, added = modules_of_a_start("import airflow_provider_cdm.preload")
+    tops = ("airflow_provider_cdm", "requests", "urllib3")
+    assert [name for name in added if name.startswith(tops)] == []
+
+
+def test_local_settings_of_the_documentation(tmp_path: Path) -> None:
+    """Airflow starts with the file that the documentation shows, and has then imported what tasks
+    of this package run.
+    """
+    config = tmp_path / "config"
+    config.mkdir()
+    snippet = Path(__file__).parents[1] / "docs" / "snippets" / "airflow_local_settings.py"
+    (config / snippet.name).write_text(snippet.read_text())
+    script = "import airflow.dag_processing.processor, sys; print(sorted(sys.modules))"
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+    )
+    assert "'airflow_provider_cdm.tasks.attempt'" in process.stdout
 
 
 def test_provider_discovery_loads_neither_airflow_nor_requests() -> None:
