@@ -179,6 +179,10 @@ class JobRunOperator(RunOutcomeTask):
         from airflow_provider_cdm.tasks.attempt import Attempt
         from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
 
+        if self.wait_for_completion:
+            # Before anything is started: a kill while a module is imported finds only half of it.
+            from airflow_provider_cdm.tasks import kills, run_wait  # noqa: F401
+
         if self._variables_given:
             arguments.ensure_rendered("variables", self.variables)
         self.variables = arguments.variables(self.variables)
