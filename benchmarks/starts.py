@@ -221,7 +221,8 @@ class VirtualThreads:
 
 @contextmanager
 def _session_time(threads: VirtualThreads) -> Iterator[None]:
-    CdmHook.session_options = {"clock": threads.clock.now, "sleep": threads.sleep}
+    now = threads.clock.now
+    CdmHook.session_options = {"clock": now, "monotonic": now, "sleep": threads.sleep}
     try:
         yield
     finally:
