@@ -30,15 +30,15 @@ def texts_to_mask(token: str) -> list[str]:
     Two pieces near the end of a token are enough. That is where its signature is, which nobody can
     compute or guess, and without which no service accepts the token. They are side by side, so
     that a line break, which hides one of them from the masker, leaves the other. They are masked as
-    they are, which is also how they look in URLs, JSON and HTML, and one of them as Base64: the
-    masker compiles all that it knows again for each text.
+    they are, which is also how they look in URLs, JSON and HTML, and one of them as Base64 and
+    hexadecimal: the masker compiles all that it knows again for each text.
 
     :param token: value of the header ``X-Auth-Token``.
     """
     pieces = _pieces(token)
     spelled = (each for piece in pieces for each in (piece, quote(piece), quote(piece, safe="")))
-    encoded = base64_parts(pieces[-1].encode("utf-8", "replace"))
-    return sorted({*spelled, *encoded})
+    content = pieces[-1].encode("utf-8", "replace")
+    return sorted({*spelled, *base64_parts(content), content.hex()})
 
 
 def _pieces(token: str) -> list[str]:

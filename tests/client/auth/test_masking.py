@@ -46,6 +46,7 @@ LINES: dict[str, Callable[[str], str]] = {
     "html": lambda token: html.escape(f"<td>{token}</td>"),
     "url": lambda token: f"https://x/?{urlencode({'token': token})}",
     "path": lambda token: quote(token),
+    "hexadecimal": lambda token: f"header {token.encode().hex()}",
     "base64": lambda token: base64.b64encode(token.encode()).decode(),
     "base64 after a byte": lambda token: base64.b64encode(b"x" + token.encode()).decode(),
     "base64 after two": lambda token: base64.b64encode(b"xy" + token.encode() + b"z").decode(),
