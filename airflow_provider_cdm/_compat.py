@@ -127,16 +127,16 @@ _MASKERS = (
 )
 
 
-def mask_secret(secret: str) -> None:
-    """Have Airflow mask a secret in logs that it cannot know, such as a token."""
+def mask_secret(secret: str | list[str]) -> None:
+    """Have Airflow mask secrets in logs that it cannot know, such as a token."""
     for module in _MASKERS:
         with suppress(ImportError, AttributeError):
             import_module(module).mask_secret(secret)
             return
 
 
-async def amask_secret(secret: str) -> None:
-    """Mask a secret in logs, without blocking the event loop."""
+async def amask_secret(secret: str | list[str]) -> None:
+    """Mask secrets in logs, without blocking the event loop."""
     from asgiref.sync import sync_to_async
 
     try:
@@ -144,7 +144,8 @@ async def amask_secret(secret: str) -> None:
     except ImportError:  # below Airflow 3.3
         await sync_to_async(mask_secret)(secret)
     else:
-        await amask(secret)
+        value: Any = secret
+        await amask(value)
 
 
 def config_values(section: str, names: Iterable[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.auth.masking import texts_to_mask
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
@@ -113,7 +114,7 @@ class CdmHook(BaseHook):
         if self._session is None:
             loop = asyncio.get_running_loop()
 
-            def mask(secret: str) -> None:
+            def mask(secret: list[str]) -> None:
                 # Masking talks to the supervisor, which a flow must not wait for.
                 asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
 
@@ -135,7 +136,7 @@ class CdmHook(BaseHook):
     def _open(
         self,
         settings: Settings,
-        mask: Callable[[str], None],
+        mask: Callable[[list[str]], None],
         *,
         look_up: Callable[[], Settings] | None = None,
         impatient: bool = False,
@@ -152,7 +153,7 @@ class CdmHook(BaseHook):
         return CdmSession(
             settings.for_project(self.project_id),
             user_agent=USER_AGENT,
-            on_token=mask,
+            on_token=lambda token: mask(texts_to_mask(token)),
             cipher=self._cipher(settings),
             look_up=look_up,
             on_exchange=metrics.count_call,

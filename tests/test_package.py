@@ -19,6 +19,8 @@ import yaml
 import airflow_provider_cdm
 from airflow_provider_cdm import get_provider_info
 from airflow_provider_cdm._compat import HAS_ASSET_WATCHERS
+from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.task_harness import has_task_state_store
 
 INFO = get_provider_info()
 ROOT = Path(airflow_provider_cdm.__file__).parent
@@ -142,7 +144,8 @@ def test_airflow_finds_the_examples() -> None:
     assert f"BUNDLE {EXAMPLES}" in process.stdout.splitlines()
 
 
-#: What a DAG file that uses our operators and sensors imports: arguments and descriptions of tasks.
+#: What a DAG file with an operator and a sensor imports: arguments and descriptions of tasks.
+#: With the package itself, ``_compat`` and ``connection`` there must not be more than 20 modules.
 PARSED_MODULES = {
     "client",
     "client.arguments",
@@ -150,13 +153,7 @@ PARSED_MODULES = {
     "client.text",
     "links",
     "operators",
-    "operators.base",
-    "operators.clusters",
-    "operators.definition",
     "operators.job_run",
-    "operators.jobs",
-    "operators.links",
-    "operators.run_job",
     "operators.start_job",
     "retry_policy",
     "sensors",
@@ -169,14 +166,34 @@ PARSED_MODULES = {
 }
 
 
-def test_parsing_a_dag_imports_no_more_than_describes_its_tasks() -> None:
-    """Importing and creating tasks loads few modules: none of another package, none that runs."""
+#: What the other operators add to these.
+PARSED_MODULES_OF_ALL = PARSED_MODULES | {
+    "operators.base",
+    "operators.clusters",
+    "operators.definition",
+    "operators.jobs",
+    "operators.links",
+    "operators.run_job",
+}
+
+
+@pytest.mark.parametrize(
+    ("operators", "expected"),
+    [("CdmStartJobOperator", PARSED_MODULES), ("*", PARSED_MODULES_OF_ALL)],
+    ids=["one", "all"],
+)
+def test_parsing_a_dag_imports_no_more_than_describes_its_tasks(
+    operators: str, expected: set[str]
+) -> None:
+    """Importing and creating tasks loads few modules: none of another package, none that runs, and
+    none of an operator that the DAG file does not name.
+    """
     script = """if True:
         import sys, json
         import html  # small, and already imported by most versions of Airflow
         import airflow_provider_cdm._compat as compat
         before = set(sys.modules)
-        from airflow_provider_cdm.operators import CdmStartJobOperator
+        from airflow_provider_cdm.operators import OPERATORS
         from airflow_provider_cdm.sensors import CdmSubmissionSensor
         after = set(sys.modules)
         CdmStartJobOperator(
@@ -187,13 +204,106 @@ def test_parsing_a_dag_imports_no_more_than_describes_its_tasks() -> None:
         created = {name for name in set(sys.modules) - after if "airflow_provider_cdm" in name}
         print(json.dumps(sorted((after - before) | created)))
     """
+    script = script.replace("OPERATORS", operators)
     process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
     imported = json.loads(process.stdout.splitlines()[-1])
     # The discovery of providers may have imported the description of the connection.
     modules = {name.removeprefix("airflow_provider_cdm.") for name in imported}
-    assert modules - {"connection", "connection.fields"} == PARSED_MODULES
+    assert modules - {"connection", "connection.fields"} == expected
+
+
+#: What a task that starts a job with a password, and does not wait for it, has no use for.
+NOT_FOR_A_START = (
+    "client.auth.access_key",
+    "client.auth.token_cache",
+    "client.clusters",
+    "client.jobs.earlier_start",
+    "client.jobs.follower",
+    "client.jobs.stop",
+    "client.polling",
+    "client.whole_database",
+    "tasks.kills",
+    "tasks.run_wait",
+    "triggers",
+)
+
+
+def modules_of_a_start(before: str = "") -> tuple[list[str], list[str]]:
+    """Start a job in a new process, with a password.
+
+    :param before: statement to execute before.
+    :returns: names of the modules that are loaded then, and of those that the start has loaded.
+    """
+    script = f"""if True:
+        import sys, json, os
+        from airflow.sdk.bases.operator import ExecutorSafeguard
+        from tests.support.task_harness import TaskRunner
+        {before}
+        begin = set(sys.modules)
+        from airflow_provider_cdm.operators import CdmStartJobOperator
+        ExecutorSafeguard.test_mode = True
+        runner = TaskRunner(advance=lambda seconds: None)
+        result = runner.run(lambda: CdmStartJobOperator(task_id="start", job_name="orders"))
+        assert result["submission_id"] == 1
+        print(json.dumps([sorted(sys.modules), sorted(set(sys.modules) - begin)]))
+    """
+    with CdmSimulator({"clusters": [{"name": "demo", "jobs": [{"name": "orders"}]}]}) as sim:
+        environment = {**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": sim.connection_json}
+        process = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=Path(__file__).parents[1],
+        )
+    assert process.returncode == 0, process.stderr[-2000:]
+    loaded, added = json.loads(process.stdout.splitlines()[-1])
+    return loaded, added
+
+
+needs_task_state_store = pytest.mark.skipif(
+    not has_task_state_store(), reason="the journal needs Airflow's database"
+)
+
+
+@needs_task_state_store
+def test_a_start_imports_no_more_than_it_needs() -> None:
+    """Each task is a new process, so what a start does not use is not imported."""
+    loaded, _ = modules_of_a_start()
+    modules = [name.removeprefix("airflow_provider_cdm.") for name in loaded]
+    assert [name for name in modules if name.startswith(NOT_FOR_A_START)] == []
+
+
+@needs_task_state_store
+def test_preload_imports_what_a_start_needs() -> None:
+    """After ``airflow_provider_cdm.preload``, a start imports nothing of this package, and not
+    ``requests``.
+    """
+    _, added = modules_of_a_start("import airflow_provider_cdm.preload")
+    tops = ("airflow_provider_cdm", "requests", "urllib3")
+    assert [name for name in added if name.startswith(tops)] == []
+
+
+def test_local_settings_of_the_documentation(tmp_path: Path) -> None:
+    """Airflow starts with the file that the documentation shows, and has then imported what tasks
+    of this package run.
+    """
+    config = tmp_path / "config"
+    config.mkdir()
+    snippet = Path(__file__).parents[1] / "docs" / "snippets" / "airflow_local_settings.py"
+    (config / snippet.name).write_text(snippet.read_text())
+    script = "import airflow.dag_processing.processor, sys; print(sorted(sys.modules))"
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+    )
+    assert "'airflow_provider_cdm.tasks.attempt'" in process.stdout
 
 
 #: What a DAG file imports that only has an asset watcher.

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth.factory import rotating_auth_for
-from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.locks import ProcessLock
@@ -39,6 +38,8 @@ from airflow_provider_cdm.client.settings import Settings
 
 if TYPE_CHECKING:
     import requests
+
+    from airflow_provider_cdm.client.auth.token_cache import Cipher
 
 T = TypeVar("T")
 #: Function that stores a record for a flow; ``None`` deletes the stored one.

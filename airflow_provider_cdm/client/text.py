@@ -173,13 +173,19 @@ def _spellings(secret: str) -> Iterator[str]:
     yield html.escape(secret)
     content = secret.encode("utf-8", "replace")
     yield from (quote(content), quote(content, safe=""), content.hex(), content.hex().upper())
-    # Base64 of something that contains the secret: what is before it shifts it by 0, 1 or 2 bytes.
+    yield from (encoded for encoded in base64_parts(content) if len(encoded) >= _SHORTEST_ENCODED)
+
+
+def base64_parts(content: bytes) -> Iterator[str]:
+    """Yield what the Base64 of anything that contains some bytes contains, in both alphabets.
+
+    What stands before the bytes shifts them by 0, 1 or 2; characters that depend on what is around
+    are left out.
+    """
     for shift, begin in ((0, 0), (1, 2), (2, 3)):
         shifted = bytes(shift) + content
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            encoded = encode(shifted).decode()[begin : len(shifted) * 4 // 3]
-            if len(encoded) >= _SHORTEST_ENCODED:
-                yield encoded
+            yield encode(shifted).decode()[begin : len(shifted) * 4 // 3]
 
 
 def _redacted(text: str, is_secret: bytearray) -> Iterator[str]:

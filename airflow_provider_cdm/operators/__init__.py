@@ -1,22 +1,29 @@
-"""Operators for CDM: running jobs, keeping jobs and links as defined, switching clusters."""
+"""Operators for CDM: running jobs, keeping jobs and links as defined, switching clusters.
+
+Each is imported on first use, so that parsing a DAG file loads only the operators that it names.
+"""
 
 from __future__ import annotations
 
-from airflow_provider_cdm.operators.clusters import (
-    CdmRestartClusterOperator,
-    CdmStartClusterOperator,
-    CdmStopClusterOperator,
-)
-from airflow_provider_cdm.operators.jobs import (
-    CdmApplyJobOperator,
-    CdmCreateJobOperator,
-    CdmDeleteJobOperator,
-    CdmStopJobOperator,
-    CdmUpdateJobOperator,
-)
-from airflow_provider_cdm.operators.links import CdmApplyLinkOperator, CdmDeleteLinkOperator
-from airflow_provider_cdm.operators.run_job import CdmRunJobOperator
-from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.operators.clusters import (
+        CdmRestartClusterOperator,
+        CdmStartClusterOperator,
+        CdmStopClusterOperator,
+    )
+    from airflow_provider_cdm.operators.jobs import (
+        CdmApplyJobOperator,
+        CdmCreateJobOperator,
+        CdmDeleteJobOperator,
+        CdmStopJobOperator,
+        CdmUpdateJobOperator,
+    )
+    from airflow_provider_cdm.operators.links import CdmApplyLinkOperator, CdmDeleteLinkOperator
+    from airflow_provider_cdm.operators.run_job import CdmRunJobOperator
+    from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
 
 __all__ = [
     "CdmApplyJobOperator",
@@ -32,3 +39,27 @@ __all__ = [
     "CdmStopJobOperator",
     "CdmUpdateJobOperator",
 ]
+
+_MODULES = {
+    "CdmApplyJobOperator": "jobs",
+    "CdmApplyLinkOperator": "links",
+    "CdmCreateJobOperator": "jobs",
+    "CdmDeleteJobOperator": "jobs",
+    "CdmDeleteLinkOperator": "links",
+    "CdmRestartClusterOperator": "clusters",
+    "CdmRunJobOperator": "run_job",
+    "CdmStartClusterOperator": "clusters",
+    "CdmStartJobOperator": "start_job",
+    "CdmStopClusterOperator": "clusters",
+    "CdmStopJobOperator": "jobs",
+    "CdmUpdateJobOperator": "jobs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import an operator on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    operator = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = operator
+    return operator

@@ -86,12 +86,12 @@ class JobRunOperator(RunOutcomeTask):
     @fail_without_retry
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job; wait for the run if ``wait_for_completion`` is set."""
-        from airflow_provider_cdm.tasks import kills
-
         attempt = self._open_attempt(context)
         try:
             return attempt.run()
         except Exception as error:
+            from airflow_provider_cdm.tasks import kills
+
             kills.give_up(attempt, error)
             raise
 
@@ -100,12 +100,12 @@ class JobRunOperator(RunOutcomeTask):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Go on after a deferral, with one of the methods below."""
-        from airflow_provider_cdm.tasks import kills
-
         attempt = self._open_attempt(context)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except Exception as error:
+            from airflow_provider_cdm.tasks import kills
+
             kills.give_up(attempt, error)
             raise
 
@@ -178,6 +178,10 @@ class JobRunOperator(RunOutcomeTask):
         from airflow_provider_cdm.client.jobs.progress import StallPolicy
         from airflow_provider_cdm.tasks.attempt import Attempt
         from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
+
+        if self.wait_for_completion:
+            # Before anything is started: a kill while a module is imported finds only half of it.
+            from airflow_provider_cdm.tasks import kills, run_wait  # noqa: F401
 
         if self._variables_given:
             arguments.ensure_rendered("variables", self.variables)

@@ -193,7 +193,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     @property
     def _job_type(self) -> str | None:
         """Type of the job, where the task that started the run knew it."""
-        from airflow_provider_cdm.client.whole_database.tables import job_type_of
+        from airflow_provider_cdm.client.api.definitions import job_type_of
 
         return job_type_of(self.submission) if isinstance(self.submission, Mapping) else None
 

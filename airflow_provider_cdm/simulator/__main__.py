@@ -46,6 +46,9 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
         config = load(demo.config if demo else options.config)
         if options.quotas:
             config = dataclasses.replace(config, quotas=options.quotas)
+        if options.tls is not None:
+            file = str(options.tls.absolute()) if options.tls.name else config.certificate
+            config = dataclasses.replace(config, tls=True, certificate=file)
         simulator = stack.enter_context(
             CdmSimulator(
                 config, host=options.host, port=options.port, allow_any_host=options.allow_any_host
@@ -89,6 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-any-host",
         action="store_true",
         help="allow a host that other machines can reach; the simulator is not protected",
+    )
+    parser.add_argument(
+        "--tls",
+        metavar="FILE",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        help="serve HTTPS, with a certificate that is made at each start; clients find it in this "
+        "file, by default in a temporary one that the connection names",
     )
     parser.add_argument(
         "--quotas", choices=("off", "documented"), help="overrides the configuration file"

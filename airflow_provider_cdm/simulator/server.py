@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 import struct
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp
+
+    from airflow_provider_cdm.simulator.gateway.certificate import Certificate
 
 #: Maximum time for running handlers to finish when the server stops, in seconds.
 GRACE_PERIOD = 2.0
@@ -33,6 +36,7 @@ class Server:
     :param port: port to listen on, 0 for any free port.
     :param allow_any_host: whether addresses that other machines can reach are allowed.
     :param on_stop: function to call in the server's event loop before connections are closed.
+    :param certificate: certificate for TLS, ``None`` for plain HTTP.
     :raises ValueError: if other machines can reach ``host``, unless this is allowed.
     """
 
@@ -44,6 +48,7 @@ class Server:
         *,
         allow_any_host: bool,
         on_stop: Callable[[], None],
+        certificate: Certificate | None = None,
     ) -> None:
         if not allow_any_host and not _is_loopback(host):
             raise ValueError(
@@ -53,17 +58,20 @@ class Server:
                 "(--allow-any-host)."
             )
         self._app, self.host, self.port, self._on_stop = app, host, port, on_stop
+        self._certificate = certificate
 
     @property
     def url(self) -> str:
         """URL of the server without a trailing slash; the port is known once the server listens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        scheme = "http" if self._certificate is None else "https"
+        return f"{scheme}://{host}:{self.port}"
 
     def start(self) -> None:
         """Start the server, and return when it accepts connections.
 
         :raises OSError: if the port is in use.
+        :raises ValueError: if the file of the certificate is somebody else's.
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=512)
@@ -80,7 +88,12 @@ class Server:
             date_header=False,
             server_header=False,
         )
-        self._server = _UvicornServer(config, self._on_stop)
+        try:
+            tls = None if self._certificate is None else self._certificate.create()
+        except BaseException:
+            listener.close()
+            raise
+        self._server = _UvicornServer(config, self._on_stop, tls)
 
         def run() -> None:
             try:
@@ -96,6 +109,8 @@ class Server:
         """Stop the server, and return when all connections are closed."""
         self._server.request_stop()
         self._thread.join()
+        if self._certificate is not None:
+            self._certificate.delete()
 
     def run_in_loop(self, function: Callable[[], None]) -> None:
         """Call a function in the server's event loop.
@@ -122,8 +137,11 @@ class _UvicornServer(uvicorn.Server):
     :meth:`uvicorn.Server.serve` needs several tenths of a second to stop, and logs that it does.
     """
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_stop: Callable[[], None], tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(config)
+        self._tls = tls
         self.ready = threading.Event()
         self._on_stop = on_stop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,6 +161,7 @@ class _UvicornServer(uvicorn.Server):
     async def serve_until_stopped(self, listener: socket.socket) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self.config.load()
+        self.config.ssl = self._tls
         self.lifespan = self.config.lifespan_class(self.config)
         # Requests that wait for their own database must not use up the threads of all others.
         anyio.to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS

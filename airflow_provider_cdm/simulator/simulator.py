@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
@@ -18,6 +19,7 @@ from airflow_provider_cdm.simulator.config.config import (
 )
 from airflow_provider_cdm.simulator.config.faults import Fault, FaultScript, Kind, When
 from airflow_provider_cdm.simulator.config.reader import read
+from airflow_provider_cdm.simulator.gateway.certificate import Certificate
 from airflow_provider_cdm.simulator.gateway.web_access import WebAccess
 from airflow_provider_cdm.simulator.routes.router import ROUTER
 from airflow_provider_cdm.simulator.server import Server
@@ -25,7 +27,6 @@ from airflow_provider_cdm.simulator.web.page import RUN_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from airflow_provider_cdm.simulator.backend.cluster import Cluster
@@ -62,8 +63,14 @@ class CdmSimulator:
         self.clock: Clock = clock or SystemClock()
         self._backend = Backend(self.config, self.clock, ROUTER.names())
         self._app = App(self._backend, WebAccess([host, *self.config.hosts]))
+        self._certificate = self._new_certificate(host) if self.config.tls else None
         self._server = Server(
-            self._app, host, port, allow_any_host=allow_any_host, on_stop=self._app.release
+            self._app,
+            host,
+            port,
+            allow_any_host=allow_any_host,
+            on_stop=self._app.release,
+            certificate=self._certificate,
         )
         self._backend.on_reset = lambda: self._server.run_in_loop(self._app.release)
 
@@ -92,6 +99,11 @@ class CdmSimulator:
     def iam_url(self) -> str:
         """The IAM endpoint, which is the same server."""
         return self.url
+
+    @property
+    def certificate_file(self) -> Path | None:
+        """File of the certificate that clients have to trust; ``None`` without TLS."""
+        return None if self._certificate is None else self._certificate.file
 
     @property
     def project_id(self) -> str:
@@ -126,7 +138,9 @@ class CdmSimulator:
     @property
     def connection_extra(self) -> dict[str, Any]:
         """``extra`` of an Airflow connection to this simulator."""
+        trusted = {} if self.certificate_file is None else {"verify": str(self.certificate_file)}
         return {
+            **trusted,
             "region": self.region,
             "project_id": self.project_id,
             "domain_name": self.domain,
@@ -316,6 +330,12 @@ class CdmSimulator:
         Rows that were moved between databases stay moved.
         """
         self._backend.reset()
+
+    def _new_certificate(self, host: str) -> Certificate:
+        file = self.config.certificate
+        return Certificate(
+            (host, *self.config.hosts), Path(self.config.base, file).absolute() if file else None
+        )
 
     def _cluster(self, cluster_id: str | None) -> Cluster:
         return self._backend.cluster(cluster_id or self.cluster_id)

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_cdm import metrics
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.jobs.progress import outcome_line
+from airflow_provider_cdm.client.api.definitions import job_type_of
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.sansio import pause
 from airflow_provider_cdm.client.submission import RunRef, Submission
-from airflow_provider_cdm.client.whole_database.tables import job_type_of
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.tasks.journal import Journal
-from airflow_provider_cdm.tasks.refusals import Refusals
-from airflow_provider_cdm.tasks.run_wait import RunWait
-from airflow_provider_cdm.tasks.stop_notes import StopNotes
-from airflow_provider_cdm.triggers.submission import SubmissionEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
     from airflow_provider_cdm.tasks.outcome import RunOutcomeTask
+    from airflow_provider_cdm.tasks.refusals import Refusals
+    from airflow_provider_cdm.tasks.run_wait import RunWait
+    from airflow_provider_cdm.tasks.stop_notes import StopNotes
     from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 
@@ -130,7 +128,6 @@ class Attempt:
         self.killed = False
         self.attempt_id = uuid.uuid4().hex
         self.own_run: RunRef | None = None
-        self.wait = RunWait(task, context, options, job.trigger_class)
         self._waited_for: list[RunRef] = []
         self._cluster_id: str | None = None
 
@@ -140,8 +137,17 @@ class Attempt:
         return Journal(self.context, self.task)
 
     @cached_property
+    def wait(self) -> RunWait:
+        """The wait for a run; a task that only starts one needs none."""
+        from airflow_provider_cdm.tasks.run_wait import RunWait
+
+        return RunWait(self.task, self.context, self.options, self.job.trigger_class)
+
+    @cached_property
     def stop_notes(self) -> StopNotes:
         """What the attempts of this task note about a stop of their run."""
+        from airflow_provider_cdm.tasks.stop_notes import StopNotes
+
         return StopNotes(self.context, self.journal.subject)
 
     @cached_property
@@ -205,6 +211,9 @@ class Attempt:
 
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
+        from airflow_provider_cdm.client.jobs.progress import outcome_line
+        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+
         if (stall := SubmissionEvent.stall_in(event)) is not None:
             run, progress = self.wait.report_stall(*stall)
             self._defer_for_other(run, progress=progress)
@@ -223,6 +232,8 @@ class Attempt:
 
         :param own: whether this task started it.
         """
+        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+
         if (stall := SubmissionEvent.stall_in(event)) is not None:
             run, progress = self.wait.report_stall(*stall)
             self._defer_wait(run, own=own, progress=progress)
@@ -235,6 +246,8 @@ class Attempt:
 
     def wait_for_other(self, run: RunRef) -> None:
         """Wait until a run that is in the way has ended; defers if the task is deferrable."""
+        from airflow_provider_cdm.client.jobs.progress import outcome_line
+
         self.log.info("Busy with %s; starts when it is over", run.number)
         if self.task.deferrable:
             self._defer_for_other(run)
@@ -353,6 +366,8 @@ class Attempt:
                     self.wait_for_other(RunRef.of(other))
                     refusals = None
                     continue
+                from airflow_provider_cdm.tasks.refusals import Refusals
+
                 # The run ended between two calls, or CDM contradicts itself.
                 refusals = refusals or Refusals(self._here.run(None), self.options.poll_interval)
                 left = None if self.deadline is None else self.deadline - self.session.clock()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.client.submission import RunRef, Submission
     from airflow_provider_cdm.tasks.attempt import Attempt
+    from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 
 class ExistingJob:
@@ -24,12 +23,18 @@ class ExistingJob:
     """
 
     fingerprint = None
-    trigger_class = CdmSubmissionTrigger
     taken_over_at = None
 
     def __init__(self, check: JobCheck) -> None:
         self.name = check.job_name
         self.check = check
+
+    @property
+    def trigger_class(self) -> type[CdmSubmissionTrigger]:
+        """What waits in the triggerer."""
+        from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+
+        return CdmSubmissionTrigger
 
     @property
     def definition(self) -> Mapping[str, Any] | None:

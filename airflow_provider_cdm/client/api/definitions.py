@@ -197,6 +197,12 @@ class Definition:
         ]
 
 
+def job_type_of(definition: Mapping[str, Any] | None) -> str | None:
+    """Return the type in the definition of a job; ``None`` if it is missing or not known."""
+    job_type = (definition or {}).get("job_type")
+    return job_type if job_type in JOB_TYPES else None
+
+
 def without_secrets(definition: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a definition with a mask for every secret in it, at any depth."""
     masked: dict[str, Any] = _masked(definition)

@@ -8,15 +8,17 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.call import Call, Quota, json_object, segment
-from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.api.definitions import JOB, Definition, Kind
-from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.sansio import Response
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.client.api.cluster import Cluster
+    from airflow_provider_cdm.client.api.job_list import JobPage
 
 
 def create(cluster_id: str, definition: Definition) -> Call[list[str]]:
@@ -112,6 +114,8 @@ def list_jobs(
     """
 
     def parse(response: Response, call: Call[JobPage]) -> JobPage:
+        from airflow_provider_cdm.client.api.job_list import JobPage, ListedJob
+
         data = json_object(response, call)
         jobs, total = data.get("jobs"), data.get("total")
         if not isinstance(jobs, list):
@@ -233,6 +237,8 @@ def _validated(response: Response, call: Call[list[str]]) -> list[str]:
 
 
 def _cluster(response: Response, call: Call[Any], data: Any, cluster_id: str | None) -> Cluster:
+    from airflow_provider_cdm.client.api.cluster import Cluster
+
     try:
         return Cluster.from_wire(data, cluster_id)
     except ValueError as problem:

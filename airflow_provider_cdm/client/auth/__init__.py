@@ -17,6 +17,7 @@ __all__ = [
     "factory",
     "iam",
     "lockout",
+    "masking",
     "project",
     "rotation",
     "signing",

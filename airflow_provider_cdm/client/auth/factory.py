@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from airflow_provider_cdm.client.auth.access_key import AccessKeyAuth, forget_keys
 from airflow_provider_cdm.client.auth.base import Authenticator
 from airflow_provider_cdm.client.auth.rotation import RotatingAuth, forget_look_ups
 from airflow_provider_cdm.client.auth.token import TokenAuth, forget_tokens
-from airflow_provider_cdm.client.auth.token_cache import Cipher
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.client.auth.token_cache import Cipher
 
 
 def authenticator_for(
@@ -30,6 +32,8 @@ def authenticator_for(
     keys = settings.credentials if isinstance(settings.credentials, KeyCredentials) else None
     if settings.agency is None:
         if keys is not None:
+            from airflow_provider_cdm.client.auth.access_key import AccessKeyAuth
+
             return AccessKeyAuth(settings, keys, exchanger)
         return TokenAuth(settings, exchanger, on_token, cipher)
     # The project belongs to the delegating account, so the user's own settings name none.
@@ -60,6 +64,8 @@ def rotating_auth_for(
 
 def forget_everything() -> None:
     """Drop all tokens, rejections, clock differences and look-ups of this process; for tests."""
+    from airflow_provider_cdm.client.auth.access_key import forget_keys
+
     forget_look_ups()
     forget_tokens()
     forget_keys()

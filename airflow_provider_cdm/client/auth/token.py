@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from airflow_provider_cdm.client import errors
@@ -28,11 +29,13 @@ from airflow_provider_cdm.client.auth.iam import (
     with_advice,
 )
 from airflow_provider_cdm.client.auth.lockout import LockoutGuard
-from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile, token_file
 from airflow_provider_cdm.client.http.retry import Exchanger
 from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.sansio import Flow, Request, offload, pause
 from airflow_provider_cdm.client.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_cdm.client.auth.token_cache import Cipher, Lock, TokenFile
 
 #: Seconds for which a rejected password is not sent again (IAM's shortest lock-out period).
 LOCKOUT_SECONDS = 900.0
@@ -270,6 +273,8 @@ class TokenAuth:
         settings = self.settings
         if settings.token_cache is None or self.cipher is None:
             return None
+        from airflow_provider_cdm.client.auth.token_cache import token_file
+
         identity = (settings.iam_endpoint, repr(settings.credentials), repr(settings.agency))
         secret = json.dumps(asdict(settings.credentials))
         return token_file(

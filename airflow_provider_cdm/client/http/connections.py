@@ -10,6 +10,7 @@ import functools
 import http.client
 import http.cookiejar
 import io
+import os
 import re
 import socket
 import ssl
@@ -26,6 +27,8 @@ import urllib3
 import urllib3.connection
 import urllib3.util.ssl_
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from airflow_provider_cdm.client.locks import ProcessLock
 
 #: Longest line that is read, in bytes, as in ``http.client``.
 LINE_LIMIT = 64 * 1024
@@ -207,7 +210,11 @@ class _Adapter(requests.adapters.HTTPAdapter):
         if not proxy.lower().startswith(("http://", "https://")):
             raise requests.exceptions.InvalidSchema("only http and https proxies can be used")
         if proxy.lower().startswith("https:"):
-            kwargs["proxy_ssl_context"] = _tls_context(self._verify)
+            kwargs["proxy_ssl_context"] = context = _tls_context(self._verify)
+            known = self.proxy_manager.get(proxy)
+            # The manager of a proxy is kept, and the settings may have changed since.
+            if known is not None and known.proxy_ssl_context is not context:
+                del self.proxy_manager[proxy]
         return _use_our_pools(super().proxy_manager_for(proxy, **kwargs))
 
     def get_connection_with_tls_context(
@@ -237,19 +244,28 @@ def _use_our_pools(manager: Any) -> Any:
 def _tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return the TLS context for a CA bundle, one for all connections of the process.
 
+    To load a bundle takes ten times as long as the rest of a new connection. A bundle that was
+    replaced is loaded again, and a forked process loads its own: a thread of the parent may have
+    held a lock inside of OpenSSL.
+
     :param verify: path of a file or folder of certificates; ``True`` for the bundle of
         ``requests``, ``False`` to accept any certificate.
     :raises NothingSentError: when there is no such file.
     """
     if not verify:
-        return _load_tls_context(None, None)
+        return _load_tls_context(None, (os.getpid(),))
     path = Path(DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify))
     try:
         status = path.stat()
     except (OSError, ValueError):
         raise NothingSentError(f"the CA bundle {str(path)!r} cannot be read") from None
-    # A bundle that was replaced is read again.
-    return _load_tls_context(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+    version = (os.getpid(), status.st_ino, status.st_mtime_ns, status.st_size)
+    with _loading:
+        return _load_tls_context(path, version)
+
+
+#: Held while a bundle is loaded, so that threads that need it at the same time load it once.
+_loading = ProcessLock()
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,13 +13,12 @@ from typing import Any, Literal, TypeAlias
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import definitions
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.definitions import JOB
+from airflow_provider_cdm.client.api.definitions import JOB, job_type_of
 from airflow_provider_cdm.client.jobs.own_retry import own_retry_problem
 from airflow_provider_cdm.client.jobs.placeholders import Placeholders
 from airflow_provider_cdm.client.jobs.progress import Log
 from airflow_provider_cdm.client.sansio import Flow
 from airflow_provider_cdm.client.text import one_line
-from airflow_provider_cdm.client.whole_database.tables import job_type_of
 
 CheckVariables: TypeAlias = Literal["warn", "fail", "off"]
 

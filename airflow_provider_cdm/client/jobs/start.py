@@ -20,7 +20,6 @@ from typing import Any, cast
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
 from airflow_provider_cdm.client.jobs.own_run import start_uncertain, with_number
 from airflow_provider_cdm.client.jobs.run_search import RunSearch, note_run
 from airflow_provider_cdm.client.jobs.standby import start_in_first
@@ -74,16 +73,19 @@ def start_once(
     :raises CdmError: when CDM rejected a call; then nothing was started.
     """
     record = None if payload is None else StartRecord.from_payload(payload)
-    # What was begun in one of the clusters is settled there, before anything else.
-    earlier = EarlierStart(api, request.in_cluster_of(record), policy, deadline, limit)
-    if record is not None and record.fingerprint != earlier.request.fingerprint:
-        record = yield from earlier.settle_other_arguments(record)
     if record is not None:
-        record, run = yield from earlier.settle(record)
-        if run is not None:
-            return StartResult(run, from_earlier_attempt=True, foreign=record.foreign)
-        if before_restart is not None:
-            yield from before_restart()
+        from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
+
+        # What was begun in one of the clusters is settled there, before anything else.
+        earlier = EarlierStart(api, request.in_cluster_of(record), policy, deadline, limit)
+        if record.fingerprint != earlier.request.fingerprint:
+            record = yield from earlier.settle_other_arguments(record)
+        if record is not None:
+            record, run = yield from earlier.settle(record)
+            if run is not None:
+                return StartResult(run, from_earlier_attempt=True, foreign=record.foreign)
+            if before_restart is not None:
+                yield from before_restart()
 
     def make(here: StartRequest) -> _Start:
         in_this = record is not None and record.cluster_id == here.cluster_id

@@ -21,7 +21,7 @@ from typing import Any
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.client import CdmApi
-from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPES
+from airflow_provider_cdm.client.api.definitions import BATCH_JOB, JOB, JOB_TYPES, job_type_of
 from airflow_provider_cdm.client.sansio import Flow, pause
 from airflow_provider_cdm.client.submission import RunRef, Submission, Verdict, verdict_of
 from airflow_provider_cdm.client.text import end_sentence
@@ -35,7 +35,6 @@ from airflow_provider_cdm.client.whole_database.sub_jobs import SubJobReader
 from airflow_provider_cdm.client.whole_database.tables import (
     TableReport,
     TableState,
-    job_type_of,
     tables_of,
 )
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.submission import Submission, Verdict, read_int, verdict_of
 from airflow_provider_cdm.client.text import LINE_LIMIT, one_line
@@ -263,12 +262,6 @@ def tables_of(classified: Iterable[ClassifiedJob], run: Submission) -> list[Tabl
         for each in classified
         if each.standing is not Standing.OTHER
     ]
-
-
-def job_type_of(definition: Mapping[str, Any] | None) -> str | None:
-    """Return the type in the definition of a job; ``None`` if it is missing or not known."""
-    job_type = (definition or {}).get("job_type")
-    return job_type if job_type in JOB_TYPES else None
 
 
 def failure_lines(run: Submission) -> list[str]:

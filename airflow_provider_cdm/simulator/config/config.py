@@ -158,7 +158,11 @@ class SimulatorConfig:
     faults: tuple[Fault, ...] = ()
     #: Host names, besides those of the loopback interface, that the simulator answers to.
     hosts: tuple[str, ...] = ()
-    #: Folder that relative SQLite paths start from: that of the YAML file, otherwise the current.
+    #: Whether to serve HTTPS, with a certificate that is made at each start.
+    tls: bool = False
+    #: File in which clients find that certificate; by default a temporary one.
+    certificate: str = ""
+    #: Folder that relative paths start from: that of the YAML file, otherwise the current one.
     base: str = ""
 
     def __post_init__(self) -> None:
@@ -219,6 +223,8 @@ def _inconsistencies(config: SimulatorConfig) -> Iterator[str]:
     yield from _duplicates(
         "users", [f"{user.domain or config.domain}/{user.name}" for user in config.users]
     )
+    if config.certificate and not config.tls:
+        yield "certificate: is for tls: on only"
     yield from _duplicates("projects", [project.id for project in config.projects])
     yield from _duplicates("clusters", [cluster.id for cluster in config.clusters])
     projects = {key for project in config.projects for key in (project.id, project.name)}

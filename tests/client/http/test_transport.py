@@ -2,134 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.http import error_mapping, transport
 from airflow_provider_cdm.client.sansio import (
     Obstacle,
     Request,
-    Response,
     TransportError,
-    send_request,
 )
-from airflow_provider_cdm.client.session import CdmSession
-from airflow_provider_cdm.client.settings import PasswordCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.client.fixture_types import Drive
-
-Handle = Callable[[socket.socket], object]
-BODY = b'{"variables": {}}'
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-class ScriptedServer:
-    """A server that handles connections as a test specifies.
-
-    ``arrived`` holds the complete requests that were read.
-    """
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.arrived: list[bytes] = []
-
-    def serve(self, handle: Handle) -> None:
-        """Handle all connections from now on."""
-        threading.Thread(target=self._serve, args=(handle,), daemon=True).start()
-
-    def answer(self, data: bytes) -> None:
-        """Respond to each request with some bytes, and close the connection."""
-
-        def handle(connection: socket.socket) -> None:
-            self.read(connection)
-            connection.sendall(data)
-
-        self.serve(handle)
-
-    def read(self, connection: socket.socket) -> None:
-        """Read a complete request, since closing the connection earlier would reset it."""
-        data = b""
-        while not data.endswith(BODY):
-            data += connection.recv(65_536)
-        self.arrived.append(data)
-
-    @property
-    def methods(self) -> list[bytes]:
-        """Methods of the requests that were read."""
-        return [request.split()[0] for request in self.arrived]
-
-    def close(self) -> None:
-        """Stop."""
-        self._listener.close()
-
-    def _serve(self, handle: Handle) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    handle(connection)
-                except OSError:
-                    continue
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    """Start a server that a test can let misbehave."""
-    server = ScriptedServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a self-signed certificate of this machine with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1)
-    builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
-    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    signed = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    pem = serialization.Encoding.PEM
-    form = serialization.PrivateFormat.PKCS8
-    secret = key.private_bytes(pem, form, serialization.NoEncryption())
-    path.write_bytes(secret + signed.public_bytes(pem))
-    return path
-
-
-@pytest.fixture
-def put(drive: Drive) -> Callable[..., Response]:
-    """Return a function that sends one PUT; ``settings`` change the session."""
-
-    def put(url: str, **settings: Any) -> Response:
-        credentials = PasswordCredentials("u", "p", "d")
-        with CdmSession(Settings(url, url, credentials, **settings)) as session:
-            response: Response = drive(session, send_request(Request("PUT", url, {}, BODY)))
-            return response
-
-    return put
-
-
-Put = Callable[..., Response]
+from tests.client.http.scripted_server import OK, Put, ScriptedServer, serve_tls
 
 
 @pytest.mark.parametrize(
@@ -151,21 +41,6 @@ def test_broken_responses(answer: bytes, reason: str, server: ScriptedServer, pu
         put(f"http://{server.address}/start")
     assert caught.value.sent
     assert server.methods == [b"PUT"]
-
-
-def serve_tls(
-    server: ScriptedServer, certificate: Path, answer: Callable[[ssl.SSLSocket], Any]
-) -> None:
-    """Serve requests over TLS: read each one, and do something in answer to it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def handle(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as tls:
-            server.read(tls)
-            answer(tls)
-
-    server.serve(handle)
 
 
 @pytest.mark.parametrize(
