@@ -77,6 +77,7 @@ class Sweep:
     :param due_jobs: jobs that became due while the sweep was in progress, each once, as keys.
     :param to_read: numbers of pages to read next.
     :param reading: number of pages that are being read.
+    :param throttled: number of pages in a row that got 429.
     :param last_page: largest number of a page that was read or is to be read.
     :param jobs_read: number of jobs on the pages read so far.
     :param any_found: whether one of the jobs that are waited for was among them.
@@ -93,6 +94,7 @@ class Sweep:
     due_jobs: dict[PolledJob, None] = field(default_factory=dict)
     to_read: deque[int] = field(default_factory=lambda: deque([1]))
     reading: int = 0
+    throttled: int = 0
     last_page: int = 1
     jobs_read: int = 0
     any_found: bool = False

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: False hints in a row after which hints about a job are ignored.
 _MAX_FALSE_HINTS = 2
+#: Pages in a row that get 429 before a listing is given up.
+_MAX_THROTTLED = 3
 
 
 class PollResults:
@@ -93,11 +95,17 @@ class PollResults:
 
     def _apply_page(self, poll: ListingPoll, now: float) -> None:
         outcome, failure = poll.outcome, poll.batch.failure
-        postponed = isinstance(outcome, RateLimited) and failure is None
-        poll.sweep.record_end(poll.page, again=postponed)
-        if postponed:
+        # With several pollers of a user, a 429 now and then is normal, and most pages are read by
+        # then; the limiter makes the next one wait.
+        again = isinstance(outcome, RateLimited) and (
+            failure is None or poll.sweep.throttled < _MAX_THROTTLED
+        )
+        poll.sweep.record_end(poll.page, again=again)
+        poll.sweep.throttled += failure is not None
+        if again:
             return
         if isinstance(outcome, JobPage):
+            poll.sweep.throttled = 0
             for listed in outcome.jobs:
                 if (job := self._registry.jobs.get(listed.name)) is not None:
                     self._apply_hint(job, listed, poll, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -343,3 +344,36 @@ def test_listings_pause_longer_with_each_failure() -> None:
     sweeps = make_sweeps()
     sweeps.record_failure(errors.CdmAuthError("not allowed"), BEGIN)
     assert sweeps.paused_until == BEGIN + 1800
+
+
+def _waits_with_throttled_pages(share: float) -> tuple[list[float], FakeCluster]:
+    """Return the delays of 3,000 waits in an hour, while a share of the list calls gets 429."""
+    draw = random.Random(5).random
+    cluster = FakeCluster(
+        fault=lambda kind, _: Response(429) if kind == "list" and draw() < share else None
+    )
+    simulation = Simulation(cluster, RateLimits(100, draw), random=draw)
+    simulation.max_steps = 1_000_000
+    runs = []
+    for index in range(3_000):
+        run = FakeRun(1, -60.0, 60.0 + 20_000 * draw())
+        cluster.add(FakeJob(f"load_{index:04}", [run]))
+        runs.append((simulation.wait_for(f"load_{index:04}", run), run))
+    simulation.run(until=3600)
+    ended = [(wait, run) for wait, run in runs if run.ended < 3000]
+    return sorted((wait.ends or [(3600.0, None)])[0][0] - run.ended for wait, run in ended), cluster
+
+
+def test_a_throttled_page_does_not_end_its_sweep() -> None:
+    """With several triggerers of a user, some pages get 429: they are read again, and no others."""
+    delays, cluster = _waits_with_throttled_pages(0.05)
+    assert delays[int(len(delays) * 0.95)] < 120
+    # Thirty pages a sweep, and the status calls that confirm ends.
+    assert len(cluster.calls["list"]) > 30 * 30
+
+
+def test_listings_that_are_always_throttled_are_given_up() -> None:
+    """If every page gets 429, status calls do without the list, and it is tried now and then."""
+    delays, cluster = _waits_with_throttled_pages(1.0)
+    assert len(cluster.calls["list"]) < 60
+    assert delays[len(delays) // 2] < 1900
