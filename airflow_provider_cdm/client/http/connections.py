@@ -10,6 +10,7 @@ import functools
 import http.client
 import http.cookiejar
 import io
+import ipaddress
 import os
 import re
 import socket
@@ -19,15 +20,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import requests
 import requests.adapters
 import urllib3
 import urllib3.connection
+import urllib3.util.connection
 import urllib3.util.ssl_
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
 from airflow_provider_cdm.client.locks import ProcessLock
 
 #: Longest line that is read, in bytes, as in ``http.client``.
@@ -36,7 +39,7 @@ LINE_LIMIT = 64 * 1024
 RESPONSE_LIMIT = 9 * 1024 * 1024
 
 
-class NothingSentError(OSError):
+class NothingSentError(Exception):
     """The exchange failed before anything was sent."""
 
 
@@ -44,8 +47,8 @@ class Deadline:
     """Context manager that aborts the exchange of this thread after some seconds.
 
     Timeouts of sockets are not enough, since they start again with every byte that arrives. Sending
-    and receiving, the answer of a proxy to ``CONNECT`` and the TLS handshake are aborted. Looking
-    up a host name cannot be aborted, and each address of a host is tried for the time that is left.
+    and receiving, the answer of a proxy to ``CONNECT`` and the TLS handshake are aborted. Nothing
+    can abort the look-up of a host name, so it is made in a thread that may outlive the exchange.
 
     :param seconds: how long the exchange may take.
     """
@@ -53,6 +56,7 @@ class Deadline:
     _current = threading.local()
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.expired = False
         self._ends_at = time.monotonic() + seconds
         self._sock: socket.socket | None = None
@@ -88,6 +92,11 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds that are left, never below a hundredth."""
         return max(0.01, self._ends_at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left, even if the exchange was not aborted yet."""
+        return time.monotonic() >= self._ends_at
 
     def attach(self, sock: socket.socket) -> None:
         """Set the socket that the exchange uses, so that the deadline can close it.
@@ -163,6 +172,36 @@ class _BoundedResponse(http.client.HTTPResponse):
             self.fp.in_chunked_body = bool(self.chunked)
 
 
+#: What ``socket.getaddrinfo`` returns of one address.
+_Address: TypeAlias = tuple[Any, Any, int, str, Any]
+
+
+def _look_up(host: str, port: int, deadline: Deadline) -> list[_Address]:
+    """Return the addresses of a host, in the time that the exchange has left.
+
+    :raises OSError: when there is none; ``socket.gaierror`` also when the look-up takes too long.
+    :raises NothingSentError: when no thread can be started for the look-up.
+    """
+    host = host.strip("[]")
+    family: int = urllib3.util.connection.allowed_gai_family()
+    with suppress(ValueError):
+        version = ipaddress.ip_address(host).version
+        if "%" not in host:
+            family = socket.AF_INET6 if version == 6 else socket.AF_INET
+            return [(family, socket.SOCK_STREAM, 0, "", (host, port))]
+    try:
+        return run_bounded(
+            lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM), deadline.remaining
+        )
+    except NotFinishedError:
+        problem = f"looking up the name took longer than {deadline.seconds:g} s"
+        raise socket.gaierror(socket.EAI_AGAIN, problem) from None
+    except ValueError:
+        raise urllib3.exceptions.LocationParseError(f"{host!r}, label empty or too long") from None
+    except RuntimeError as error:
+        raise NothingSentError(f"no thread can be started ({error})") from None
+
+
 class _BoundedConnection(urllib3.connection.HTTPConnection):
     response_class = _BoundedResponse
 
@@ -170,13 +209,45 @@ class _BoundedConnection(urllib3.connection.HTTPConnection):
         deadline = Deadline.current()
         if deadline is None:
             return super()._new_conn()
-        timeout = self.timeout
-        self.timeout = deadline.remaining if timeout is None else min(timeout, deadline.remaining)
+        # The errors of urllib3, in whose place this is, to which requests and transport refer.
         try:
-            sock = super()._new_conn()
-        finally:
-            self.timeout = timeout
+            sock = self._connect(deadline, _look_up(self._dns_host, self.port, deadline))
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise urllib3.exceptions.ConnectTimeoutError(
+                self, f"Connection to {self.host} timed out."
+            ) from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(
+                self, f"Failed to establish a new connection: {error}"
+            ) from error
         deadline.attach(sock)
+        return sock
+
+    def _connect(self, deadline: Deadline, addresses: list[_Address]) -> socket.socket:
+        """Return a socket that is connected to the first address that accepts."""
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in addresses:
+            if deadline.is_over:
+                raise TimeoutError("the time is over")
+            left = deadline.remaining
+            timeout = left if self.timeout is None else min(self.timeout, left)
+            try:
+                return self._open(socket.socket(family, kind, protocol), address, timeout)
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _open(self, sock: socket.socket, address: Any, timeout: float) -> socket.socket:
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:

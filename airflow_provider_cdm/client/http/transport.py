@@ -77,7 +77,9 @@ def _try_exchange(
         with deadline:
             response = _send(http, prepared, {"timeout": timeout, **options})
     except Exception as error:
-        reason = too_slow if deadline.expired else _reason(error)
+        # What a look-up of a name says is more exact, and it may end with the deadline.
+        slow = deadline.expired and not _is_about_a_name(error)
+        reason = too_slow if slow else _reason(error)
         hidden = (*request.secrets, *secrets)
         return TransportError(
             redact(reason, hidden),
@@ -195,6 +197,10 @@ def _obstacle(failure: Exception, *, proxied: bool) -> Obstacle | None:
     return next(
         (found for kind, found in kinds if any(isinstance(cause, kind) for cause in causes)), None
     )
+
+
+def _is_about_a_name(failure: Exception) -> bool:
+    return any(isinstance(cause.__cause__, socket.gaierror) for cause in _causes(failure))
 
 
 def _causes(failure: Exception) -> Iterator[Exception]:

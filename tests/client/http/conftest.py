@@ -35,7 +35,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1)
     builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
-    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    here = x509.SubjectAlternativeName([address, x509.DNSName("cdm.test")])
     signed = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     pem = serialization.Encoding.PEM

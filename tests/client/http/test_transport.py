@@ -86,6 +86,29 @@ def test_untrusted_certificate(server: ScriptedServer, certificate: Path, put: P
     assert caught.value.obstacle is Obstacle.CERTIFICATE
 
 
+@pytest.mark.parametrize(("name", "trusted"), [("cdm.test", True), ("other.test", False)])
+def test_a_certificate_is_for_a_name(
+    name: str,
+    trusted: bool,
+    server: ScriptedServer,
+    certificate: Path,
+    put: Put,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A certificate is compared with the name of the server, and not with its address."""
+    serve_tls(server, certificate, lambda tls: tls.sendall(OK))
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *other: look_up("127.0.0.1", *other))
+    url = f"https://{server.address.replace('127.0.0.1', name)}/start"
+    if trusted:
+        assert put(url, verify=str(certificate)).status == 200
+        return
+    with pytest.raises(TransportError, match="Hostname mismatch") as caught:
+        put(url, verify=str(certificate))
+    assert not caught.value.sent
+    assert caught.value.obstacle is Obstacle.CERTIFICATE
+
+
 CLOSED = "127.0.0.1:1"
 URL, TLS_URL = f"http://{CLOSED}/start", f"https://{CLOSED}/start"
 
