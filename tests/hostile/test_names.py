@@ -145,8 +145,8 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
 
     monkeypatch.setattr(metrics, "count_call", hang_once_it_runs)
     monkeypatch.setattr(poll_loop, "LAST_POLL", LIMIT)
-    failure = ended(
-        lambda: task_runner.run(
+    with pytest.raises(errors.CdmWaitTimeout):
+        task_runner.run(
             lambda: CdmStartJobOperator(
                 task_id="t",
                 job_name="orders",
@@ -155,8 +155,6 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
                 deferrable=triggerer,
             )
         )
-    )
-    assert isinstance(failure, errors.CdmWaitTimeout), failure
     assert outcomes[-1] is None
     assert names.asked[-1][0] == "localhost"
 
@@ -174,17 +172,15 @@ def test_a_start_ends(
     sim.add_job("orders")
 
     def attempt() -> Any:
-        return ended(
-            lambda: task_runner.run(
-                lambda: CdmStartJobOperator(
-                    task_id="t", job_name="orders", wait_for_completion=True, deferrable=triggerer
-                )
+        return task_runner.run(
+            lambda: CdmStartJobOperator(
+                task_id="t", job_name="orders", wait_for_completion=True, deferrable=triggerer
             )
         )
 
-    failure = attempt()
-    assert isinstance(failure, errors.CdmUnavailable), failure
-    assert not failure.effect_unknown
+    with pytest.raises(errors.CdmUnavailable, match="looking up the name") as caught:
+        attempt()
+    assert not caught.value.effect_unknown
     names.go_on()
     task_runner.retry()
     assert attempt()["status"] == "SUCCEEDED"
