@@ -152,6 +152,86 @@ def test_lengths_of_chunks(what: str, server: ByteServer, drive: Callable[..., A
     assert isinstance(perform(drive, server.url), TransportError)
 
 
+INTERIM = {
+    "processing": b"HTTP/1.1 102 Processing\r\n\r\n",
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n",
+    "one that nobody knows": b"HTTP/1.1 199 x\r\n\r\n",
+    "several": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\n\r\n" * 3,
+    "a thousand": b"HTTP/1.1 103 x\r\n\r\n" * 1000,
+}
+
+
+@pytest.mark.parametrize("what", INTERIM)
+def test_interim_answers(what: str, server: ByteServer, drive: Callable[..., Any]) -> None:
+    """An interim answer is not the answer, which would be left for the next request."""
+    server.respond = once(INTERIM[what] + OK)
+    outcome = perform(drive, server.url)
+    assert not isinstance(outcome, TransportError), outcome
+    assert (outcome.status, outcome.body) == (200, b"{}")
+
+
+UNCLEAR = {
+    "a sign": b"Content-Length: +2",
+    "an underscore": b"Content-Length: 0_2",
+    "a prefix": b"Content-Length: 0x2",
+    "less than nothing": b"Content-Length: -1",
+    "another alphabet": "Content-Length: \u0662".encode(),
+    "5,000 digits": b"Content-Length: " + b"9" * 5000,
+    "a word": b"Content-Length: two",
+    "two lengths": b"Content-Length: 2\r\nContent-Length: 3",
+    "two lengths in one line": b"Content-Length: 2, 3",
+    "a coding that nobody knows": b"Transfer-Encoding: xchunked",
+    "two codings": b"Transfer-Encoding: gzip, chunked",
+    "a coding twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    "another protocol": b"Upgrade: x\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: x",
+    "no colon": f"X {SECRET}".encode(),
+    "a blank before the colon": f"X : {SECRET}\r\nContent-Length : 2".encode(),
+    "NUL in a name": f"X\x00: {SECRET}".encode(),
+    "a first line that continues another": f" X: {SECRET}".encode(),
+    "a line break of another kind": f"X: y\rZ {SECRET}".encode(),
+}
+
+
+@pytest.mark.parametrize("what", UNCLEAR)
+def test_where_an_answer_ends(
+    what: str, server: ByteServer, drive: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it is not clear where an answer ends, it is none, and no log shows its headers."""
+    status = b"103 x" if what == "another protocol" else b"200 OK"
+    server.respond = once(b"HTTP/1.1 %s\r\n%s\r\n\r\n{}" % (status, UNCLEAR[what]))
+    caplog.set_level("DEBUG")
+    outcome = perform(drive, server.url)
+    assert isinstance(outcome, TransportError)
+    assert outcome.sent
+    assert SECRET not in caplog.text + outcome.reason
+
+
+NO_HTTP = {
+    "a body": b"{}",
+    "a page": b"<html>hello</html>\r\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.7\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an alert of TLS": b"\x15\x03\x01\x00\x02\x02F",
+    "an empty line": b"\r\n" + OK,
+    "status 0": b"HTTP/1.1 000 x\r\n\r\n",
+    "status 99": b"HTTP/1.1 99 x\r\n\r\n",
+    "status 1000": b"HTTP/1.1 1000 x\r\n\r\n",
+    "a status of another alphabet": "HTTP/1.1 \u0662\u0660\u0660 x\r\n\r\n".encode(),
+    "a negative status": b"HTTP/1.1 -20 x\r\n\r\n",
+    "a hundred headers": OK[:17] + b"a: b\r\n" * 101 + OK[17:],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("what", NO_HTTP)
+def test_answers_that_are_no_http(what: str, server: ByteServer, drive: Callable[..., Any]) -> None:
+    """What is no answer of HTTP/1 is an error of the transport, and may have had its effect."""
+    server.respond = once(NO_HTTP[what])
+    outcome = perform(drive, server.url)
+    assert isinstance(outcome, TransportError), outcome
+    assert outcome.sent
+
+
 ENDLESS: dict[str, Respond] = {
     "a chunk of everything": first(CHUNKED + b"-1\r\n", forever(b"x" * 65_536)),
     "a huge chunk": first(CHUNKED + b"7fffffffffffffff\r\n", forever(b"x" * 65_536)),

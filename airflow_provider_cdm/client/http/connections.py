@@ -27,6 +27,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.util.connection
+import urllib3.util.response
 import urllib3.util.ssl_
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -168,8 +169,35 @@ class _BoundedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        # http.client knows 100 only, and would leave the answer itself for the next request.
+        while 100 < self.status < 200:
+            if self.status == http.client.SWITCHING_PROTOCOLS:
+                raise http.client.HTTPException("the server changes to another protocol")
+            response: Any = self
+            response.headers = response.msg = None
+            super().begin()
+        _check_headers(self.msg)
         if isinstance(self.fp, _BoundedReader):
             self.fp.in_chunked_body = bool(self.chunked)
+
+
+def _check_headers(headers: http.client.HTTPMessage) -> None:
+    """Check that it is clear where the response ends.
+
+    :raises http.client.HTTPException: when it is not; the error does not quote the headers.
+    """
+    try:
+        urllib3.util.response.assert_header_parsing(headers)
+    except urllib3.exceptions.HeaderParsingError:
+        # urllib3 would log what it could not read, and go on without all headers that follow.
+        raise http.client.HTTPException("its headers cannot be read") from None
+    lengths = {part.strip() for part in ",".join(headers.get_all("content-length", ())).split(",")}
+    # int() also accepts signs, "_" and blanks; what it does not accept would be no length at all.
+    if any(re.fullmatch("[0-9]{0,19}", length) is None for length in lengths):
+        raise http.client.HTTPException("the length of the body is not a number")
+    coding = ",".join(headers.get_all("transfer-encoding", ())).strip().lower()
+    if coding not in ("", "chunked", "identity"):
+        raise http.client.HTTPException("its transfer encoding is not known")
 
 
 #: What ``socket.getaddrinfo`` returns of one address.
