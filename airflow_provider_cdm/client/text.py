@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 #: Numbers from here on are read as ``None``; no field of CDM has such values.
 _NUMBER_LIMIT = 1e18
@@ -39,6 +39,17 @@ REDACTED = "***"
 LINE_LIMIT = 99
 #: Length of the pieces by which a secret is recognized, in characters.
 _PIECE_LENGTH = 12
+#: Shortest beginning of a secret that is recognized where a text was cut off.
+_SHORTEST_BEGINNING = 6
+#: Encodings on top of each other that are undone in search of a secret.
+_LAYERS = 3
+# Characters as they are written in addresses, HTML, JSON, source code and mails.
+_ENCODED = re.compile(
+    r"%(?:25)*(?P<url>[0-9A-Fa-f]{2})|&#0*(?P<number>[0-9]{1,7});?"
+    r"|&#[xX]0*(?P<hex>[0-9A-Fa-f]{1,6});?|&(?P<name>quot|amp|lt|gt|apos|nbsp|sol|plus|equals);"
+    r"|\\+u\{?0*(?P<unicode>[0-9A-Fa-f]{2,4})\}?|\\+x(?P<byte>[0-9A-Fa-f]{2})"
+    r"|=(?P<mail>[0-9A-Fa-f]{2})|=\r?\n|\\+(?P<escaped>.)"
+)
 #: Shortest piece of Base64 that is recognized; a shorter one occurs by chance.
 _SHORTEST_ENCODED = 8
 
@@ -154,14 +165,65 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
     :param secrets: texts that must not be shown.
     """
+    spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
     is_secret = bytearray(len(text))
-    for secret in secrets:
-        for spelling in set(_spellings(secret)):
-            length = min(_PIECE_LENGTH, len(spelling))
-            for start in range(len(text) - length + 1):
-                if text[start : start + length] in spelling:
-                    is_secret[start : start + length] = b"\1" * length
+    for spelling in spellings:
+        for start, end in _pieces(text, spelling):
+            is_secret[start:end] = b"\1" * (end - start)
+    # An encoding may write any character in several ways, so it is undone.
+    decoded, places = text, list(range(len(text) + 1))
+    for _ in range(_LAYERS):
+        before, (decoded, places) = decoded, _decoded(decoded, places)
+        if decoded == before:
+            break
+        for spelling in spellings:
+            for start, end in _pieces(decoded, spelling):
+                first, last = places[start], places[end]
+                is_secret[first:last] = b"\1" * (last - first)
     return "".join(_redacted(text, is_secret))
+
+
+def _pieces(text: str, spelling: str) -> Iterator[tuple[int, int]]:
+    """Yield where a text holds pieces of a secret: begin and end."""
+    length = min(_PIECE_LENGTH, len(spelling))
+    for start in range(len(text) - length + 1):
+        if text[start : start + length] in spelling:
+            yield start, start + length
+    # A piece may be shorter where the text was cut off.
+    for rest in range(min(_PIECE_LENGTH, len(spelling)) - 1, _SHORTEST_BEGINNING - 1, -1):
+        if text.endswith(spelling[:rest]):
+            yield len(text) - rest, len(text)
+            break
+
+
+def _decoded(text: str, places: list[int]) -> tuple[str, list[int]]:
+    """Undo one layer of encodings of characters.
+
+    :param places: where each character of the text begins in the original, and its end.
+    :returns: the decoded text, and the same of it.
+    """
+    characters: list[str] = []
+    kept: list[int] = []
+    at = 0
+    for match in _ENCODED.finditer(text):
+        characters += text[at : match.start()]
+        kept += places[at : match.start()]
+        at = match.end()
+        if character := _character(match):
+            characters.append(character)
+            kept.append(places[match.start()])
+    return "".join([*characters, *text[at:]]), [*kept, *places[at:]]
+
+
+def _character(match: re.Match[str]) -> str:
+    kind, value = match.lastgroup, match[match.lastgroup] if match.lastgroup else ""
+    if kind == "name":
+        return html.unescape(f"&{value};")
+    if kind == "number":
+        return chr(min(int(value), 0x10FFFF))
+    if kind in ("escaped", None):
+        return value
+    return chr(min(int(value, 16), 0x10FFFF))
 
 
 def _spellings(secret: str) -> Iterator[str]:
@@ -173,6 +235,8 @@ def _spellings(secret: str) -> Iterator[str]:
     yield html.escape(secret)
     content = secret.encode("utf-8", "replace")
     yield from (quote(content), quote(content, safe=""), content.hex(), content.hex().upper())
+    # As bytes: each byte may be encoded for itself. A blank in a form is a plus.
+    yield from (content.decode("latin-1"), quote_plus(content), secret.replace(" ", "+"))
     yield from (encoded for encoded in base64_parts(content) if len(encoded) >= _SHORTEST_ENCODED)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import quopri
 import re
 from collections.abc import Callable
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
+from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.client.text import one_line, printable, redact
 from airflow_provider_cdm.operators import CdmStartJobOperator
@@ -140,11 +145,44 @@ def around(encode: Callable[[bytes], str]) -> list[str]:
     return [encode(before + SECRET.encode() + b":end") for before in (b"", b"a", b"ab", b"user:")]
 
 
+def each(write: Callable[[int], str]) -> list[str]:
+    """Return the secret with each of its bytes written in some way."""
+    return ["".join(map(write, SECRET.encode()))]
+
+
+def quoted(text: str, layers: int) -> str:
+    """Return a text that is percent-encoded several times."""
+    return quoted(quote(text, safe=""), layers - 1) if layers else text
+
+
 SPELLINGS = {
     "base64": around(lambda content: base64.b64encode(content).decode()),
     "base64 for URLs": around(lambda content: base64.urlsafe_b64encode(content).decode()),
+    "base64 without its end": around(lambda content: base64.b64encode(content).decode().strip("=")),
+    "base64, percent-encoded": around(lambda content: quote(base64.b64encode(content), safe="")),
+    "base64 in JSON": around(lambda c: base64.b64encode(c).decode().replace("/", "\\/")),
     "hex": around(bytes.hex),
     "hex in capitals": around(lambda content: content.hex().upper()),
+    "percent-encoded": [quoted(SECRET, 1)],
+    "percent-encoded in small letters": [quoted(SECRET, 1).lower()],
+    "percent-encoded twice": [quoted(SECRET, 2)],
+    "percent-encoded three times": [quoted(SECRET, 3)],
+    "each byte percent-encoded": each(lambda byte: f"%{byte:02x}"),
+    "each byte percent-encoded twice": each(lambda byte: f"%25{byte:02X}"),
+    "the percent sign as well": each(lambda byte: f"%25%32%35{byte:02X}"),
+    "a form": [quote_plus(SECRET)],
+    "HTML": [html.escape(SECRET), html.escape(SECRET, quote=False)],
+    "HTML in HTML": [html.escape(html.escape(SECRET))],
+    "HTML in decimals": each(lambda byte: f"&#{byte};") + each(lambda byte: f"&#0{byte}"),
+    "HTML in hexadecimals": each(lambda byte: f"&#x{byte:x};"),
+    "JSON": [json.dumps(SECRET)[1:-1], json.dumps(SECRET).replace("/", "\\/")[1:-1]],
+    "JSON in JSON": [json.dumps(json.dumps(SECRET))[3:-3]],
+    "JSON in HTML": [html.escape(json.dumps(SECRET)[1:-1])],
+    "escapes of JSON": each(lambda byte: f"\\u{byte:04x}"),
+    "escapes of JSON in JSON": each(lambda byte: f"\\\\u{byte:04X}"),
+    "escapes of Python": each(lambda byte: f"\\x{byte:02x}"),
+    "a mail": [quopri.encodestring(SECRET.encode()).decode()],
+    "each byte in a mail": each(lambda byte: f"={byte:02X}"),
 }
 
 
@@ -153,10 +191,32 @@ def test_encoded_secrets(spelling: str) -> None:
     """A secret is recognized in encodings, also as part of a longer text."""
     for text in SPELLINGS[spelling]:
         shown = redact(f"No: {text}!", [SECRET])
+        assert "***" in shown
         assert shown.startswith("No: ")
         kept = shown.removeprefix("No: ").removesuffix("!").replace("***", "")
         # What was around the secret, and at its ends a character that depends on it.
         assert len(kept) <= 20, shown
+
+
+@pytest.mark.parametrize("length", range(6, len(SECRET)))
+def test_secrets_that_are_cut_off(length: int) -> None:
+    """The beginning of a secret is recognized at the end of a text that was cut off."""
+    assert redact(f"No: {SECRET[:length]}", [SECRET]) == "No: ***"
+
+
+def test_escapes_of_other_texts_are_kept() -> None:
+    """What is encoded and no secret is shown as it was sent."""
+    text = "a=2F, %41, &amp;, \\n, \\u0041, 100 %25 &#65 é \\"
+    assert redact(text, [SECRET]) == text
+
+
+def test_a_request_id_without_an_end() -> None:
+    """A header of 60 kB in place of a request id is cut off before secrets are looked for."""
+    header = {"x-request-id": "x" * 60_000}
+    response = Response(500, header, b"", secrets=("q" * 20_000,))
+    error = error_mapping.from_response(response, "try it", 0.0)
+    assert error is not None
+    assert error.request_id == "x" * 100
 
 
 def test_short_secrets_hide_no_other_text() -> None:

@@ -365,4 +365,5 @@ def _window(message: str) -> float | None:
 def _request_id(response: Response, body: str | None = None) -> str | None:
     headers = response.headers
     request_id = headers.get("x-request-id") or headers.get("x-iam-trace-id") or body
-    return one_line(redact(request_id, response.secrets), _ID_LIMIT) if request_id else None
+    shown = one_line(request_id or "", 2 * _ID_LIMIT)
+    return redact(shown, response.secrets)[:_ID_LIMIT] or None

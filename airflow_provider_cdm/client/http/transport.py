@@ -217,7 +217,7 @@ def _reason(failure: Exception) -> str:
     if isinstance(failure, _UnusableResponseError):
         return str(failure)
     *_, innermost = _causes(failure)
-    text = re.sub(r"^<?[\w.]*(Connection|Pool)\b[^:]*: ", "", str(innermost))
+    text = re.sub(r"^<?[\w.]{0,99}(Connection|Pool)\b[^:]*: ", "", str(innermost))
     text = re.sub(r"//[^/]*@", "//", text)
     return f"{type(failure).__name__}: {text}"[:300]
 
