@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import jinja2
 
 
+#: Bytes of the largest file that is read.
+_LARGEST = 10_000_000
+
+
 def template(path: str, environment: Any) -> jinja2.Template:
     """Return the template in a file.
 
@@ -27,6 +31,8 @@ def template(path: str, environment: Any) -> jinja2.Template:
         if file.is_absolute() or ".." in file.parts:
             return _from_file(file, environment)
         if environment.loader is not None:
+            for candidate in _candidates(file, environment)[:1]:
+                _check_size(candidate)
             return environment.get_template(file.as_posix())  # type: ignore[no-any-return]
         missing: Any = path
     except jinja2.TemplateNotFound as error:
@@ -44,8 +50,19 @@ def template(path: str, environment: Any) -> jinja2.Template:
 def _from_file(file: Path, environment: Any) -> jinja2.Template:
     import jinja2
 
-    folders = getattr(environment.loader, "searchpath", ())
-    for candidate in [file] if file.is_absolute() else [Path(folder, file) for folder in folders]:
-        if candidate.is_file():
-            return environment.from_string(candidate.read_text("utf-8"))  # type: ignore[no-any-return]
+    for candidate in _candidates(file, environment)[:1]:
+        _check_size(candidate)
+        return environment.from_string(candidate.read_text("utf-8"))  # type: ignore[no-any-return]
     raise jinja2.TemplateNotFound(str(file))
+
+
+def _candidates(file: Path, environment: Any) -> list[Path]:
+    """Return the existing files that a path may mean, the first of which is the one."""
+    folders = getattr(environment.loader, "searchpath", ())
+    possible = [file] if file.is_absolute() else [Path(folder, file) for folder in folders]
+    return [candidate for candidate in possible if candidate.is_file()]
+
+
+def _check_size(file: Path) -> None:
+    if file.stat().st_size > _LARGEST:
+        raise CdmConfigError(f"The file {str(file)!r} has more than {_LARGEST:,} bytes.")

@@ -14,6 +14,10 @@ from airflow_provider_cdm.client.errors import CdmConfigError
 
 #: Numbers and booleans as JSON writes them.
 _JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
+#: Tags of YAML that are understood; all other values are text.
+_KNOWN_TAGS = frozenset({"null", "str", "seq", "map"})
+#: Characters of the longest text that is read.
+_LONGEST = 10_000_000
 #: Digits of the longest number that is read as one.
 _LONGEST_NUMBER = 19
 #: Keys with text, whatever that looks like.
@@ -39,6 +43,8 @@ def read(text: str) -> Any:
 
     :raises CdmConfigError: when it is neither; the error does not quote the content.
     """
+    if len(text) > _LONGEST:
+        raise CdmConfigError(f"The definition has more than {_LONGEST:,} characters.")
     try:
         return _settled(json.loads(text, parse_int=_Scalar, parse_float=_Scalar))
     except json.JSONDecodeError as error:
@@ -68,6 +74,18 @@ def _text_loader() -> Any:
             first: [resolver for resolver in resolvers if resolver[0] in kept]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
+        # Tags such as !!int would give other values, and raise any error for a wrong one.
+        yaml_constructors = {  # noqa: RUF012
+            tag: constructor
+            for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+            if tag is None or tag.rpartition(":")[2] in _KNOWN_TAGS
+        }
+
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            # Before PyYAML 6.0.4, merging "<<: [*a, *a]" a few times repeats keys by the billion.
+            pairs = {id(pair): pair for pair in reversed(node.value)}
+            node.value = list(reversed(pairs.values()))
 
     def text_or_scalar(loader: Any, node: Any) -> str:
         text = loader.construct_scalar(node)

@@ -10,9 +10,11 @@ from urllib.parse import unquote
 SEPARATOR = re.compile(r"[&,;|]")
 _FLAGS = re.IGNORECASE | re.DOTALL
 #: Variables and date macros, which are other texts in each run.
-_VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+\([^)]*\)")
+_VARIABLE = re.compile(r"\$\{[^{}]*\}|\$\w+\([^$)]*\)")
 #: What makes a name in a list of tables a pattern, or another one in each run.
 _PATTERN = re.compile(r"[*%?$]")
+#: Characters of the longest list of tables that is made into a pattern.
+_LONGEST_PATTERN = 100_000
 
 
 class Fit(IntEnum):
@@ -52,7 +54,12 @@ def without_variables(text: str) -> str:
 
 
 def pattern_of(text: str) -> re.Pattern[str] | None:
-    """Return the pattern of the schemas or tables that a definition names."""
+    """Return the pattern of the schemas or tables that a definition names.
+
+    ``None`` if all are possible, or the list is longer than any that can be compared.
+    """
+    if len(text) > _LONGEST_PATTERN:
+        return None
     parts = {
         part.strip() for part in SEPARATOR.split(_VARIABLE.sub("*", unquote(text))) if part.strip()
     }
@@ -61,8 +68,20 @@ def pattern_of(text: str) -> re.Pattern[str] | None:
     if not parts or "*" in parts:
         return None
     parts |= {unquote(text)}
-    escaped = (re.escape(re.sub(r"\*+|%+", "*", part)).replace(r"\*", ".*") for part in parts)
-    return re.compile("|".join(sorted(each.replace(r"\?", ".") for each in escaped)), _FLAGS)
+    return re.compile("|".join(sorted(map(_expression, parts))), _FLAGS)
+
+
+def _expression(part: str) -> str:
+    """Return the regular expression of a name with ``*``, ``%`` and ``?``.
+
+    What follows an asterisk is looked for once, where it first occurs: trying every place, also
+    for all that follows, takes years for ten asterisks.
+    """
+    first, *rest = [re.escape(piece).replace(r"\?", ".") for piece in re.split(r"[*%]+", part)]
+    if not rest:
+        return first
+    middle = "".join(f"(?>.*?{piece})" for piece in rest[:-1])
+    return f"{first}{middle}.*{rest[-1]}"
 
 
 def listed_names(text: str) -> list[str]:
