@@ -136,7 +136,7 @@ class _Reader:
             return {}
         try:
             extra = json.loads(raw) if isinstance(raw, str | bytes) else raw
-        except ValueError:
+        except (ValueError, RecursionError):
             extra = None
         if not isinstance(extra, Mapping):
             self._problems.append("Extra is not a JSON object")
@@ -233,7 +233,9 @@ class _Reader:
         known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         text = str(value).strip()
         if name == "verify":
-            return known.get(text.lower(), text)
+            if not isinstance(value, str | int):
+                self._problems.append(f"{label(name)} must be true, false or the path of a file")
+            return known.get(text.lower(), self._sendable(label(name), text, in_header=False) or "")
         if text.lower() not in known:
             self._problems.append(f"{label(name)} must be true or false")
         return known.get(text.lower(), default)
@@ -244,7 +246,7 @@ class _Reader:
             return default
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = 0.0
         if isinstance(value, bool) or not 0 < number < 1e6:
             self._problems.append(f"{label(name)} must be a number above 0")

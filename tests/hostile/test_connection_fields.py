@@ -91,6 +91,47 @@ def test_errors_name_the_field_and_show_no_value(what: str) -> None:
     assert SECRET not in shown
 
 
+WRONG_TYPES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "brackets without an end": ({}, {"extra": "[" * 100_000}, "Extra"),
+    "objects without an end": ({}, {"extra": '{"a":' * 100_000}, "Extra"),
+    "objects in objects": ({}, {"extra": '{"a":' * 50_000 + "1" + "}" * 50_000}, "Extra"),
+    "5,000 digits": ({}, {"extra": '{"read_timeout": %s}' % ("9" * 5_000)}, "Extra"),
+    "a number": ({}, {"extra": 5}, "Extra"),
+    "bytes": ({}, {"extra": b"\xff"}, "Extra"),
+    "400 digits": ({"read_timeout": 10**400}, {}, "Read Timeout"),
+    "400 digits below 0": ({"connect_timeout": -(10**400)}, {}, "Connect Timeout"),
+    "400 digits as text": ({"read_timeout": "9" * 400}, {}, "Read Timeout"),
+    "infinity": ({"read_timeout": float("inf")}, {}, "Read Timeout"),
+    "infinity as text": ({"read_timeout": "inf"}, {}, "Read Timeout"),
+    "no number": ({"read_timeout": float("nan")}, {}, "Read Timeout"),
+    "a complex number": ({"read_timeout": "1j"}, {}, "Read Timeout"),
+    "a list as seconds": ({"read_timeout": [1]}, {}, "Read Timeout"),
+    "a truth as seconds": ({"read_timeout": True}, {}, "Read Timeout"),
+    "infinite calls": ({"requests_per_minute": "inf"}, {}, "Requests per Minute"),
+    "half a call": ({"requests_per_minute": 0.5}, {}, "Requests per Minute"),
+    "400 digits of calls": ({"requests_per_minute": 10**400}, {}, "Requests per Minute"),
+    "a list as certificates": ({"verify": ["x"]}, {}, "Verify TLS"),
+    "an object as certificates": ({"verify": {}}, {}, "Verify TLS"),
+    "NUL in the name of a file": ({"verify": "a\x00b"}, {}, "Verify TLS"),
+    "half a character in it": ({"verify": "\ud800"}, {}, "Verify TLS"),
+    "a list as a truth": ({"allow_http": []}, {}, "Allow Plain HTTP"),
+    "an object as a region": ({"region": {"name": "x"}}, {}, "Region"),
+    "a port of 30 digits": ({}, {"host": "h", "port": 10**30}, "CDM Endpoint"),
+    "a port below 0": ({}, {"host": "h", "port": -1}, "CDM Endpoint"),
+    "a proxy's port of 99999": ({"proxy": "http://h:99999"}, {}, "Proxy"),
+    "a proxy of another kind": ({"proxy": "socks5://h:1"}, {}, "Proxy"),
+    "a proxy with a zone": ({"proxy": "http://[fe80::1%25eth0]:1"}, {}, "Proxy"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_TYPES)
+def test_values_of_other_types(what: str) -> None:
+    """A value of another type or size than its field takes is an error that names the field."""
+    extra, fields, label = WRONG_TYPES[what]
+    with pytest.raises(CdmConfigError, match=label):
+        read(extra, **fields)
+
+
 @pytest.mark.parametrize(
     "url", ["https://{region}.example/{job_name}", "http://127.0.0.1:1/_sim/ui?{submission_id}"]
 )
