@@ -8,6 +8,7 @@ import json
 import quopri
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
+from airflow_provider_cdm.client.api.job_list import ListedJob
 from airflow_provider_cdm.client.http import error_mapping
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.sansio import Response
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.client.text import one_line, printable, redact
+from airflow_provider_cdm.client.whole_database.tables import Table, TableReport
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support.task_harness import TaskRunner
@@ -135,6 +138,23 @@ def test_sizes() -> None:
         "orders",
     )
     assert len(json.dumps(run.to_dict())) < 32_768
+
+
+def test_sizes_of_tables() -> None:
+    """Whatever a server lists as the tables of a run, their part of the result stays small."""
+    counters = {f"{'x' * 999}{number}": number for number in range(1_000)}
+    run = {"status": "FAILED", "counters": counters, "error-summary": "x" * 10**6}
+    name = f"all_{'x' * 100_000}\u202e\n{FORGED}"
+    tables = [
+        Table.of(ListedJob.from_wire({"name": name, "status": "x" * 10**5}), "all", "x" * 10**5)
+        .with_status(Submission.from_wire(run, "c", name))
+        for _ in range(200)
+    ]  # fmt: skip
+    report = replace(TableReport.of(tables, None), missing=[name] * 200)
+    shown = report.to_dict()
+    assert (shown["total"], len(shown["list"])) == (200, 50)
+    assert len(json.dumps(shown)) < 131_072
+    assert not any(len(table["table"].splitlines()) > 1 for table in shown["list"])
 
 
 SECRET = 's3cr3t/of+the=connection"&é'

@@ -84,6 +84,17 @@ BY_OUR_CLOCK = {
     "the end of time, further west": "Fri, 31 Dec 9999 23:59:59 -1200",
     "nineteen digits": "9" * 19,
     "a fraction": "99999999.9",
+    "below zero": "-5",
+    "an exponent": "1e9",
+    "infinity": "inf",
+    "no number": "nan",
+    "a sign": "+999999999",
+    "5,000 digits": "9" * 5_000,
+    "the beginning of time": "Mon, 01 Jan 0001 00:00:00 +2359",
+    "a day that is none": "Fri, 99 Xyz 9999 99:99:99 GMT",
+    "a zone that is none": "Fri, 31 Dec 9999 23:59:59 -9999999999",
+    "another form of date": "9999-12-31T23:59:59Z",
+    "several": "1, 999999999",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 from airflow_provider_cdm.client.api.job_list import ListedJob
@@ -20,6 +21,8 @@ from airflow_provider_cdm.client.whole_database.look_alikes import ClassifiedJob
 TABLES_SHOWN = 50
 #: Maximum length of a reason, in characters.
 _REASON_LIMIT = 200
+#: Maximum length of a table's name in a result, and number of its counters.
+_NAME_LIMIT, _COUNTERS_SHOWN = 256, 16
 #: Largest difference between dates of one instant, in milliseconds: some have whole seconds.
 DATE_TOLERANCE = 2_000
 #: Maximum number of table names in one line of text.
@@ -138,10 +141,10 @@ class Table:
         """Return a small JSON object: ``table, status, counters``, and ``reason, doubt`` if any."""
         texts = {"reason": self.reason, "doubt": self.doubt}
         return {
-            "table": self.name,
+            "table": one_line(self.name, _NAME_LIMIT),
             "status": self.status,
-            "counters": dict(self.counters),
-            **{key: text for key, text in texts.items() if text is not None},
+            "counters": dict(islice(self.counters.items(), _COUNTERS_SHOWN)),
+            **{key: one_line(text, 2 * _REASON_LIMIT) for key, text in texts.items() if text},
         }
 
 
@@ -241,7 +244,8 @@ class TableReport:
         which there is no sub-job.
         """
         done, failed = len(self.names_in(TableState.DONE)), len(self.names_in(TableState.FAILED))
-        missing = {"missing": list(self.missing[:TABLES_SHOWN])} if self.missing else {}
+        names = [one_line(name, _NAME_LIMIT) for name in self.missing[:TABLES_SHOWN]]
+        missing = {"missing": names} if names else {}
         return {
             "total": len(self.tables),
             "succeeded": done,
