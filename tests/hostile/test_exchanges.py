@@ -131,6 +131,47 @@ def test_slow_beginnings(
         server.close()
 
 
+CONNECT_ANSWERS: dict[str, Respond] = {
+    "no TLS after it": once(b"HTTP/1.1 200 OK\r\n\r\n" + OK),
+    "nothing": once(b""),
+    "a page": once(b"<html>" + SECRET.encode()),
+    "an interim answer": once(b"HTTP/1.1 103 x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+    "a redirect": once(f"HTTP/1.1 302 x\r\nLocation: http://x/?{SECRET}\r\n\r\n".encode()),
+    "a status below 0": once(b"HTTP/1.1 -1 x\r\n\r\n"),
+    "a status of six digits": once(b"HTTP/1.1 200200 OK\r\n\r\n"),
+    "the secret as a reason": once(f"HTTP/1.1 502 {SECRET}\r\n\r\n".encode()),
+    "the secret in a header without a colon": once(f"HTTP/1.1 502 x\r\n{SECRET}\r\n\r\n".encode()),
+    "a thousand headers": once(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000 + b"\r\n"),
+    "a header without an end": first(b"HTTP/1.1 200 OK\r\na: ", forever(b"b" * 4096)),
+    "headers without an end": first(b"HTTP/1.1 200 OK\r\n", forever(b"a: b\r\n" * 100)),
+    "a reason without an end": first(b"HTTP/1.1 502 ", forever(b"b" * 4096)),
+    "another protocol": once(b"HTTP/1.1 101 x\r\n\r\n"),
+    "SOCKS": once(b"\x05\x00"),
+}
+
+
+@pytest.mark.parametrize("what", CONNECT_ANSWERS)
+def test_answers_to_connect(
+    what: str,
+    drive: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever a proxy answers to CONNECT, the exchange ends with an error without secrets."""
+    monkeypatch.setattr(transport, "EXCHANGE_LIMIT", 5.0)
+    caplog.set_level("DEBUG")
+    server = SilentServer(CONNECT_ANSWERS[what])
+    try:
+        proxy = f"http://user:{SECRET.replace('/', '%2F')}@{server.address}"
+        outcome = perform(drive, "https://cdm.invalid", proxy=proxy)
+    finally:
+        server.close()
+    assert isinstance(outcome, TransportError)
+    assert len(outcome.reason) <= 300
+    assert not shows(SECRET, outcome)
+    assert SECRET not in caplog.text
+
+
 LAX_CHUNKS = {
     "everything": b"-1\r\n",
     "less than nothing": b"-5\r\n",
