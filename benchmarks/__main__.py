@@ -23,6 +23,7 @@ NAMES = (
     "tasks",
     "starts",
     "calls",
+    "bounds",
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import multiprocessing
-import socket
 import threading
 import traceback
 import tracemalloc
@@ -22,7 +21,14 @@ from airflow_provider_cdm.client.sansio import Request, TransportError, send_req
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.client.settings import KeyCredentials, Settings
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.byte_server import ByteServer, Respond, first, forever, once
+from tests.support.byte_server import (
+    ByteServer,
+    Respond,
+    SilentServer,
+    first,
+    forever,
+    once,
+)
 
 #: Seconds after which a call that has not ended counts as hanging.
 HANGS = 60.0
@@ -71,35 +77,6 @@ def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
     if request.param == "worker":
         return lambda session, flow: session.run(flow)
     return lambda session, flow: asyncio.run(session.arun(flow))
-
-
-class SilentServer:
-    """Accepts connections and answers before it has read anything: a proxy, or a TLS server."""
-
-    def __init__(self, respond: Respond) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._respond = respond
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        """Accept no more connections."""
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                self._respond(connection)
-            except OSError:
-                return
 
 
 SLOW_BEGINNINGS: dict[str, Respond] = {

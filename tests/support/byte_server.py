@@ -54,6 +54,35 @@ class ByteServer:
         self._open.discard(connection)
 
 
+class SilentServer:
+    """Accepts connections and answers before it has read anything: a proxy, or a TLS server."""
+
+    def __init__(self, respond: Respond) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._respond = respond
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._respond(connection)
+            except OSError:
+                return
+
+
 def forever(piece: bytes, pause: float = 0.0) -> Respond:
     """Send a piece again and again, as fast as it is read or with pauses in seconds."""
 
