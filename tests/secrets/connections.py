@@ -78,6 +78,9 @@ PLANTED = {
     "written": "planted-in-a-file-0123456789",
     "to stderr": "planted-in-stderr-0123456789",
     "returned": "planted/in+the database 0123456789",
+    "in HTML": "planted-in-a-page-0123456789",
+    "in JSON": "planted-in-a-body-0123456789",
+    "in an address": "p/l+a=n&t?e/d+i=n&a?n/a+d=r&e?s/s",
 }
 
 

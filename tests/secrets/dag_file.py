@@ -97,6 +97,9 @@ def make_leaking_dag() -> DAG:
             show("header:", base64.b64encode(f"user:{secrets['printed']}".encode()).decode())
             (FOLDER / "airflow" / "logs" / "mine.log").write_text(f"token={secrets['written']}\n")
             os.write(2, f"{secrets['to stderr']}\n".encode())
+            show("page:", "".join(f"&#{ord(letter)};" for letter in secrets["in HTML"]))
+            show("body:", "".join(f"\\u{ord(letter):04x}" for letter in secrets["in JSON"]))
+            show("address:", quote(quote(secrets["in an address"], safe=""), safe=""))
             return f"https://x/?token={quote(secrets['returned'])}"
 
         leak()

@@ -66,6 +66,9 @@ def test_no_secret_shows(scan: SecretScan, kind: str) -> None:
         ("written", "logs/mine.log"),
         ("to stderr", ""),
         ("returned", "table xcom"),
+        ("in HTML", "dag_id=leaks"),
+        ("in JSON", "dag_id=leaks"),
+        ("in an address", "dag_id=leaks"),
     ],
 )
 def test_a_leak_is_found(scan: SecretScan, secret: str, place: str) -> None:

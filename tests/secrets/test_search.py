@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import quopri
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -40,6 +41,26 @@ def test_encodings(text: str) -> None:
     """A secret is found in every encoding, and so is a piece of it."""
     assert found(text)
     assert found(f"before {text} after")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        quote(quote(SECRET, safe=""), safe=""),
+        quote(SECRET, safe="").lower(),
+        "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+        "".join(f"&#{ord(character)};" for character in SECRET),
+        "".join(f"&#x{ord(character):x};" for character in SECRET),
+        "".join(f"\\u{ord(character):04x}" for character in SECRET),
+        "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
+        quopri.encodestring(SECRET.encode()).decode(),
+        SECRET.encode().hex().upper(),
+    ],
+)
+def test_encodings_of_each_character(text: str) -> None:
+    """A secret whose characters are written out is found, and so is half of it."""
+    assert found(f"before {text} after")
+    assert found(text[: len(text) * 2 // 3]) or found(text[len(text) // 3 :])
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", "user:"])
