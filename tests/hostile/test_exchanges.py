@@ -393,11 +393,11 @@ def test_cookies_are_not_kept(server: ByteServer) -> None:
 
 
 def ask(session: CdmSession, cluster_id: str, name: str, results: Any) -> None:
-    """Ask for the runs of one job many times, and report whose runs were shown."""
+    """Ask for the runs of one job many times, and report which runs were shown."""
     shown = set()
     for _ in range(30):
         run = session.run(session.api.active_run(cluster_id, name))
-        shown.add(run.job_name if run else None)
+        shown.add(run.submission_id if run else None)
     results.put((name, shown))
 
 
@@ -406,10 +406,11 @@ def ask(session: CdmSession, cluster_id: str, name: str, results: Any) -> None:
 def test_forked_processes_share_no_connections(sim: CdmSimulator, make_session: Any) -> None:
     """Processes that are forked with open connections each read answers to their own calls."""
     names = [f"job_{number}" for number in range(5)]
+    numbers: dict[str, int] = {}
     session = make_session()
     for name in names:
         sim.add_job(name, seconds=3600)
-        sim.start(name)
+        numbers[name] = sim.start(name).submission_id
         session.run(session.api.active_run(sim.cluster_id, name))
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -421,4 +422,4 @@ def test_forked_processes_share_no_connections(sim: CdmSimulator, make_session: 
     found = dict(results.get(timeout=HANGS) for _ in names)
     for child in children:
         child.join(HANGS)
-    assert found == {name: {name} for name in names}
+    assert found == {name: {number} for name, number in numbers.items()}
