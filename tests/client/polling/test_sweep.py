@@ -360,8 +360,13 @@ def _waits_with_throttled_pages(share: float) -> tuple[list[float], FakeCluster]
         cluster.add(FakeJob(f"load_{index:04}", [run]))
         runs.append((simulation.wait_for(f"load_{index:04}", run), run))
     simulation.run(until=3600)
-    ended = [(wait, run) for wait, run in runs if run.ended < 3000]
-    return sorted((wait.ends or [(3600.0, None)])[0][0] - run.ended for wait, run in ended), cluster
+    # A wait that has not ended counts as one that ends now.
+    ends = [
+        (wait.ends[0][0] if wait.ends else 3600.0, run.ended)
+        for wait, run in runs
+        if run.ended < 3000
+    ]
+    return sorted(at - ended for at, ended in ends), cluster
 
 
 def test_a_throttled_page_does_not_end_its_sweep() -> None:
