@@ -17,6 +17,7 @@ import airflow_provider_cdm.client.session
 import airflow_provider_cdm.operators.clusters
 import airflow_provider_cdm.operators.jobs
 import airflow_provider_cdm.operators.links
+import airflow_provider_cdm.operators.restart_cluster
 import airflow_provider_cdm.operators.run_job
 import airflow_provider_cdm.operators.start_job
 import airflow_provider_cdm.sensors

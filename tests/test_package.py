@@ -170,6 +170,7 @@ PARSED_MODULES = {
 PARSED_MODULES_OF_ALL = PARSED_MODULES | {
     "operators.base",
     "operators.clusters",
+    "operators.restart_cluster",
     "operators.definition",
     "operators.jobs",
     "operators.links",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.operators.clusters import (
-        CdmRestartClusterOperator,
         CdmStartClusterOperator,
         CdmStopClusterOperator,
     )
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         CdmUpdateJobOperator,
     )
     from airflow_provider_cdm.operators.links import CdmApplyLinkOperator, CdmDeleteLinkOperator
+    from airflow_provider_cdm.operators.restart_cluster import CdmRestartClusterOperator
     from airflow_provider_cdm.operators.run_job import CdmRunJobOperator
     from airflow_provider_cdm.operators.start_job import CdmStartJobOperator
 
@@ -46,7 +46,7 @@ _MODULES = {
     "CdmCreateJobOperator": "jobs",
     "CdmDeleteJobOperator": "jobs",
     "CdmDeleteLinkOperator": "links",
-    "CdmRestartClusterOperator": "clusters",
+    "CdmRestartClusterOperator": "restart_cluster",
     "CdmRunJobOperator": "run_job",
     "CdmStartClusterOperator": "clusters",
     "CdmStartJobOperator": "start_job",

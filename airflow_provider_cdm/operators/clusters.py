@@ -1,4 +1,4 @@
-"""Operators that start, stop and restart CDM clusters."""
+"""Operators that start and stop CDM clusters, and what all operators for clusters share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.client.session import CdmSession
 
 StopMode = Literal["graceful", "immediate"]
-RestartMode = Literal["immediate", "soft", "force"]
 
 
 class _Step(NamedTuple):
@@ -37,7 +36,7 @@ class _Step(NamedTuple):
     last: bool = True
 
 
-class _ClusterStateOperator(DeferrableCdmTask):
+class ClusterStateOperator(DeferrableCdmTask):
     """Brings a cluster to a state: reads its state, acts if needed, waits, and reads again.
 
     Every attempt begins by reading the state, so a retry goes on with what an earlier one began.
@@ -160,6 +159,33 @@ class _ClusterStateOperator(DeferrableCdmTask):
         )
         return session.run(wait)
 
+    def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
+        """Do what brings the cluster, which is in another state, nearer to the target state."""
+        raise NotImplementedError
+
+
+class InterruptingOperator(ClusterStateOperator):
+    """Base of the operators that interrupt the runs on a cluster, unless they leave it alone.
+
+    :param only_if_idle: leave the cluster running while a run of any job is active on it.
+    :param delay: seconds that CDM waits (templated).
+    """
+
+    template_fields: Sequence[str] = (*ClusterStateOperator.template_fields, "delay")
+    durations: ClassVar[Mapping[str, bool]] = {**ClusterStateOperator.durations, "delay": True}
+
+    def __init__(
+        self, *, only_if_idle: bool = True, delay: Duration | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.only_if_idle = only_if_idle
+        self.delay: Any = delay
+
+    @property
+    def _whole_delay(self) -> int | None:
+        """The delay in whole seconds, as CDM takes it."""
+        return None if self.delay is None else math.ceil(self.delay)
+
     def _is_busy(self, session: CdmSession, cluster: Cluster) -> bool:
         """Return whether jobs are running on the cluster, and name them in the log."""
         from airflow_provider_cdm.client import clusters
@@ -172,12 +198,8 @@ class _ClusterStateOperator(DeferrableCdmTask):
             )
         return bool(busy)
 
-    def _step(self, session: CdmSession, cluster: Cluster) -> _Step:
-        """Do what brings the cluster, which is in another state, nearer to the target state."""
-        raise NotImplementedError
 
-
-class CdmStartClusterOperator(_ClusterStateOperator):
+class CdmStartClusterOperator(ClusterStateOperator):
     """Starts a stopped CDM cluster; succeeds if it is running already.
 
     Meant for the setup of migrations: ``start.as_setup() >> migrate >> stop.as_teardown(...)``. A
@@ -214,7 +236,7 @@ class CdmStartClusterOperator(_ClusterStateOperator):
         return _Step(states=("stopped", "normal"), last=False)
 
 
-class CdmStopClusterOperator(_ClusterStateOperator):
+class CdmStopClusterOperator(InterruptingOperator):
     """Stops a running CDM cluster; succeeds if it is stopped already.
 
     Meant for the teardown of migrations. By default it stops no cluster that is in use: while a run
@@ -240,22 +262,13 @@ class CdmStopClusterOperator(_ClusterStateOperator):
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
     """
 
-    template_fields: Sequence[str] = (*_ClusterStateOperator.template_fields, "delay")
-    durations: ClassVar[Mapping[str, bool]] = {**_ClusterStateOperator.durations, "delay": True}
     _target = "stopped"
 
     def __init__(
-        self,
-        *,
-        only_if_idle: bool = True,
-        stop_mode: StopMode = "graceful",
-        delay: Duration | None = None,
-        **kwargs: Any,
+        self, *, stop_mode: StopMode = "graceful", delay: Duration | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.only_if_idle = only_if_idle
+        super().__init__(delay=delay, **kwargs)
         self.stop_mode = stop_mode
-        self.delay: Any = delay
         arguments.one_of("stop_mode", stop_mode, ("graceful", "immediate"))
         if delay is not None and stop_mode != "graceful":
             raise errors.CdmConfigError(
@@ -277,109 +290,9 @@ class CdmStopClusterOperator(_ClusterStateOperator):
         if self.only_if_idle and self._is_busy(session, cluster):
             return _Step("left running")
         graceful = self.stop_mode == "graceful"
-        delay = None if self.delay is None else math.ceil(self.delay)
-        call = resources.stop_cluster(cluster.cluster_id, graceful=graceful, delay=delay)
+        call = resources.stop_cluster(
+            cluster.cluster_id, graceful=graceful, delay=self._whole_delay
+        )
         session.run(clusters.send(session.api, call, cluster))
         self.log.info("Asked CDM to stop the %s", cluster)
         return _Step("stopped", ("stopped",))
-
-
-class CdmRestartClusterOperator(_ClusterStateOperator):
-    """Restarts a running CDM cluster, and waits until jobs can run on it again.
-
-    CDM fails all active runs when a cluster restarts. By default no cluster that is in use is
-    restarted: while a run of any job is active, the cluster is left running, the log names those
-    jobs, and the task succeeds. A cluster that is starting is restarted once it runs. One that is
-    restarting already, such as for an earlier attempt of the task, is only waited for. A stopped
-    cluster fails the task with :class:`~airflow_provider_cdm.exceptions.CdmRefused`, a frozen or
-    failed one with :class:`~airflow_provider_cdm.exceptions.CdmClusterUnusable`.
-
-    Returns ``cluster_id, name, state`` and ``action`` (``restarted``, ``left running`` or
-    ``none``).
-
-    :param cluster_id: the cluster; by default the connection's (templated).
-    :param only_if_idle: leave the cluster running while a run of any job is active on it.
-    :param restart_mode: how CDM restarts it: ``immediate``, ``soft`` or ``force``.
-    :param delay: seconds after which CDM begins; by default at once (templated).
-    :param wait_for_completion: wait until jobs can run on it again.
-    :param deferrable: wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two polls of the cluster's state (templated); by default
-        ``[cdm] poll_interval`` of ``airflow.cfg``, or 30.
-    :param wait_timeout: seconds after which to stop waiting, with
-        :class:`~airflow_provider_cdm.exceptions.CdmWaitTimeout`; ``None`` for never (templated).
-    :param project_id: project of the cluster; by default the connection's (templated).
-    :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
-    """
-
-    template_fields: Sequence[str] = (*_ClusterStateOperator.template_fields, "delay")
-    durations: ClassVar[Mapping[str, bool]] = {**_ClusterStateOperator.durations, "delay": True}
-    _target = "normal"
-
-    def __init__(
-        self,
-        *,
-        only_if_idle: bool = True,
-        restart_mode: RestartMode = "immediate",
-        delay: Duration | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.only_if_idle = only_if_idle
-        self.restart_mode = restart_mode
-        self.delay: Any = delay
-        arguments.one_of("restart_mode", restart_mode, ("immediate", "soft", "force"))
-
-    def _proceed(
-        self,
-        session: CdmSession,
-        cluster: Cluster,
-        deadline: float | None,
-        action: str | None = None,
-    ) -> dict[str, Any]:
-        self.log.info("The %s is %s", cluster, cluster.state)
-        while action is None and (cluster.state != self._target or cluster.is_restarting):
-            cluster, action = self._wait_until_running(session, cluster, deadline)
-        if action is None:
-            cluster, action = self._restart(session, cluster, deadline)
-        return self._result(cluster, action)
-
-    def _wait_until_running(
-        self, session: CdmSession, cluster: Cluster, deadline: float | None
-    ) -> tuple[Cluster, str | None]:
-        """Wait for a cluster that is not running; return also what then was done to it."""
-        from airflow_provider_cdm.client.clusters import RestartWatch
-
-        cluster.ensure_usable()
-        if cluster.state == "stopped":
-            raise errors.CdmRefused(
-                f"Cluster {cluster.name!r} is stopped, so it cannot be restarted. Start it with"
-                f" CdmStartClusterOperator (cluster {cluster.cluster_id})."
-            )
-        if not cluster.is_restarting:
-            states = ("normal", "stopped")
-            return self._wait(session, cluster.cluster_id, states, deadline, None), None
-        if not self.wait_for_completion:
-            return cluster, "none"
-        watch = RestartWatch(cluster, session.clock())
-        return self._wait(session, cluster.cluster_id, ("normal",), deadline, "none", watch), "none"
-
-    def _restart(
-        self, session: CdmSession, cluster: Cluster, deadline: float | None
-    ) -> tuple[Cluster, str]:
-        """Restart a running cluster; return it afterwards, and what was done to it."""
-        from airflow_provider_cdm.client import clusters
-        from airflow_provider_cdm.client.api import resources
-
-        if self.only_if_idle and self._is_busy(session, cluster):
-            return cluster, "left running"
-        delay = 0 if self.delay is None else math.ceil(self.delay)
-        watch = clusters.RestartWatch(cluster, session.clock(), delay)
-        call = resources.restart_cluster(cluster.cluster_id, mode=self.restart_mode, delay=delay)
-        session.run(clusters.send(session.api, call, cluster))
-        self.log.info("Asked CDM to restart the %s", cluster)
-        if not self.wait_for_completion:
-            return cluster, "restarted"
-        states = ("normal",)
-        return self._wait(
-            session, cluster.cluster_id, states, deadline, "restarted", watch
-        ), "restarted"
