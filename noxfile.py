@@ -39,6 +39,8 @@ nox.options.sessions = ["tests", "lint", "docs"]
 os.environ |= {"UV_PYTHON_DOWNLOADS": "never", "UV_VENV_RELOCATABLE": "1"}
 
 AIRFLOW_3 = "apache-airflow==3.3.*"
+TRUTH_TABLE = "tests/system/test_truth_table.py"
+IN_THE_TRIGGERER = ("tests/system/test_watched_run.py", "tests/system/test_trigger_start.py")
 
 
 def parser(session: str, description: str) -> argparse.ArgumentParser:
@@ -88,21 +90,26 @@ def tests(session: nox.Session) -> None:
     Suite(airflow=chosen.airflow, python=chosen.python, arguments=arguments).run(session)
 
 
-def system_tests(session: nox.Session, description: str, *selection: str) -> None:
+def system_tests(
+    session: nox.Session,
+    description: str,
+    *selection: str,
+    series: Sequence[str] = ("3.3", "2.11"),
+) -> None:
     """Run tests that start a real Airflow, for each series that is asked for."""
     options = parser(session.name, description)
     options.add_argument(
         "--airflow",
         action="append",
         metavar="VERSION",
-        help="series of Airflow; may be repeated (default: 3.3 and 2.11)",
+        help=f"series of Airflow; may be repeated (default: {' and '.join(series)})",
     )
     options.add_argument("--keep", action="store_true", help="keep Airflow's logs and databases")
     chosen, arguments = options.parse_known_args(session.posargs)
     variables = {"CDM_SYSTEM": "1"} | ({"CDM_SYSTEM_KEEP": "1"} if chosen.keep else {})
     suites = [
         Suite(airflow=airflow, arguments=[*selection, *arguments], variables=variables)
-        for airflow in chosen.airflow or ("3.3", "2.11")
+        for airflow in chosen.airflow or series
     ]
     run_all(session, [functools.partial(suite.run, session) for suite in suites])
 
@@ -116,8 +123,9 @@ def faults(session: nox.Session) -> None:
         " clears tasks as users do, and then counts runs at the simulator and rows in the target."
         " About four minutes for each Airflow."
     )
-    # The truth table has an Airflow of its own: both together overload Airflow 2.
-    system_tests(session, text, "tests/system", "--ignore=tests/system/test_truth_table.py")
+    # The others have an Airflow of their own: together they overload Airflow 2.
+    others = [f"--ignore={path}" for path in (TRUTH_TABLE, *IN_THE_TRIGGERER)]
+    system_tests(session, text, "tests/system", *others)
 
 
 @nox.session(venv_backend="none")
@@ -128,7 +136,17 @@ def truth_table(session: nox.Session) -> None:
         " deletes DAG runs as users do, and compares the runs, the rows and the states of the tasks"
         " with the truth table in the documentation. About three minutes for each Airflow."
     )
-    system_tests(session, text, "tests/system/test_truth_table.py")
+    system_tests(session, text, TRUTH_TABLE)
+
+
+@nox.session(venv_backend="none")
+def triggerer(session: nox.Session) -> None:
+    """Test what begins in the triggerer of a real Airflow: watchers of assets, and sensors."""
+    text = (
+        "Starts a real Airflow 3.3 and the simulator; watches runs that others start, while"
+        " triggerers are killed, and lets sensors begin without a worker. About four minutes."
+    )
+    system_tests(session, text, *IN_THE_TRIGGERER, series=("3.3",))
 
 
 def random_tests(session: nox.Session, module: str, variable: str, count: int) -> None:
