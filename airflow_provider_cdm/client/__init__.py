@@ -19,6 +19,7 @@ Floor Name                 Purpose
 5     ``http``             one HTTP exchange: transport, errors, retries
 4     ``arguments``        checks of what users pass
 4     ``bounded``          blocking work with a time limit
+4     ``instants``         instants in the forms that users write
 3     ``errors``           the errors of this package
 2     ``sansio``           flows and the steps that they yield
 2     ``submission``       runs, the meaning of their status, and their identity
@@ -40,6 +41,7 @@ __all__ = [
     "connection_test",
     "errors",
     "http",
+    "instants",
     "jobs",
     "locks",
     "poll_loop",

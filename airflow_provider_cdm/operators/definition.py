@@ -98,8 +98,8 @@ class DefinitionField(CdmTask):
         if content is not self.definition:
             return rendered
         if _is_path(rendered):
+            from airflow_provider_cdm import rendering
             from airflow_provider_cdm.operators import definition_files
-            from airflow_provider_cdm.tasks import rendering
 
             file = definition_files.template(os.fspath(rendered), environment)
             rendered = rendering.render(file, context)

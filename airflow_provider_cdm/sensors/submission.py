@@ -157,7 +157,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         :raises CdmConfigError: when an argument cannot be used.
         """
         from airflow_provider_cdm.client.jobs.follower import Follower
-        from airflow_provider_cdm.tasks.named_run import name_run
+        from airflow_provider_cdm.client.jobs.named_run import name_run
 
         run, created_from = name_run(
             self.submission, self.job_name, self.submission_id, self.started_after, self.cluster_id

@@ -7,7 +7,6 @@ __all__ = [
     "existing_job",
     "journal",
     "kills",
-    "named_run",
     "outcome",
     "owned_job",
     "refusals",

@@ -151,7 +151,7 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
 
         :raises CdmConfigError: when the rendered argument cannot be used; no retry follows.
         """
-        from airflow_provider_cdm.tasks import rendering
+        from airflow_provider_cdm import rendering
 
         if rendering.is_text_environment(jinja_env):
             return self._render_part(content, context, jinja_env, seen_oids)
@@ -183,7 +183,7 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
     def _render_part(
         self, content: Any, context: Context, environment: Any, seen_oids: set[int] | None
     ) -> Any:
-        from airflow_provider_cdm.tasks import rendering
+        from airflow_provider_cdm import rendering
 
         if not isinstance(content, str):
             return super().render_template(content, context, environment, seen_oids)
@@ -196,7 +196,7 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
         self, content: str, context: Context, environment: Any, seen_oids: set[int] | None
     ) -> Any:
         """Return the object that a whole argument renders to, if the DAG has native objects."""
-        from airflow_provider_cdm.tasks import rendering
+        from airflow_provider_cdm import rendering
 
         if "{{" not in content or (seen_oids is not None and id(content) in seen_oids):
             return None

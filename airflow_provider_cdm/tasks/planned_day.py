@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm.client import errors
-from airflow_provider_cdm.tasks import instants
+from airflow_provider_cdm.client import errors, instants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,6 +6,7 @@ __all__ = [
     "failure_report",
     "follower",
     "job_check",
+    "named_run",
     "own_run",
     "placeholders",
     "progress",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_cdm.client import arguments, errors
+from airflow_provider_cdm.client import arguments, errors, instants
 from airflow_provider_cdm.client.submission import RunRef
-from airflow_provider_cdm.tasks import instants
 
 
 def name_run(
