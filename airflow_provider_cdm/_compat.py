@@ -59,6 +59,9 @@ __all__ = [
     "HAS_ASSET_WATCHERS",
     "HAS_PARTITIONS",
     "HAS_RETRY_POLICY",
+    "STARTS_FROM_TRIGGER",
+    "START_MARGIN",
+    "START_TIMEOUT",
     "TRIGGERS_HAVE_ON_KILL",
     "AirflowException",
     "AirflowFailException",
@@ -82,6 +85,7 @@ __all__ = [
     "XCom",
     "aget_connection",
     "aget_task_state",
+    "airflow_version",
     "amask_secret",
     "aread_asset_state",
     "asset_state_stores",
@@ -89,9 +93,11 @@ __all__ = [
     "cli_config",
     "conf",
     "config_values",
+    "delete_xcom",
     "failed_lookup",
     "is_asset",
     "is_from_mapped",
+    "is_in_mapped_group",
     "is_reference",
     "kill_seconds",
     "lineage_is_active",
@@ -100,8 +106,10 @@ __all__ = [
     "operator_lineage",
     "read_stored_connections",
     "redact_secrets",
+    "start_trigger_args",
     "stats_client",
     "task_state_store",
+    "template_environment",
     "token_cipher",
 ]
 
@@ -382,6 +390,61 @@ ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.
 DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
+
+
+#: Airflow 3.3 and later render the templates of a task that starts in the triggerer.
+STARTS_FROM_TRIGGER = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
+
+#: Seconds before ``execution_timeout`` at which a wait ends that began in the triggerer: there all
+#: versions of Airflow end it at that instant themselves.
+START_MARGIN = 15.0
+
+#: Seconds after which Airflow ends a wait that began in the triggerer. Airflow tells a trigger this
+#: instant, and not when the attempt began, which follows from it.
+START_TIMEOUT = 366 * 86_400.0
+
+
+def start_trigger_args(name: str, arguments: Mapping[str, Any], next_method: str) -> Any:
+    """Return what makes the scheduler defer a task instead of queueing it.
+
+    :param name: class of the trigger in the package of triggers.
+    :param arguments: of the trigger, as plain JSON, with templates.
+    :param next_method: method of the task that goes on with the event.
+    """
+    from datetime import timedelta
+
+    from airflow.triggers.base import StartTriggerArgs
+
+    return StartTriggerArgs(
+        trigger_cls=f"airflow_provider_cdm.triggers.{name}",
+        next_method=next_method,
+        trigger_kwargs=dict(arguments),
+        timeout=timedelta(seconds=START_TIMEOUT),
+    )
+
+
+def template_environment() -> Any:
+    """Return an environment for templates in the triggerer: with Airflow's filters, and without
+    what the DAG adds to them, which Airflow does not store.
+    """
+    import jinja2
+    from airflow.sdk.definitions._internal.templater import SandboxedEnvironment
+
+    environment: Any = SandboxedEnvironment
+    return environment(undefined=jinja2.StrictUndefined, cache_size=0)
+
+
+def is_in_mapped_group(task: BaseOperator) -> bool:
+    """Return whether a task belongs to a task group that is mapped."""
+    return task.get_closest_mapped_task_group() is not None
+
+
+def delete_xcom(ti: Any, key: str) -> None:
+    """Delete an XCom of a task instance, if there is one (Airflow 3)."""
+    store: Any = XCom
+    store.delete(
+        key=key, task_id=ti.task_id, dag_id=ti.dag_id, run_id=ti.run_id, map_index=ti.map_index
+    )
 
 
 #: Airflow 2 prints the frames of a failure before its text; the page of Airflow 3 shows the text

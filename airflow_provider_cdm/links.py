@@ -10,7 +10,7 @@ from airflow_provider_cdm._compat import BaseOperatorLink, XCom
 if TYPE_CHECKING:
     from airflow_provider_cdm._compat import BaseOperator, Context, TaskInstanceKey
     from airflow_provider_cdm.client.settings import Settings
-    from airflow_provider_cdm.client.submission import Submission
+    from airflow_provider_cdm.client.submission import RunRef, Submission
 
 __all__ = ["CdmRunLink"]
 
@@ -38,7 +38,7 @@ class CdmRunLink(BaseOperatorLink):
         return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
 
     @classmethod
-    def store(cls, context: Context, settings: Settings, run: Submission) -> str:
+    def store(cls, context: Context, settings: Settings, run: Submission | RunRef) -> str:
         """Store the address of a run, so that the button works as soon as the run is known.
 
         :returns: the address.
@@ -48,7 +48,7 @@ class CdmRunLink(BaseOperatorLink):
         return address
 
 
-def run_address(settings: Settings, run: Submission) -> str:
+def run_address(settings: Settings, run: Submission | RunRef) -> str:
     """Return the connection's console URL with its placeholders filled; unknown ones are kept."""
     values: dict[str, Any] = {
         "region": settings.region,

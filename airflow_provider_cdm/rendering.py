@@ -37,12 +37,29 @@ class Nothing(NamedTuple):
     template: str
 
 
+def describe_nothing(found: Mapping[str, str]) -> str:
+    """Return the message of the error about what came to nothing.
+
+    :param found: template by argument, and part of it.
+    """
+    listed = "; ".join(f"{where} (template: {text[:200]})" for where, text in found.items())
+    return (
+        f"Rendered to nothing (None): {listed}. Correct the template, give it a default, as in"
+        " {{ dag_run.conf.get('day', ds) }}, or leave the argument out."
+    )
+
+
+def is_template(text: str) -> bool:
+    """Return whether rendering may change a text."""
+    return any(mark in text for mark in ("{{", "{%", "{#"))
+
+
 def is_text_environment(environment: Any) -> bool:
     """Return whether :func:`text_environment` has made an environment."""
     return getattr(getattr(environment, "finalize", None), "marks_nothing", False)
 
 
-def text_environment(environment: Any, dag: Any) -> jinja2.Environment:
+def text_environment(environment: Any, dag: Any = None) -> jinja2.Environment:
     """Return an environment that renders to text, and marks what is nothing.
 
     :param environment: environment as Airflow made it.

@@ -20,6 +20,9 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 #: Longest job name that CDM accepts, in characters (from the official SDK's model of a job).
 JOB_NAME_LIMIT = 240
 
+#: Longest key of a partition, in characters, as Airflow stores it.
+PARTITION_KEY_LIMIT = 250
+
 
 def job_name(value: Any) -> str:
     """Return a job name after a check; which characters are allowed is left to CDM.
@@ -156,6 +159,15 @@ def ensure_names_something(argument: str, value: Any) -> None:
             f"{argument} was given, but it is {value!r}. If it is a template, it rendered to"
             " nothing. Correct it, or leave the argument out."
         )
+
+
+def partition_key(value: Any) -> str:
+    """Return the key of a partition that was given, after a check.
+
+    :raises CdmConfigError: when it is empty, too long, or no text.
+    """
+    ensure_names_something("partition_key", value)
+    return text("partition_key", value, limit=PARTITION_KEY_LIMIT)
 
 
 def seconds(argument: str, value: Any, *, optional: bool = True, positive: bool = True) -> Any:

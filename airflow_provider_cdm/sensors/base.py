@@ -17,6 +17,7 @@ from airflow_provider_cdm._compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseSensorOperator,
+    delete_xcom,
 )
 from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.tasks.base import (
@@ -101,6 +102,9 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Go on after a deferral, or after a trigger that failed."""
+        if self.start_from_trigger and context["ti"].try_number > 1:
+            # Airflow deletes the results of earlier attempts only where a worker begins.
+            delete_xcom(context["ti"], "return_value")
         self._settle_durations()
         try:
             # Not as Airflow's sensors do it.
@@ -110,8 +114,16 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
         except AirflowException as failure:
             if next_method != _TRIGGER_FAILED:
                 raise
+            timed_out = "timeout" in str(failure).lower()
+            if timed_out and self.start_from_trigger:
+                self._time_out(
+                    errors.CdmWaitTimeout(
+                        "The wait timed out, and the triggerer did not report it in time. The run"
+                        " was not stopped."
+                    )
+                )
             self._skip_if(failure, "soft_fail")
-            if "timeout" in str(failure).lower() or not self.silent_fail:
+            if timed_out or not self.silent_fail:
                 self._skip_if(failure, "never_fail")
                 raise
             self.log.error("The trigger failed: %s", failure)  # noqa: TRY400 - its log has more

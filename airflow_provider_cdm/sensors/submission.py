@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_cdm._compat import PokeReturnValue
 from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.text import format_instant
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.sensors.base import CdmSensor
 from airflow_provider_cdm.tasks.base import Duration
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdm._compat import BaseTrigger, Context, XComArg
     from airflow_provider_cdm.client.jobs.follower import Follower
     from airflow_provider_cdm.client.jobs.progress import ProgressLog
+    from airflow_provider_cdm.client.submission import Submission
     from airflow_provider_cdm.client.whole_database.collect import TableProgress
 
 
@@ -53,6 +53,11 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         default_timeout``, which is seven days.
     :param deferrable: wait in the triggerer. ``poke_interval`` and ``timeout`` mean the same there;
         ``exponential_backoff`` has no effect there, and the log warns.
+    :param start_from_trigger: begin in the triggerer, without a worker; implies ``deferrable``.
+        Needs Airflow 3.3. The triggerer renders the arguments: they may be plain values and
+        templates such as ``{{ data_interval_end }}``, or ``xcom_pull`` with ``map_indexes``, and
+        neither outputs of other tasks nor functions. Mapped tasks cannot begin there. Airflow asks
+        no pool, and no limit of tasks that run at the same time, before the run has ended.
     :param cdm_conn_id: connection of type ``huaweicloud_cdm`` (templated).
 
     ``min_rows_written``, ``max_rows_skipped`` and ``rows_written_equal_read`` are those of
@@ -85,9 +90,16 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         started_after: datetime | date | str | int | None = None,
         stalled_after: Duration | None = arguments.STALLED_AFTER,
         fail_when_stalled: bool = False,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
+        if start_from_trigger:
+            from airflow_provider_cdm.sensors import trigger_start
+
+            trigger_start.check_place(self, start_from_trigger, kwargs)
+            kwargs["deferrable"] = True
         super().__init__(**kwargs)
+        self.start_from_trigger = bool(start_from_trigger)
         self.submission = submission
         self.job_name = job_name
         self.submission_id = submission_id
@@ -99,6 +111,31 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         #: State of the progress log of a trigger that ended to report a stall.
         self._trigger_progress: Mapping[str, Any] | None = None
         self._context: Context | None = None
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the task, as Airflow does, unless it is to start in the triggerer.
+
+        :raises CdmConfigError: when it is.
+        """
+        from airflow_provider_cdm.sensors import trigger_start
+
+        trigger_start.check_mapping(kwargs.get("default_args") or {})
+        return trigger_start.CheckedPartial(super().partial(**kwargs))
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if self.start_from_trigger:
+            from airflow_provider_cdm.sensors import trigger_start
+
+            options = {
+                "rows_written_equal_read": self.rows_written_equal_read,
+                "fail_when_stalled": self.fail_when_stalled,
+                "report_stalls": self.on_stalled is not None,
+            }
+            self.start_trigger_args = trigger_start.arguments_of(
+                self, CdmSubmissionSensor.template_fields, options
+            )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once: find the run if it is not known yet, else read its status.
@@ -225,21 +262,31 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
         with self._soft_outcomes():
             try:
-                return self.judge_run(context, self.with_tables(SubmissionEvent.unwrap(event)))
+                run = SubmissionEvent.unwrap(event)
+                self._store_link(context, run)
+                return self.judge_run(context, self.with_tables(run))
             except errors.CdmStalled as error:
                 self.report_stall(context, error)
                 raise
 
+    def _store_link(self, context: Context, run: Submission) -> None:
+        """Store the address of a run that was not known before the task deferred."""
+        try:
+            session = self.hook.get_conn()
+        except Exception as error:
+            # What counts is how the run ended.
+            self.log.warning("%s So the button 'CDM run' has no address.", error)
+        else:
+            CdmRunLink.store(context, session.settings, run)
+
     def _announce(self) -> None:
         """Name job and cluster once: the lines about the run do not."""
         if not self._announced:
+            from airflow_provider_cdm.client.jobs.named_run import describe_wait
+
             self._announced = True
-            run, since = self._follower.run, format_instant(self._follower.created_from)
-            self.log.info(
-                "Waiting for %s of job %r in cluster %s, connection %r",
-                *(run.number if run.known else f"the first run since {since}", run.job_name),
-                *(run.cluster_id, self.cdm_conn_id),
-            )
+            run, created_from = self._follower.run, self._follower.created_from
+            self.log.info("%s", describe_wait(run, created_from, self.cdm_conn_id))
 
     def _dump(self) -> dict[str, Any]:
         """Return what the next poke needs to go on, as plain JSON."""

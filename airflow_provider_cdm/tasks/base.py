@@ -12,6 +12,7 @@ from airflow_provider_cdm._compat import (
     DEFERRAL_MARGIN,
     FRAMES_COME_FIRST,
     HAS_RETRY_POLICY,
+    START_MARGIN,
     AirflowFailException,
     AirflowSensorTimeout,
     BaseOperator,
@@ -40,7 +41,7 @@ POLL_INTERVAL = 30
 
 
 class _CdmTaskMeta(BaseOperatorMeta):
-    """Makes tasks of this package, and checks their durations.
+    """Makes tasks of this package, and checks their arguments.
 
     A mapped task is made when it runs, as part of a task that has no retry policy yet; so with
     wrong arguments it fails without a retry.
@@ -50,7 +51,7 @@ class _CdmTaskMeta(BaseOperatorMeta):
         is_mapped = kwargs.get("_airflow_from_mapped", False)
         try:
             task = super().__call__(*args, **kwargs)
-            task._check_durations()  # noqa: SLF001 - of the class that this makes
+            task._check_arguments()  # noqa: SLF001 - of the class that this makes
         except Exception as error:
             if not is_mapped:
                 raise
@@ -208,13 +209,16 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
         :raises CdmConfigError: when some did; the error names them all.
         """
         if self._nothing:
-            listed = "; ".join(
-                f"{where} (template: {template[:200]})" for where, template in self._nothing.items()
-            )
-            raise CdmConfigError(
-                f"Rendered to nothing (None): {listed}. Correct the template, give it a default, as"
-                " in {{ dag_run.conf.get('day', ds) }}, or leave the argument out."
-            )
+            from airflow_provider_cdm import rendering
+
+            raise CdmConfigError(rendering.describe_nothing(self._nothing))
+
+    def _check_arguments(self) -> None:
+        """Check what can be checked where the task is made.
+
+        :raises CdmConfigError: when an argument cannot be used.
+        """
+        self._check_durations()
 
     def _check_durations(self) -> None:
         """Replace durations by their seconds, unless they are known only when the task runs.
@@ -280,7 +284,8 @@ class DeferrableCdmTask(CdmTask):
         if not self.deferrable or self.execution_timeout is None:
             return seconds, argument
         total = self.execution_timeout.total_seconds()
-        left = total - min(DEFERRAL_MARGIN, total / 10)
+        margin = START_MARGIN if self.start_from_trigger else DEFERRAL_MARGIN
+        left = total - min(margin, total / 10)
         if seconds is not None and seconds <= left:
             return seconds, argument
         return left, "execution_timeout"

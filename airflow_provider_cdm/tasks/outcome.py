@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 SOFT_FAILURES = (errors.CdmSubmissionFailed, errors.CdmStalled, errors.CdmThresholdMissed)
 
 
-#: Longest key of a partition, as Airflow stores it.
-_MAX_PARTITION_KEY = 250
-
-
 class RunOutcomeTask(DeferrableCdmTask):
     """Base of the tasks that wait for a run and succeed or fail with it.
 
@@ -100,8 +96,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         """
         self.thresholds()
         if self._has_partition:
-            arguments.ensure_names_something("partition_key", self.partition_key)
-            arguments.text("partition_key", self.partition_key, limit=_MAX_PARTITION_KEY)
+            arguments.partition_key(self.partition_key)
 
     def thresholds(self) -> Thresholds:
         """Return the thresholds from the rendered arguments.

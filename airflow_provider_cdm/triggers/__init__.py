@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from airflow_provider_cdm.triggers.owned_job import CdmOwnedJobTrigger
     from airflow_provider_cdm.triggers.run_event import CdmRunEventTrigger
     from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
+    from airflow_provider_cdm.triggers.submission_sensor import CdmSubmissionSensorTrigger
 
 __all__ = [
     "CdmClusterTrigger",
     "CdmOwnedJobTrigger",
     "CdmRunEventTrigger",
+    "CdmSubmissionSensorTrigger",
     "CdmSubmissionTrigger",
 ]
 
@@ -22,6 +24,7 @@ _MODULES = {
     "CdmClusterTrigger": "cluster",
     "CdmOwnedJobTrigger": "owned_job",
     "CdmRunEventTrigger": "run_event",
+    "CdmSubmissionSensorTrigger": "submission_sensor",
     "CdmSubmissionTrigger": "submission",
 }
 

@@ -45,6 +45,12 @@ class CdmTrigger(BaseTrigger):
         self.project_id = project_id
         self.cdm_conn_id = cdm_conn_id
 
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Leave the arguments as they are: the task has rendered them.
+
+        Airflow renders them again where the task began in the triggerer.
+        """
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Describe this trigger for the metadata database; holds no credentials.
 

@@ -208,7 +208,7 @@ class CdmSubmissionTrigger(CdmTrigger):
         from airflow_provider_cdm.triggers.poller import shared_poller
 
         try:
-            session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
+            session = await self._open_session()
             with shared_poller(session, self.cluster_id) as self._poller:
                 event = await self._wait(self._poller)
         except errors.CdmError as error:
@@ -223,6 +223,9 @@ class CdmSubmissionTrigger(CdmTrigger):
             )
             event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
+
+    async def _open_session(self) -> CdmSession:
+        return await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
 
     async def on_kill(self) -> None:
         """Stop the run after a user ended the deferred task.

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_cdm.client import arguments, errors, instants
 from airflow_provider_cdm.client.submission import RunRef
+from airflow_provider_cdm.client.text import format_instant
 
 
 def name_run(
@@ -31,6 +32,15 @@ def name_run(
         )
     run = RunRef(cluster_id or "", name, number)
     return run, 0 if run.known else instants.epoch_ms("started_after", started_after)
+
+
+def describe_wait(run: RunRef, created_from: int, conn_id: str) -> str:
+    """Return the first line of the log of a wait: later ones name neither job nor cluster."""
+    which = run.number if run.known else f"the first run since {format_instant(created_from)}"
+    return (
+        f"Waiting for {which} of job {run.job_name!r} in cluster {run.cluster_id}, connection"
+        f" {conn_id!r}"
+    )
 
 
 def _from_submission(given: Any, cluster_id: str | None) -> RunRef:
