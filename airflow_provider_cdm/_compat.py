@@ -106,6 +106,7 @@ __all__ = [
     "operator_lineage",
     "read_stored_connections",
     "redact_secrets",
+    "set_xcom",
     "start_trigger_args",
     "stats_client",
     "task_state_store",
@@ -437,6 +438,15 @@ def template_environment() -> Any:
 def is_in_mapped_group(task: BaseOperator) -> bool:
     """Return whether a task belongs to a task group that is mapped."""
     return task.get_closest_mapped_task_group() is not None
+
+
+def set_xcom(ti: Any, key: str, value: str) -> None:
+    """Write an XCom of a task instance from the triggerer (Airflow 3), whose own method lacks what
+    the triggerer does not know of the task.
+    """
+    store: Any = XCom
+    place = {"task_id": ti.task_id, "dag_id": ti.dag_id, "run_id": ti.run_id}
+    store.set(key=key, value=value, map_index=ti.map_index, **place)
 
 
 def delete_xcom(ti: Any, key: str) -> None:

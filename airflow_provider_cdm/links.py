@@ -38,7 +38,7 @@ class CdmRunLink(BaseOperatorLink):
         return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
 
     @classmethod
-    def store(cls, context: Context, settings: Settings, run: Submission | RunRef) -> str:
+    def store(cls, context: Context, settings: Settings, run: Submission) -> str:
         """Store the address of a run, so that the button works as soon as the run is known.
 
         :returns: the address.

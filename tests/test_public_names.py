@@ -34,6 +34,7 @@ PUBLIC_NAMES = {
         "CdmClusterTrigger",
         "CdmOwnedJobTrigger",
         "CdmRunEventTrigger",
+        "CdmSubmissionSensorTrigger",
         "CdmSubmissionTrigger",
     ],
     "hooks": ["CdmHook"],
@@ -68,6 +69,7 @@ TRIGGER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "CdmClusterTrigger": {"cluster_id": "c", "states": ["normal"]},
     "CdmOwnedJobTrigger": {"job_name": "j", "cluster_id": "c", "submission_id": 1},
     "CdmRunEventTrigger": {"job_name": "j"},
+    "CdmSubmissionSensorTrigger": {"poke_interval": 60, "timeout": 600},
     "CdmSubmissionTrigger": {"job_name": "j", "cluster_id": "c", "submission_id": 1},
 }
 

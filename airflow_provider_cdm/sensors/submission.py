@@ -118,10 +118,10 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
 
         :raises CdmConfigError: when it is.
         """
-        from airflow_provider_cdm.sensors import trigger_start
+        from airflow_provider_cdm.sensors import mapped_start
 
-        trigger_start.check_mapping(kwargs.get("default_args") or {})
-        return trigger_start.CheckedPartial(super().partial(**kwargs))
+        mapped_start.check_mapping(kwargs.get("default_args") or {})
+        return mapped_start.CheckedPartial(super().partial(**kwargs))
 
     def _check_arguments(self) -> None:
         super()._check_arguments()

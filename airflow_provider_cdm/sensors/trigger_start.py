@@ -21,58 +21,13 @@ from airflow_provider_cdm._compat import (
 )
 from airflow_provider_cdm.client.errors import CdmConfigError
 from airflow_provider_cdm.sensors import trigger_templates
+from airflow_provider_cdm.sensors.mapped_start import ON_A_WORKER, refuse_mapping
 
 if TYPE_CHECKING:
     from airflow_provider_cdm.sensors.base import CdmSensor
 
-_ARGUMENT = "start_from_trigger"
 #: What is plain, or has a plain text that means the same.
 _PLAIN = (int, float, Decimal, date, datetime, timedelta)
-_ON_A_WORKER = "With start_from_trigger=False and deferrable=True it begins on a worker."
-
-
-class CheckedPartial:
-    """What ``partial()`` of the sensor returns; refuses to start what is mapped in the triggerer.
-
-    :param partial: Airflow's own.
-    """
-
-    def __init__(self, partial: Any) -> None:
-        self._partial = partial
-        given = partial.kwargs
-        defaults = [
-            getattr(given.get(name), "default_args", None) or {} for name in ("dag", "task_group")
-        ]
-        for names in (*defaults, given):
-            check_mapping(names)
-
-    def expand(self, **mapped: Any) -> Any:
-        """Map over lists."""
-        check_mapping(mapped)
-        return self._partial.expand(**mapped)
-
-    def expand_kwargs(self, kwargs: Any, **options: Any) -> Any:
-        """Map over a list of arguments."""
-        for each in kwargs if isinstance(kwargs, list | tuple) else ():
-            if isinstance(each, Mapping):
-                check_mapping(each)
-        return self._partial.expand_kwargs(kwargs, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._partial, name)
-
-
-def check_mapping(names: Mapping[str, Any]) -> None:
-    """Check the arguments of ``partial()`` or ``expand()``.
-
-    :raises CdmConfigError: when they start a mapped task in the triggerer.
-    """
-    given = names.get(_ARGUMENT, False)
-    if given is not False and given is not None:
-        raise CdmConfigError(
-            "start_from_trigger=True cannot be used with a mapped task: Airflow starts its"
-            f" instances without their arguments. {_ON_A_WORKER}"
-        )
 
 
 def check_place(sensor: CdmSensor, given: Any, kwargs: Mapping[str, Any]) -> None:
@@ -88,10 +43,10 @@ def check_place(sensor: CdmSensor, given: Any, kwargs: Mapping[str, Any]) -> Non
     if not STARTS_FROM_TRIGGER:
         raise CdmConfigError(
             "start_from_trigger=True needs Airflow 3.3 or later, which renders the arguments in the"
-            f" triggerer; this is Airflow {airflow_version}. {_ON_A_WORKER}"
+            f" triggerer; this is Airflow {airflow_version}. {ON_A_WORKER}"
         )
     if is_from_mapped(sensor):
-        check_mapping({_ARGUMENT: True})
+        refuse_mapping()
     if kwargs.get("deferrable") is False:
         raise CdmConfigError(
             "start_from_trigger=True and deferrable=False contradict each other: the sensor begins"
@@ -111,7 +66,7 @@ def arguments_of(sensor: CdmSensor, fields: Sequence[str], options: Mapping[str,
     if sensor.mode != "poke":
         _refuse_mode()
     if is_in_mapped_group(sensor):
-        check_mapping({_ARGUMENT: True})
+        refuse_mapping()
     leaves = [
         leaf for name in sensor.template_fields for leaf in _leaves(name, getattr(sensor, name))
     ]
@@ -124,7 +79,7 @@ def arguments_of(sensor: CdmSensor, fields: Sequence[str], options: Mapping[str,
         raise CdmConfigError(
             f"start_from_trigger=True cannot be used here: {'; '.join(problems)}. Name the run with"
             " job_name and submission_id or started_after, as plain values or as templates such as"
-            f" '{{{{ data_interval_end }}}}'. {_ON_A_WORKER}"
+            f" '{{{{ data_interval_end }}}}'. {ON_A_WORKER}"
         )
     whole, (limit, _) = sensor.execution_timeout, sensor.wait_limit(None, "timeout")
     arguments = {

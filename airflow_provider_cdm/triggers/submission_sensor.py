@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm import rendering
-from airflow_provider_cdm._compat import START_TIMEOUT, template_environment
+from airflow_provider_cdm._compat import START_TIMEOUT, set_xcom, template_environment
 from airflow_provider_cdm.client import arguments as checks
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
@@ -16,7 +16,7 @@ from airflow_provider_cdm.client.jobs.named_run import describe_wait, name_run
 from airflow_provider_cdm.client.jobs.thresholds import Thresholds
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.hooks import CdmHook
-from airflow_provider_cdm.links import CdmRunLink
+from airflow_provider_cdm.links import CdmRunLink, run_address
 from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class CdmSubmissionSensorTrigger(CdmSubmissionTrigger):
             log.warning("The button 'CDM run' works only when the run has ended: %r", error)
 
     async def _push_link(self, session: CdmSession, run: RunRef) -> None:
-        CdmRunLink.store(self._context, session.settings, run)
+        set_xcom(self._context["ti"], CdmRunLink().xcom_key, run_address(session.settings, run))
 
     def _set_deadline(self, session: CdmSession) -> None:
         """Count the limits from when the attempt began, whatever triggerer this is."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm._compat import (
+    STARTS_FROM_TRIGGER,
     AirflowException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -28,6 +29,8 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"deferrable": False, "mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
+if STARTS_FROM_TRIGGER:
+    MODES["started in the triggerer"] = {"start_from_trigger": True}
 FLAGS: dict[str, dict[str, Any]] = {
     "hard": {},
     "soft_fail": {"soft_fail": True},
@@ -193,7 +196,7 @@ def test_wrong_argument_means_the_same_in_every_mode(
 
 
 @pytest.mark.parametrize("config", [{"clusters": [{"name": "demo", "status": "800"}]}])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
 @pytest.mark.parametrize("flag", FLAGS)
 def test_unusable_cluster_means_the_same_in_every_mode(
     flag: str, mode: str, sim: CdmSimulator, task_runner: TaskRunner
@@ -256,7 +259,7 @@ def test_failed_trigger(
         assert not isinstance(raised.value, SKIPPED)
 
 
-@pytest.mark.parametrize("mode", ["poke", "deferred"])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "reschedule"])
 @pytest.mark.parametrize(
     ("flag", "is_skipped"),
     [("hard", False), ("soft_fail", True), ("never_fail", True), ("silent_fail", False)],
@@ -295,9 +298,7 @@ def test_trigger_that_fails_again_and_again_ends_at_the_timeout(
     """With ``silent_fail`` the time limit counts from the beginning of the attempt."""
     outlast(sim)
     sensor = sensor_of_a_run(sim, deferrable=True, silent_fail=True, timeout=3000)
-    task_runner.ti.start_date = datetime.fromtimestamp(  # type: ignore[attr-defined]
-        clock.now() - attempt_began, UTC
-    )
+    task_runner.ti.start_date = datetime.fromtimestamp(clock.now() - attempt_began, UTC)
     context: Any = {"ti": task_runner.ti, "task": sensor}
     with pytest.raises(BaseException) as raised:  # noqa: PT011 - TaskDeferred is no Exception
         sensor.resume_execution("__fail__", {"error": "Trigger failure"}, context)

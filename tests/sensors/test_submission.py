@@ -8,7 +8,11 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_provider_cdm._compat import AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_cdm._compat import (
+    STARTS_FROM_TRIGGER,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -20,6 +24,8 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"deferrable": False, "mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
+if STARTS_FROM_TRIGGER:
+    MODES["started in the triggerer"] = {"start_from_trigger": True}
 all_modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 
 
@@ -179,7 +185,11 @@ def test_failed_run_fails_or_skips_in_every_mode(
         )
 
 
-@pytest.mark.parametrize("mode", [MODES["poke"], MODES["deferred"]], ids=["poke", "deferred"])
+@pytest.mark.parametrize(
+    "mode",
+    [mode for name, mode in MODES.items() if name != "reschedule"],
+    ids=[name for name in MODES if name != "reschedule"],
+)
 @pytest.mark.parametrize("soft_fail", [False, True], ids=["hard", "soft"])
 def test_timeout_fails_or_skips_the_task(
     soft_fail: bool, mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner

@@ -234,6 +234,10 @@ class AirflowStack:
         """Create a pool."""
         self._request("POST", f"{self._api}/pools", {"name": name, "slots": slots})
 
+    def set_pool(self, name: str, slots: int) -> None:
+        """Change the number of slots of a pool."""
+        self._request("PATCH", f"{self._api}/pools/{name}", {"name": name, "slots": slots})
+
     def connections(self) -> Any:
         """Return the stored connections, as the REST API shows them."""
         return self._request("GET", f"{self._api}/connections")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_cdm._compat import ALL_CLEARS_ARE_COUNTED
+from airflow_provider_cdm.hooks import CdmHook
 
 
 class FakeTaskStateStore:
@@ -70,6 +71,7 @@ class FakeTaskInstance:
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 0
+    start_date: datetime | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -92,6 +94,7 @@ class TaskRunner:
     :param events: payloads of the events of these triggers.
     :param retries: the task's retries, as the DAG now says; by default as ``max_tries`` says.
     :param context: what else the context of the task holds.
+    :param triggerer_delay: seconds that pass until a triggerer begins a task, or takes it over.
     :param reschedules: number of times that the task gave its worker slot back.
     """
 
@@ -102,6 +105,7 @@ class TaskRunner:
     trigger_paths: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     reschedules: int = 0
+    triggerer_delay: float = 0.0
     retries: int | None = None
     clear_number: int = 0
     context: dict[str, Any] = field(default_factory=dict)
@@ -115,25 +119,18 @@ class TaskRunner:
         task_deferred, task_rescheduled = _airflow_signals()
         method = "execute"
         kwargs: dict[str, Any] = {}
+        operator = make_operator()
+        if getattr(operator, "start_from_trigger", False):
+            method, event = self._start_in_trigger(operator)
+            kwargs = {"event": event}
         while True:
             operator = make_operator()
-            operator.retries = self.ti.max_tries if self.retries is None else self.retries
-            context = {
-                "ti": self.ti,
-                "task_instance": self.ti,
-                "task": operator,
-                "dag": getattr(operator, "_dag", None),
-                "dag_run": SimpleNamespace(
-                    clear_number=self.clear_number, start_date=self.dag_run_began
-                ),
-                **self.context,
-            }
-            if has_task_state_store():
-                context["task_state_store"] = self.store
-            self.ti.task = operator
+            context = self._context_of(operator)
             try:
                 if method == "execute":
                     return operator.execute(context)
+                if operator.start_from_trigger:
+                    operator.render_template_fields(context)
                 return operator.resume_execution(method, kwargs, context)
             except task_deferred as deferral:
                 event = self._run_trigger(deferral.trigger)
@@ -142,6 +139,23 @@ class TaskRunner:
             except task_rescheduled:
                 self.reschedules += 1
                 self.advance(operator.poke_interval)
+
+    def _context_of(self, operator: Any) -> dict[str, Any]:
+        operator.retries = self.ti.max_tries if self.retries is None else self.retries
+        context = {
+            "ti": self.ti,
+            "task_instance": self.ti,
+            "task": operator,
+            "dag": getattr(operator, "_dag", None),
+            "dag_run": SimpleNamespace(
+                clear_number=self.clear_number, start_date=self.dag_run_began
+            ),
+            **self.context,
+        }
+        if has_task_state_store():
+            context["task_state_store"] = self.store
+        self.ti.task = operator
+        return context
 
     def retry(self) -> None:
         """Make the next call of :meth:`run` a retry."""
@@ -177,19 +191,52 @@ class TaskRunner:
         """Return a runner for another task instance, on the same clock."""
         return TaskRunner(advance=self.advance)
 
+    def _start_in_trigger(self, operator: Any) -> tuple[str, dict[str, Any]]:
+        """Begin a task as the scheduler does, from what is stored of its DAG."""
+        serialized = importlib.import_module("airflow.serialization.serialized_objects")
+        stored = json.dumps(serialized._encode_start_trigger_args(operator.start_trigger_args))
+        start = serialized._decode_start_trigger_args(json.loads(stored))
+        row = importlib.import_module("airflow.models.trigger").Trigger(
+            classpath=start.trigger_cls, kwargs=start.trigger_kwargs
+        )
+        decode = importlib.import_module("airflow.serialization.decoders")
+        stored_arguments = row._decrypt_kwargs(row.encrypted_kwargs)
+        arguments = {
+            name: decode.smart_decode_trigger_kwargs(value)
+            for name, value in stored_arguments.items()
+        }
+        began = datetime.fromtimestamp(CdmHook.session_options["clock"](), UTC)
+        self.ti.start_date = began
+        self.advance(self.triggerer_delay)
+        limits = [limit for limit in (start.timeout, operator.execution_timeout) if limit]
+        trigger = _import(start.trigger_cls)(**arguments)
+        trigger.timeout_after = began + min(limits)
+        self.ti.task = operator
+        return start.next_method, self._run(trigger, start.trigger_cls, arguments)
+
     def _run_trigger(self, trigger: Any) -> dict[str, Any]:
         path, arguments = json.loads(json.dumps(trigger.serialize()))
+        return self._run(_import(path)(**arguments), path, arguments)
+
+    def _run(self, trigger: Any, path: str, arguments: dict[str, Any]) -> dict[str, Any]:
         self.deferrals.append(arguments)
         self.trigger_paths.append(path)
-        module, name = path.rsplit(".", 1)
-        deserialized = getattr(importlib.import_module(module), name)(**arguments)
+        if self.ti.task.start_from_trigger:
+            # Airflow renders the arguments of all triggers of such a task.
+            trigger.template_fields = [name for name in arguments if hasattr(trigger, name)]
+            trigger.render_template_fields(self._context_of(self.ti.task))
 
         async def collect_events() -> list[Any]:
-            return [event async for event in deserialized.run()]
+            return [event async for event in trigger.run()]
 
         (event,) = asyncio.run(collect_events())
         self.events.append(json.loads(json.dumps(event.payload)))
         return self.events[-1]
+
+
+def _import(path: str) -> Any:
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
 
 
 def _airflow_signals() -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from airflow_provider_cdm._compat import STARTS_FROM_TRIGGER
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
@@ -25,6 +26,8 @@ MODES: dict[str, Callable[..., Any]] = {
     "reschedule": lambda **options: sensor(mode="reschedule", **options),
     "deferred sensor": lambda **options: sensor(deferrable=True, **options),
 }
+if STARTS_FROM_TRIGGER:
+    MODES["started in the triggerer"] = lambda **options: sensor(start_from_trigger=True, **options)
 each_mode = pytest.mark.parametrize("mode", MODES)
 
 
