@@ -62,6 +62,8 @@ def _problems(tree: nodes.Template) -> Iterator[str]:
     for _ in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         yield "reads another file, which the triggerer does not have"
     names = meta.find_undeclared_variables(tree)
+    # Jinja's own variable leads to all others.
+    names |= {node.name for node in tree.find_all(nodes.Name) if node.name == "self"}
     for name in sorted(names - _VARIABLES - _OBJECTS.keys()):
         yield (
             f"uses {name}, which the triggerer does not have (no macros of the DAG) or may not"

@@ -236,7 +236,8 @@ class AirflowStack:
 
     def set_pool(self, name: str, slots: int) -> None:
         """Change the number of slots of a pool."""
-        self._request("PATCH", f"{self._api}/pools/{name}", {"name": name, "slots": slots})
+        body = {"pool" if AIRFLOW_3 else "name": name, "slots": slots, "include_deferred": False}
+        self._request("PATCH", f"{self._api}/pools/{name}", body)
 
     def connections(self) -> Any:
         """Return the stored connections, as the REST API shows them."""
