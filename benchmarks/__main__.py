@@ -21,6 +21,7 @@ NAMES = (
     "live",
     "triggerer",
     "tasks",
+    "without_workers",
     "starts",
     "calls",
     "bounds",
