@@ -18,6 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_cdm import operators, sensors
+from airflow_provider_cdm._compat import STARTS_FROM_TRIGGER
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
@@ -136,6 +137,14 @@ def test_dates_snippet(airflow_database: None) -> None:
     zone.render_template_fields({"dag": snippet["dag"], "data_interval_start": midnight})
     by_hand.render_template_fields({"dag_run": types.SimpleNamespace(conf={"dt": "2026-03-02"})})
     assert zone.variables == by_hand.variables == {"dt": "2026-03-02"}
+
+
+@pytest.mark.skipif(not STARTS_FROM_TRIGGER, reason="needs Airflow 3.3")
+def test_sensors_without_worker_snippet() -> None:
+    """The sensors that are shown begin in the triggerer."""
+    snippet = runpy.run_path(str(DOCS / "snippets" / "wait_without_worker.py"))
+    assert all(snippet[name].start_trigger_args for name in ("nightly", "orders"))
+    assert snippet["orders"].upstream_task_ids == {"start_orders"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])

@@ -71,6 +71,7 @@ def arguments_of(sensor: CdmSensor, fields: Sequence[str], options: Mapping[str,
         leaf for name in sensor.template_fields for leaf in _leaves(name, getattr(sensor, name))
     ]
     problems = [problem for name, value in leaves if (problem := _problem_of(name, value))]
+    problems += _param_problems(sensor)
     if getattr(sensor.get_dag(), "jinja_environment_kwargs", None) and any(
         isinstance(value, str) and trigger_templates.is_template(value) for _, value in leaves
     ):
@@ -97,6 +98,38 @@ def _refuse_mode() -> NoReturn:
         "start_from_trigger=True and mode contradict each other: mode says how a sensor waits on a"
         " worker. Leave mode out, or set start_from_trigger=False."
     )
+
+
+def _param_problems(sensor: CdmSensor) -> Iterator[str]:
+    """Yield which parameters of the task may be invalid when it begins.
+
+    Airflow checks those of the DAG when it makes a DAG run. Those of the task it checks in the
+    triggerer, which an invalid value would end, with all that waits there.
+    """
+    of_dag: Any = getattr(sensor.get_dag(), "params", {})
+    params: Any = sensor.params
+    for name, param in params.items():
+        if _may_be_invalid(param, of_dag.get_param(name) if name in of_dag else None):
+            yield (
+                f"the task's parameter {name!r} may be invalid, which would end the triggerer (give"
+                " it to the DAG, where Airflow checks it earlier)"
+            )
+
+
+def _may_be_invalid(param: Any, of_dag: Any) -> bool:
+    if of_dag is not None and of_dag.schema == param.schema:
+        # What has no value yet gets it from the DAG run.
+        return _is_invalid(param) and not _is_invalid(of_dag)
+    # A DAG run may replace the value.
+    return bool(param.schema) or _is_invalid(param)
+
+
+def _is_invalid(param: Any) -> bool:
+    try:
+        param.resolve()
+    except Exception:
+        return True
+    return False
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -209,6 +209,39 @@ def test_delimiters_of_the_dag_are_refused() -> None:
     assert in_dag(lambda: make_sensor(submission_id=1), **options).start_trigger_args
 
 
+@needs_airflow
+@pytest.mark.parametrize(
+    ("of_task", "is_refused"),
+    [
+        ({"day": {"type": "string"}}, True),
+        ({"day": {}}, True),
+        ({"day": 5}, False),
+        ({"number": 5}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_parameter_that_may_be_invalid_is_refused(
+    of_task: dict[str, Any], is_refused: bool
+) -> None:
+    """An invalid parameter of a task would end the triggerer; those of a DAG are checked before."""
+    param: Any = importlib.import_module("airflow.sdk").Param
+    given = {
+        name: param(**value) if isinstance(value, dict) else value
+        for name, value in of_task.items()
+    }
+    options = {"params": {"number": param(1, type="integer")}}
+
+    def make() -> Any:
+        return make_sensor(submission_id=1, params=given)
+
+    if not is_refused:
+        assert in_dag(make, **options).start_trigger_args
+        return
+    with pytest.raises(errors.CdmConfigError, match="parameter 'day' may be invalid"):
+        in_dag(make, **options)
+
+
 def map_over_runs(**arguments: Any) -> Any:
     """Map a sensor over two runs."""
     partial = CdmSubmissionSensor.partial(**{"task_id": "t", "job_name": JOB, **arguments})
