@@ -17,6 +17,7 @@ Floor Name                 Purpose
 7     ``api``              the calls of CDM and the values that they return; it decides nothing
 6     ``auth``             who a request is from: tokens, access keys, lock-out guard
 5     ``http``             one HTTP exchange: transport, errors, retries
+5     ``named_run``        which run the arguments of a task name
 4     ``arguments``        checks of what users pass
 4     ``bounded``          blocking work with a time limit
 4     ``instants``         instants in the forms that users write
@@ -44,6 +45,7 @@ __all__ = [
     "instants",
     "jobs",
     "locks",
+    "named_run",
     "poll_loop",
     "polling",
     "sansio",

@@ -194,7 +194,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
         :raises CdmConfigError: when an argument cannot be used.
         """
         from airflow_provider_cdm.client.jobs.follower import Follower
-        from airflow_provider_cdm.client.jobs.named_run import name_run
+        from airflow_provider_cdm.client.named_run import name_run
 
         run, created_from = name_run(
             self.submission, self.job_name, self.submission_id, self.started_after, self.cluster_id
@@ -282,7 +282,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     def _announce(self) -> None:
         """Name job and cluster once: the lines about the run do not."""
         if not self._announced:
-            from airflow_provider_cdm.client.jobs.named_run import describe_wait
+            from airflow_provider_cdm.client.named_run import describe_wait
 
             self._announced = True
             run, created_from = self._follower.run, self._follower.created_from

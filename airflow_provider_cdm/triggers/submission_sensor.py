@@ -12,8 +12,8 @@ from airflow_provider_cdm._compat import START_TIMEOUT, set_xcom, template_envir
 from airflow_provider_cdm.client import arguments as checks
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
-from airflow_provider_cdm.client.jobs.named_run import describe_wait, name_run
 from airflow_provider_cdm.client.jobs.thresholds import Thresholds
+from airflow_provider_cdm.client.named_run import describe_wait, name_run
 from airflow_provider_cdm.client.submission import RunRef
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.links import CdmRunLink, run_address

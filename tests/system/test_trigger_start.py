@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ EXPECTED = {
     "nothing": ("failed", 1),
     "unnamed": ("failed", 1),
     "late": ("failed", 1),
+    "limited": ("failed", 1),
+    "skipped": ("skipped", 1),
 }
 #: What the logs of those that fail say.
 REASONS = {
@@ -43,6 +46,8 @@ REASONS = {
     "nothing": "Rendered to nothing (None): submission_id",
     "unnamed": "Name the run",
     "late": "AirflowSensorTimeout",
+    "limited": "timed out (execution_timeout)",
+    "skipped": "Skipped because of soft_fail",
 }
 
 
@@ -102,7 +107,7 @@ def test_sensors_begin_without_a_worker(
     stack.kill("triggerer")
     stack.start_triggerer("triggerer-2")
     number = sim.start("first").submission_id
-    fired = ("first", "pulled", "mapping", "expressions", "late", "stalled")
+    fired = ("first", "pulled", "mapping", "expressions", "late", "limited", "stalled")
     wait_until(
         lambda: all(state(task) == "scheduled" for task in fired), TIMEOUT, "the runs have ended"
     )
@@ -122,5 +127,7 @@ def test_sensors_begin_without_a_worker(
     assert len(sim.runs("pulled")) == 1
     for task, reason in REASONS.items():
         assert log_has(task, reason), task
+    ((extra,),) = stack.query("SELECT extra FROM asset_event")
+    assert json.loads(extra)["submission_id"] == number
     query = "SELECT value FROM xcom WHERE task_id = 'stalled' AND key = 'stalled'"
     assert "nothing has changed" in str(stack.query(query))

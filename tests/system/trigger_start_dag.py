@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
@@ -61,10 +61,24 @@ with DAG(
         **START,
     )
     CdmSubmissionSensor(
-        task_id="first", job_name="first", started_after="{{ dag_run.start_date }}", **START
+        task_id="first",
+        job_name="first",
+        started_after="{{ dag_run.start_date }}",
+        outlets=[Asset("cdm://first")],
+        **START,
     )
     CdmSubmissionSensor(
         task_id="failed", job_name="failed", submission_id=FAILED, retries=1, **START
+    )
+    CdmSubmissionSensor(
+        task_id="skipped", job_name="failed", submission_id=FAILED, soft_fail=True, **START
+    )
+    CdmSubmissionSensor(
+        task_id="limited",
+        job_name="endless",
+        submission_id=ENDLESS,
+        execution_timeout=timedelta(seconds=20),
+        **START | {"retries": 0},
     )
     CdmSubmissionSensor(
         task_id="unconnected", job_name="x", submission_id=1, cdm_conn_id="no_such", **START

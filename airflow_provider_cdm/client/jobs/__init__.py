@@ -6,7 +6,6 @@ __all__ = [
     "failure_report",
     "follower",
     "job_check",
-    "named_run",
     "own_run",
     "placeholders",
     "progress",
