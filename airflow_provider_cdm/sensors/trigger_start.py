@@ -67,9 +67,8 @@ def arguments_of(sensor: CdmSensor, fields: Sequence[str], options: Mapping[str,
         _refuse_mode()
     if is_in_mapped_group(sensor):
         refuse_mapping()
-    leaves = [
-        leaf for name in sensor.template_fields for leaf in _leaves(name, getattr(sensor, name))
-    ]
+    given = {**{name: getattr(sensor, name) for name in sensor.template_fields}, **options}
+    leaves = [leaf for name, value in given.items() for leaf in _leaves(name, value)]
     problems = [problem for name, value in leaves if (problem := _problem_of(name, value))]
     problems += _param_problems(sensor)
     if getattr(sensor.get_dag(), "jinja_environment_kwargs", None) and any(

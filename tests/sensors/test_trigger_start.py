@@ -108,8 +108,9 @@ def test_contradiction_is_refused(arguments: dict[str, Any], reason: str) -> Non
         ),
         (lambda: {"min_rows_written": output()}, ["min_rows_written"]),
         (lambda: {"partition_key": output()}, ["partition_key"]),
+        (lambda: {"fail_when_stalled": output()}, ["fail_when_stalled"]),
     ],
-    ids=["submission", "part", "id", "two", "threshold", "partition"],
+    ids=["submission", "part", "id", "two", "threshold", "partition", "flag"],
 )
 def test_output_of_another_task_is_refused(
     make: Callable[[], dict[str, Any]], names: list[str]

@@ -127,6 +127,7 @@ def test_sensors_begin_without_a_worker(
     assert len(sim.runs("pulled")) == 1
     for task, reason in REASONS.items():
         assert log_has(task, reason), task
+    assert any("task_id=failed/attempt=2.log.trigger" in str(path) for path, _ in stack.logs(DAG))
     ((extra,),) = stack.query("SELECT extra FROM asset_event")
     assert json.loads(extra)["submission_id"] == number
     query = "SELECT value FROM xcom WHERE task_id = 'stalled' AND key = 'stalled'"
