@@ -154,6 +154,26 @@ def test_link_leads_to_the_run_of_a_deleted_job(
     assert "SUCCEEDED" in open_page(address)
 
 
+def test_link_of_a_run_that_begins_while_the_sensor_is_deferred(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """The link works at the end at the latest, if there was no run when the task deferred."""
+    sim.add_job(JOB, seconds=10)
+    began = clock.now()
+
+    def start_later() -> None:
+        if clock.now() - began > 100 and not sim.runs(JOB):
+            sim.start(JOB)
+
+    clock.subscribe(start_later)
+    task_runner.run(
+        lambda: CdmSubmissionSensor(
+            task_id="t", job_name=JOB, started_after=int(began * 1000), deferrable=True
+        )
+    )
+    assert task_runner.ti.xcoms["cdm_run_link"].endswith("/runs/1")
+
+
 @pytest.mark.parametrize(
     ("console_url", "expected_link"),
     [
