@@ -47,7 +47,6 @@ REASONS = {
     "unnamed": "Name the run",
     "late": "AirflowSensorTimeout",
     "limited": "timed out (execution_timeout)",
-    "skipped": "Skipped because of soft_fail",
 }
 
 
