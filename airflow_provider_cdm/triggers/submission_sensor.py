@@ -153,6 +153,11 @@ class CdmSubmissionSensorTrigger(CdmSubmissionTrigger):
             )
         return session
 
+    async def _end_run(self) -> None:
+        # Before, what names the run may be a template.
+        if self.deadline is not None:
+            await super()._end_run()
+
     async def _render_arguments(self) -> frozenset[str]:
         """Render the arguments, and return the names of those that are given.
 

@@ -637,6 +637,28 @@ def test_dag_that_changed_while_the_sensor_waits(
 
 
 @needs_airflow
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_kill_leaves_the_run_alone(
+    has_begun: bool,
+    sim: CdmSimulator,
+    cdm_default: dict[str, Any],
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """The sensor did not start the run; the log names it only if it is known by then."""
+    sim.add_job(JOB)
+    sim.start(JOB)
+    trigger = CdmSubmissionSensorTrigger(
+        job_name=JOB, submission_id="{{ 1 }}", poke_interval=30, timeout=600
+    )
+    trigger.render_template_fields({})
+    if has_begun:
+        run_trigger(trigger)
+    asyncio.run(trigger.on_kill())
+    assert ("Cancelled; run 1 of job 'orders'" in log.text) == has_begun
+    assert "stop" not in [request.route for request in sim.requests]
+
+
+@needs_airflow
 def test_backoff_is_warned_of(
     sim: CdmSimulator, task_runner: TaskRunner, log: pytest.LogCaptureFixture
 ) -> None:
