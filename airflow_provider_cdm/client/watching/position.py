@@ -249,7 +249,9 @@ def _count_missed(
     if not history.complete:
         if position.total is None or history.total is None:
             return max(1, lost)
-        return max(1, lost + history.total - position.total - len(shown))
+        unseen = history.total - position.total - len(shown)
+        # Whatever a total may be that does not fit: some runs are not shown any more.
+        return lost if unseen == 0 else max(1, lost + unseen)
     newest = position.newest
     number = newest.submission_id if newest else None
     highest = max((run.submission_id or 0 for run in shown), default=0)

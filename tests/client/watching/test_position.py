@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cdm.client.api.runs import HISTORY_PAGE, History
@@ -240,6 +240,8 @@ ACTIONS = ("start", "end", "start", "end", "look", "apply", "save", "restart")
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(ACTIONS), max_size=60), st.integers(1, 10), st.booleans())
+# All runs since the last look are shown, and none before them.
+@example(["start", "end", "look", "start"], 1, True)
 def test_every_end_fires_or_is_counted(actions: list[str], page: int, totals: bool) -> None:
     """Whatever happens, each run that ends fires or is missed and counted; none fires twice but
     after a restart from an older position.
