@@ -1,7 +1,7 @@
 """One HTTP exchange: how a request is sent, what a failed one means, and when it is repeated.
 
-``connections`` and ``transport`` import ``requests``, so only the session imports them, at the
-first exchange.
+``connections``, ``responses`` and ``transport`` import ``requests`` or urllib3, so only the session
+imports them, at the first exchange.
 """
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "connections",
     "dates",
     "error_mapping",
+    "responses",
     "retry",
     "transport",
 ]
