@@ -20,7 +20,7 @@ class Store:
 
     :param down: how often a write fails.
     :param step: called before and after each access; it may raise :class:`Crash`.
-    :param failed: called when a write fails.
+    :param failed: called with the text whose write fails.
     :param written: called with each record of a start that is written.
     """
 
@@ -28,7 +28,7 @@ class Store:
     down: float = 0.0
     content: dict[str, str] = field(default_factory=dict)
     step: Callable[[], None] = lambda: None
-    failed: Callable[[], None] = lambda: None
+    failed: Callable[[str], None] = lambda _: None
     written: Callable[[dict[str, Any]], None] = lambda _: None
 
     def get(self, key: str) -> str | None:
@@ -40,18 +40,18 @@ class Store:
         fails = not self.cdm.calm and self.cdm.rng.random() < self.down
         if not fails or self.cdm.rng.random() < 0.3:
             self.content[key] = value
-            if _is_record(value):
+            if is_record(value):
                 self.written(json.loads(value))
         if fails:
             self.cdm.note("journal not written")
-            self.failed()
+            self.failed(value)
             raise OSError("the store is down")
         self.step()
 
     def records(self, part_of_key: str) -> list[str]:
         """Return the keys of records of starts."""
         return sorted(
-            key for key, value in self.content.items() if part_of_key in key and _is_record(value)
+            key for key, value in self.content.items() if part_of_key in key and is_record(value)
         )
 
     def delete(self, key: str) -> None:
@@ -60,7 +60,7 @@ class Store:
         self.step()
 
 
-def _is_record(value: str) -> bool:
+def is_record(value: str) -> bool:
     """Return whether a text is the record of a start, and no note about a stop or list of keys."""
     return '"fingerprint"' in value
 

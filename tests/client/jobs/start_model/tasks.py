@@ -5,6 +5,7 @@ What must be true of each attempt is checked here.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Generator, Mapping
@@ -31,7 +32,7 @@ from airflow_provider_cdm.tasks.attempt import Attempt, AttemptJob
 from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
 from airflow_provider_cdm.tasks.existing_job import ExistingJob
 from airflow_provider_cdm.tasks.owned_job import OwnedJob
-from tests.client.jobs.start_model.airflow import Crash, Store, TaskInstance
+from tests.client.jobs.start_model.airflow import Crash, Store, TaskInstance, is_record
 from tests.client.jobs.start_model.cdm import (
     CLUSTER,
     JOB,
@@ -247,7 +248,13 @@ class Task:
         return True
 
     def _count_runs(self) -> int:
-        return sum(run.owner == self.owner and not run.hidden for run in self.cdm.all_runs)
+        """Return how many runs this owner has started that have not failed."""
+        return sum(
+            run.owner == self.owner
+            and not run.hidden
+            and run.status(self.cdm.now) in ("RUNNING", "SUCCEEDED")
+            for run in self.cdm.all_runs
+        )
 
     # What must be true
 
@@ -314,8 +321,15 @@ class Task:
         elif not record["foreign"] and not self.cdm.take(self.owner, run):
             self.cdm.problems.append(f"noted {run}")
 
-    def _failed(self) -> None:
+    def _failed(self, text: str) -> None:
+        """Look at what could not be written: a run counts from the moment that it is known."""
         self.cdm.doubt(self.owner)
+        record: dict[str, Any] = json.loads(text) if is_record(text) else {"run": None}
+        if not record["run"] or record["foreign"]:
+            return
+        run = self.cdm.find(job_in(record["cluster_id"], record["job_name"]), record["run"])
+        if run is not None and (run.owner is None or run.owner[:2] != self.owner[:2]):
+            self.cdm.take(self.owner, run)
 
     # The process
 
