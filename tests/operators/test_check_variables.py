@@ -246,6 +246,16 @@ def test_disabled_job_is_not_started(sim: CdmSimulator, task_runner: TaskRunner)
     assert routes(sim)["start"] == 0
 
 
+def test_failed_look_up_is_not_repeated(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """A task that then waits for another run starts the job without a second try."""
+    add_job(sim, seconds=60)
+    sim.start(JOB, variables={"dt": DAY})
+    sim.fail("show_job", "status", status=403, times=None)
+    mode = MODES["start only"]
+    task_runner.run(lambda: start(variables={"dt": DAY}, if_running="wait", **mode))
+    assert (routes(sim)["show_job"], len(sim.runs(JOB))) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("enabled", "starts"),
     [
@@ -270,7 +280,9 @@ def test_forms_of_disabled(
     assert len(sim.runs(JOB)) == starts
 
 
-@pytest.mark.parametrize(("count", "more"), [(20, ""), (21, " and 1 more"), (25, " and 5 more")])
+@pytest.mark.parametrize(
+    ("count", "more"), [(19, ""), (20, ""), (21, " and 1 more"), (25, " and 5 more")]
+)
 def test_many_unused_variables_are_not_all_named(
     count: int,
     more: str,
