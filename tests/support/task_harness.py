@@ -123,8 +123,8 @@ class TaskRunner:
         if getattr(operator, "start_from_trigger", False):
             method, event = self._start_in_trigger(operator)
             kwargs = {"event": event}
-        while True:
             operator = make_operator()
+        while True:
             context = self._context_of(operator)
             try:
                 if method == "execute":
@@ -139,6 +139,7 @@ class TaskRunner:
             except task_rescheduled:
                 self.reschedules += 1
                 self.advance(operator.poke_interval)
+            operator = make_operator()
 
     def _context_of(self, operator: Any) -> dict[str, Any]:
         operator.retries = self.ti.max_tries if self.retries is None else self.retries
