@@ -58,7 +58,10 @@ DECIDING: Mapping[str, Sequence[str]] = {
     f"{_JOBS}/start_record.py": ("tests/client/jobs/test_start_record.py",),
     f"{_JOBS}/run_search.py": ("tests/client/jobs/test_run_search.py",),
     "airflow_provider_cdm/client/submission.py": ("tests/client/test_submission.py",),
-    f"{_JOBS}/start.py": ("tests/client/jobs/test_start.py",),
+    f"{_JOBS}/start.py": (
+        "tests/client/jobs/test_start.py",
+        "tests/operators/test_standby_clusters.py",
+    ),
     f"{_JOBS}/standby.py": ("tests/operators/test_standby_clusters.py",),
     f"{_JOBS}/job_check.py": ("tests/operators/test_check_variables.py",),
     f"{_TASKS}/refusals.py": ("tests/tasks/test_refusals.py",),

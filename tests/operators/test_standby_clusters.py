@@ -240,6 +240,7 @@ def test_a_start_that_cannot_be_settled_goes_nowhere_else(
     sim.faults.clear()
     assert task_runner.run(make_operator)["cluster_id"] == FIRST
     assert count_runs(sim) == [1, 0, 0]
+    assert routes_of(sim, SECOND) == []
 
 
 def test_an_answer_without_a_run_is_settled_in_its_cluster(
@@ -253,6 +254,8 @@ def test_an_answer_without_a_run_is_settled_in_its_cluster(
     with pytest.raises(errors.CdmError):
         task_runner.run(make_operator)
     assert count_runs(sim) == [1, 0, 0]
+    # The faults would also keep the second cluster from starting it.
+    assert routes_of(sim, SECOND) == []
 
 
 @each_mode
