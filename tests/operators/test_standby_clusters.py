@@ -271,6 +271,29 @@ def test_a_retry_goes_on_with_the_run_of_the_standby_cluster(
     assert count_runs(sim) == [0, 1, 0]
 
 
+@pytest.mark.parametrize(("first", "second"), [(FIRST, SECOND), (SECOND, FIRST)])
+def test_numbers_of_one_cluster_say_nothing_about_another(
+    first: str, second: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A retry in the other cluster finds its run there, whose number is lower than that of the run
+    that failed in the first one.
+    """
+    task_runner.ti.max_tries = 1
+    clusters = {"cluster_id": first, "standby_cluster_ids": [second]}
+    sim.add_job(JOB, first, outcomes=["FAILED"])
+    for _ in range(3):
+        sim.start(JOB, first)
+        task_runner.advance(61)
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(lambda: make_operator(**clusters))
+    task_runner.retry()
+    sim.fail("show_cluster", "body", body={"id": first, "status": "900"})
+    sim.fail("start", "drop", "after")
+    result = task_runner.run(lambda: make_operator(**clusters))
+    assert (result["cluster_id"], result["submission_id"]) == (second, 1)
+    assert [len(sim.runs(JOB, cluster_id)) for cluster_id in (first, second)] == [4, 1]
+
+
 @pytest.mark.parametrize("first_status", ["900"])
 def test_another_order_of_the_clusters_starts_nothing_again(
     sim: CdmSimulator, kills: Kills, task_runner: TaskRunner

@@ -156,6 +156,7 @@ def test_answer_without_anything() -> None:
     with pytest.raises(errors.CdmStartUncertain, match="the history shows no run"):
         api.start()
     assert (api.sends, api.last["sends"]) == (1, 1)
+    assert 60 <= api.now - NOW < 70
 
 
 def test_lost_start_whose_run_shows() -> None:
