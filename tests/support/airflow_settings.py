@@ -34,8 +34,8 @@ _AIRFLOW_2 = {
     "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "10",
     "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(TASK_TIMEOUT),
     "SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
-    # Else a worker and the scheduler may schedule a task at the same time, as SQLite locks no rows, and
-    # it is attempted once more than anybody asked for.
+    # Else a worker and the scheduler may schedule a task at the same time, since SQLite locks no
+    # rows, and it is attempted once more than anybody asked for.
     "SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
     # Not shorter: Airflow would request the retry of a dead task again before it has begun, which a
     # busy machine delays.
