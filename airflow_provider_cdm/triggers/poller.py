@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 _MAX_SLEEP, _MIN_SLEEP = 60.0, 0.05
 #: Seconds by which the clock may differ from the monotonic one before all times are moved.
 _CLOCK_TOLERANCE = 1.0
-#: Seconds between two log lines about polling that is slower than requested.
-_LOG_INTERVAL = 60.0
+#: Seconds between two log lines about polling that is slower than requested, and between two looks
+#: at whether it is.
+_LOG_INTERVAL, _CHECK_INTERVAL = 60.0, 5.0
 
 #: Connection, place and cluster. No secret, so that a poller goes on when credentials change.
 _Key: TypeAlias = tuple[object, ...]
@@ -109,7 +110,7 @@ class ClusterPoller:
         self._completed: deque[Poll] = deque()
         self._task: asyncio.Task[None] | None = None
         self._wakeup = self._loop.create_future()
-        self._logged_slowdown, self._logged_at = 0, -math.inf
+        self._logged_slowdown, self._check_at = 0, -math.inf
         self._last_now, self._last_uptime = session.clock(), session.monotonic()
 
     @property
@@ -264,13 +265,14 @@ class ClusterPoller:
 
     def _log_slowdown(self, now: float) -> None:
         """Log when the quota makes polls less frequent than requested, once for each change."""
-        if now - self._logged_at < _LOG_INTERVAL:
+        if now < self._check_at:
             return
+        self._check_at = now + _CHECK_INTERVAL
         allowed, requested = self.planner.poll_intervals(now)
         slowdown = round(math.log2(allowed / requested)) if requested > 0 else self._logged_slowdown
         if slowdown == self._logged_slowdown:
             return
-        self._logged_slowdown, self._logged_at = slowdown, now
+        self._logged_slowdown, self._check_at = slowdown, now + _LOG_INTERVAL
         log.info(
             "Cluster %s: %d jobs are polled. CDM's quota of calls allows a poll of each about every"
             " %.0f s; a poll every %.0f s was requested.",

@@ -224,11 +224,13 @@ class PolledJob:
     @property
     def listable(self) -> bool:
         """Whether a listing may replace a status call: the job is listed, and has no problems."""
-        return (
-            self.type_index < len(JOB_TYPES)
-            and not (self.in_flight or self.failures or self.missed)
-            and not any(wait.follower.problems_since for wait in self.waits)
-        )
+        if self.in_flight or self.failures or self.missed or self.type_index >= len(JOB_TYPES):
+            return False
+        # A loop, since this is asked for each job of each list.
+        for wait in self.waits:  # noqa: SIM110
+            if wait.follower.problems_since:
+                return False
+        return True
 
     def run_age(self, now: float) -> float:
         """Return the seconds since the newest run was created; ``inf`` if that is not known."""

@@ -26,6 +26,9 @@ from airflow_provider_cdm.client.polling.sweep import SweepPlanner
 
 #: Seconds until the next free slot for a status call from which on listings are preferred.
 _CONGESTED_SECONDS = 5.0
+#: Seconds by which routine polls may be late while a listing covers jobs, so that thousands of jobs
+#: that become due one after another do not wake the planner for each of them.
+_COVERED_DELAY = 0.2
 
 
 class PollPlanner:
@@ -85,6 +88,8 @@ class PollPlanner:
         elif not self.in_flight.full:
             for quota, queue in self._schedule.queues.items():
                 slot, due_times = self._reservations.slot(quota), queue.due_times()
+                if self.sweeps.covers_jobs(now) and due_times[Priority.ROUTINE] > now:
+                    due_times[Priority.ROUTINE] += _COVERED_DELAY
                 events += [max(due_at, slot) if due_at <= now else due_at for due_at in due_times]
             if self._next_sweep() is not None:
                 events.append(self._reservations.slot(Quota.LISTING))

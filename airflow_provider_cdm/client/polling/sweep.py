@@ -57,12 +57,16 @@ class SweepPlanner:
     paused_until: float = 0.0
     failures: int = 0
 
+    def covers_jobs(self, now: float) -> bool:
+        """Return whether a sweep is in progress that can replace status calls."""
+        return self.active is not None and now < self.active.covers_until
+
     def covers(self, job: PolledJob, now: float) -> bool:
         """Return whether the sweep in progress can replace a status call for the job."""
         sweep = self.active
         return (
             sweep is not None
-            and now < sweep.covers_until
+            and self.covers_jobs(now)
             and sweep.type_index == job.type_index
             and job.joined_at <= sweep.started_at
             and job.listable

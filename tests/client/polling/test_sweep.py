@@ -372,7 +372,8 @@ def _waits_with_throttled_pages(share: float) -> tuple[list[float], FakeCluster]
 def test_a_throttled_page_does_not_end_its_sweep() -> None:
     """With several triggerers of a user, some pages get 429: they are read again, and no others."""
     delays, cluster = _waits_with_throttled_pages(0.05)
-    assert delays[int(len(delays) * 0.95)] < 120
+    # With other random numbers, 96 to 143 s; 976 s if a page that gets 429 ends the sweep.
+    assert delays[int(len(delays) * 0.95)] < 180
     # Thirty pages a sweep, and the status calls that confirm ends.
     assert len(cluster.calls["list"]) > 30 * 30
 
