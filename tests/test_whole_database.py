@@ -167,7 +167,7 @@ def test_a_table_failed_of_a_job_that_is_shown_under_its_type(
 @each_path
 @pytest.mark.parametrize("behaviour", [{"status_letters": "small"}])
 def test_small_letters_in_lists(path: str, sim: CdmSimulator, task_runner: Any) -> None:
-    """Tables are judged and shown alike if lists and statuses spell each status in small letters."""
+    """Tables are judged and shown alike if each status is spelled in small letters."""
     add_job(sim, *succeeding("orders", "stock"))
     shown = wait(sim, task_runner, path)["tables"]
     assert (shown["succeeded"], shown["total"]) == (2, 2)

@@ -144,16 +144,16 @@ def test_retry_of_an_own_job_is_warned_of(
     starts_when_warned: list[int],
 ) -> None:
     """So is that of a job which ``CdmRunJobOperator`` makes, unless it gets no variables."""
-    for variables in ({"dt": DAY}, None):
-        where = f"day = '{'${dt}' if variables else DAY}'"
-        given = definition(where, driver=RETRY)
-        deferrable = mode["deferrable"]
-        task_runner.run(
-            lambda: CdmRunJobOperator(
-                task_id="t", definition=given, variables=variables, deferrable=deferrable
-            )
+
+    def migrate(where: str, variables: dict[str, str] | None) -> CdmRunJobOperator:
+        given, deferrable = definition(where, driver=RETRY), mode["deferrable"]
+        return CdmRunJobOperator(
+            task_id="t", definition=given, variables=variables, deferrable=deferrable
         )
-        task_runner.clear()
+
+    task_runner.run(lambda: migrate("day = '${dt}'", {"dt": DAY}))
+    task_runner.clear()
+    task_runner.run(lambda: migrate(f"day = '{DAY}'", None))
     (warning,) = warnings(task_log)
     assert "retryJobConfig.retryJobType is 'RETRY_TRIPLE'" in warning
     assert starts_when_warned[0] == 0
