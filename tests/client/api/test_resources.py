@@ -219,6 +219,13 @@ def test_clusters_on_the_wire(wire: Any, means: tuple[str, str]) -> None:
     assert Cluster.from_payload(json.loads(json.dumps(cluster.to_payload()))) == cluster
 
 
+@pytest.mark.parametrize("actions", ["REBOOTING", ["REBOOTING"], ["Rebooting"], {"a": "rebooting"}])
+def test_a_restart_among_the_actions(actions: Any) -> None:
+    """A restart is known in each form, and in any letters; other actions are none."""
+    assert Cluster.from_wire({"status": "200", "actions": actions}, "c").is_restarting
+    assert not Cluster.from_wire({"status": "200", "actions": ["STOPPING"]}, "c").is_restarting
+
+
 @pytest.mark.parametrize(
     "wire", [None, [], {}, {"status": None}, {"status": True}, {"clusters": []}]
 )
