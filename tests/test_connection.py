@@ -52,6 +52,7 @@ def test_endpoints_and_project_default_to_the_region() -> None:
         ("ap-southeast-3", "myhuaweicloud.com"),
         ("tr-west-1", "myhuaweicloud.com"),
         ("eu-west-0", "myhuaweicloud.com"),
+        ("EU-West-101", "myhuaweicloud.eu"),
     ],
 )
 def test_hosts_of_a_region(region: str, suffix: str) -> None:
@@ -59,6 +60,14 @@ def test_hosts_of_a_region(region: str, suffix: str) -> None:
     settings = read_settings({"region": region})
     assert settings.cdm_endpoint == f"https://cdm.{region}.{suffix}"
     assert settings.iam_endpoint == f"https://iam.{region}.{suffix}"
+
+
+def test_other_iam_host_of_dublin() -> None:
+    """IAM's other documented host replaces that of the region, and nothing else."""
+    settings = read_settings({"iam_endpoint": "iam.myhuaweicloud.eu"})
+    assert settings.iam_endpoint == "https://iam.myhuaweicloud.eu"
+    assert settings.cdm_endpoint == "https://cdm.eu-west-101.myhuaweicloud.eu"
+    assert settings.project_name == "eu-west-101"
 
 
 @pytest.mark.parametrize(

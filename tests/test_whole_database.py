@@ -165,6 +165,20 @@ def test_a_table_failed_of_a_job_that_is_shown_under_its_type(
 
 
 @each_path
+@pytest.mark.parametrize("behaviour", [{"status_letters": "small"}])
+def test_small_letters_in_lists(path: str, sim: CdmSimulator, task_runner: Any) -> None:
+    """Tables are judged and shown alike if each status is spelled in small letters."""
+    add_job(sim, *succeeding("orders", "stock"))
+    shown = wait(sim, task_runner, path)["tables"]
+    assert (shown["succeeded"], shown["total"]) == (2, 2)
+    assert {table["status"] for table in shown["list"]} == {"SUCCEEDED"}
+    add_job(sim, *succeeding("orders"), *failing("parts"))
+    error = wait(sim, task_runner, path)
+    assert type(error) is errors.CdmSubmissionFailed
+    assert "table parts: FAILED, CHECK constraint failed" in str(error)
+
+
+@each_path
 @pytest.mark.parametrize("behaviour", [{"partial_status": "FAILED"}])
 def test_cdm_shows_failed(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """If CDM shows such a run as FAILED, the error names the tables as well."""

@@ -46,6 +46,8 @@ _VERDICTS = {
     "STOPPED": Verdict.FAILURE,
     "NEVER_EXECUTED": Verdict.NO_RUN,
 }
+#: Every documented status; job lists show ``NEW`` for a job without a run.
+_STATUSES = frozenset({*_VERDICTS, "NEW", "UNKNOWN"})
 
 
 def verdict_of(status: str) -> Verdict:
@@ -203,7 +205,7 @@ class Submission:
         return cls(
             cluster_id=cluster_id,
             job_name=job_name,
-            status=_read_status(status),
+            status=read_status(status),
             submission_id=read_int(data.get("submission-id")),
             creation_date=read_int(data.get("creation-date")),
             creation_user=_read_name(data.get("creation-user")),
@@ -339,10 +341,10 @@ def _read_text(value: Any) -> str | None:
     return value[:DETAILS_LIMIT] if isinstance(value, str) and value else None
 
 
-def _read_status(value: str) -> str:
+def read_status(value: str) -> str:
     """Return a documented status in CDM's spelling, and another one as it is."""
     usual = value.strip().upper()
-    return usual if usual in _VERDICTS else one_line(value, STATUS_LIMIT)
+    return usual if usual in _STATUSES else one_line(value, STATUS_LIMIT)
 
 
 def _read_name(value: Any) -> str | None:

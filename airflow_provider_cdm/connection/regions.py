@@ -20,5 +20,7 @@ def endpoint(service: str, region: str | None) -> str:
     :param service: ``cdm`` or ``iam``.
     :param region: name of the region, such as ``eu-west-101``.
     """
-    suffixes = (suffix for begin, suffix in SUFFIXES.items() if str(region).startswith(begin))
+    suffixes = (
+        suffix for begin, suffix in SUFFIXES.items() if str(region).lower().startswith(begin)
+    )
     return f"https://{service}.{region}.{next(suffixes, DEFAULT_SUFFIX)}"

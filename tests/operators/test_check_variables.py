@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -98,21 +99,65 @@ def test_missing_and_unused_variables_are_warned_of_once(
     assert first[:2] == ["show_job", "start"]
 
 
+@pytest.fixture
+def starts_when_warned(sim: CdmSimulator) -> Iterator[list[int]]:
+    """Return how many starts CDM had received at each warning of the task."""
+    starts: list[int] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            starts.append(routes(sim)["start"])
+
+    logger, handler = logging.getLogger("tests.task"), Handler(logging.WARNING)
+    logger.addHandler(handler)
+    yield starts
+    logger.removeHandler(handler)
+
+
+RETRY = config_block("retryJobConfig", retryJobType="RETRY_TRIPLE")
+
+
 @each_mode
 def test_retry_of_the_job_itself_is_warned_of(
     mode: dict[str, Any],
     sim: CdmSimulator,
     task_runner: TaskRunner,
     task_log: pytest.LogCaptureFixture,
+    starts_when_warned: list[int],
 ) -> None:
     """A job that CDM would run again by itself, perhaps without the variables, is named before."""
-    retry = config_block("retryJobConfig", retryJobType="RETRY_TRIPLE")
     links = {"from-link-name": "elsewhere", "to-link-name": "elsewhere"}
-    sim.add_job(JOB, wire=definition("day = '${dt}'", driver=retry) | links)
+    sim.add_job(JOB, wire=definition("day = '${dt}'", driver=RETRY) | links)
     task_runner.run(lambda: start(variables={"dt": DAY}, **mode))
     (warning,) = warnings(task_log)
     assert "retryJobConfig.retryJobType is 'RETRY_TRIPLE'" in warning
+    assert set(starts_when_warned) == {0}
     assert len(sim.runs(JOB)) == 1
+
+
+@pytest.mark.parametrize("mode", [MODES["on the worker"], MODES["deferred"]], ids=["worker", "def"])
+def test_retry_of_an_own_job_is_warned_of(
+    mode: dict[str, Any],
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+    starts_when_warned: list[int],
+) -> None:
+    """So is that of a job which ``CdmRunJobOperator`` makes, unless it gets no variables."""
+
+    def migrate(where: str, variables: dict[str, str] | None) -> CdmRunJobOperator:
+        given, deferrable = definition(where, driver=RETRY), mode["deferrable"]
+        return CdmRunJobOperator(
+            task_id="t", definition=given, variables=variables, deferrable=deferrable
+        )
+
+    task_runner.run(lambda: migrate("day = '${dt}'", {"dt": DAY}))
+    task_runner.clear()
+    task_runner.run(lambda: migrate(f"day = '{DAY}'", None))
+    (warning,) = warnings(task_log)
+    assert "retryJobConfig.retryJobType is 'RETRY_TRIPLE'" in warning
+    assert starts_when_warned[0] == 0
+    assert routes(sim)["start"] == 2
 
 
 def test_fail_starts_nothing_and_is_final(sim: CdmSimulator, task_runner: TaskRunner) -> None:

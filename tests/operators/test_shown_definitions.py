@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.api import parsing
 from airflow_provider_cdm.client.api.definitions import JOB, LINK
 from airflow_provider_cdm.operators import (
     CdmApplyJobOperator,
@@ -135,6 +137,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a boolean": {"value": False},
     "a text": {"value": "a%20b"},
     "a size and an id": {"value": "a", "size": 255, "id": 12, "sensitive": False},
+    "a long fraction": {"value": -0.30000000000000004},
+    "only the values that it may have": {"values": "A,B", "type": "ENUM"},
 }
 MARKED = ["with a type", "with dates"]
 
@@ -190,6 +194,17 @@ ODD: dict[str, dict[str, Any]] = {
         "driver-config-values": block("a", {"name": "a.b", "value": "1"}, {"name": "a.b"})
     },
     "a key that resembles another": {"from-link-id": 5, "keyOfTomorrow": [{"a": 1.5}]},
+    "a config without inputs": {"driver-config-values": {"configs": [{"name": "a", "id": 4}]}},
+    "inputs that are null": {"driver-config-values": {"configs": [{"name": "a", "inputs": None}]}},
+    "inputs as an object": {"driver-config-values": {"configs": [{"name": "a", "inputs": {}}]}},
+    "no names": {"driver-config-values": {"configs": [{"inputs": [{"value": "b", "id": 1}]}]}},
+    "names that are null": {
+        "driver-config-values": {"configs": [{"name": None, "inputs": [{"name": None}]}]}
+    },
+    "a block that is null": {"driver-config-values": None},
+    "a block that is a list": {"driver-config-values": []},
+    "a link without a name": {"from-link-name": "", "to-link-name": None},
+    "a type of tomorrow": {"job_type": "ENTIRE_JOB"},
     "a scenario": {
         "job_type": "SCENARIO_JOB",
         "from-config-values": {},
@@ -207,8 +222,37 @@ def test_other_parts_are_sent_back(
     """Parts of a job beside its inputs are sent as CDM shows them as well."""
     shown = {**job(), "job_type": "NORMAL_JOB", "creation-date": 1536905778725, **ODD[name]}
     given = given_as(form, shown, tmp_path)
-    task_runner.run(made(CdmUpdateJobOperator, given))
+    with suppress(errors.CdmRefused):  # the simulator knows no such links and types
+        task_runner.run(made(CdmUpdateJobOperator, given))
     assert last_sent(sim) == {key: shown[key] for key in shown if key != "creation-date"}
+    definition = parsing.job(shown)
+    assert (definition.differences(shown), definition.unmanaged(shown)) == ([], [])
+
+
+@pytest.mark.parametrize("config", ["plain"], indirect=True)
+@pytest.mark.parametrize("job_type", [None, ""])
+@pytest.mark.parametrize("value", [[], {}, None])
+def test_what_is_empty_is_no_difference(
+    value: Any, job_type: str | None, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A type and a secret that CDM shows as empty are no difference, and no secret is cleared."""
+    shown = job({"name": "fileConfig.password", "type": "STRING", "value": value})
+    shown |= {"job_type": job_type, "creation-date": 1536905778725}
+    sim.add_job(NAME, wire=shown)
+    assert task_runner.run(made(CdmApplyJobOperator, shown))["action"] == "unchanged"
+    with pytest.raises(errors.CdmConfigError, match=r"no value for fileConfig\.password"):
+        task_runner.run(made(CdmUpdateJobOperator, shown))
+
+
+@pytest.mark.parametrize("config", ["plain"], indirect=True)
+@pytest.mark.parametrize("key", ["from-link-name", "to-connector-name", "from-config-values"])
+def test_a_part_that_is_lost_is_a_mistake(
+    key: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """A key that is missing was lost on the way: what CDM shows has it, if only as null."""
+    given = {name: part for name, part in job().items() if name != key}
+    with pytest.raises(errors.CdmConfigError, match=f"{key} is missing"):
+        task_runner.run(made(CdmUpdateJobOperator, {**given, "creation-date": 1536905778725}))
 
 
 def test_an_empty_list_is_no_unmanaged_value(

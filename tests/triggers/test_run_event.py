@@ -198,6 +198,11 @@ def test_end_is_noticed_within_the_poll_interval(sim: CdmSimulator, play: Play) 
         ({"statuses": "SUCCEEDED", "not_started_by": "airflow"}, [4]),
     ],
 )
+@pytest.mark.parametrize(
+    "config",
+    [{"behaviour": {"status_letters": letters}} for letters in ("capital", "small")],
+    ids=["capital", "small"],
+)
 def test_filters(
     arguments: dict[str, Any], expected: list[int], sim: CdmSimulator, play: Play
 ) -> None:

@@ -121,11 +121,11 @@ class Cluster:
             cluster_id=cluster_id or one_line(str(data.get("id")), _NAME_LIMIT),
             name=one_line(str(data.get("name") or ""), _NAME_LIMIT),
             status=one_line(str(status), _NAME_LIMIT),
-            frozen=str(data.get("isFrozen")) == "1",
+            frozen=str(data.get("isFrozen")).lower() in ("1", "true"),
             reasons=one_line("; ".join(_messages(data.get("failedReasons"))), _REASONS_LIMIT),
             updated=one_line(str(data.get("updated") or ""), _NAME_LIMIT),
             # A list by its type, plain text in the sample.
-            rebooting=_REBOOTING in str(data.get("actions")),
+            rebooting=_REBOOTING in str(data.get("actions")).upper(),
         )
 
 

@@ -151,7 +151,7 @@ class Definition:
         :param shown: object that the show call returned.
         """
         pairs = [
-            (key, self.wire[key], shown.get(key, self.kind.defaults.get(key)))
+            (key, self.wire[key], shown.get(key) or self.kind.defaults.get(key))
             for key in self.kind.texts[1:]
             if key in self.wire
         ]
@@ -174,7 +174,7 @@ class Definition:
             name
             for block in self.kind.blocks
             for name, value in _values_of(self.wire, block).items()
-            if is_secret(name) and value is None
+            if is_secret(name) and value != "" and text_of(value) == ""
         ]
 
     def _rest(self) -> Any:
@@ -238,7 +238,7 @@ def secret_inputs(value: Any) -> list[dict[str, Any]]:
     return [
         item  # type: ignore[misc]  # most are dicts
         for item in _mappings(value)
-        if is_secret(item.get("name")) and item.get("value") not in (None, "")
+        if is_secret(item.get("name")) and item.get("value") not in (None, "", [], {})
     ]
 
 

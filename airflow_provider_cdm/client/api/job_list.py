@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_cdm.client.submission import (
-    STATUS_LIMIT,
     Verdict,
     read_int,
+    read_status,
     verdict_of,
 )
-from airflow_provider_cdm.client.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class ListedJob:
     """A job as a listing shows it.
 
     :param name: name of the job.
-    :param status: status of its newest run; ``NEW`` if it has none.
+    :param status: status of its newest run, in capitals if it is known; ``NEW`` if it has none.
     :param created: time at which that run was created, epoch milliseconds.
     :param wire: complete entry of the listing.
     """
@@ -47,9 +46,7 @@ class ListedJob:
             raise ValueError("a job has no name")
         status = data.get("status")
         created = read_int(data.get("execute_create_date"))
-        return cls(
-            name, one_line(status, STATUS_LIMIT) if isinstance(status, str) else "", created, data
-        )
+        return cls(name, read_status(status) if isinstance(status, str) else "", created, data)
 
 
 @dataclass(frozen=True, slots=True)

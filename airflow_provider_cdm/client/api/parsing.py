@@ -63,11 +63,14 @@ class _DefinitionParser:
         given = self._unwrap(as_tree(read(value) if isinstance(value, str) else value))
         self._shown = definitions.is_as_shown(given)
         wire: dict[str, Any] = {"name": self._name(given.get("name"), name)}
-        # The contents of a scenario are not documented.
-        absent = (None, "") if given.get("job_type") == SCENARIO_JOB else (None,)
+        # The contents of a scenario are not documented. What CDM shows as empty stays so.
+        is_free = self._shown or given.get("job_type") == SCENARIO_JOB
+        absent = (None, "") if is_free else (None,)
         for key in self._kind.texts[1:]:
             if given.get(key) not in absent:
                 wire[key] = self._text(key, given[key])
+            elif self._shown and key in given and key not in self._kind.defaults:
+                wire[key] = given[key]
             elif key in self._kind.defaults:
                 wire[key] = self._kind.defaults[key]
             else:
@@ -75,6 +78,8 @@ class _DefinitionParser:
         for key in self._kind.blocks:
             if given.get(key) is not None:
                 wire[key] = self._block(key, given[key])
+            elif self._shown and key in given:
+                wire[key] = None
             else:
                 self._missing(key, given)
         wire |= self._other_keys(given)
@@ -125,7 +130,7 @@ class _DefinitionParser:
         if not isinstance(value, str) or not value.strip():
             shown = "empty" if isinstance(value, str) else type(value).__name__
             self._problems.append(f"{key} must be text, but is {shown}")
-        elif key == "job_type" and value not in JOB_TYPES:
+        elif key == "job_type" and value not in JOB_TYPES and not self._shown:
             self._problems.append(f"job_type must be one of {', '.join(JOB_TYPES)}, not {value!r}")
         return str(value)
 
@@ -146,15 +151,15 @@ class _DefinitionParser:
                     self._problems.append(f"there is no key {key!r}; did you mean {close!r}?")
         return {key: self._json(key, item) for key, item in others.items()}
 
-    def _block(self, key: str, value: Any) -> dict[str, Any]:
+    def _block(self, key: str, value: Any) -> Any:
         configs = value.get("configs") if isinstance(value, Mapping) else None
-        if self._shown and isinstance(value, Mapping) and not configs:
-            return dict(value)
+        if self._shown and not (configs if isinstance(value, Mapping) else value):
+            return value
         if not isinstance(value, Mapping) or not isinstance(configs, list | tuple):
             self._problems.append(f"{key} must be an object with a list of configs")
             return {}
         checked = [self._config(key, config) for config in configs]
-        names = [item["name"] for config in checked for item in config.get("inputs", ())]
+        names = [item.get("name") for config in checked for item in config.get("inputs") or ()]
         self._problems += [
             f"{key}: {name!r} is given {names.count(name)} times"
             for name in dict.fromkeys(names)
@@ -164,9 +169,11 @@ class _DefinitionParser:
 
     def _config(self, key: str, config: Any) -> dict[str, Any]:
         name = config.get("name") if isinstance(config, Mapping) else None
-        if not isinstance(config, Mapping) or not isinstance(name, str) or not name:
+        if not isinstance(config, Mapping) or not (self._shown or (isinstance(name, str) and name)):
             self._problems.append(f"{key}: each of its configs must be an object with a name")
             return {}
+        if self._shown and not config.get("inputs"):
+            return self._rest(f"{key}: {name}", config)
         # Some documented samples have an empty object instead of the list.
         inputs = config.get("inputs") or []
         if not isinstance(inputs, list | tuple):
@@ -177,6 +184,8 @@ class _DefinitionParser:
 
     def _input(self, key: str, given: Any) -> dict[str, Any]:
         name = given.get("name") if isinstance(given, Mapping) else None
+        if self._shown and isinstance(given, Mapping) and name in (None, ""):
+            return self._rest(key, given)
         if not isinstance(given, Mapping) or not isinstance(name, str) or not name:
             self._problems.append(f"{key}: each input must be an object with a name and a value")
             return {"name": ""}
@@ -184,9 +193,11 @@ class _DefinitionParser:
         rest = self._rest(name, given, "value")
         if "value" in given:
             return {**rest, "value": self._value(name, given["value"], shown=shown)}
-        # CDM shows neither secrets nor, perhaps, what is not set.
-        if "values" in given or not (shown or definitions.is_secret(name)):
-            hint = " (the key is 'value', not 'values')" if "values" in given else ""
+        # CDM shows neither secrets nor, perhaps, what is not set; "values" beside a type are those
+        # that an input may have.
+        mistaken = "values" in given and not definitions.is_as_shown(given)
+        if mistaken or not (shown or definitions.is_secret(name)):
+            hint = " (the key is 'value', not 'values')" if mistaken else ""
             self._problems.append(f"{name!r} has no value{hint}")
         return rest
 
@@ -194,7 +205,8 @@ class _DefinitionParser:
         """Return the value of an input: text, or what CDM shows in place of text."""
         if isinstance(value, str):
             return value
-        if isinstance(value, Mapping | list | tuple) and not definitions.is_secret(name):
+        is_open = not definitions.is_secret(name) or (shown and not value)
+        if isinstance(value, Mapping | list | tuple) and is_open:
             for secret in definitions.secrets_inside([{"name": name, "value": value}]):
                 self._problems.append(f"{name!r} contains the secret {secret!r}, which cannot be")
                 self._problems[-1] += " hidden there: give it as an input"

@@ -18,8 +18,8 @@ _JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|
 _KNOWN_TAGS = frozenset({"null", "str", "seq", "map"})
 #: Characters of the longest text that is read.
 _LONGEST = 10_000_000
-#: Digits of the longest number that is read as one.
-_LONGEST_NUMBER = 19
+#: Characters of the longest number that is read as one; JSON's fractions have up to 24.
+_LONGEST_NUMBER = 24
 #: Keys with text, whatever that looks like.
 _TEXTS = frozenset({"name", "value", *JOB.texts, *LINK.texts})
 

@@ -18,6 +18,15 @@ _EXCERPT_LIMIT = 300
 _ID_LIMIT = 100
 #: Longest time that a server may ask to wait, in seconds; a longer one counts as this.
 MAX_RETRY_AFTER = 3600.0
+#: Numbers that a text may spell out, and the seconds of a unit by its first letter.
+_NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "ten": 10, "thirty": 30, "sixty": 60}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+# A time in a text, such as "5 minute", "60s", "one minute", "per second" or "/minute".
+_TIME = re.compile(
+    r"(?i)(?:\b(?P<number>[0-9]{1,6}(?:\.[0-9]{1,3})?)[\s-]*"
+    rf"|\b(?P<word>an?|one|per|each|every|{'|'.join(_NUMBERS)})\s+(?=[a-z]{{3}})|/\s*(?=[a-z]{{3}}))"
+    r"(?P<unit>s|m|h|(?:sec|second|min|minute|hour|day)s?)\b"
+)
 
 # Only codes that mean the same in every edition of the error tables are listed; every other code
 # of CDM is a final refusal (https://support.huaweicloud.com/intl/en-us/api-cdm/, "Error codes").
@@ -344,22 +353,21 @@ def _retry_after(response: Response, message: str, now: float) -> float | None:
         # By the server's clock where it is known, since ours may be hours off.
         sent_at = parse_http_date(response.headers.get("date", ""))
         return min(max(0.0, date - (now if sent_at is None else sent_at)), MAX_RETRY_AFTER)
-    return _window(message) if response.status == 429 else None
+    return _window(message or excerpt(response.body)) if response.status == 429 else None
 
 
-def _window(message: str) -> float | None:
-    """Return the window that the text of a 429 names, in seconds.
+def _window(text: str) -> float | None:
+    """Return the longest time that the text of a 429 names, in seconds: the window of a limit.
 
-    The gateway says ``limit:200,time:5 minute``, IAM ``Threshold: 5 times per 60 seconds``.
+    The gateway says ``limit:200,time:5 minute`` (its limits are per second, minute, hour or day),
+    IAM ``Threshold: 5 times per 60 seconds``, a service ``exceeded rate limit is 5 times per
+    minute``.
     """
-    match = re.search(
-        r"(?i)(?:\btime:|\bup to |\btimes per )\s*(\d{1,6}|one|an?)\s*(second|minute|hour)", message
-    )
-    if match is None:
-        return None
-    number = int(match[1]) if match[1].isdigit() else 1
-    seconds = number * {"second": 1.0, "minute": 60.0, "hour": 3600.0}[match[2].lower()]
-    return min(seconds, MAX_RETRY_AFTER) or None
+    longest = 0.0
+    for number, word, unit in ((m["number"], m["word"], m["unit"]) for m in _TIME.finditer(text)):
+        count = float(number) if number else _NUMBERS.get((word or "").lower(), 1)
+        longest = max(longest, count * _SECONDS[unit[0].lower()])
+    return min(longest, MAX_RETRY_AFTER) or None
 
 
 def _request_id(response: Response, body: str | None = None) -> str | None:

@@ -38,7 +38,8 @@ class RetryPolicy:
     :param retry_after_cap: upper bound of a delay that the server names, in seconds: the longest
         window of a limit that was seen at the gateway.
     :param throttled_attempts: number of attempts of a call that is throttled for a time that the
-        server names; on some services, each refused call counts as well.
+        server names, if that is longer than ``cap``; on some services, each refused call counts as
+        well.
     """
 
     attempts: int = 5
@@ -65,7 +66,7 @@ class RetryPolicy:
         if error.effect_unknown and not idempotent:
             return None
         if error.retry_after is not None:
-            throttled = isinstance(error, errors.CdmThrottled) and error.retry_after > 0
+            throttled = isinstance(error, errors.CdmThrottled) and error.retry_after > self.cap
             if throttled and attempt >= self.throttled_attempts:
                 return None
             # Up to a second later than requested, so that callers do not return all at once.

@@ -31,6 +31,9 @@ class Behaviour:
 
     #: Final status of a stopped run. The API lists no value for it, the console shows "Stopped".
     stop_status: Literal["STOPPED", "FAILED"] = "STOPPED"
+    #: Spelling of the status of runs, in all answers: small letters are what the client of another
+    #: vendor (TSAPP) was written for.
+    status_letters: Literal["capital", "small"] = "capital"
     #: Status of a run that waits since the cluster is full (``max_extractors`` of the cluster): the
     #: user guide has Pending, an answer of the vendor's FAQ has running jobs without rows.
     full_cluster: Literal["PENDING", "RUNNING"] = "PENDING"

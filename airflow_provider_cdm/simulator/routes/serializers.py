@@ -51,7 +51,7 @@ def submission(
         "creation-date": _date(run.created, behaviour),
         "execute-date": _date(run.created if run.executed is None else run.executed, behaviour),
         "last-update-date": _date(run.updated, behaviour),
-        "status": run.status,
+        "status": _spelled(run.status, behaviour),
         "progress": _progress(run, behaviour),
         "isIncrementing": False,
         "isStopingIncrement": "",
@@ -86,7 +86,7 @@ def never_executed(job_name: str, user: str, now: float, behaviour: Behaviour) -
         "creation-user": user,
         "creation-date": _date(now, behaviour),
         "last-update-date": _date(now, behaviour),
-        "status": "NEVER_EXECUTED",
+        "status": _spelled("NEVER_EXECUTED", behaviour),
         "progress": -1.0,
         "isIncrementing": False,
         "isStopingIncrement": "",
@@ -135,7 +135,7 @@ def job(job: Job, behaviour: Behaviour, *, listed: bool = False) -> dict[str, An
             "is_use_sql": sources.get("fromJobConfig.useSql") == "true",
             "group_name": drivers.get("groupJobConfig.groupName") or "DEFAULT",
             "flag": 0,
-            "status": "NEW",
+            "status": _spelled("NEW", behaviour),
         }
     )
     if last is not None:
@@ -271,6 +271,10 @@ def _date(seconds: float, behaviour: Behaviour) -> int | str:
     return millis(seconds) if behaviour.dates_as == "number" else str(millis(seconds))
 
 
+def _spelled(status: str, behaviour: Behaviour) -> str:
+    return status if behaviour.status_letters == "capital" else status.lower()
+
+
 def _result(run: Run) -> dict[str, Any]:
     if run.status == "SUCCEEDED":
         return {} if run.counters is None else {"counters": {_COUNTER_GROUP: dict(run.counters)}}
@@ -298,7 +302,7 @@ def _last_run(lifecycle: RunLifecycle, behaviour: Behaviour) -> dict[str, Any]:
     run = lifecycle.run
     counters = run.counters or {}
     return {
-        "status": _JOB_STATUS.get(run.status, run.status),
+        "status": _spelled(_JOB_STATUS.get(run.status, run.status), behaviour),
         "execute_create_date": _date(run.created, behaviour),
         "execute_start_date": _date(run.executed or run.created, behaviour),
         "execute_update_date": _date(run.updated, behaviour),

@@ -152,9 +152,15 @@ def test_a_cluster_that_does_not_exist(
     assert str(missing.value).startswith("gone. Could not read the state of cluster nowhere (")
     assert "Check the spelling" in str(missing.value)
     assert missing.value.http_status == 404
-    sim.fail("cluster_action", "status", status=404, body=body)
-    with pytest.raises(errors.CdmNotFound, match="Could not start cluster"):
-        drive(session, session.api.call(resources.start_cluster("nowhere")))
+    actions = {
+        "start": resources.start_cluster("nowhere"),
+        "stop": resources.stop_cluster("nowhere", graceful=False),
+        "restart": resources.restart_cluster("nowhere", mode="soft"),
+    }
+    for action, call in actions.items():
+        sim.fail(f"{action}_cluster", "status", status=404, body=body)
+        with pytest.raises(errors.CdmNotFound, match=f"^gone. Could not {action} cluster"):
+            drive(session, session.api.call(call))
 
 
 def test_other_refusals_of_a_cluster(

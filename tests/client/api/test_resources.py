@@ -205,6 +205,8 @@ WIRE = [
     ({"clusters": {"status": "920"}}, ("starting", "")),
     ({"status": "200", "isFrozen": "1"}, ("frozen", "")),
     ({"status": "200", "isFrozen": 1}, ("frozen", "")),
+    ({"status": "200", "isFrozen": True}, ("frozen", "")),
+    ({"status": "200", "isFrozen": False}, ("normal", "")),
     ({"status": "12345"}, ("status 12345", "")),
 ]
 
@@ -215,6 +217,13 @@ def test_clusters_on_the_wire(wire: Any, means: tuple[str, str]) -> None:
     cluster = Cluster.from_wire(wire, "c")
     assert (cluster.state, cluster.name) == means
     assert Cluster.from_payload(json.loads(json.dumps(cluster.to_payload()))) == cluster
+
+
+@pytest.mark.parametrize("actions", ["REBOOTING", ["REBOOTING"], ["Rebooting"], {"a": "rebooting"}])
+def test_a_restart_among_the_actions(actions: Any) -> None:
+    """A restart is known in each form, and in any letters; other actions are none."""
+    assert Cluster.from_wire({"status": "200", "actions": actions}, "c").is_restarting
+    assert not Cluster.from_wire({"status": "200", "actions": ["STOPPING"]}, "c").is_restarting
 
 
 @pytest.mark.parametrize(
@@ -306,6 +315,21 @@ def test_busy_jobs(
     busy = drive(session, clusters.busy_jobs(session.api, sim.cluster_id))
     assert sorted(busy) == ["job_229", "odd", "play", "whole"]
     assert len(sent("list_jobs")) == 5
+
+
+@pytest.mark.parametrize("config", [{"behaviour": {"status_letters": "small"}}])
+def test_busy_jobs_in_small_letters(
+    drive: Drive, sim: CdmSimulator, clock: ManualClock, make_session: MakeSession, sent: Sent
+) -> None:
+    """A job that was never run, or whose run has ended, costs no status call in any spelling."""
+    for name in ("new", "ended", "active"):
+        sim.add_job(name, seconds=1000 if name == "active" else 10)
+    sim.start("ended")
+    sim.start("active")
+    clock.advance(60)
+    session = make_session()
+    assert drive(session, clusters.busy_jobs(session.api, sim.cluster_id)) == ["active"]
+    assert len(sent("status")) == 1
 
 
 def test_a_listing_that_is_out_of_date(

@@ -327,10 +327,30 @@ def test_advice_can_be_replaced() -> None:
         ("Threshold: 5 times per 60 seconds", 60.0),
         ("policy user over ratelimit,limit:200,time:5 minute", 300.0),
         ("Please wait up to one minute.", 60.0),
+        # Documented or recorded of other services behind the same gateway.
+        ("policy user over ratelimit,limit:9,time:1 second", 1.0),
+        ("policy ip over ratelimit,limit:5,time:5 second", 5.0),
+        ("Too many requests. exceeded rate limit is 60 times per minute.", 60.0),
+        # The unit of a limit may be a day; what is longer than an hour counts as an hour.
+        ("policy app over ratelimit,limit:1000,time:1 day", 3600.0),
+        ("policy app over ratelimit, limit: 9, time: 10 minutes", 600.0),
+        ("POLICY USER OVER RATELIMIT,LIMIT:9,TIME:5 MINUTE", 300.0),
+        # Assumed.
+        ("Rate limit exceeded, retry in 30s", 30.0),
+        ("Try again after 2.5 minutes", 150.0),
+        ("At most 60 requests/minute", 60.0),
+        ("At most 10 requests per second and 100 per hour", 3600.0),
+        ("Wait for two minutes", 120.0),
+        ("A 5-minute window", 300.0),
+        ("policy user over ratelimit,limit:9,time:0 minute", None),
+        ("policy user over ratelimit,limit:10", None),
         ("Too many requests", None),
+        ("As many requests as 5 servers, 2 hosts and a man may send", None),
     ],
 )
 def test_windows_of_the_gateway_and_of_iam(text: str, seconds: float | None) -> None:
     """Without Retry-After, the window that the text of a 429 names counts, in JSON or not."""
     assert error_of(429, {"error_code": "IAM.0012", "error_msg": text}).retry_after == seconds
     assert error_of(429, text.encode()).retry_after == seconds
+    assert error_of(429, {"detail": text}).retry_after == seconds
+    assert error_of(400, {"error_msg": text}).retry_after is None

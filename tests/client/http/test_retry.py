@@ -40,8 +40,9 @@ FULL = errors.CdmThrottled("full")
         (errors.CdmThrottled("full", retry_after=7), 1, False, 7.5),
         (errors.CdmThrottled("full", retry_after=0), 4, True, 0.5),
         (errors.CdmThrottled("full", retry_after=500), 1, True, 300.5),
-        (errors.CdmThrottled("full", retry_after=7), 2, False, 7.5),
-        (errors.CdmThrottled("full", retry_after=7), 3, True, None),
+        (errors.CdmThrottled("full", retry_after=30), 2, False, 30.5),
+        (errors.CdmThrottled("full", retry_after=30), 3, True, None),
+        (errors.CdmThrottled("full", retry_after=1), 4, False, 1.5),
         (errors.CdmUnavailable("down", retry_after=7), 4, True, 7.5),
         (errors.CdmThrottled("full", retry_after=7), 5, True, None),
         (errors.CdmUnavailable("for good", retryable=False), 1, True, None),
@@ -89,7 +90,7 @@ def test_policy_bounds(
     """Delays have bounds, attempts end, and a start with an unknown effect is never repeated."""
     error = cls("x", retry_after=retry_after, effect_unknown=effect_unknown)
     delay = policy.delay(error, attempt=attempt, idempotent=idempotent, random=lambda: random)
-    named = cls is errors.CdmThrottled and bool(retry_after)
+    named = cls is errors.CdmThrottled and (retry_after or 0) > policy.cap
     final = cls is errors.CdmRefused or attempt >= policy.attempts
     final = final or (named and attempt >= policy.throttled_attempts)
     assert (delay is None) is (final or (effect_unknown and not idempotent))
@@ -220,6 +221,7 @@ def test_retry_after_as_a_date(
         (429, "policy ip over ratelimit,limit:5,time:1 minute", {}, [60.5]),
         (429, "Too many requests, please wait up to one minute", {}, [60.5]),
         (429, "policy app over ratelimit,limit:9,time:2 hour", {}, [300.5]),
+        (429, "policy api over ratelimit,limit:1000,time:1 day", {}, [300.5]),
         (429, "policy app over ratelimit,limit:9,time:0 minute", {}, [0.5]),
         (429, "time:5 minute", {"Retry-After": "3"}, [3.5]),
         (503, "time:5 minute", {}, [0.5]),

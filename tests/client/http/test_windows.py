@@ -126,6 +126,20 @@ def test_few_repeats_while_a_window_lasts(
 
 
 @pytest.mark.parametrize(
+    "config", [{"quotas": {"start": 0}, "behaviour": {"quota_seconds": 1}}], ids=["a second"]
+)
+def test_a_short_window_leaves_all_repeats(
+    drive: Drive, sim: CdmSimulator, make_session: MakeSession, sent: Sent, virtual_time: Any
+) -> None:
+    """A window of a second, as some services have, makes no call end sooner than no window."""
+    session = make_session()
+    with pytest.raises(errors.CdmThrottled):
+        attempt(session, drive, CALLS["start"](sim.cluster_id))
+    assert virtual_time.slept == [1.5] * 4
+    assert len(sent("start")) == 5
+
+
+@pytest.mark.parametrize(
     ("config", "advice"),
     [
         ({"quotas": {"status": 0}}, "distribute the work over several IAM users"),

@@ -69,6 +69,9 @@ def test_hint(run: RunRef, status: str, created: int | None, expected: Hint) -> 
     ("wire", "expected"),
     [
         ({"name": "a", "status": "RUNNING"}, ListedJob("a", "RUNNING")),
+        ({"name": "a", "status": " running"}, ListedJob("a", "RUNNING")),
+        ({"name": "a", "status": "New"}, ListedJob("a", "NEW")),
+        ({"name": "a", "status": "Queued"}, ListedJob("a", "Queued")),
         ({"name": "a", "execute_create_date": "17"}, ListedJob("a", "", 17)),
         ({"name": "a", "status": None, "execute_create_date": 17.0}, ListedJob("a", "", 17)),
         ({"name": "a", "status": 5, "execute_create_date": "x"}, ListedJob("a", "")),
