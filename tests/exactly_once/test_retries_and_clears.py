@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.links import CdmRunLink
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
 from tests.exactly_once.kills import Kills
 from tests.exactly_once.task import (
     JOB,
@@ -227,6 +228,23 @@ def test_nothing_is_started_when_the_journal_cannot_be_written(
     with pytest.raises(errors.CdmJournalError, match="nothing is started"):
         task_runner.run(migrate)
     assert (count_starts(sim), sim.runs(JOB)) == (0, [])
+
+
+def test_a_journal_that_cannot_be_read_at_the_end_hides_no_outcome(
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that failed is reported as failed, also while the journal cannot be read."""
+    read = TaskStore.read
+
+    def fail_after_the_end(store: TaskStore) -> Any:
+        if any(run.status == "FAILED" for run in sim.runs(JOB)):
+            raise OSError("500")
+        return read(store)
+
+    monkeypatch.setattr(TaskStore, "read", fail_after_the_end)
+    sim.add_job(JOB, outcomes=["FAILED"])
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(migrate)
 
 
 def break_journal_reads(

@@ -11,6 +11,7 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.exactly_once.kills import Kills
+from tests.support.metrics import Metrics, install
 from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
@@ -348,6 +349,43 @@ def test_waiting_for_a_busy_standby_cluster(
     sim.start(JOB, SECOND)
     result = task_runner.run(lambda: make_operator(if_running="wait", **mode))
     assert (result["cluster_id"], count_runs(sim)) == (SECOND, [0, 2, 0])
+
+
+@pytest.mark.parametrize(("first", "second"), [(FIRST, SECOND), (SECOND, FIRST)])
+def test_a_wait_in_one_cluster_says_nothing_about_another(
+    first: str,
+    second: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    """A task that waited for a run in the first cluster waits for an older one in the other, too."""
+    sim.add_job(JOB, second, seconds=300)
+    sim.start(JOB, first)
+    task_runner.advance(61)
+    sim.start(JOB, first)
+    sim.start(JOB, second)
+    shown = {"id": first, "name": "cluster", "status": "900"}
+    sim.fail("show_cluster", "body", skip=1, times=None, body=shown)
+    clusters = {"cluster_id": first, "standby_cluster_ids": [second]}
+    result = task_runner.run(lambda: make_operator(if_running="wait", **clusters))
+    assert (result["cluster_id"], result["submission_id"]) == (second, 2)
+    assert "Busy with run 2" in task_log.text
+    assert "Busy with run 1" in task_log.text
+    assert "shows no active run" not in task_log.text
+
+
+@pytest.mark.parametrize("first_status", ["900"])
+def test_an_uncertain_start_is_counted_for_its_cluster(
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metric of a start that was not settled names the cluster that it went to."""
+    metrics = Metrics()
+    install(metrics, monkeypatch)
+    sim.fail("start", "drop", times=None)
+    with pytest.raises(errors.CdmStartUncertain):
+        task_runner.run(make_operator)
+    assert metrics.tags("cdm.start.uncertain")["cluster_id"] == SECOND
 
 
 @pytest.mark.parametrize("first_status", ["900"])
