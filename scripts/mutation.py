@@ -43,10 +43,13 @@ _WATCHING = "airflow_provider_cdm/client/watching"
 _ONCE = "tests/exactly_once"
 _ATTEMPT = (
     f"{_ONCE}/test_kills.py",
+    f"{_ONCE}/test_retries_and_clears.py",
     f"{_ONCE}/test_stops.py",
     f"{_ONCE}/test_waits.py",
     "tests/operators/run_job/test_crashes_and_kills.py",
     "tests/operators/run_job/test_left_over_job.py",
+    "tests/operators/test_check_variables.py::test_own_job_is_checked_without_a_call",
+    "tests/operators/test_standby_clusters.py",
     "tests/operators/test_start_job.py",
     "tests/tasks/test_log.py",
     "tests/tasks/test_stall_callbacks.py",

@@ -359,7 +359,7 @@ def test_a_wait_in_one_cluster_says_nothing_about_another(
     task_runner: TaskRunner,
     task_log: pytest.LogCaptureFixture,
 ) -> None:
-    """A task that waited for a run in the first cluster waits for an older one in the other, too."""
+    """A task that waited for a run in the first cluster waits for an older one in the second."""
     sim.add_job(JOB, second, seconds=300)
     sim.start(JOB, first)
     task_runner.advance(61)
