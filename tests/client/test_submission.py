@@ -106,7 +106,7 @@ def test_result() -> None:
     ended = replace(
         RUN,
         progress=1.0,
-        counters={"ROWS": 1, "FILES": -1},
+        counters={"ROWS": 1, "FILES": -1, "BYTES": 0},
         execute_date=2,
         last_update_date=3_000,
         tables={},
@@ -115,7 +115,7 @@ def test_result() -> None:
         **identity,
         "status": "SUCCEEDED",
         "progress": 1.0,
-        "counters": {"ROWS": 1},
+        "counters": {"ROWS": 1, "BYTES": 0},
         "execute_date": 2,
         "execute_time": "1970-01-01T00:00:00.002+00:00",
         "last_update_date": 3_000,
@@ -233,8 +233,10 @@ def test_numbers(value: Any, number: int | None) -> None:
 def test_texts(value: Any) -> None:
     """An empty text counts as none, as does anything else; a long one is cut off."""
     wire = {"status": "RUNNING", "error-summary": value, "external-id": "x" * 10_000}
+    wire["creation-user"] = value
     run = Submission.from_wire({**wire, "error-details": "y" * 10_000}, "c", "j")
     assert run.error_summary is None
+    assert run.creation_user is None
     assert run.external_id == "x" * 256
     assert run.error_details == "y" * DETAILS_LIMIT
 
@@ -291,6 +293,8 @@ def test_reference() -> None:
         (RunRef("c", "j"), False, "the run of job 'j'"),
     ]:
         assert (run.known, str(run)) == (known, text)
+    assert RunRef("c", "j", 5).title == "Run 5"
+    assert RunRef("c", "j").title == "The run"
 
 
 def test_newest_first() -> None:

@@ -170,6 +170,25 @@ def test_kill_without_a_quota_for_looks_stops_the_run(
     assert "asked CDM to stop it" in task_log.text
 
 
+def test_kill_without_any_quota_relies_on_the_last_look(
+    sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock, kills: Kills
+) -> None:
+    """Where every call that shows the active run is refused, it was seen active a moment ago."""
+    operator, begin = migrate(), clock.now()
+
+    def kill_between_two_looks() -> None:
+        if clock.now() > begin + 3 and not sim.faults.remaining():
+            for route in ("status", "submissions", "list_jobs"):
+                sim.fail(route, "status", status=429, times=None)
+            kills.kill(operator)
+
+    clock.subscribe(kill_between_two_looks)
+    with pytest.raises(Killed):
+        task_runner.run(lambda: operator)
+    clock.advance(10)
+    assert sim.runs(JOB)[-1].status == "STOPPED"
+
+
 def test_kill_that_stops_nothing_names_the_run_and_says_how_to_stop_it(
     sim: CdmSimulator, kills: Kills, task_log: pytest.LogCaptureFixture
 ) -> None:

@@ -260,6 +260,15 @@ def test_outage_is_waited_out_until_the_deadline(
     assert count_starts(sim) == 1
 
 
+def test_only_a_new_run_is_looked_at_more_often(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """A run that is in the way is polled every ``poll_interval``, from the beginning."""
+    sim.add_job(JOB, seconds=100)
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    task_runner.run(lambda: migrate(if_running="wait", poll_interval=50))
+    looks = [request.route for request in sim.requests if request.route in ("status", "start")]
+    assert looks.index("start") <= 4
+
+
 def test_end_of_a_short_run_is_noticed_soon(
     sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
 ) -> None:

@@ -229,6 +229,15 @@ def test_one_look_up_serves_the_whole_run(
     assert routes(sim)["show_job"] == 1
 
 
+def test_a_large_definition_is_read_again(sim: CdmSimulator, task_runner: TaskRunner) -> None:
+    """It does not go along with a deferred task, and the report of a failure still has its links."""
+    where = f"day = '${{dt}}' OR name = '{'x' * 20_000}'"
+    add_job(sim, where, seconds=600, outcome="FAILED")
+    with pytest.raises(errors.CdmSubmissionFailed, match="from: link 'elsewhere'"):
+        task_runner.run(lambda: start(variables={"dt": DAY}, **MODES["deferred"]))
+    assert routes(sim)["show_job"] == 2
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_sensor_does_not_read_the_job_again(
     deferrable: bool, sim: CdmSimulator, task_runner: TaskRunner
@@ -359,6 +368,9 @@ def test_own_job_is_checked_without_a_call(
         task_runner.run(lambda: migrate(check_variables="fail"))
     assert routes(sim)["create_job"] == 0
     task_runner.run(lambda: migrate(variables={"dt": DAY, "date": DAY}))
+    other = {"dt": DAY, "other": DAY}
+    task_runner.another_task().run(lambda: migrate(variables=other, check_variables="off"))
+    assert "'other'" not in task_log.text
     assert len([line for line in warnings(task_log) if "'date'" in line]) == 1
     assert routes(sim)["show_job"] == 0
 

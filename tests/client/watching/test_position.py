@@ -88,6 +88,7 @@ def fired(
         ([history(run(7)), history(run(7, minute=90)), history(run(7, minute=90))], [7, 7], 0),
         ([history(undated(7)), history(undated(8), undated(7))], [8], 0),
         ([history(undated(7)), history(undated(1))], [1], 1),
+        ([history(undated(7)), history(undated(8), undated(7), undated(6))], [8], 0),
         # Only dates, or only numbers.
         ([history(run(None, minute=1)), history(run(None, minute=2), run(None, minute=1))], 2, 0),
         # Dates of the same run differ by less than two seconds.
