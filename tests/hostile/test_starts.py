@@ -6,7 +6,7 @@ import http.client
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,24 +39,32 @@ SPOILED = {
 
 
 @pytest.fixture
-def spoil(sim: CdmSimulator, cdm_default: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that lets a proxy answer starts with some bytes once CDM has answered."""
+def proxy(
+    sim: CdmSimulator, cdm_default: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ByteServer]:
+    """Start a proxy, which the connection names, that passes on what it is sent."""
     proxy = ByteServer()
     connection = json.loads(sim.connection_json)
     extra = connection["extra"]
     extra = json.loads(extra) if isinstance(extra, str) else extra
     connection["extra"] = json.dumps({**extra, "proxy": proxy.url})
     monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", json.dumps(connection))
-
-    def spoil(answer: bytes) -> None:
-        proxy.respond = lambda connection: relay(proxy, connection, answer)
-
-    yield spoil
+    proxy.respond = lambda connection: relay(proxy, connection)
+    yield proxy
     proxy.close()
 
 
-def relay(proxy: ByteServer, connection: socket.socket, spoiled: bytes) -> None:
-    """Pass a request on; answer as the server did, or, to a start, with other bytes."""
+def relay(
+    proxy: ByteServer,
+    connection: socket.socket,
+    spoiled: bytes | None = None,
+    date: str | None = None,
+) -> None:
+    """Pass a request on, and the answer; to a start, answer with other bytes.
+
+    :param spoiled: answer to a start.
+    :param date: value of the header ``Date`` of each answer.
+    """
     first, *lines = proxy.requests[-1].decode().splitlines()
     method, url, _ = first.split(" ")
     host, path = re.fullmatch(r"http://([^/]+)(.*)", url).groups()  # type: ignore[union-attr]
@@ -66,14 +74,15 @@ def relay(proxy: ByteServer, connection: socket.socket, spoiled: bytes) -> None:
     answer = upstream.getresponse()
     body = answer.read()
     upstream.close()
-    if path.endswith("/start"):
+    if spoiled is not None and path.endswith("/start"):
         connection.sendall(spoiled)
         return
-    named = "".join(
-        f"{name}: {value}\r\n"
-        for name, value in answer.getheaders()
-        if name.lower() not in ("content-length", "transfer-encoding", "connection")
-    )
+    received = {name.lower(): value for name, value in answer.getheaders()}
+    for name in ("content-length", "transfer-encoding", "connection"):
+        received.pop(name, None)
+    if date is not None:
+        received["date"] = date
+    named = "".join(f"{name}: {value}\r\n" for name, value in received.items())
     head = f"HTTP/1.1 {answer.status} x\r\n{named}Connection: close\r\n"
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
@@ -84,12 +93,12 @@ def test_a_start_whose_answer_cannot_be_read(
     what: str,
     deferrable: bool,
     sim: CdmSimulator,
-    spoil: Callable[[bytes], None],
+    proxy: ByteServer,
     task_runner: TaskRunner,
 ) -> None:
     """The run that it started is looked for and waited for, and there is no second one."""
     sim.add_job("orders", seconds=60)
-    spoil(SPOILED[what])
+    proxy.respond = lambda connection: relay(proxy, connection, SPOILED[what])
     result = task_runner.run(
         lambda: CdmStartJobOperator(
             task_id="t", job_name="orders", wait_for_completion=True, deferrable=deferrable

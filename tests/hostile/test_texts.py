@@ -122,12 +122,13 @@ def test_common_texts_are_kept() -> None:
     assert printable(text, 1_000) == text
 
 
-def test_sizes() -> None:
-    """Whatever a server sends as one run, its result stays small."""
+@pytest.mark.parametrize("status", ["SUCCEEDED", "SUCCEEDED" * 99_999], ids=["usual", "long"])
+def test_sizes(status: str) -> None:
+    """Whatever a server sends as one run, its result and the event of its end stay small."""
     counters = {f"{number}{'x' * 999}": number for number in range(50_000)}
     run = Submission.from_wire(
         {
-            "status": "SUCCEEDED" * 99_999,
+            "status": status,
             "counters": counters,
             "error-summary": "x" * 10**6,
             "error-details": "x" * 10**6,
@@ -138,6 +139,7 @@ def test_sizes() -> None:
         "orders",
     )
     assert len(json.dumps(run.to_dict())) < 32_768
+    assert len(json.dumps(run.to_payload())) < 65_536
 
 
 def test_sizes_of_tables() -> None:
