@@ -204,6 +204,9 @@ SPELLINGS = {
     "escapes of JSON in JSON": each(lambda byte: f"\\\\u{byte:04X}"),
     "escapes of Python": each(lambda byte: f"\\x{byte:02x}"),
     "a mail": [quopri.encodestring(SECRET.encode()).decode()],
+    "a mail with short lines": ["=\n".join((SECRET[:9], SECRET[9:18], SECRET[18:]))],
+    "a shell": ["".join(f"\\{character}" for character in SECRET)],
+    "JSON in HTML in an address": each(lambda byte: quote(f"&#92;u{byte:04x}", safe="")),
     "each byte in a mail": each(lambda byte: f"={byte:02X}"),
 }
 
