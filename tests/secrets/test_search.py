@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import quopri
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -66,7 +67,7 @@ def test_encodings_of_each_character(text: str) -> None:
 
 SPECIAL = '+/"<&>\\=?*' * 3
 #: Encodings of a secret in which no character stands for itself, each with a search of its own.
-WAYS = {
+WAYS: dict[str, Callable[[str], str]] = {
     "as it is": lambda text: text,
     "an address": lambda text: quote(text, safe=""),
     "an address in an address": lambda text: quote(quote(text, safe=""), safe=""),
