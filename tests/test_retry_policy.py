@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import pickle
 import runpy
@@ -133,6 +134,17 @@ def test_retry_waits_as_long_as_the_server_asked() -> None:
     throttled = errors.from_payload(errors.to_payload(errors.CdmThrottled("429", retry_after=75)))
     decision = CdmRetryPolicy().evaluate(throttled, 1, 3)
     assert (decision.action.value, decision.retry_delay) == ("retry", timedelta(seconds=75))
+
+
+@pytest.mark.skipif(not HAS_RETRY_POLICY, reason="below 3.3 Airflow decides when to try again")
+@pytest.mark.parametrize("seconds", [1e6, 2.5e11, 1e300, math.inf])
+def test_retry_waits_for_an_hour_at_most(seconds: float) -> None:
+    """A longer delay would leave the calendar, which ends each loop of a scheduler."""
+    throttled = errors.from_payload(
+        errors.to_payload(errors.CdmThrottled("429", retry_after=seconds))
+    )
+    decision = CdmRetryPolicy().evaluate(throttled, 1, 3)
+    assert decision.retry_delay == timedelta(hours=1)
 
 
 DEFINITION = {

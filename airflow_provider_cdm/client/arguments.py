@@ -14,6 +14,18 @@ from airflow_provider_cdm.client.errors import CdmConfigError
 #: Seconds without any change after which a run counts as stalled, by default.
 STALLED_AFTER = 1800.0
 
+#: Longest duration, in seconds: what the clocks of operating systems can count, and calendars show.
+LONGEST_DURATION = 100 * 365 * 86_400.0
+
+#: No number of CDM is as large, and Airflow stores none beyond 64 bits.
+_DIGITS = 18
+
+#: Bits of the longest integer that can be sent; Python writes integers of up to 4,300 digits.
+_MOST_BITS = 10_000
+
+#: Characters of a value that a message shows.
+_SHOWN = 200
+
 #: A number of seconds as text.
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -121,14 +133,19 @@ def non_negative_int(argument: str, value: Any) -> int | None:
     if value is None:
         return None
     try:
-        number = int(value)
+        # To write out an exponent of thousands takes minutes.
+        number = -1 if isinstance(value, Decimal) and value.adjusted() > _DIGITS else int(value)
     except Exception:  # a template may leave an object of any kind
         number = -1
     is_text = isinstance(value, str)
     if isinstance(value, bool) or number < 0 or not (is_text or number == value):
         empty = is_text and value.strip() in ("", "None")
         reason = ": its template rendered to nothing" if empty else ""
-        raise CdmConfigError(f"{argument} must be an integer of at least 0, not {value!r}{reason}.")
+        raise CdmConfigError(
+            f"{argument} must be an integer of at least 0, not {shown(value)}{reason}."
+        )
+    if number >= 10**_DIGITS:
+        raise CdmConfigError(f"{argument} must be below 10^{_DIGITS}, not {shown(value)}.")
     return number
 
 
@@ -183,17 +200,22 @@ def seconds(argument: str, value: Any, *, optional: bool = True, positive: bool 
     if value is None and optional:
         return None
     duration = _duration(value)
+    limit = ", or None for no limit" if optional else ""
     if duration is None or math.isnan(duration) or duration == math.inf:
-        limit = ", or None for no limit" if optional else ""
         empty = isinstance(value, str) and value.strip() in ("", "None")
         reason = ": its template rendered to nothing" if empty else ""
         raise CdmConfigError(
             f"{argument} must be a finite number of seconds or a timedelta{limit}, not"
-            f" {value!r}{reason}."
+            f" {shown(value)}{reason}."
         )
     if duration < 0 or (positive and not duration):
         raise CdmConfigError(
-            f"{argument} must be {'above' if positive else 'at least'} 0 s, not {value!r}."
+            f"{argument} must be {'above' if positive else 'at least'} 0 s, not {shown(value)}."
+        )
+    if duration > LONGEST_DURATION:
+        raise CdmConfigError(
+            f"{argument} must be at most {LONGEST_DURATION:.0f} s (100 years){limit}, not"
+            f" {shown(value)}."
         )
     return duration
 
@@ -206,7 +228,13 @@ def _duration(value: Any) -> float | None:
         return float(value) if _SECONDS.fullmatch(value.strip()) else None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    return float(value) if isinstance(value, Decimal) else value
+    try:
+        seconds = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan
+    except ValueError:  # a signaling NaN
+        return None
+    return seconds if isinstance(value, Decimal) else value
 
 
 def one_of(argument: str, value: Any, allowed: Sequence[str]) -> None:
@@ -217,12 +245,23 @@ def one_of(argument: str, value: Any, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         *others, last = map(repr, allowed)
-        raise CdmConfigError(f"{argument} must be {', '.join(others)} or {last}, not {value!r}.")
+        raise CdmConfigError(
+            f"{argument} must be {', '.join(others)} or {last}, not {shown(value)}."
+        )
+
+
+def shown(value: Any) -> str:
+    """Return a value of a user for a message; only its type, if it cannot be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of thousands of digits
+        return type(value).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _name_problem(name: Any) -> str | None:
     if not isinstance(name, str):
-        return f"the name {name!r} is {type(name).__name__}, not text"
+        return f"the name {shown(name)} is {type(name).__name__}, not text"
     if not name or name != name.strip() or any(c in "${}" or not c.isprintable() for c in name):
         return f"the name {name!r} cannot be used between ${{ and }}"
     return None
@@ -234,9 +273,23 @@ def _value_problem(name: Any, content: Any) -> str | None:
     # Only the type is shown: values may be confidential.
     if not isinstance(content, str | int | float | Decimal | date | datetime):
         return f"{name!r} is {type(content).__name__}, not text, number or date"
-    if isinstance(content, float | Decimal) and not math.isfinite(content):
+    if not is_finite(content):
         return f"{name!r} is not a finite number"
+    if not is_writable(content):
+        return f"{name!r} is a number with too many digits"
     return None
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a value is not infinite, and not NaN of any kind."""
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def is_writable(value: Any) -> bool:
+    """Return whether a value can be written as text: Python refuses thousands of digits."""
+    return not isinstance(value, int) or value.bit_length() <= _MOST_BITS
 
 
 def text(argument: str, value: Any, *, limit: int) -> str:

@@ -17,6 +17,10 @@ _NUMBER = re.compile(r"([0-9]+)(\.[0-9]+)?")
 _MS_DIGITS = 13
 #: Dates and times that are written in digits alone, by the number of digits.
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+#: Characters of a value that a message shows.
+_LONGEST = 200
+#: Digits of the longest number that is written out.
+_MOST_DIGITS = 100
 #: Years in which digits alone are taken for a date.
 _YEARS = range(1970, 2200)
 _FORMS = (
@@ -37,6 +41,13 @@ def epoch_ms(argument: str, value: Any) -> int:
     :raises CdmConfigError: when the value is anything else, or may be something else, such as epoch
         seconds.
     """
+    try:
+        return _epoch_ms(argument, value)
+    except OverflowError:
+        raise CdmConfigError(f"{argument} is {value}, which no calendar has in UTC.") from None
+
+
+def _epoch_ms(argument: str, value: Any) -> int:
     if isinstance(value, datetime):
         return _ms_of(value)
     if isinstance(value, date):
@@ -44,7 +55,7 @@ def epoch_ms(argument: str, value: Any) -> int:
     if isinstance(value, str):
         text = value.strip()
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        text = f"{value:f}" if isinstance(value, float | Decimal) else str(value)
+        text = _written(value)
     else:
         raise CdmConfigError(f"{argument} must be a time, not {type(value).__name__}. {_FORMS}")
     if number := _NUMBER.fullmatch(text):
@@ -54,7 +65,16 @@ def epoch_ms(argument: str, value: Any) -> int:
     except ValueError:
         nothing = text in ("", "None")
         reason = "its template rendered to nothing" if nothing else "this is no known form"
-        raise CdmConfigError(f"{argument} is {value!r}: {reason}. {_FORMS}") from None
+        raise CdmConfigError(f"{argument} is {_shown(value)}: {reason}. {_FORMS}") from None
+
+
+def _written(value: float | Decimal) -> str:
+    if isinstance(value, float):
+        return f"{value:f}"
+    # Python writes an integer of thousands of digits as Decimal only. An exponent of millions,
+    # which no time has, is not written out: that would fill the memory.
+    number = Decimal(value)
+    return f"{number:f}" if abs(number.adjusted()) < _MOST_DIGITS else str(number)
 
 
 def _from_digits(argument: str, value: Any, digits: str, *, fraction: float) -> int:
@@ -69,8 +89,18 @@ def _from_digits(argument: str, value: Any, digits: str, *, fraction: float) -> 
     if len(digits) in (9, 10):
         hint = " If these are epoch seconds, multiply them by 1000."
     raise CdmConfigError(
-        f"{argument} is {value!r}, which is neither a date nor epoch milliseconds.{hint} {_FORMS}"
+        f"{argument} is {_shown(value)}, which is neither a date nor epoch milliseconds.{hint}"
+        f" {_FORMS}"
     )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, which a template may have made long."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _ms_of(instant: datetime) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,9 @@ class CdmClusterSensor(CdmSensor):
         from airflow_provider_cdm.client.api import cluster
         from airflow_provider_cdm.client.clusters import ClusterWaiter
 
-        names = [self.state] if isinstance(self.state, str) else list(self.state)
+        given: Any = self.state
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        names = given if several else [given]
         return ClusterWaiter(self.hook.resolve_cluster(), [cluster.state(name) for name in names])
 
     def _result(self, found: Cluster) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import parsing, reading
 from airflow_provider_cdm.client.whole_database import table_names
 from airflow_provider_cdm.operators import CdmCreateJobOperator
-from tests.hostile.test_forks import in_child
+from tests.hostile.test_forks import ending, in_child
 from tests.operators.test_rendered_text import render
 
 BEGIN = "name: j\njob_type: NORMAL_JOB\n"
@@ -79,8 +78,7 @@ TEXTS = {
 @pytest.mark.parametrize("what", TEXTS)
 def test_texts(what: str) -> None:
     """A text that is no definition is an error of the configuration, soon and of any kind."""
-    with pytest.raises(errors.CdmConfigError):
-        parsing.job(TEXTS[what])
+    assert ending(lambda: parsing.job(TEXTS[what])).startswith("CdmConfigError: ")
 
 
 def test_merges_keep_their_meaning() -> None:
@@ -116,8 +114,9 @@ def test_files(what: str, way: str, tmp_path: Path) -> None:
     paths = {"absolute": tmp_path / "a.yaml", "beside the DAG": Path("a.yaml")}
     path = paths.get(way, Path("dags/../a.yaml"))
     task = CdmCreateJobOperator(task_id="t", definition=path)
-    with pytest.raises(errors.CdmConfigError, match=r"a\.yaml"):
-        render(task, {}, native=False, template_searchpath=str(tmp_path))
+    end = ending(lambda: render(task, {}, native=False, template_searchpath=str(tmp_path)))
+    assert end.startswith("CdmConfigError: ")
+    assert "a.yaml" in end
 
 
 PATTERNS = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-
-import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.locks import ProcessLock
@@ -17,21 +17,37 @@ from airflow_provider_cdm.simulator import CdmSimulator
 
 HANGS = 60.0
 FORK = multiprocessing.get_context("fork")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
 
 
 def in_child(work: Callable[[], Any]) -> Any:
     """Return what some work returns in a forked process; fail if it does not end."""
     results = FORK.Queue()
     child = FORK.Process(target=lambda: results.put(work()))
-    child.start()
+    with warnings.catch_warnings():
+        # Forking a process with threads is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
     try:
         return results.get(timeout=HANGS)
     finally:
         child.kill()
         child.join()
+
+
+def ending(work: Callable[[], Any]) -> str:
+    """Return how some work ends in a forked process, as text; fail if it does not end.
+
+    What computes for ever can only be ended with its process.
+    """
+
+    def end() -> str:
+        try:
+            work()
+        except BaseException as error:
+            return f"{type(error).__name__}: {error}"
+        return "no error"
+
+    return str(in_child(end))
 
 
 def test_a_fork_during_a_request_for_a_token(sim: CdmSimulator, make_session: Any) -> None:
@@ -55,6 +71,19 @@ def test_a_fork_during_a_request_for_a_token(sim: CdmSimulator, make_session: An
         assert waiting.is_alive()
     assert in_child(ask) == "answered"
     assert waiting.is_alive()
+
+
+def test_a_forked_process_has_threads_of_its_own(sim: CdmSimulator, make_session: Any) -> None:
+    """A process that is forked from one with a triggerer's threads does not wait for those."""
+    sim.add_job("orders")
+    session: CdmSession = make_session()
+
+    def ask() -> str:
+        asyncio.run(session.arun(session.api.active_run(sim.cluster_id, "orders")))
+        return "answered"
+
+    ask()
+    assert in_child(ask) == "answered"
 
 
 def test_locks_are_free_in_a_forked_process() -> None:

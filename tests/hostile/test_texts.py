@@ -122,12 +122,13 @@ def test_common_texts_are_kept() -> None:
     assert printable(text, 1_000) == text
 
 
-def test_sizes() -> None:
-    """Whatever a server sends as one run, its result stays small."""
-    counters = {f"{'x' * 999}{number}": number for number in range(50_000)}
+@pytest.mark.parametrize("status", ["SUCCEEDED", "SUCCEEDED" * 99_999], ids=["usual", "long"])
+def test_sizes(status: str) -> None:
+    """Whatever a server sends as one run, its result and the event of its end stay small."""
+    counters = {f"{number}{'x' * 999}": number for number in range(50_000)}
     run = Submission.from_wire(
         {
-            "status": "SUCCEEDED" * 999,
+            "status": status,
             "counters": counters,
             "error-summary": "x" * 10**6,
             "error-details": "x" * 10**6,
@@ -138,11 +139,12 @@ def test_sizes() -> None:
         "orders",
     )
     assert len(json.dumps(run.to_dict())) < 32_768
+    assert len(json.dumps(run.to_payload())) < 65_536
 
 
 def test_sizes_of_tables() -> None:
     """Whatever a server lists as the tables of a run, their part of the result stays small."""
-    counters = {f"{'x' * 999}{number}": number for number in range(1_000)}
+    counters = {f"{number}{'x' * 999}": number for number in range(1_000)}
     run = {"status": "FAILED", "counters": counters, "error-summary": "x" * 10**6}
     name = f"all_{'x' * 100_000}\u202e\n{FORGED}"
     tables = [
@@ -202,6 +204,9 @@ SPELLINGS = {
     "escapes of JSON in JSON": each(lambda byte: f"\\\\u{byte:04X}"),
     "escapes of Python": each(lambda byte: f"\\x{byte:02x}"),
     "a mail": [quopri.encodestring(SECRET.encode()).decode()],
+    "a mail with short lines": ["=\n".join((SECRET[:9], SECRET[9:18], SECRET[18:]))],
+    "a shell": ["".join(f"\\{character}" for character in SECRET)],
+    "JSON in HTML in an address": each(lambda byte: quote(f"&#92;u{byte:04x}", safe="")),
     "each byte in a mail": each(lambda byte: f"={byte:02X}"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.auth.token_cache import token_file
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.hostile.test_names import ended
 
 CIPHER = Fernet(Fernet.generate_key())
 #: What a file may hold in place of a field of the token.
@@ -75,7 +77,7 @@ def go_on(sim: CdmSimulator, make_session: Any, virtual_time: Any) -> Callable[[
             prepare(path, content)
         factory.forget_everything()
         before = len(sim.requests)
-        session.run(session.api.active_run(sim.cluster_id, "orders"))
+        ended(lambda: session.run(session.api.active_run(sim.cluster_id, "orders")))
         assert [request.route for request in sim.requests[before:]] == ["token", "status"]
         session.close()
 
@@ -93,6 +95,23 @@ def test_things_that_are_no_files(what: str, suffix: str, go_on: Any, tmp_path: 
         FILES[what](place)
 
     go_on(str(tmp_path / "tokens"), prepare)
+
+
+def test_a_large_file_is_not_read(go_on: Any, tmp_path: Path) -> None:
+    """A file far beyond the size of a token is not read into memory."""
+
+    def prepare(path: Path, content: Any) -> None:
+        with path.open("wb") as file:
+            file.truncate(200_000_000)
+        path.chmod(0o600)
+        tracemalloc.start()
+
+    try:
+        go_on(str(tmp_path / "tokens"), prepare)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * 1024 * 1024
 
 
 @pytest.mark.parametrize("what", FIELDS)

@@ -93,6 +93,7 @@ BY_OUR_CLOCK = {
     "the beginning of time": "Mon, 01 Jan 0001 00:00:00 +2359",
     "a day that is none": "Fri, 99 Xyz 9999 99:99:99 GMT",
     "a zone that is none": "Fri, 31 Dec 9999 23:59:59 -9999999999",
+    "a zone beyond all": "Fri, 31 Dec 9999 23:59:59 +99999999999999",
     "another form of date": "9999-12-31T23:59:59Z",
     "several": "1, 999999999",
 }
@@ -117,6 +118,26 @@ def test_a_named_delay_has_a_bound(
     policy: Any = CdmRetryPolicy()
     decision = policy.evaluate(caught.value, 1, 3)
     assert decision.retry_delay is None or decision.retry_delay.total_seconds() <= MAX_RETRY_AFTER
+
+
+WINDOWS = {
+    "a hundred years": "limit:200,time:876600 hour",
+    "all hours": "limit:200,time:999999 hour",
+    "more digits than fit": "limit:200,time:99999999999999999999 hour",
+    "seconds of years": "Threshold: 5 times per 999999 seconds",
+}
+
+
+@pytest.mark.parametrize("what", WINDOWS)
+def test_a_window_has_a_bound(what: str, sim: CdmSimulator, make_session: Any) -> None:
+    """The window that the text of a refusal names counts for an hour at most."""
+    sim.add_job("orders")
+    body = {"error_code": "APIGW.0308", "error_msg": f"Throttled, {WINDOWS[what]}"}
+    sim.fail("status", "status", status=429, body=body, times=None)
+    session = make_session()
+    with pytest.raises(errors.CdmThrottled) as caught:
+        session.run(session.api.active_run(sim.cluster_id, "orders"))
+    assert (caught.value.retry_after or 0) <= MAX_RETRY_AFTER
 
 
 def test_a_date_is_relative_to_the_servers_clock(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import quopri
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -61,6 +63,37 @@ def test_encodings_of_each_character(text: str) -> None:
     """A secret whose characters are written out is found, and so is half of it."""
     assert found(f"before {text} after")
     assert found(text[: len(text) * 2 // 3]) or found(text[len(text) // 3 :])
+
+
+SPECIAL = '+/"<&>\\=?*' * 3
+#: Encodings of a secret in which no character stands for itself, each with a search of its own.
+WAYS: dict[str, Callable[[str], str]] = {
+    "as it is": lambda text: text,
+    "an address": lambda text: quote(text, safe=""),
+    "an address in an address": lambda text: quote(quote(text, safe=""), safe=""),
+    "three addresses": lambda text: quote(quote(quote(text, safe=""), safe=""), safe=""),
+    "HTML": html.escape,
+    "JSON": lambda text: json.dumps(text)[1:-1],
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text))[3:-3],
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for URLs": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "base64 in an address": lambda text: quote(base64.b64encode(text.encode()), safe=""),
+    "hex": lambda text: text.encode().hex(),
+    "hex in capitals": lambda text: text.encode().hex().upper(),
+    "a mail": lambda text: "".join(f"={byte:02X}" for byte in text.encode()),
+    "decimals": lambda text: "".join(f"&#{byte};" for byte in text.encode()),
+    "hexadecimals": lambda text: "".join(f"&#x{byte:X};" for byte in text.encode()),
+    "escapes of JSON": lambda text: "".join(f"\\u{byte:04x}" for byte in text.encode()),
+    "escapes of Python": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_special_characters(way: str) -> None:
+    """A secret of which no character stands for itself is found in every encoding."""
+    search = Search({"password": SPECIAL})
+    text = f"before {WAYS[way](SPECIAL)} after"
+    assert [find.secret for find in search.find_in("here", text.encode())] == ["password"]
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", "user:"])

@@ -18,6 +18,8 @@ class ByteServer:
         self.respond: Respond = lambda _: None
         #: The heads of the requests that were read.
         self.requests: list[bytes] = []
+        #: Their bodies.
+        self.bodies: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
@@ -48,7 +50,7 @@ class ByteServer:
                 head += line
                 name, _, value = line.partition(b":")
                 length = int(value) if name.lower() == b"content-length" else length
-            reader.read(length)
+            self.bodies.append(reader.read(length))
             self.requests.append(head)
             self.respond(connection)
         self._open.discard(connection)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client import arguments, errors
 from airflow_provider_cdm.client.text import end_sentence, one_line
 
 NORMAL = "normal"
@@ -134,10 +134,11 @@ def state(value: Any) -> str:
 
     :raises CdmConfigError: when there is no such state.
     """
-    text = str(value).strip().lower().replace("_", " ")
+    text = value.strip().lower().replace("_", " ") if isinstance(value, str) else ""
     if text not in STATES:
         raise errors.CdmConfigError(
-            f"There is no cluster state {value!r}; the states are {', '.join(STATES)}."
+            f"There is no cluster state {arguments.shown(value)}; the states are"
+            f" {', '.join(STATES)}."
         )
     return text
 

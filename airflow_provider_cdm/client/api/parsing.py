@@ -7,7 +7,6 @@ CDM shows of a job or link is a definition as well, and its values are sent as t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -109,7 +108,8 @@ class _DefinitionParser:
     def _name(self, given: Any, wanted: str | None) -> str:
         if wanted is not None and given is not None and wanted != given:
             argument = f"{self._kind.noun}_name"
-            self._problems.append(f"its name is {given!r}, but {argument} is {wanted!r}")
+            given_name = arguments.shown(given)
+            self._problems.append(f"its name is {given_name}, but {argument} is {wanted!r}")
         name = given if given is not None else wanted
         if name is None:
             self._problems.append("name is missing")
@@ -120,7 +120,7 @@ class _DefinitionParser:
             self._problems.append(str(problem).rstrip("."))
         if name == "all":
             self._problems.append("CDM lists everything under the name 'all'; choose another")
-        return str(name)
+        return name if isinstance(name, str) else ""
 
     def _missing(self, key: str, given: Mapping[str, Any]) -> None:
         if key not in self._kind.optional and given.get("job_type") != SCENARIO_JOB:
@@ -132,7 +132,7 @@ class _DefinitionParser:
             self._problems.append(f"{key} must be text, but is {shown}")
         elif key == "job_type" and value not in JOB_TYPES and not self._shown:
             self._problems.append(f"job_type must be one of {', '.join(JOB_TYPES)}, not {value!r}")
-        return str(value)
+        return value if isinstance(value, str) else ""
 
     def _other_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return unknown keys, which other releases of CDM may use, and report likely typos."""
@@ -154,7 +154,7 @@ class _DefinitionParser:
     def _block(self, key: str, value: Any) -> Any:
         configs = value.get("configs") if isinstance(value, Mapping) else None
         if self._shown and not (configs if isinstance(value, Mapping) else value):
-            return value
+            return self._json(key, value)
         if not isinstance(value, Mapping) or not isinstance(configs, list | tuple):
             self._problems.append(f"{key} must be an object with a list of configs")
             return {}
@@ -211,8 +211,11 @@ class _DefinitionParser:
                 self._problems.append(f"{name!r} contains the secret {secret!r}, which cannot be")
                 self._problems[-1] += " hidden there: give it as an input"
             return self._json(name, value)
-        if isinstance(value, float | Decimal) and not math.isfinite(value):
+        if not arguments.is_finite(value):
             self._problems.append(f"{name!r} is not a finite number")
+        elif not arguments.is_writable(value):
+            self._problems.append(f"{name!r} is a number with too many digits")
+            return ""
         elif shown and (value is None or isinstance(value, bool | int | float)):
             return value
         # Only the type is named, because values may be confidential.
@@ -220,6 +223,7 @@ class _DefinitionParser:
             self._problems.append(f"{name!r} is null (an expression that yields nothing?)")
         elif not isinstance(value, int | float | Decimal | date):
             self._problems.append(f"{name!r} is {type(value).__name__}, not text or a number")
+            return ""
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _rest(self, where: str, given: Mapping[Any, Any], *checked: str) -> dict[str, Any]:
@@ -233,16 +237,22 @@ class _DefinitionParser:
         if isinstance(value, Mapping):
             if not all(isinstance(key, str) for key in value):
                 self._problems.append(f"{where!r} has a key that is not text")
-            return {str(key): self._json(where, item) for key, item in value.items()}
+                return {}
+            return {key: self._json(where, item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._json(where, item) for item in value]
-        if value is None or isinstance(value, str | bool | int):
+        if not arguments.is_writable(value):
+            problem = "a number with too many digits"
+        elif value is None or isinstance(value, str | bool | int):
             return value
-        if isinstance(value, float | Decimal) and not math.isfinite(value):
-            self._problems.append(f"{where!r} contains a number that is not finite")
+        elif not arguments.is_finite(value):
+            problem = "a number that is not finite"
         elif not isinstance(value, float | Decimal | date):
-            self._problems.append(f"{where!r} contains {type(value).__name__}, which JSON has not")
-        return value if isinstance(value, float) else str(value)
+            problem = f"{type(value).__name__}, which JSON has not"
+        else:
+            return value if isinstance(value, float) else str(value)
+        self._problems.append(f"{where!r} contains {problem}")
+        return None
 
     def _raise_problems(self, name: str | None) -> None:
         if self._problems:

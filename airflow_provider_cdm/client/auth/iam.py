@@ -19,6 +19,9 @@ from airflow_provider_cdm.client.text import read_json
 RENEW_AHEAD = 300.0
 #: Seconds for which a new token is used even if it seems to have expired.
 _SHORTEST_LIFE = 60.0
+#: Seconds after which a token is replaced even if IAM says that it is valid for longer; usual are
+#: 24 hours.
+_LONGEST_LIFE = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +181,9 @@ def _life(expires: float, issued_at: Any, exchanger: Exchanger) -> float:
     """Return for how many seconds a token is valid that has just been issued."""
     with suppress(ValueError, TypeError, OverflowError):
         if (life := expires - _instant(issued_at)) > 0:
-            return life
+            return min(life, _LONGEST_LIFE)
     # Whatever the clocks say, a token that was just issued is valid for a moment.
-    return max(_SHORTEST_LIFE, expires - exchanger.server_time())
+    return min(max(_SHORTEST_LIFE, expires - exchanger.server_time()), _LONGEST_LIFE)
 
 
 def _instant(text: str) -> float:

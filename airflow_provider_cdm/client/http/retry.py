@@ -24,6 +24,10 @@ from airflow_provider_cdm.client.sansio import (
 
 log = logging.getLogger(__name__)
 
+#: Instants between which a server's clock may be, epoch seconds: the years from 2001 to 2200. With
+#: others, sums would leave the calendar.
+_EARLIEST, _LATEST = 978_307_200.0, 7_289_654_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -92,7 +96,7 @@ class ServerClock:
         :param now: when the response arrived, epoch seconds by our clock.
         """
         sent_at = parse_http_date(response.headers.get("date", ""))
-        if sent_at is not None:
+        if sent_at is not None and _EARLIEST < sent_at < _LATEST:
             # The header is truncated to whole seconds.
             self.offset, self.known = sent_at + 0.5 - now, True
 
