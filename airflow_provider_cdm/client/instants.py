@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from airflow_provider_cdm.client.arguments import shown
 from airflow_provider_cdm.client.errors import CdmConfigError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -17,8 +18,6 @@ _NUMBER = re.compile(r"([0-9]+)(\.[0-9]+)?")
 _MS_DIGITS = 13
 #: Dates and times that are written in digits alone, by the number of digits.
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
-#: Characters of a value that a message shows.
-_LONGEST = 200
 #: Digits of the longest number that is written out.
 _MOST_DIGITS = 100
 #: Years in which digits alone are taken for a date.
@@ -65,7 +64,7 @@ def _epoch_ms(argument: str, value: Any) -> int:
     except ValueError:
         nothing = text in ("", "None")
         reason = "its template rendered to nothing" if nothing else "this is no known form"
-        raise CdmConfigError(f"{argument} is {_shown(value)}: {reason}. {_FORMS}") from None
+        raise CdmConfigError(f"{argument} is {shown(value)}: {reason}. {_FORMS}") from None
 
 
 def _written(value: float | Decimal) -> str:
@@ -89,18 +88,9 @@ def _from_digits(argument: str, value: Any, digits: str, *, fraction: float) -> 
     if len(digits) in (9, 10):
         hint = " If these are epoch seconds, multiply them by 1000."
     raise CdmConfigError(
-        f"{argument} is {_shown(value)}, which is neither a date nor epoch milliseconds.{hint}"
+        f"{argument} is {shown(value)}, which is neither a date nor epoch milliseconds.{hint}"
         f" {_FORMS}"
     )
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, which a template may have made long."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "an integer of thousands of digits"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _ms_of(instant: datetime) -> int:

@@ -230,7 +230,7 @@ def test_one_look_up_serves_the_whole_run(
 
 
 def test_a_large_definition_is_read_again(sim: CdmSimulator, task_runner: TaskRunner) -> None:
-    """It does not go along with a deferred task, and the report of a failure still has its links."""
+    """It does not go along with a deferred task; the report of a failure still has its links."""
     where = f"day = '${{dt}}' OR name = '{'x' * 20_000}'"
     add_job(sim, where, seconds=600, outcome="FAILED")
     with pytest.raises(errors.CdmSubmissionFailed, match="from: link 'elsewhere'"):
