@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_provider_cdm.client.errors import CdmConfigError
+from airflow_provider_cdm.client.text import shown
 
 #: Seconds without any change after which a run counts as stalled, by default.
 STALLED_AFTER = 1800.0
@@ -22,9 +23,6 @@ _DIGITS = 18
 
 #: Bits of the longest integer that can be sent; Python writes integers of up to 4,300 digits.
 _MOST_BITS = 10_000
-
-#: Characters of a value that a message shows.
-_SHOWN = 200
 
 #: A number of seconds as text.
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -248,15 +246,6 @@ def one_of(argument: str, value: Any, allowed: Sequence[str]) -> None:
         raise CdmConfigError(
             f"{argument} must be {', '.join(others)} or {last}, not {shown(value)}."
         )
-
-
-def shown(value: Any) -> str:
-    """Return a value of a user for a message; only its type, if it cannot be shown."""
-    try:
-        text = repr(value)
-    except Exception:  # such as an integer of thousands of digits
-        return type(value).__name__
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _name_problem(name: Any) -> str | None:

@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_cdm.client.arguments import shown
 from airflow_provider_cdm.client.errors import CdmConfigError
+from airflow_provider_cdm.client.text import shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

@@ -37,6 +37,8 @@ _INTERPRETED = re.compile(
 REDACTED = "***"
 #: Longest line about the progress of a run, in characters: what fits beside the time on a screen.
 LINE_LIMIT = 99
+#: Characters of a user's value that a message shows.
+_SHOWN = 200
 #: Length of the pieces by which a secret is recognized, in characters.
 _PIECE_LENGTH = 12
 #: Shortest beginning of a secret that is recognized where a text was cut off.
@@ -78,6 +80,15 @@ def one_line(text: str, limit: int) -> str:
     :param limit: longest result, in characters; the rest is cut off.
     """
     return printable(" ".join(text[: 4 * limit].split()), limit)
+
+
+def shown(value: Any) -> str:
+    """Return a value of a user for a message; only its type, if it cannot be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of thousands of digits
+        return type(value).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def end_sentence(text: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_cdm.client import arguments, errors
-from airflow_provider_cdm.client.text import end_sentence, one_line
+from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.client.text import end_sentence, one_line, shown
 
 NORMAL = "normal"
 STOPPED = "stopped"
@@ -137,8 +137,7 @@ def state(value: Any) -> str:
     text = value.strip().lower().replace("_", " ") if isinstance(value, str) else ""
     if text not in STATES:
         raise errors.CdmConfigError(
-            f"There is no cluster state {arguments.shown(value)}; the states are"
-            f" {', '.join(STATES)}."
+            f"There is no cluster state {shown(value)}; the states are {', '.join(STATES)}."
         )
     return text
 

@@ -25,6 +25,7 @@ from airflow_provider_cdm.client.api.definitions import (
 from airflow_provider_cdm.client.api.reading import read as read
 from airflow_provider_cdm.client.api.trees import as_tree
 from airflow_provider_cdm.client.errors import CdmConfigError
+from airflow_provider_cdm.client.text import shown
 
 
 def job(value: Any, name: str | None = None) -> Definition:
@@ -108,7 +109,7 @@ class _DefinitionParser:
     def _name(self, given: Any, wanted: str | None) -> str:
         if wanted is not None and given is not None and wanted != given:
             argument = f"{self._kind.noun}_name"
-            given_name = arguments.shown(given)
+            given_name = shown(given)
             self._problems.append(f"its name is {given_name}, but {argument} is {wanted!r}")
         name = given if given is not None else wanted
         if name is None:
