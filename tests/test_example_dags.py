@@ -30,7 +30,7 @@ from airflow_provider_cdm.exceptions import CdmSubmissionFailed
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers import CdmRunEventTrigger, CdmSubmissionTrigger
 from tests.support import example_stage as examples
-from tests.support.airflow_home import register_assets
+from tests.support.airflow_home import empty_dags_folder, register_assets
 from tests.support.example_stage import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ UNUSED_DAYS = (date(2026, 3, 1) + timedelta(days=3 * n) for n in itertools.count
 @pytest.fixture
 def demo(tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
     """Return the demo with a faster simulator and little data."""
-    shutil.copytree(EXAMPLES, HOME / "dags", dirs_exist_ok=True)
+    shutil.copytree(EXAMPLES / "definitions", empty_dags_folder() / "definitions")
     first = next(UNUSED_DAYS)
     days = [first + timedelta(days=n) for n in range(3)]
     with Demo.start(tmp_path, days, seconds=0.3) as demo:
@@ -70,7 +70,8 @@ def load(name: str, **settings: Any) -> Any:
 
     :param settings: attributes to set on the tasks that have them
     """
-    dag = runpy.run_path(str(HOME / "dags" / f"{name}.py"))["dag"]
+    path = shutil.copy(EXAMPLES / f"{name}.py", HOME / "dags")
+    dag = runpy.run_path(str(path))["dag"]
     quick = {"poll_interval": 0.1, "poke_interval": 0.1, "retry_delay": timedelta(seconds=0.1)}
     for task in dag.tasks:
         for attribute, value in {**quick, **settings}.items():

@@ -19,9 +19,9 @@ import airflow
 import pytest
 
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.airflow_home import empty_dags_folder
 from tests.support.credentials import ACCOUNT, KEYS, REGION
 
-DAGS = Path(os.environ["AIRFLOW_HOME"]) / "dags"
 SNIPPETS = Path(__file__).parents[1] / "docs" / "snippets" / "migrating"
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 #: Folder of the other provider, if it is installed. It is not in site-packages, because Airflow
@@ -107,8 +107,8 @@ def state_of(tmp_path: Path, sim: CdmSimulator) -> Callable[[str, datetime], str
         return str(dag.test(**date_argument).state)
 
     def run(which: str, day: datetime) -> str:
-        DAGS.mkdir(exist_ok=True)
-        path = Path(shutil.copy(SNIPPETS / f"{which}.py", DAGS / f"migrating_{which}.py"))
+        path = empty_dags_folder() / f"migrating_{which}.py"
+        shutil.copy(SNIPPETS / f"{which}.py", path)
         return (before if which == "before" else after)(path, day)
 
     return run

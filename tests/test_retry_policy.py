@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import pickle
 import runpy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import airflow
@@ -21,6 +19,7 @@ from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
+from tests.support.airflow_home import empty_dags_folder
 from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
@@ -83,8 +82,7 @@ def count_attempts(
 
     def run(task: str) -> int:
         logical_date = next(LOGICAL_DATES)
-        path = Path(os.environ["AIRFLOW_HOME"]) / "dags" / f"retries_{logical_date:%m%d}.py"
-        path.parent.mkdir(exist_ok=True)
+        path = empty_dags_folder() / f"retries_{logical_date:%m%d}.py"
         path.write_text(DAG_FILE.format(dag_id=path.stem, task=task))
         module = runpy.run_path(str(path))
         date_argument = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"

@@ -29,7 +29,7 @@ from airflow_provider_cdm.lineage.naming import Dataset, datasets_of
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from tests.support import lineage_dag
-from tests.support.airflow_home import AIRFLOW_HOME
+from tests.support.airflow_home import empty_dags_folder
 from tests.support.connection import Conn
 
 #: A clone of OpenLineage's repository (folder ``spec``), to validate events against its schemas.
@@ -148,8 +148,7 @@ def events_and_calls(
     """The events of all tasks of the DAG, which runs in a separate process, and the calls made."""
     written = tmp_path_factory.mktemp("events") / "events.jsonl"
     transport = {"type": "file", "log_file_path": str(written), "append": True}
-    dag_file = AIRFLOW_HOME / "dags" / "lineage_dag.py"
-    dag_file.parent.mkdir(exist_ok=True)
+    dag_file = empty_dags_folder() / "lineage_dag.py"
     dag_file.write_text(Path(lineage_dag.__file__).read_text())
     environment = os.environ | {
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),

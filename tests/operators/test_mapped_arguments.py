@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import runpy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import airflow
@@ -18,7 +16,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmApplyLinkOperator, CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.airflow_home import AIRFLOW_HOME
+from tests.support.airflow_home import AIRFLOW_HOME, empty_dags_folder
 from tests.support.example_stage import Database
 
 DATES = (datetime(2026, 8, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
@@ -92,8 +90,7 @@ def run_dag(
 
     def run(code: str, *, native: bool = False) -> Outcome:
         date = next(DATES)
-        path = Path(os.environ["AIRFLOW_HOME"]) / "dags" / f"arguments_{date:%m%d}.py"
-        path.parent.mkdir(exist_ok=True)
+        path = empty_dags_folder() / f"arguments_{date:%m%d}.py"
         path.write_text(DAG_FILE.format(dag_id=path.stem, code=code, native=native))
         argument = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
         return Outcome(runpy.run_path(str(path))["dag"].test(**{argument: date}))

@@ -30,6 +30,7 @@ from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.simulator.demo.databases import DAYS, MOVED_DAYS, Databases
 from airflow_provider_cdm.simulator.demo.folder import DAGS, DemoFolder
+from tests.support.airflow_home import empty_dags_folder
 
 COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_cdm.simulator"]
 HOME = Path(os.environ["AIRFLOW_HOME"])
@@ -182,8 +183,7 @@ def demo(
     folder = DemoFolder(tmp_path / "demo")
     with folder.lock(), CdmSimulator(folder.config) as simulator:
         databases = folder.fill()
-        (HOME / "dags").mkdir(exist_ok=True)
-        (HOME / "dags" / DAGS.name).write_text(folder.dags.read_text())
+        (empty_dags_folder() / DAGS.name).write_text(folder.dags.read_text())
         for job in simulator.jobs():
             simulator.add_job(job, seconds=0.3)
         monkeypatch.setenv("AIRFLOW_CONN_CDM_DEFAULT", simulator.connection_json)

@@ -28,6 +28,14 @@ for variable in ("AIRFLOW_CONN_CDM_DEFAULT", "AIRFLOW__OPERATORS__DEFAULT_DEFERR
     os.environ.pop(variable, None)
 
 
+def empty_dags_folder() -> Path:
+    """Return the DAGs folder without the DAGs of other tests, which ``dag.test()`` would read."""
+    folder = AIRFLOW_HOME / "dags"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
 def register_assets(dag: Any) -> None:
     """Write the assets of a DAG to the database; from Airflow 3.1 on ``dag.test()`` does it."""
     if hasattr(dag, "sync_to_db"):  # Airflow 2

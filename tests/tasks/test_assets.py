@@ -19,7 +19,7 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
 from airflow_provider_cdm.tasks import assets
 from tests.support import asset_dag
-from tests.support.airflow_home import AIRFLOW_HOME, register_assets
+from tests.support.airflow_home import AIRFLOW_HOME, empty_dags_folder, register_assets
 from tests.support.example_stage import RESULT, Database
 from tests.support.task_harness import TaskRunner
 
@@ -41,8 +41,7 @@ class Event(NamedTuple):
 @pytest.fixture(scope="session")
 def events(airflow_database: None) -> list[Event]:
     """Run the DAG once and return its asset events."""
-    dag_file = AIRFLOW_HOME / "dags" / "asset_dag.py"
-    dag_file.parent.mkdir(exist_ok=True)
+    dag_file = empty_dags_folder() / "asset_dag.py"
     dag_file.write_text(Path(asset_dag.__file__).read_text())
     with CdmSimulator({"seconds": 0.2}) as sim, pytest.MonkeyPatch.context() as patch:
         for name in ("filled", "worker", "worker_2", "deferred", "missed", "started", "mapped"):
