@@ -25,6 +25,9 @@ class Quota(Enum):
     STOP = "stop"
     DELETE = "delete"
 
+    # The poll planner looks quotas up all the time, and Enum computes this one in Python.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):

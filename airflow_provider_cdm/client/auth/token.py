@@ -95,6 +95,20 @@ class TokenAuth:
     on_token: Callable[[str], None] | None = None
     cipher: Cipher | None = None
     user_auth: Authenticator | None = None
+    #: Whom IAM counts rejections for, and what distinguishes the credentials; and the key of the
+    #: token's state. Several are needed for each call, and the settings never change.
+    _credentials: tuple[object, str] = field(init=False, repr=False)
+    _key: tuple[object, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        owner = settings.iam_endpoint, settings.credentials.owner
+        credentials = owner, settings.credentials_key
+        agency = settings.agency if self.user_auth else None
+        # A proxy that does not answer must not delay connections that use another one.
+        key = (*credentials, agency, self._scope(), settings.route_key)
+        object.__setattr__(self, "_credentials", credentials)
+        object.__setattr__(self, "_key", key)
 
     def is_ready(self) -> bool:
         """Return whether there is a valid token, even if it is to be renewed, or none to be had."""
@@ -104,7 +118,7 @@ class TokenAuth:
         """Return whether IAM rejected the user's credentials recently."""
         if self.user_auth is not None:
             return self.user_auth.is_refused()
-        return _guard.is_refused(*self._credentials(), self.exchanger.uptime())
+        return _guard.is_refused(*self._credentials, self.exchanger.uptime())
 
     def is_current(self, authorization: Authorization) -> bool:
         """Return whether a token has not been replaced yet."""
@@ -168,7 +182,7 @@ class TokenAuth:
 
     def forget(self) -> None:
         """Drop the token, unless other sessions use it."""
-        key = self._key()
+        key = self._key
         if (state := _states.get(key)) is not None:
             state.users.discard(self)
             if not state.users:
@@ -177,7 +191,7 @@ class TokenAuth:
             self.user_auth.forget()
 
     def _state(self) -> _TokenState:
-        key = self._key()
+        key = self._key
         if key not in _states:
             self._forget_expired()
         # setdefault is atomic, so two threads always get the same state.
@@ -185,30 +199,16 @@ class TokenAuth:
         state.users.add(self)
         return state
 
-    def _key(self) -> tuple[object, ...]:
-        return (
-            *self._credentials(),
-            self.settings.agency if self.user_auth else None,
-            self._scope(),
-            # A proxy that does not answer must not delay connections that use another one.
-            self.settings.route_key,
-        )
-
     def _forget_expired(self) -> None:
         """Drop the tokens of connections that are no longer used, such as an earlier password's."""
         for key, state in list(_states.items()):
             if self._valid(state.token) is None and (state.token or not state.users):
                 _states.pop(key, None)
 
-    def _credentials(self) -> tuple[object, str]:
-        """Return whom IAM counts rejections for, and what distinguishes the credentials."""
-        settings = self.settings
-        return (settings.iam_endpoint, settings.credentials.owner), settings.credentials_key
-
     def _blocked(self) -> errors.CdmAuthError | None:
         if self.user_auth is not None:
             return None
-        return _guard.check(*self._credentials(), self._scope(), self.exchanger.uptime())
+        return _guard.check(*self._credentials, self._scope(), self.exchanger.uptime())
 
     def _scope(self) -> tuple[str, str]:
         return scope_of(self.settings)
@@ -293,9 +293,9 @@ class TokenAuth:
         except errors.CdmAuthError as failure:
             if failure.refuses_credentials and failure.http_status != 407:
                 now = self.exchanger.uptime()
-                _guard.record(*self._credentials(), self._scope(), failure, now)
+                _guard.record(*self._credentials, self._scope(), failure, now)
             raise
-        _guard.clear(*self._credentials(), self._scope())
+        _guard.clear(*self._credentials, self._scope())
         return token
 
     def _send(self, authorize: Callable[[Request], Request]) -> Flow[Token]:
