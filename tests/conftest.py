@@ -7,6 +7,7 @@ from tests.support.airflow_home import AIRFLOW_HOME
 # isort: split
 # Airflow reads its configuration when it is first imported, so the import above comes first.
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -43,6 +44,11 @@ MASKER_MODULES = (
 def pytest_configure(config: pytest.Config) -> None:
     """Turn warnings of this package into errors, but not those of Airflow."""
     config.addinivalue_line("filterwarnings", r"error:::airflow_provider_cdm(\.|$)")
+
+
+def pytest_collection_finish() -> None:
+    """Take Airflow and the tests out of the search for garbage, which they will never be."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ connection.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -74,8 +75,6 @@ def framed(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-ZEROS = b"0" * 64_000_000
-BOMB = gzip.compress(ZEROS)
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 PAUSE = 0.02
 ENDLESS: dict[str, Respond] = {
@@ -87,15 +86,34 @@ ENDLESS: dict[str, Respond] = {
     "the status line": forever(b"HTTP/1.1 200 " + b"x" * 4096),
     "a header": first(OK + b"a: ", forever(b"x" * 4096)),
     "headers": first(OK, forever(b"a: b\r\n" * 100)),
-    "a gzip bomb": once(framed(BOMB, b"Content-Encoding: gzip")),
-    "a gzip bomb in a gzip bomb": once(
-        framed(gzip.compress(gzip.compress(ZEROS * 4)), b"Content-Encoding: gzip, gzip")
+}
+
+
+@functools.cache
+def zeros() -> bytes:
+    """Return much that compresses well."""
+    return b"0" * 64_000_000
+
+
+@functools.cache
+def bomb() -> bytes:
+    """Return what expands to a thousand times its size."""
+    return gzip.compress(zeros())
+
+
+#: Functions that make responses, which takes long.
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "a gzip bomb": lambda: framed(bomb(), b"Content-Encoding: gzip"),
+    "a gzip bomb in a gzip bomb": lambda: framed(
+        gzip.compress(gzip.compress(zeros() * 4)), b"Content-Encoding: gzip, gzip"
     ),
-    "a deflate bomb": once(framed(zlib.compress(ZEROS), b"Content-Encoding: deflate")),
-    "bombs one after the other": once(framed(BOMB * 20, b"Content-Encoding: gzip")),
-    "a bomb in chunks": first(CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"),
-                              once(b"%x\r\n%s\r\n0\r\n\r\n" % (len(BOMB), BOMB))),
-}  # fmt: skip
+    "a deflate bomb": lambda: framed(zlib.compress(zeros()), b"Content-Encoding: deflate"),
+    "bombs one after the other": lambda: framed(bomb() * 20, b"Content-Encoding: gzip"),
+    "a bomb in chunks": lambda: (
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(bomb()), bomb())
+    ),
+}
 SLOW: dict[str, Respond] = {
     "a body": first(OK + b"Content-Length: 99999\r\n\r\n", forever(b"x", PAUSE)),
     "a body to the end": first(OK + b"\r\n", forever(b"x", PAUSE)),
@@ -107,13 +125,14 @@ SLOW: dict[str, Respond] = {
 }
 
 
-@pytest.mark.parametrize("what", ENDLESS)
+@pytest.mark.parametrize("what", [*ENDLESS, *BOMBS])
 def test_endless(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response of any length needs limited memory, and is an error of this package."""
     monkeypatch.setattr(transport, "BODY_LIMIT", LIMIT)
+    respond = once(BOMBS[what]()) if what in BOMBS else ENDLESS[what]
     tracemalloc.start()
     try:
-        result = outcome(server, ENDLESS[what])
+        result = outcome(server, respond)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -191,11 +191,11 @@ class TokenAuth:
             self.user_auth.forget()
 
     def _state(self) -> _TokenState:
-        key = self._key
-        if key not in _states:
+        state = _states.get(self._key)
+        if state is None:
             self._forget_expired()
-        # setdefault is atomic, so two threads always get the same state.
-        state = _states.setdefault(key, _TokenState())
+            # setdefault is atomic, so two threads always get the same state.
+            state = _states.setdefault(self._key, _TokenState())
         state.users.add(self)
         return state
 
