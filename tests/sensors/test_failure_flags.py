@@ -165,7 +165,7 @@ def test_failure_means_the_same_in_every_mode(
     """What a failure means does not depend on where the sensor waits."""
     prepare, expected = FAILURES[failure]
     prepare(sim)
-    # Twice as long as an outage is tolerated, since between two processes only half the time counts.
+    # Longer than an outage is tolerated: between two processes, only half of the time counts.
     arguments = {**FLAGS[flag], **MODES[mode], "poke_interval": 120, "timeout": 1800}
     with pytest.raises(expected[flag]) as raised:
         task_runner.run(lambda: sensor_of_a_run(sim, **arguments))

@@ -89,7 +89,7 @@ class Crowd:
             )
 
     def run(self, work: Callable[[], Coroutine[Any, Any, None]], *, triggerers: int = 1) -> None:
-        """Let the triggers wait for five minutes, and then do something with them."""
+        """Let the triggers wait for two minutes, and then do something with them."""
 
         async def read_state(_: Any) -> str | None:
             return self.state
@@ -103,7 +103,7 @@ class Crowd:
         async def wait_and_work() -> None:
             for number, trigger in enumerate(self.triggers):
                 self.triggerers[number % triggerers].start(trigger)
-            await asyncio.sleep(300)
+            await asyncio.sleep(120)
             self.before, began = len(self.sim.requests), self.clock.now()
             await work()
             self.took = self.clock.now() - began
