@@ -3,7 +3,7 @@
 Each schedule is a random sequence of crashes and kills, lost and late answers, histories that are
 out of date, rebuilt clusters, wrong dates, spoiled journals, runs of other people, retries and
 clears. The attempts are those of the product, without sockets or sleeping. The environment variable
-``CDM_MODEL_SCHEDULES`` sets the number of schedules (1,000 by default; ``nox -s model`` plays
+``CDM_MODEL_SCHEDULES`` sets the number of schedules (2,000 by default; ``nox -s model`` plays
 50,000), within which every old fault must be found as well.
 """
 
@@ -22,7 +22,7 @@ from tests.client.jobs.start_model.explorer import Explorer
 from tests.client.jobs.start_model.old_faults import OLD_FAULTS, OldFault
 from tests.client.jobs.start_model.tasks import drive_and_save_too_late
 
-SCHEDULES = int(os.environ.get("CDM_MODEL_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("CDM_MODEL_SCHEDULES", "2000"))
 #: Events that must occur for the test to prove anything.
 OCCURRENCES = [
     *("crash", "kill", "stopped", "retry", "clear", "clear of another task"),
