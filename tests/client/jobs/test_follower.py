@@ -344,3 +344,10 @@ def test_only_success_is_success(status: str) -> None:
     assert caught.value.submission is submission
     done = Submission("c", "j", "SUCCEEDED", 5)
     assert ensure_succeeded(done) is done
+
+
+@pytest.mark.parametrize(("code", "seconds"), [("APIGW.0301", 2.0), (None, 1.0)])
+def test_patience_with_refused_credentials(code: str | None, seconds: float) -> None:
+    """Refused credentials have a grace period of their own, since a person has to replace them."""
+    error = errors.CdmAuthError("no", http_status=401 if code else 403, code=code)
+    assert GracePeriods(outage=1.0, refused=2.0).before_giving_up(error) == seconds
