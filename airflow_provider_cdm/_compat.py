@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import (
@@ -101,6 +101,7 @@ __all__ = [
     "is_reference",
     "kill_seconds",
     "lineage_is_active",
+    "loop_iteration",
     "mask_secret",
     "on_kill_seconds",
     "operator_lineage",
@@ -275,6 +276,14 @@ def task_state_store(context: Context) -> Store | None:
     """Return the task state store of Airflow 3.3 and later, or ``None`` below."""
     store: Store | None = context.get("task_state_store")
     return store
+
+
+def loop_iteration(context: Context) -> int | None:
+    """Return the iteration of the loop that a task instance belongs to, from 0; ``None`` outside of
+    loops. The iterations share DAG, task, run and map index (Airflow 3.4 and later).
+    """
+    loop: Any = cast("Any", context).get("loop")
+    return None if loop is None else int(loop.index)
 
 
 class VariableStore:

@@ -24,6 +24,7 @@ PYTHONS = {
     "3.1": ("3.13", "3.12", "3.11"),
     "3.2": ("3.12", "3.11", "3.13"),
     "3.3": ("3.13", "3.12", "3.11"),
+    "3.4": ("3.13", "3.12", "3.11"),
     "lowest": ("3.11", "3.12"),
 }
 #: Airflow has hardly any upper bounds, and older series do not work with today's FastAPI, pydantic

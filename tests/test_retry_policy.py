@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import pickle
-import runpy
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import airflow
 import pytest
 
 from airflow_provider_cdm._compat import HAS_RETRY_POLICY, AirflowFailException
@@ -19,12 +16,11 @@ from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.airflow_home import empty_dags_folder
+from tests.support.dag_runs import run_dag
 from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 RUN = Submission("c", JOB, "FAILED", 7)
-LOGICAL_DATES = (datetime(2026, 5, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
 
 #: Errors, and whether they are final, so that a retry is useless.
 DECISIONS: list[tuple[errors.CdmError, bool]] = [
@@ -75,18 +71,12 @@ with DAG("{dag_id}", schedule=None) as dag:
 def count_attempts(
     sim: CdmSimulator, cdm_default: dict[str, Any], airflow_database: None
 ) -> Callable[[str], int]:
-    """Return a function that lets Airflow run a task to its end and returns the number of attempts.
-
-    The task is given as source code, since Airflow 3 runs no DAG without a file.
+    """Return a function that lets Airflow run a task, given as source code, to its end, and returns
+    the number of attempts.
     """
 
     def run(task: str) -> int:
-        logical_date = next(LOGICAL_DATES)
-        path = empty_dags_folder() / f"retries_{logical_date:%m%d}.py"
-        path.write_text(DAG_FILE.format(dag_id=path.stem, task=task))
-        module = runpy.run_path(str(path))
-        date_argument = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
-        dag_run = module["dag"].test(**{date_argument: logical_date})
+        dag_run = run_dag(DAG_FILE.replace("{task}", task))
         return sum(ti.try_number for ti in dag_run.get_task_instances())
 
     return run

@@ -148,6 +148,7 @@ class Journal:
             retries=getattr(context.get("task", operator), "retries", None) or 0,
             began_at=None if began is None else began.timestamp(),
             counts_all_clears=ALL_CLEARS_ARE_COUNTED,
+            reschedules=cast("Any", context).get("task_reschedule_count") or 0,
         )
         self.last_attempt = ti.try_number > ti.max_tries
 
@@ -269,13 +270,12 @@ class Trail:
 def _subject(context: Context, operator: Any) -> str:
     """Return what distinguishes the starts of one task instance from each other.
 
-    They are the task itself, the operators that a ``@task`` function executes, by their own task id
-    and in their order, and the iterations of a loop (Airflow 3.4).
+    They are the task itself and the operators that a ``@task`` function executes, by their own task
+    id and in their order. The iterations of a loop (Airflow 3.4) are task instances of their own:
+    each has a task state store, whose keys are the same.
     """
     ti = context["ti"]
     parts = ["start"]
-    if (region := getattr(ti, "region_id", None)) is not None:
-        parts.append(f"region-{region}")
     if operator.task_id != ti.task_id:
         parts.append(operator.task_id)
     counts: dict[str, int] = cast("Any", context).setdefault(_COUNTS, {})
