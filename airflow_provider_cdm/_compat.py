@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
+    "CLEARS_DISCARD_STATE",
     "DEFERRAL_MARGIN",
     "FRAMES_COME_FIRST",
     "HAS_ASSET_STATE_STORE",
@@ -396,6 +397,10 @@ HAS_PARTITIONS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 #: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
 #: that had ended.
 ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 2)
+
+#: Airflow 3.4 and later discard the task state of a task that is cleared, unless the clear says
+#: ``keep_task_state``.
+CLEARS_DISCARD_STATE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.

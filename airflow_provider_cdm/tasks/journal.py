@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_cdm._compat import (
     ALL_CLEARS_ARE_COUNTED,
+    CLEARS_DISCARD_STATE,
     VariableStore,
     task_state_store,
 )
@@ -170,6 +171,11 @@ class Journal:
         """
         payload = self.read()
         return None if payload is None else StartRecord.from_payload(payload)
+
+    @property
+    def may_be_discarded(self) -> bool:
+        """Whether Airflow may have discarded the record of an earlier attempt with a clear."""
+        return CLEARS_DISCARD_STATE and self.generation.max_tries > self.generation.retries
 
     def save(self, record: Mapping[str, Any] | None) -> None:
         """Replace the record.
