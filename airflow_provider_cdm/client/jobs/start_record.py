@@ -246,8 +246,10 @@ class StartRecord:
         generation = self.generation
         numbers = (self.intent_at, self.sent_at, self.sends, generation.began_at or 0)
         clears = generation.clear_number or 0
-        tries = (generation.try_number, generation.max_tries, generation.retries, clears)
-        tries += (generation.reschedules,)
+        tries = (
+            *(generation.try_number, generation.max_tries, generation.retries),
+            *(generation.reschedules, clears),
+        )
         flags = (self.baseline_known, self.foreign, generation.counts_all_clears)
         mappings = (self.baseline or {}, self.run or {}, self.result or {})
         texts = (self.fingerprint, self.cluster_id, self.job_name, self.attempt_id)
