@@ -13,8 +13,10 @@ from tests.system.truth_terms import (
     DOUBT,
     FAILED,
     FAILS_ACTIVE,
+    FORGOTTEN,
     LONG,
     ONE,
+    ONE_CLEAR,
     POKED,
     TWO,
 )
@@ -102,8 +104,9 @@ AFTER_SUCCESS = [
         runs=TWO,
         attempts=3,
         logged=DOUBT,
+        airflow_3_4=ONE_CLEAR,
         says="While the DAG run goes on, nothing proves the clear: doubt. Another clear starts the"
-        " job again.",
+        " job again. Airflow 3.4 forgets the run at the first clear, so that starts the job.",
     ),
     Row(
         name="success-clear-alone-1-0-held",
@@ -114,8 +117,10 @@ AFTER_SUCCESS = [
         attempts=2,
         state="success",
         airflow_2={"state": "failed", "logged": DOUBT},
+        airflow_3_4={"runs": TWO},
         says="`reset_dag_runs=False`: Airflow 3.3 shows no clear, so the success is taken over;"
-        " Airflow 2.11 never counts such clears, so there it is in doubt.",
+        " Airflow 2.11 never counts such clears, so there it is in doubt. Airflow 3.4 forgets the"
+        " run with every clear, so the job starts again.",
     ),
     Row(
         name="success-deleted",
@@ -197,6 +202,7 @@ AFTER_FAILURE = [
         operator={"wait_timeout": 3},
         seconds=LONG,
         attempts=2,
-        says="The run is still active, so it is followed.",
+        airflow_3_4=FORGOTTEN,
+        says="The run is still active, so it is followed. Airflow 3.4 forgets whose it is: doubt.",
     ),
 ]
