@@ -364,7 +364,7 @@ class Attempt:
                 if self.request.if_running == "fail":
                     if not self._discarded or refusal.submission is None:
                         raise
-                    self._outlast_stop(RunRef.of(refusal.submission))
+                    self.outlast_stop(RunRef.of(refusal.submission))
                     continue
                 other = refusal.submission
                 if other is not None and not self.has_waited_for(other):
@@ -386,7 +386,7 @@ class Attempt:
             except errors.CdmNotFound as error:
                 self.job.prepare_again(self, error)
 
-    def _outlast_stop(self, run: RunRef) -> None:
+    def outlast_stop(self, run: RunRef) -> None:
         """Wait for the end of an active run that the clear of this task may be stopping.
 
         Airflow 3.4 has discarded what would tell whether it is the run of an earlier attempt.
