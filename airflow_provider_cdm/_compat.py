@@ -274,9 +274,13 @@ class Store(Protocol):
 
 
 def task_state_store(context: Context) -> Store | None:
-    """Return the task state store of Airflow 3.3 and later, or ``None`` below."""
+    """Return the task state store of Airflow 3.3, or ``None`` for other versions.
+
+    Later ones have it, too, but a clear discards what it holds, and so whether a run of the task
+    may still be active.
+    """
     store: Store | None = context.get("task_state_store")
-    return store
+    return None if CLEARS_DISCARD_STATE else store
 
 
 def loop_iteration(context: Context) -> int | None:
@@ -288,7 +292,7 @@ def loop_iteration(context: Context) -> int | None:
 
 
 class VariableStore:
-    """Airflow Variables as a store, for the versions that have no task state store."""
+    """Airflow Variables as a store, for the versions without a task state store that lasts."""
 
     def get(self, key: str) -> Any:
         """Return the text, or ``None`` only if the variable does not exist.

@@ -362,9 +362,8 @@ class Attempt:
                 return self._start_once()
             except errors.CdmAlreadyRunning as refusal:
                 if self.request.if_running == "fail":
-                    if not self._discarded or refusal.submission is None:
+                    if not self._outlast_stop(refusal):
                         raise
-                    self.outlast_stop(RunRef.of(refusal.submission))
                     continue
                 other = refusal.submission
                 if other is not None and not self.has_waited_for(other):
@@ -386,37 +385,32 @@ class Attempt:
             except errors.CdmNotFound as error:
                 self.job.prepare_again(self, error)
 
-    def outlast_stop(self, run: RunRef) -> None:
-        """Wait for the end of an active run that the clear of this task may be stopping.
+    def _outlast_stop(self, refusal: errors.CdmAlreadyRunning) -> bool:
+        """Wait for the end of a run that the kill of this task may be stopping.
 
-        Airflow 3.4 has discarded what would tell whether it is the run of an earlier attempt.
+        After a clear of Airflow 3.4 nothing tells whether it is the run of an earlier attempt.
 
-        :raises CdmStartUncertain: when it was not stopped; no retry follows, since only a person
-            knows whether the job has to run again.
+        :returns: whether it has ended.
         """
-        from airflow_provider_cdm.tasks.base import with_fail_exception
+        other = refusal.submission
+        if not self._discarded or other is None or self.has_waited_for(other):
+            return False
         from airflow_provider_cdm.tasks.stop_notes import STOP_SECONDS
 
         ends = self.session.clock() + STOP_SECONDS
         ends = ends if self.deadline is None else min(ends, self.deadline)
+        run = RunRef.of(other)
         self.log.info("Busy with %s; waiting in case the clear of this task stops it", run.number)
         try:
-            ended = self.wait.for_other(run, ends)
-        except errors.CdmWaitTimeout:
-            state = "is still active"
-        else:
-            if ended.failed:
-                return
-            state = "has succeeded since"
-        raise with_fail_exception(
-            errors.CdmStartUncertain(
-                f"{run.title} was active when the task was cleared, and {state}. It may be the run"
-                " of an earlier attempt: Airflow 3.4 forgets those with a clear, unless that says"
-                " keep_task_state. Nothing was started. If the run is this task's, mark the task as"
-                " successful once the run has succeeded; if the job has to run again, clear the"
-                " task once more after the end of the run."
+            self.wait.for_other(run, ends)
+        except (errors.CdmWaitTimeout, errors.CdmOutcomeUnknown):
+            refusal.add_detail(
+                " It may be the run of an earlier attempt, which Airflow 3.4 forgot when the task"
+                " was cleared. A clear with keep_task_state follows it."
             )
-        ) from None
+            return False
+        self._waited_for.append(run)
+        return True
 
     def _start_once(self) -> StartResult:
         policy, limit = StartPolicy(), self.options.wait_limit[1]

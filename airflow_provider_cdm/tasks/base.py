@@ -332,7 +332,7 @@ def _with_policy(error: CdmError, policy: Any) -> CdmError:
         isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
     ):
         return error
-    return with_fail_exception(error)
+    return _with_fail_exception(error)
 
 
 def as_final(error: CdmError) -> CdmError:
@@ -341,7 +341,7 @@ def as_final(error: CdmError) -> CdmError:
     """
     if isinstance(error, AirflowFailException) or not error.final:
         return error
-    return with_fail_exception(error).with_traceback(error.__traceback__)
+    return _with_fail_exception(error).with_traceback(error.__traceback__)
 
 
 def configured_poll_interval() -> float | None:
@@ -371,7 +371,7 @@ def is_known_later(value: Any) -> bool:
     return is_template or is_reference(value) or callable(value)
 
 
-def with_fail_exception(error: CdmError) -> CdmError:
+def _with_fail_exception(error: CdmError) -> CdmError:
     """Return the same error as an instance of its own class and of ``AirflowFailException``."""
     cls = _as_fail_exception(type(error))
     final = cls.__new__(cls)

@@ -18,6 +18,7 @@ from airflow_provider_cdm._compat import (
     ALL_CLEARS_ARE_COUNTED,
     CLEARS_DISCARD_STATE,
     VariableStore,
+    loop_iteration,
     task_state_store,
 )
 from airflow_provider_cdm.client.errors import CdmJournalError
@@ -277,8 +278,7 @@ def _subject(context: Context, operator: Any) -> str:
     """Return what distinguishes the starts of one task instance from each other.
 
     They are the task itself and the operators that a ``@task`` function executes, by their own task
-    id and in their order. The iterations of a loop (Airflow 3.4) are task instances of their own:
-    each has a task state store, whose keys are the same.
+    id and in their order.
     """
     ti = context["ti"]
     parts = ["start"]
@@ -293,9 +293,10 @@ def _subject(context: Context, operator: Any) -> str:
 
 def _variable_name(context: Context, subject: str) -> str:
     # The ids of DAGs and tasks have no colon; that of a run may have, so it comes last.
-    ti = context["ti"]
-    parts = ("cdm", subject, ti.dag_id, ti.task_id, str(ti.map_index), ti.run_id)
-    return _limited(":".join(parts))
+    ti, iteration = context["ti"], loop_iteration(context)
+    # Not the region of a loop, which a clear replaces.
+    index = str(ti.map_index) if iteration is None else f"{ti.map_index}.{iteration}"
+    return _limited(":".join(("cdm", subject, ti.dag_id, ti.task_id, index, ti.run_id)))
 
 
 def _limited(name: str) -> str:

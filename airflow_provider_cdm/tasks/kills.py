@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm._compat import CLEARS_DISCARD_STATE, kill_seconds
+from airflow_provider_cdm._compat import kill_seconds
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
@@ -154,11 +154,10 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     except Exception as problem:  # the failure of the attempt is what the task reports
         attempt.log.warning("Whether a run of this task is still active is unknown: %s", problem)
     else:
-        clear = "clear with keep_task_state" if CLEARS_DISCARD_STATE else "clear"
         text = (
             f"No attempt follows, and {run} may still be active. {_how_to_stop(attempt, run)} A"
-            f" {clear} attaches to it while it is active; after its end, a clear starts the job"
-            " again, so if it has succeeded by then, mark the task as successful instead. With"
+            " clear attaches to it while it is active; after its end, a clear starts the job again,"
+            " so if it has succeeded by then, mark the task as successful instead. With"
             " on_giving_up='stop' such runs are stopped."
         )
         if isinstance(error, errors.CdmError):

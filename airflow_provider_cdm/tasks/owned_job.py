@@ -284,10 +284,7 @@ class OwnedJob:
                 if attempt.has_waited_for(active):
                     # CDM contradicts itself; whether the job can be updated settles it.
                     break
-                if attempt.journal.may_be_discarded and attempt.journal.record() is None:
-                    attempt.outlast_stop(RunRef.of(active))
-                else:
-                    attempt.wait_for_other(RunRef.of(active))
+                attempt.wait_for_other(RunRef.of(active))
         except errors.CdmNotFound as error:
             if not error.reported_by_cdm:
                 raise

@@ -13,10 +13,8 @@ from tests.system.truth_terms import (
     DOUBT,
     FAILED,
     FAILS_ACTIVE,
-    FORGOTTEN,
     LONG,
     ONE,
-    ONE_CLEAR,
     POKED,
     TWO,
 )
@@ -104,9 +102,8 @@ AFTER_SUCCESS = [
         runs=TWO,
         attempts=3,
         logged=DOUBT,
-        airflow_3_4=ONE_CLEAR,
         says="While the DAG run goes on, nothing proves the clear: doubt. Another clear starts the"
-        " job again. Airflow 3.4 forgets the run at the first clear, so that starts the job.",
+        " job again.",
     ),
     Row(
         name="success-clear-alone-1-0-held",
@@ -117,10 +114,8 @@ AFTER_SUCCESS = [
         attempts=2,
         state="success",
         airflow_2={"state": "failed", "logged": DOUBT},
-        airflow_3_4={"runs": TWO},
         says="`reset_dag_runs=False`: Airflow 3.3 shows no clear, so the success is taken over;"
-        " Airflow 2.11 never counts such clears, so there it is in doubt. Airflow 3.4 forgets the"
-        " run with every clear, so the job starts again.",
+        " Airflow 2.11 never counts such clears, so there it is in doubt.",
     ),
     Row(
         name="success-deleted",
@@ -202,7 +197,6 @@ AFTER_FAILURE = [
         operator={"wait_timeout": 3},
         seconds=LONG,
         attempts=2,
-        airflow_3_4=FORGOTTEN,
-        says="The run is still active, so it is followed. Airflow 3.4 forgets whose it is: doubt.",
+        says="The run is still active, so it is followed.",
     ),
 ]

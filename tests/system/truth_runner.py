@@ -39,7 +39,6 @@ class Row(Scenario):
     :param latest: whether a clear asks for the latest version of the DAG, as the UI does when the
         box is ticked; Airflow 2 knows no other one.
     :param airflow_2: fields with other values on Airflow 2.11; ``None`` if it has no such row.
-    :param airflow_3_4: fields with other values on Airflow 3.4, whose clears discard the journal.
     """
 
     actions: Callable[[Any], None] = field(default=lambda run: run.play())
@@ -57,7 +56,6 @@ class Row(Scenario):
     held: bool = False
     latest: bool = True
     airflow_2: Mapping[str, Any] | None = field(default_factory=dict)
-    airflow_3_4: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_triggerer(self) -> bool:
@@ -84,9 +82,8 @@ class Row(Scenario):
 
     def on(self, series: str) -> Row | None:
         """Return the row as it must be on a series of Airflow, or ``None`` if it has none there."""
-        major, minor = map(int, series.split(".")[:2])
-        if major >= 3:
-            return replace(self, **self.airflow_3_4) if minor >= 4 else self
+        if not series.startswith("2."):
+            return self
         return None if self.airflow_2 is None else replace(self, **self.airflow_2)
 
 

@@ -1,4 +1,4 @@
-"""The truth table of clears and retries: what each does, on Airflow 3.3, 2.11 and 3.4.
+"""The truth table of clears and retries: what each does, on Airflow 3.3 and on 2.11.
 
 ``python -m tests.system.truth_table`` writes it into the documentation.
 
@@ -26,14 +26,12 @@ def page() -> str:
     heads = ("When", "Retries", "Then", "Runs started", "Rows moved", "Task", "Because")
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in [*AFTER_SUCCESS, *AFTER_FAILURE, *WHILE_WAITING, *UP_FOR_RETRY, *RESCHEDULED]:
-        others = {"2.11": row.on("2.11"), "3.4": row.on("3.4")}
-        cells = list(_outcome(row))
-        for series, other in others.items():
-            outcome = _outcome(other) if other else ("not there",) * 3
-            cells = [
-                cell if theirs == ours else f"{cell}; on {series}: {theirs}"
-                for cell, theirs, ours in zip(cells, outcome, _outcome(row), strict=True)
-            ]
+        old = row.on("2.11")
+        outcomes = (_outcome(row), _outcome(old) if old else ("not there",) * 3)
+        cells = [
+            new if new == before else f"{new}; on 2.11: {before}"
+            for new, before in zip(*outcomes, strict=True)
+        ]
         then = ", then ".join(row.act)
         lines.append(_line((row.when, row.edited_retries, then, *cells, row.says)))
     return "\n".join(lines) + "\n"

@@ -16,6 +16,3 @@ LONG = 90
 #: Failures of the first attempt: while its run is active, and after its success is noted.
 FAILS_ACTIVE, FAILS_NOTED = ("after the record",), ("before the report",)
 DOUBT = "clear it once more to start the job again"
-#: What Airflow 3.4 does where others follow a run that is active at a clear, and where they doubt.
-FORGOTTEN: dict[str, Any] = {"state": "failed", "logged": "forgets those with a clear"}
-ONE_CLEAR: dict[str, Any] = {"act": CLEAR_THIS, "logged": "", "attempts": 2}

@@ -13,10 +13,8 @@ from tests.system.truth_terms import (
     FAILED,
     FAILS_ACTIVE,
     FAILS_NOTED,
-    FORGOTTEN,
     LONG,
     ONE,
-    ONE_CLEAR,
     POKED,
     RETRY,
     STOPPED,
@@ -167,9 +165,7 @@ UP_FOR_RETRY = [
         runs=TWO,
         attempts=3,
         logged=DOUBT,
-        airflow_3_4=ONE_CLEAR,
-        says="Nothing tells a clear from a retry: doubt. Another clear starts the job again."
-        " Airflow 3.4 forgets the run at the first clear, so that starts the job.",
+        says="Nothing tells a clear from a retry: doubt. Another clear starts the job again.",
     ),
     Row(
         name="retry-clear-active-1-0",
@@ -178,8 +174,7 @@ UP_FOR_RETRY = [
         edit={"retries": 0},
         crash=FAILS_ACTIVE,
         seconds=LONG,
-        airflow_3_4=FORGOTTEN,
-        says="The run is still active, so it is followed. Airflow 3.4 forgets whose it is: doubt.",
+        says="The run is still active, so it is followed.",
     ),
 ]
 RESCHEDULED = [

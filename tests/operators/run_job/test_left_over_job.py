@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm._compat import CLEARS_DISCARD_STATE
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
 from airflow_provider_cdm.operators import CdmRunJobOperator
@@ -211,7 +210,7 @@ def test_job_that_is_deleted_before_its_update_is_created_again(
     (name,) = sim.jobs()
     before_request(monkeypatch, end_of_path.format(name=name), deleter(sim, times=1))
     task_runner.retry()
-    assert task_runner.run(lambda: migrate(retries=1))["status"] == "SUCCEEDED"
+    assert task_runner.run(migrate)["status"] == "SUCCEEDED"
     assert (databases.count_rows(), sim.jobs()) == (ROWS, [])
 
 
@@ -246,7 +245,7 @@ def test_lost_start_of_a_deleted_job_is_not_sent_again(
     )
     for _ in range(2):
         with pytest.raises(errors.CdmOutcomeUnknown):
-            task_runner.run(lambda: migrate(retries=1))
+            task_runner.run(migrate)
         task_runner.retry()
     assert sent_routes(sim).count("start") == 1
 
@@ -274,23 +273,3 @@ def test_log_says_that_the_job_was_gone(
     task_runner.run(lambda: migrate(variables={"dt": "2025-01-03"}))
     assert ": deleted" not in log.text
     assert "': no longer there" in log.text
-
-
-@pytest.mark.skipif(not CLEARS_DISCARD_STATE, reason="a clear keeps the task state")
-@pytest.mark.parametrize("stopped", [True, False])
-def test_clear_that_discards_the_journal_starts_the_job_only_after_a_stop(
-    stopped: bool, sim: CdmSimulator, task_runner: TaskRunner
-) -> None:
-    """Airflow 3.4 forgets with a clear what the task has started: after its run has succeeded all
-    the same, only a person may start the job again.
-    """
-    leave_job(task_runner, definition(), clear)
-    task_runner.store.content.clear()
-    (name,) = created_job_names(sim)
-    if stopped:
-        sim.stop(name)
-        assert task_runner.run(lambda: migrate(retries=1))["status"] == "SUCCEEDED"
-    else:
-        with pytest.raises(errors.CdmStartUncertain, match="has succeeded since"):
-            task_runner.run(lambda: migrate(retries=1))
-    assert sent_routes(sim).count("start") == 1 + stopped
