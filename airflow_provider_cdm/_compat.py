@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
-    "CLEARS_DISCARD_STATE",
     "DEFERRAL_MARGIN",
     "FRAMES_COME_FIRST",
     "HAS_ASSET_STATE_STORE",
@@ -280,7 +279,7 @@ def task_state_store(context: Context) -> Store | None:
     may still be active.
     """
     store: Store | None = context.get("task_state_store")
-    return None if CLEARS_DISCARD_STATE else store
+    return None if _CLEARS_DISCARD_STATE else store
 
 
 def loop_iteration(context: Context) -> int | None:
@@ -404,7 +403,7 @@ ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 
 
 #: Airflow 3.4 and later discard the task state of a task that is cleared, unless the clear says
 #: ``keep_task_state``.
-CLEARS_DISCARD_STATE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
+_CLEARS_DISCARD_STATE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.

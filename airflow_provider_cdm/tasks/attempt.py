@@ -129,8 +129,6 @@ class Attempt:
         self.attempt_id = uuid.uuid4().hex
         self.own_run: RunRef | None = None
         self._waited_for: list[RunRef] = []
-        #: Whether a clear may have discarded the record of a start.
-        self._discarded = False
         self._cluster_id: str | None = None
 
     @cached_property
@@ -362,9 +360,7 @@ class Attempt:
                 return self._start_once()
             except errors.CdmAlreadyRunning as refusal:
                 if self.request.if_running == "fail":
-                    if not self._outlast_stop(refusal):
-                        raise
-                    continue
+                    raise
                 other = refusal.submission
                 if other is not None and not self.has_waited_for(other):
                     self.wait_for_other(RunRef.of(other))
@@ -385,33 +381,6 @@ class Attempt:
             except errors.CdmNotFound as error:
                 self.job.prepare_again(self, error)
 
-    def _outlast_stop(self, refusal: errors.CdmAlreadyRunning) -> bool:
-        """Wait for the end of a run that the kill of this task may be stopping.
-
-        After a clear of Airflow 3.4 nothing tells whether it is the run of an earlier attempt.
-
-        :returns: whether it has ended.
-        """
-        other = refusal.submission
-        if not self._discarded or other is None or self.has_waited_for(other):
-            return False
-        from airflow_provider_cdm.tasks.stop_notes import STOP_SECONDS
-
-        ends = self.session.clock() + STOP_SECONDS
-        ends = ends if self.deadline is None else min(ends, self.deadline)
-        run = RunRef.of(other)
-        self.log.info("Busy with %s; waiting in case the clear of this task stops it", run.number)
-        try:
-            self.wait.for_other(run, ends)
-        except (errors.CdmWaitTimeout, errors.CdmOutcomeUnknown):
-            refusal.add_detail(
-                " It may be the run of an earlier attempt, which Airflow 3.4 forgot when the task"
-                " was cleared. A clear with keep_task_state follows it."
-            )
-            return False
-        self._waited_for.append(run)
-        return True
-
     def _start_once(self) -> StartResult:
         policy, limit = StartPolicy(), self.options.wait_limit[1]
         if self.deadline is not None:
@@ -420,7 +389,6 @@ class Attempt:
             policy = replace(policy, history_timeout=min(policy.history_timeout, left))
         record = self.journal.record()
         self.cleared = record is not None and self.request.may_follow_a_clear(record)
-        self._discarded |= record is None and self.journal.may_be_discarded
         self._cluster_id = self.request.in_cluster_of(record).cluster_id
         start = start_once(
             *(self.session.api, self.request, self.journal.last, policy),

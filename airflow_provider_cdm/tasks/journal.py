@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_cdm._compat import (
     ALL_CLEARS_ARE_COUNTED,
-    CLEARS_DISCARD_STATE,
     VariableStore,
     loop_iteration,
     task_state_store,
@@ -172,11 +171,6 @@ class Journal:
         """
         payload = self.read()
         return None if payload is None else StartRecord.from_payload(payload)
-
-    @property
-    def may_be_discarded(self) -> bool:
-        """Whether Airflow may have discarded the record of an earlier attempt with a clear."""
-        return CLEARS_DISCARD_STATE and self.generation.max_tries > self.generation.retries
 
     def save(self, record: Mapping[str, Any] | None) -> None:
         """Replace the record.

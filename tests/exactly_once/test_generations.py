@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm._compat import (
-    ALL_CLEARS_ARE_COUNTED,
-    CLEARS_DISCARD_STATE,
-    AirflowSensorTimeout,
-)
+from airflow_provider_cdm._compat import ALL_CLEARS_ARE_COUNTED, AirflowSensorTimeout
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from tests.exactly_once.task import JOB, migrate, run_until_wait_timeout
+from tests.exactly_once.task import JOB, migrate
 from tests.support.order_databases import DAY
 from tests.support.task_harness import TaskRunner, has_task_state_store
 
@@ -248,45 +244,3 @@ def test_rescheduled_sensor_waits_for_the_run_of_its_own_attempt(
                 task_runner.advance(60)
         assert result["submission_id"] == number
         task_runner.clear()
-
-
-discards = pytest.mark.skipif(not CLEARS_DISCARD_STATE, reason="a clear keeps the task state")
-
-
-@discards
-@pytest.mark.parametrize("passed", [0, 3], ids=["stops at once", "stops later"])
-def test_clear_that_discards_the_journal_waits_for_the_stop(
-    passed: int, sim: CdmSimulator, task_runner: TaskRunner
-) -> None:
-    """Airflow 3.4 forgets what a cleared task has started. The run that the clear stops may still
-    be active when the next attempt begins, which waits for its end and starts the job again.
-    """
-    run_until_wait_timeout(task_runner).on_kill()
-    task_runner.advance(passed)
-    clear_with_state(task_runner)
-    assert task_runner.run(migrate)["submission_id"] == 2
-    assert [run.status for run in sim.runs(JOB)] == ["STOPPED", "SUCCEEDED"]
-
-
-@discards
-@pytest.mark.parametrize("retries", [0, 1])
-def test_clear_that_discards_the_journal_leaves_an_active_run_alone(
-    retries: int, sim: CdmSimulator, clock: ManualClock, task_runner: TaskRunner
-) -> None:
-    """A run that goes on after the clear may be anybody's: the task fails after two minutes, says
-    so, and starts nothing.
-    """
-    sim.add_job(JOB, seconds=600)
-    run_until_wait_timeout(task_runner)
-    clear_with_state(task_runner, retries)
-    began = clock.now()
-    with pytest.raises(errors.CdmAlreadyRunning, match="with keep_task_state follows it"):
-        task_runner.run(migrate)
-    assert 120 <= clock.now() - began < 140
-    assert len(sim.runs(JOB)) == 1
-
-
-def clear_with_state(task_runner: TaskRunner, retries: int = 0) -> None:
-    """Clear the task as the UI of Airflow 3.4 does."""
-    task_runner.clear(retries=retries, running=True)
-    task_runner.store.content.clear()
