@@ -304,7 +304,7 @@ def matrix_cells(session: nox.Session, suite: Suite) -> tuple[str, str, str]:
         print(*text.splitlines()[-15:], sep="\n")
     # The summary is not always the last line: Airflow 2 prints more when it ends.
     counts = re.findall(r"^=*\s*(\d+ \w+.* in [\d.]+s[^=\n]*)", text, re.MULTILINE)
-    versions = re.search(r"Airflow [\d.]+, common-compat [\d.]+", text)
+    versions = re.search(r"Airflow [\w.]+, common-compat [\d.]+", text)
     return result, counts[-1].strip() if counts else "none ran", versions[0] if versions else ""
 
 

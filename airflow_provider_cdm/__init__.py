@@ -35,6 +35,10 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors"]}],
         "hooks": [{"integration-name": integration, "python-modules": [f"{package}.hooks"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers"]}],
+        # Named in Airflow's schemas from 3.4 on; older versions pass over it.
+        "retry-policies": [
+            {"integration-name": integration, "python-modules": [f"{package}.retry_policy"]}
+        ],
         "connection-types": [
             {
                 "connection-type": CONN_TYPE,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import (
@@ -101,6 +101,7 @@ __all__ = [
     "is_reference",
     "kill_seconds",
     "lineage_is_active",
+    "loop_iteration",
     "mask_secret",
     "on_kill_seconds",
     "operator_lineage",
@@ -272,13 +273,25 @@ class Store(Protocol):
 
 
 def task_state_store(context: Context) -> Store | None:
-    """Return the task state store of Airflow 3.3 and later, or ``None`` below."""
+    """Return the task state store of Airflow 3.3, or ``None`` for other versions.
+
+    Later ones have it, too, but a clear discards what it holds, and so whether a run of the task
+    may still be active.
+    """
     store: Store | None = context.get("task_state_store")
-    return store
+    return None if _CLEARS_DISCARD_STATE else store
+
+
+def loop_iteration(context: Context) -> int | None:
+    """Return the iteration of the loop that a task instance belongs to, from 0; ``None`` outside of
+    loops. The iterations share DAG, task, run and map index (Airflow 3.4 and later).
+    """
+    loop: Any = cast("Any", context).get("loop")
+    return None if loop is None else int(loop.index)
 
 
 class VariableStore:
-    """Airflow Variables as a store, for the versions that have no task state store."""
+    """Airflow Variables as a store, for the versions without a task state store that lasts."""
 
     def get(self, key: str) -> Any:
         """Return the text, or ``None`` only if the variable does not exist.
@@ -387,6 +400,10 @@ HAS_PARTITIONS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 #: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
 #: that had ended.
 ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 2)
+
+#: Airflow 3.4 and later discard the task state of a task that is cleared, unless the clear says
+#: ``keep_task_state``.
+_CLEARS_DISCARD_STATE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
 
 #: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
 #: task at that instant with a less helpful error; Airflow 3 never does.

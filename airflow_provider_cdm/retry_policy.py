@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_cdm._compat import RetryDecision, RetryPolicy
 from airflow_provider_cdm.client.errors import CdmError, CdmOutcomeUnknown, CdmSubmissionFailed
@@ -70,6 +70,27 @@ class CdmRetryPolicy(RetryPolicy):
     def deserialize(cls, data: dict[str, Any]) -> CdmRetryPolicy:
         """Return the policy that :meth:`serialize` returned as JSON."""
         return cls(**data)
+
+
+def action_of(policy: RetryPolicy, error: Exception, context: Context) -> str:
+    """Return what Airflow does after a failure: ``fail``, ``retry``, ``default`` or ``reschedule``.
+
+    :param policy: any retry policy. Its reschedules have bounds, beyond which Airflow does what it
+        does by default.
+    """
+    ti: Any = context["ti"]
+    decision: Any = policy.evaluate(error, ti.try_number, ti.max_tries, context)
+    action = str(decision.action.value)
+    return "default" if action == "reschedule" and _is_used_up(decision, context) else action
+
+
+def _is_used_up(decision: Any, context: Context) -> bool:
+    """Return whether a task has been rescheduled as often, or for as long, as a decision allows."""
+    most, longest = decision.max_reschedules, decision.reschedule_timeout
+    if most is not None and cast("Any", context)["task_reschedule_count"] >= most:
+        return True
+    began = None if longest is None else context["ti"].get_first_reschedule_date(context)
+    return began is not None and datetime.now(UTC) - began >= longest
 
 
 def _retry_delay(context: Context | None) -> float:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import nox
 
 ROOT = Path(__file__).parents[1]
-#: Supported series of Airflow, and the Pythons that their release notes name, the preferred first.
+#: Supported series of Airflow, and the Pythons that their metadata name, the preferred first.
 PYTHONS = {
     "2.11": ("3.12", "3.11"),
     "3.0": ("3.11", "3.12"),
     "3.1": ("3.13", "3.12", "3.11"),
-    "3.2": ("3.12", "3.11", "3.13"),
-    "3.3": ("3.13", "3.12", "3.11"),
+    "3.2": ("3.12", "3.11", "3.13", "3.14"),
+    "3.3": ("3.13", "3.12", "3.11", "3.14"),
+    "3.4": ("3.13", "3.12", "3.11", "3.14"),
     "lowest": ("3.11", "3.12"),
 }
 #: Airflow has hardly any upper bounds, and older series do not work with today's FastAPI, pydantic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,8 @@ print(f"Python {platform.python_version()}", flush=True)
 class Suite:
     """A run of pytest on the built wheel.
 
-    :param airflow: series or release of Airflow, or ``lowest`` for the lowest versions of all
-        direct dependencies.
+    :param airflow: series or release of Airflow, such as 3.4 or 3.4.0b2, or ``lowest`` for the
+        lowest versions of all direct dependencies.
     :param python: version of Python; by default the preferred one that is installed.
     :param arguments: arguments for pytest.
     :param name: name of the additional packages, for the environment.
@@ -117,4 +118,6 @@ class Suite:
             return ("--resolution", "lowest-direct", "--constraint", lowest_versions(), *needed)
         date = EXCLUDE_NEWER.get(".".join(self.airflow.split(".")[:2]))
         chosen = ("--exclude-newer", date) if date else ()
-        return (*chosen, f"apache-airflow=={self.airflow}.*", *needed)
+        # uv takes a beta of a series that has no release yet, and no other one unless it is named.
+        release = self.airflow if re.search("[a-z]", self.airflow) else f"{self.airflow}.*"
+        return (*chosen, f"apache-airflow=={release}", *needed)

@@ -23,10 +23,12 @@ import pytest
 import sqlalchemy as sa
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.providers.common.compat import sdk
 
 from airflow_provider_cdm._compat import HAS_ASSET_WATCHERS
+from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.connection.reader import settings_from
-from airflow_provider_cdm.exceptions import CdmSubmissionFailed
+from airflow_provider_cdm.exceptions import CdmNotFound, CdmSubmissionFailed, CdmUnavailable
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.triggers import CdmRunEventTrigger, CdmSubmissionTrigger
 from tests.support import example_stage as examples
@@ -34,6 +36,7 @@ from tests.support.airflow_home import empty_dags_folder, register_assets
 from tests.support.example_stage import EXAMPLES, Database, Demo, Fact
 
 ROOT = Path(__file__).parents[1]
+HAS_CHAINS = "ChainRetryPolicy" in sdk.__all__
 HOME = Path(os.environ["AIRFLOW_HOME"])
 #: Days that no test has used yet. Airflow 2.11 can only delete DAG runs in its web server, so each
 #: logical date can be used only once.
@@ -338,6 +341,7 @@ def test_examples_parse(airflow_database: None) -> None:
     bag = dag_bag(EXAMPLES)
     assert bag.import_errors == {}
     unknown = set() if HAS_ASSET_WATCHERS else {"example_cdm_watch_runs"}
+    unknown |= set() if HAS_CHAINS else {"example_cdm_retry_chain"}
     assert set(bag.dag_ids) == {path.stem for path in EXAMPLES.glob("*.py")} - unknown
 
 
@@ -428,3 +432,18 @@ def test_watch_runs(demo: Demo, request: pytest.FixtureRequest) -> None:
     assert database.run(stored) == [(trigger_id,)]
     rows = event.payload["counters"]["ROWS_WRITTEN"]
     assert result(done, "count_stock") == {str(event.payload["submission_id"]): rows}
+
+
+@pytest.mark.skipif(not HAS_CHAINS, reason="this Airflow cannot combine retry policies")
+def test_retry_chain(demo: Demo) -> None:
+    """A failed run is retried after an hour, as the rule in the DAG says, and what no retry can fix
+    is not retried.
+    """
+    dag = load("example_cdm_retry_chain")
+    (policy,) = (task.retry_policy for task in dag.tasks)
+    failed = policy.evaluate(CdmSubmissionFailed("failed", Submission("c", "j", "FAILED")), 1, 3)
+    assert (failed.action.value, failed.retry_delay) == ("retry", timedelta(hours=1))
+    assert policy.evaluate(CdmNotFound("no such job"), 1, 3).action.value == "fail"
+    assert policy.evaluate(CdmUnavailable("503"), 1, 3).action.value == "default"
+    done = run(dag, demo.days[0])
+    check(examples.daily_migration(demo, {demo.days[0]: result(done, "move_orders")}))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import pickle
-import runpy
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import airflow
 import pytest
+from airflow.providers.common.compat import sdk
 
 from airflow_provider_cdm._compat import HAS_RETRY_POLICY, AirflowFailException
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
-from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.airflow_home import empty_dags_folder
+from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from tests.support.dag_runs import run_dag
 from tests.support.task_harness import TaskRunner
 
 JOB = "orders"
 RUN = Submission("c", JOB, "FAILED", 7)
-LOGICAL_DATES = (datetime(2026, 5, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
 
 #: Errors, and whether they are final, so that a retry is useless.
 DECISIONS: list[tuple[errors.CdmError, bool]] = [
@@ -56,10 +53,22 @@ DAG_FILE = """
 from datetime import timedelta
 
 from airflow import DAG
+from airflow.providers.common.compat import sdk
+from airflow_provider_cdm.exceptions import *
 from airflow_provider_cdm.operators import *
 from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.sensors import *
 from tests.support.task_harness import TaskRunner
+
+def fail_at_first(context, result=None):
+    if context["ti"].try_number == 1 and not context.get("task_reschedule_count"):
+        raise ValueError("after the run")
+
+def rule(error, **arguments):
+    return sdk.ExceptionRetryPolicy([sdk.RetryRule(error, retry_delay=timedelta(0), **arguments)])
+
+def reschedule(error):
+    return rule(error, action=sdk.RetryAction.RESCHEDULE, max_reschedules=1)
 
 with DAG("{dag_id}", schedule=None) as dag:
     common = dict(
@@ -75,18 +84,12 @@ with DAG("{dag_id}", schedule=None) as dag:
 def count_attempts(
     sim: CdmSimulator, cdm_default: dict[str, Any], airflow_database: None
 ) -> Callable[[str], int]:
-    """Return a function that lets Airflow run a task to its end and returns the number of attempts.
-
-    The task is given as source code, since Airflow 3 runs no DAG without a file.
+    """Return a function that lets Airflow run a task, given as source code, to its end, and returns
+    the number of attempts.
     """
 
     def run(task: str) -> int:
-        logical_date = next(LOGICAL_DATES)
-        path = empty_dags_folder() / f"retries_{logical_date:%m%d}.py"
-        path.write_text(DAG_FILE.format(dag_id=path.stem, task=task))
-        module = runpy.run_path(str(path))
-        date_argument = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
-        dag_run = module["dag"].test(**{date_argument: logical_date})
+        dag_run = run_dag(DAG_FILE.replace("{task}", task))
         return sum(ti.try_number for ti in dag_run.get_task_instances())
 
     return run
@@ -210,6 +213,76 @@ def test_mapped_task_has_a_retry_policy(
     )
     assert count_attempts(mapped_task.format(", retry_policy=CdmRetryPolicy()")) == 2
     assert count_attempts(mapped_task.format("")) == 2
+
+
+CHAIN = """CdmStartJobOperator(
+        job_name={job!r},
+        wait_for_completion=True,
+        post_execute=fail_at_first,
+        {more}
+        retry_policy=sdk.ChainRetryPolicy([CdmRetryPolicy(), {rule}]),
+        **common,
+    )"""
+needs_chains = pytest.mark.skipif(
+    "ChainRetryPolicy" not in sdk.__all__, reason="this Airflow cannot combine retry policies"
+)
+needs_reschedules = pytest.mark.skipif(
+    not HAS_RETRY_POLICY or not hasattr(sdk.RetryAction, "RESCHEDULE"),
+    reason="only Airflow 3.4 reschedules failed tasks",
+)
+
+
+@needs_chains
+@pytest.mark.parametrize(
+    ("job", "attempts"), [("absent", 1), (JOB, 3)], ids=["final error", "failed run"]
+)
+def test_chained_policies_decide_in_their_order(
+    job: str, attempts: int, sim: CdmSimulator, count_attempts: Callable[[str], int]
+) -> None:
+    """In a chain the policy of this package fails what no retry can fix, before a rule that would
+    retry everything; that rule decides about failed runs.
+    """
+    sim.add_job(JOB, outcome="FAILED")
+    assert count_attempts(CHAIN.format(job=job, rule="rule(Exception)", more="")) == attempts
+    assert len(sim.runs(JOB)) == (attempts if job == JOB else 0)
+
+
+@needs_chains
+def test_rule_in_a_chain_fails_the_task(
+    sim: CdmSimulator, count_attempts: Callable[[str], int]
+) -> None:
+    """A rule after the policy of this package may end the task, although retries are left."""
+    sim.add_job(JOB, outcome="FAILED")
+    rule = "rule(CdmSubmissionFailed, action=sdk.RetryAction.FAIL)"
+    assert count_attempts(CHAIN.format(job=JOB, rule=rule, more="")) == 1
+
+
+@needs_reschedules
+def test_rescheduled_try_takes_over_the_run(
+    sim: CdmSimulator, count_attempts: Callable[[str], int]
+) -> None:
+    """A policy lets a task that failed after its run begin again, with the same try number: it
+    takes over the run, as a retry does.
+    """
+    sim.add_job(JOB)
+    assert count_attempts(CHAIN.format(job=JOB, rule="reschedule(ValueError)", more="")) == 1
+    assert len(sim.runs(JOB)) == 1
+
+
+@needs_reschedules
+def test_rescheduled_try_has_not_given_up(
+    sim: CdmSimulator, clock: ManualClock, count_attempts: Callable[[str], int]
+) -> None:
+    """``on_giving_up="stop"`` stops the run only when the policy allows no further reschedule."""
+    sim.add_job(JOB, seconds=1000)
+    more = "on_giving_up='stop', wait_timeout=30, retries=0,"
+    task = CHAIN.format(job=JOB, rule="reschedule(CdmWaitTimeout)", more=more)
+    assert count_attempts(task.replace("**common", "task_id='t'")) == 1
+    (run,) = sim.runs(JOB)
+    routes = [request.route for request in sim.requests]
+    assert (run.stopping, routes.count("start"), routes.count("stop")) == (True, 1, 1)
+    # Both waits were over by then.
+    assert clock.now() - run.created >= 60
 
 
 @pytest.mark.skipif(HAS_RETRY_POLICY, reason="Airflow asks the policy itself")

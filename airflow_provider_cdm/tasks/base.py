@@ -24,7 +24,7 @@ from airflow_provider_cdm._compat import (
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.errors import CdmConfigError, CdmError, CdmOutcomeUnknown
 from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
-from airflow_provider_cdm.retry_policy import CdmRetryPolicy
+from airflow_provider_cdm.retry_policy import CdmRetryPolicy, action_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -238,20 +238,23 @@ class CdmTask(BaseOperator, metaclass=_CdmTaskMeta):
         for name, optional in self.durations.items():
             setattr(self, name, arguments.seconds(name, getattr(self, name), optional=optional))
 
-    def ends_without_retry(self, error: Exception, context: Context) -> bool:
-        """Return whether the retry policy ends the task on this error, attempts left or not."""
+    def ends_for_good(self, error: Exception, context: Context, *, last_attempt: bool) -> bool:
+        """Return whether no attempt follows this error.
+
+        :param last_attempt: whether no attempts are left. A retry policy may end the task before
+            that, or let it begin again without using one.
+        """
         if isinstance(error, AirflowFailException):
             return True
         if isinstance(self.retry_policy, CdmRetryPolicy):
-            return self.retry_policy.is_final(error)
+            return last_attempt or self.retry_policy.is_final(error)
         if not HAS_RETRY_POLICY or self.retry_policy is None:
-            return False
-        ti = context["ti"]
+            return last_attempt
         try:
-            decision = self.retry_policy.evaluate(error, ti.try_number, ti.max_tries, context)
+            action = action_of(self.retry_policy, error, context)
         except Exception:
-            return False  # as Airflow does, which also logs the exception
-        return bool(decision.action.value == "fail")
+            return last_attempt  # as Airflow does, which also logs the exception
+        return action == "fail" or (last_attempt and action != "reschedule")
 
 
 class DeferrableCdmTask(CdmTask):

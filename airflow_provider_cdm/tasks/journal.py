@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_cdm._compat import (
     ALL_CLEARS_ARE_COUNTED,
     VariableStore,
+    loop_iteration,
     task_state_store,
 )
 from airflow_provider_cdm.client.errors import CdmJournalError
@@ -148,6 +149,7 @@ class Journal:
             retries=getattr(context.get("task", operator), "retries", None) or 0,
             began_at=None if began is None else began.timestamp(),
             counts_all_clears=ALL_CLEARS_ARE_COUNTED,
+            reschedules=cast("Any", context).get("task_reschedule_count") or 0,
         )
         self.last_attempt = ti.try_number > ti.max_tries
 
@@ -269,13 +271,11 @@ class Trail:
 def _subject(context: Context, operator: Any) -> str:
     """Return what distinguishes the starts of one task instance from each other.
 
-    They are the task itself, the operators that a ``@task`` function executes, by their own task id
-    and in their order, and the iterations of a loop (Airflow 3.4).
+    They are the task itself and the operators that a ``@task`` function executes, by their own task
+    id and in their order.
     """
     ti = context["ti"]
     parts = ["start"]
-    if (region := getattr(ti, "region_id", None)) is not None:
-        parts.append(f"region-{region}")
     if operator.task_id != ti.task_id:
         parts.append(operator.task_id)
     counts: dict[str, int] = cast("Any", context).setdefault(_COUNTS, {})
@@ -287,9 +287,10 @@ def _subject(context: Context, operator: Any) -> str:
 
 def _variable_name(context: Context, subject: str) -> str:
     # The ids of DAGs and tasks have no colon; that of a run may have, so it comes last.
-    ti = context["ti"]
-    parts = ("cdm", subject, ti.dag_id, ti.task_id, str(ti.map_index), ti.run_id)
-    return _limited(":".join(parts))
+    ti, iteration = context["ti"], loop_iteration(context)
+    # Not the region of a loop, which a clear replaces.
+    index = str(ti.map_index) if iteration is None else f"{ti.map_index}.{iteration}"
+    return _limited(":".join(("cdm", subject, ti.dag_id, ti.task_id, index, ti.run_id)))
 
 
 def _limited(name: str) -> str:

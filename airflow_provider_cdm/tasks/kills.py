@@ -127,7 +127,8 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     task, options = attempt.task, attempt.options
     try:
         timed_out = options.cancel_on_kill and _ended_by_execution_timeout(attempt, error)
-        final = attempt.journal.last_attempt or task.ends_without_retry(error, attempt.context)
+        last = attempt.journal.last_attempt
+        final = task.ends_for_good(error, attempt.context, last_attempt=last)
         record = attempt.journal.record()
         if record is None or record.run is None or record.result is not None:
             return

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdm._compat import loop_iteration
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.definitions import JOB
 from airflow_provider_cdm.client.arguments import JOB_NAME_LIMIT
@@ -45,7 +46,8 @@ _CREATIONS = 3
 class OwnedJob:
     """A job that all attempts of one task instance share, and nobody else uses.
 
-    Its name is that of the definition and a digest of DAG, task, run and map index.
+    Its name is that of the definition and a digest of DAG, task, run, map index and, in a loop, the
+    iteration.
 
     :param definition: the job as the user defined it.
     :param check: check of the definition.
@@ -66,7 +68,11 @@ class OwnedJob:
         keep_on_failure: bool = False,
     ) -> None:
         ti = context["ti"]
-        owner = "\n".join(map(str, (ti.dag_id, ti.task_id, ti.run_id, ti.map_index)))
+        parts = [ti.dag_id, ti.task_id, ti.run_id, ti.map_index]
+        iteration = loop_iteration(context)
+        # Not the region of the loop, which a clear replaces: the next attempt finds the same job.
+        parts += [] if iteration is None else [f"iteration {iteration}"]
+        owner = "\n".join(map(str, parts))
         digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
         self._definition = definition.named(f"{definition.name[: JOB_NAME_LIMIT - 17]}_{digest}")
         self.check = check

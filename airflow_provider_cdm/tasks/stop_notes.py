@@ -118,7 +118,8 @@ class StopNotes:
         if note is not None and RunRef(run.cluster_id, run.job_name, **note.run).is_run(run):
             if note.asked_at is not None:
                 return -_DATE_TOLERANCE <= ended_at - note.asked_at < STOP_SECONDS
-            if note.try_number == self._try_number - 1:
+            # The same number: a retry policy of Airflow 3.4 rescheduled this try.
+            if note.try_number in (self._try_number - 1, self._try_number):
                 # The last attempt was not killed: it ended by itself and left the run alone.
                 return False
         stopped = run.status == "STOPPED" or _KILLED in (run.error_summary or "")

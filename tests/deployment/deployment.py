@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deployment.servers import Postgres, Redis
+from tests.support.airflow_settings import MAP_INDEX
 from tests.support.airflow_stack import AirflowStack
 
 #: Number of triggers that each triggerer takes; too few for one triggerer to run all.
@@ -94,7 +95,8 @@ class Deployment:
     def running_on(self, worker: str) -> set[tuple[str, int]]:
         """Return the tasks that a worker runs, as task id and map index."""
         query = (
-            "SELECT task_id, map_index FROM task_instance WHERE state = 'running' AND hostname = ?"
+            f"SELECT task_id, {MAP_INDEX} FROM task_instance"
+            " WHERE state = 'running' AND hostname = ?"
         )
         return {(task, index) for task, index in self.stack.query(query, worker)}
 
@@ -109,5 +111,7 @@ class Deployment:
 
     def instances(self, dag: str) -> list[tuple[Any, ...]]:
         """Return task id, map index, state and attempt of all task instances of a DAG."""
-        query = "SELECT task_id, map_index, state, try_number FROM task_instance WHERE dag_id = ?"
+        query = (
+            f"SELECT task_id, {MAP_INDEX}, state, try_number FROM task_instance WHERE dag_id = ?"
+        )
         return self.stack.query(query, dag)

@@ -11,13 +11,13 @@ from typing import Any
 
 import airflow
 import pytest
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.operators import CdmApplyLinkOperator, CdmRunJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator
-from tests.support.airflow_home import AIRFLOW_HOME, empty_dags_folder
-from tests.support.example_stage import Database
+from tests.support.airflow_home import empty_dags_folder
 
 DATES = (datetime(2026, 8, 1, tzinfo=UTC) + timedelta(days=n) for n in itertools.count())
 SECRET = "pa55word-in-clear"
@@ -73,13 +73,10 @@ class Outcome:
     """
 
     def __init__(self, dag_run: Any) -> None:
-        self.tasks = {
-            (ti.task_id, ti.map_index): (str(ti.state), ti.try_number)
-            for ti in dag_run.get_task_instances()
-        }
-        query = "SELECT rendered_fields FROM rendered_task_instance_fields WHERE dag_id = ?"
-        rows = Database(AIRFLOW_HOME / "airflow.db").run(query, dag_run.dag_id)
-        self.rendered_fields = [json.loads(row[0]) for row in rows]
+        found = dag_run.get_task_instances()
+        self.tasks = {(ti.task_id, ti.map_index): (str(ti.state), ti.try_number) for ti in found}
+        rendered = map(RenderedTaskInstanceFields.get_templated_fields, found)
+        self.rendered_fields = [fields for fields in rendered if fields is not None]
 
 
 @pytest.fixture
@@ -117,6 +114,7 @@ def test_secret_of_a_function_is_no_plain_text(
     assert password_of(sim, "a") == SECRET
     # The output of another task is no template.
     assert password_of(sim, "{{ 1 + 1 }}") == SECRET
+    assert outcome.rendered_fields
     assert SECRET not in json.dumps(outcome.rendered_fields)
 
 
@@ -128,6 +126,7 @@ def test_secret_of_a_function_that_makes_the_definition_is_not_shown(
     outcome = run_dag("CdmApplyLinkOperator(definition=make_link, **common)", native=native)
     assert outcome.tasks[("t", -1)][0] == "success"
     assert password_of(sim, "made") == SECRET
+    assert outcome.rendered_fields
     assert SECRET not in json.dumps(outcome.rendered_fields)
 
 

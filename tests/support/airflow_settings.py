@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 SERIES = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = SERIES >= (3, 0)
+#: Column of the task instances in the metadata database.
+MAP_INDEX = "region_index" if SERIES >= (3, 4) else "map_index"
 #: Seconds without a heartbeat after which a task, or a triggerer, counts as dead.
 TASK_TIMEOUT, TRIGGERER_TIMEOUT = 15 if AIRFLOW_3 else 25, 10
 #: Number of tasks that may run at the same time.

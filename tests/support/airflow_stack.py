@@ -20,7 +20,7 @@ import psutil  # type: ignore[import-untyped]  # a part of every Airflow
 
 from demo.processes import airflow_environment, free_ports, request_json, wait_until
 from tests.support.airflow_logs import read_log
-from tests.support.airflow_settings import AIRFLOW_3, SETTINGS, SLOTS
+from tests.support.airflow_settings import AIRFLOW_3, MAP_INDEX, SETTINGS, SLOTS
 from tests.support.dag_reader import DagReader
 from tests.support.metadata_databases import MetadataDatabase, Sqlite
 
@@ -342,7 +342,7 @@ class AirflowStack:
     def tasks(self, dag: str, task: str) -> dict[int, Task]:
         """Return the instances of a task by map index."""
         rows = self.query(
-            "SELECT map_index, state, try_number, triggerer_id FROM task_instance"
+            f"SELECT {MAP_INDEX}, state, try_number, triggerer_id FROM task_instance"
             ' LEFT JOIN "trigger" ON "trigger".id = trigger_id WHERE dag_id = ? AND task_id = ?',
             *(dag, task),
         )
@@ -354,9 +354,9 @@ class AirflowStack:
         ((state,),) = self.query(query, dag, run)
         return str(state)
 
-    def result_of(self, dag: str, run: str, task: str) -> Any:
-        """Return the result of a task, as the REST API shows it."""
-        path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+    def result_of(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:
+        """Return the result of a task, or another XCom of it, as the REST API shows it."""
+        path = f"{self._api}/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/{key}"
         # Without the parameter, Airflow 2 returns the result as Python prints it.
         return self._request("GET", f"{path}?stringify=false")["value"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow_provider_cdm._compat import ALL_CLEARS_ARE_COUNTED
 from airflow_provider_cdm.hooks import CdmHook
+from tests.support.airflow_settings import SERIES
 
 
 class FakeTaskStateStore:
@@ -251,9 +252,5 @@ def _airflow_signals() -> list[Any]:
 
 
 def has_task_state_store() -> bool:
-    """Return whether this Airflow has a task state store (3.3 and later)."""
-    try:
-        module = importlib.import_module("airflow.sdk.execution_time.context")
-    except ImportError:
-        return False
-    return hasattr(module, "TaskStateStoreAccessor")
+    """Return whether this Airflow has a task state store that a clear keeps (3.3)."""
+    return SERIES == (3, 3)

@@ -129,5 +129,4 @@ def test_sensors_begin_without_a_worker(
     assert any("task_id=failed/attempt=2.log.trigger" in str(path) for path, _ in stack.logs(DAG))
     ((extra,),) = stack.query("SELECT extra FROM asset_event")
     assert json.loads(extra)["submission_id"] == number
-    query = "SELECT value FROM xcom WHERE task_id = 'stalled' AND key = 'stalled'"
-    assert "nothing has changed" in str(stack.query(query))
+    assert "nothing has changed" in str(stack.result_of(DAG, RUN, "stalled", "stalled"))

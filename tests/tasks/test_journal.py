@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
+from airflow_provider_cdm import _compat
 from airflow_provider_cdm._compat import VariableStore
 from airflow_provider_cdm.client.errors import CdmJournalError
 from airflow_provider_cdm.client.jobs.start_record import Generation, StartRecord, StartRequest
@@ -56,6 +58,12 @@ def make_journal(store: Any = None, **changes: Any) -> Journal:
     """Return the journal of the task in a context of its own, as each process has one."""
     context = make_context(store, **changes)
     return Journal(context, context["task"])
+
+
+@pytest.fixture(autouse=True)
+def clears_keep_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store that a task has be one of Airflow 3.3, also on later versions."""
+    monkeypatch.setattr(_compat, "_CLEARS_DISCARD_STATE", False)
 
 
 @pytest.fixture
@@ -189,15 +197,19 @@ def test_what_airflow_says_of_the_attempt() -> None:
 
 
 def test_each_start_of_a_task_has_a_subject() -> None:
-    """Operators that one task executes are distinguished by id and number, loops by region."""
+    """Operators that one task executes are distinguished by id and number; regions, which every
+    task of Airflow 3.4 has, are not.
+    """
     context = make_context(FakeTaskStateStore())
     first, same, other = (SimpleNamespace(task_id=name) for name in "atu")
     operators = (same, same, other, other, same, first)
     subjects = [Journal(context, operator).subject for operator in operators]
     assert subjects == ["start", "start_2", "start_u", "start_u_2", "start_3", "start_a"]
     context = make_context(FakeTaskStateStore())
-    context["ti"].region_id = 4
-    assert Journal(context, other).subject == "start_region-4_u"
+    for region in (0, 4):
+        context["ti"].region_id = UUID(int=region)
+        assert Journal(context, SimpleNamespace(task_id="t")).subject == "start"
+        context.pop("cdm_attempts")
 
 
 # Variables
@@ -223,6 +235,16 @@ def test_names_of_variables_differ_and_fit() -> None:
     assert longest[0].endswith("s" * 100)
     assert longest[1][:185] == longest[0][:185]
     assert longest[1][185] == ":"
+
+
+def test_a_store_that_a_clear_empties_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Airflow 3.4 on the journal is a Variable, one for each iteration of a loop."""
+    monkeypatch.setattr(_compat, "_CLEARS_DISCARD_STATE", True)
+    context = make_context(FakeTaskStateStore())
+    assert TaskStore(context, "start").key == "cdm:start:a_dag:t:-1:r"
+    assert not TaskStore(context, "start").is_managed
+    context["loop"] = SimpleNamespace(index=2)
+    assert TaskStore(context, "start").key == "cdm:start:a_dag:t:-1.2:r"
 
 
 def test_old_variables_are_deleted_by_later_dag_runs(variables: None, days: ManualClock) -> None:

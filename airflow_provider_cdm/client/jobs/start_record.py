@@ -47,6 +47,8 @@ class Generation:
     :param began_at: when the DAG run began, epoch seconds; ``None`` where Airflow does not tell it.
     :param counts_all_clears: whether the clear number counts all clears; below Airflow 3.2 it does
         not count those of a DAG run that had not ended.
+    :param reschedules: how often this try was rescheduled before. From Airflow 3.4 on, a retry
+        policy may let a failed task begin again with the same try number.
     """
 
     try_number: int = 1
@@ -55,20 +57,22 @@ class Generation:
     retries: int = 0
     began_at: float | None = None
     counts_all_clears: bool = True
+    reschedules: int = 0
 
     def relation_to(self, earlier: Generation) -> Relation:
         """Return how this attempt relates to an earlier one of the same task instance."""
         if self.max_tries != earlier.max_tries:
             return Relation.NEW
-        if self.try_number <= earlier.try_number:
+        began_again = None not in (self.began_at, earlier.began_at) and (
+            self.began_at != earlier.began_at
+        )
+        rescheduled = self.reschedules > earlier.reschedules and not began_again
+        if self.try_number < earlier.try_number + (not rescheduled):
             # Tries only grow within a DAG run: it was deleted and created again.
             return Relation.NEW
         first_after_clear = self.max_tries - self.retries + 1
         may_be_cleared = earlier.try_number < first_after_clear <= self.try_number
         any_clear = self.clear_number != earlier.clear_number
-        began_again = None not in (self.began_at, earlier.began_at) and (
-            self.began_at != earlier.began_at
-        )
         if may_be_cleared and any_clear and began_again:
             return Relation.NEW
         if began_again or (may_be_cleared and (any_clear or not self.counts_all_clears)):
@@ -242,7 +246,10 @@ class StartRecord:
         generation = self.generation
         numbers = (self.intent_at, self.sent_at, self.sends, generation.began_at or 0)
         clears = generation.clear_number or 0
-        tries = (generation.try_number, generation.max_tries, generation.retries, clears)
+        tries = (
+            *(generation.try_number, generation.max_tries, generation.retries),
+            *(generation.reschedules, clears),
+        )
         flags = (self.baseline_known, self.foreign, generation.counts_all_clears)
         mappings = (self.baseline or {}, self.run or {}, self.result or {})
         texts = (self.fingerprint, self.cluster_id, self.job_name, self.attempt_id)

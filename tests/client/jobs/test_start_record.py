@@ -36,6 +36,11 @@ RECORD = StartRecord(
 )
 
 
+def again(*numbers: Any) -> Generation:
+    """Return what Airflow says about a try that was rescheduled once."""
+    return replace(Generation(*numbers), reschedules=1)
+
+
 @pytest.mark.parametrize(
     ("earlier", "later", "relation"),
     [
@@ -68,6 +73,15 @@ RECORD = StartRecord(
         (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 0, 2, 5.0), Relation.SAME),
         (Generation(1, 2, 0, 2, None), Generation(2, 2, 0, 2, 6.0), Relation.SAME),
         (Generation(1, 2, 0, 2, 5.0), Generation(2, 2, 0, 2, None), Relation.SAME),
+        # A retry policy rescheduled the try, so that it keeps its number.
+        (Generation(1, 2, 0, 2), again(1, 2, 0, 2), Relation.SAME),
+        (Generation(1, 2, 0, 2, 5.0), again(1, 2, 0, 2, 5.0), Relation.SAME),
+        (Generation(1, 2, 0, 2, 5.0), again(1, 2, 0, 2, 6.0), Relation.NEW),
+        (again(1, 2, 0, 2), again(1, 2, 0, 2), Relation.NEW),
+        (again(1, 2, 0, 2), Generation(2, 2, 0, 2), Relation.SAME),
+        (Generation(2, 2, 0, 2), again(1, 2, 0, 2), Relation.NEW),
+        (Generation(1, 2, 0, 2), again(1, 3, 1, 2), Relation.NEW),
+        (Generation(1, 1, 0, 1), again(1, 1, 1, 0), Relation.SAME),
     ],
 )
 def test_relation(earlier: Generation, later: Generation, relation: Relation) -> None:

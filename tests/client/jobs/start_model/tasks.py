@@ -128,8 +128,8 @@ class ModelOperator:
     def leave_run(self, context: Any, run: Submission) -> dict[str, Any]:
         return run.to_dict()
 
-    def ends_without_retry(self, error: Exception, context: Any) -> bool:
-        return False
+    def ends_for_good(self, error: Exception, context: Any, *, last_attempt: bool) -> bool:
+        return last_attempt
 
 
 @dataclass
