@@ -104,9 +104,11 @@ def test_invalid_numbers(name: str, value: Any) -> None:
 
 
 def test_large_numbers() -> None:
-    """Numbers of any size are read exactly."""
-    for number in (2**53 + 1, 10**400):
+    """Numbers are read exactly; what no counter of CDM can reach is an error."""
+    for number in (2**53 + 1, 10**18 - 1):
         assert Thresholds.of(number, str(number), False) == Thresholds(number, number)
+    with pytest.raises(errors.CdmConfigError, match="min_rows_written must be below 10"):
+        Thresholds.of(10**400, None, False)
 
 
 def test_invalid_flag() -> None:
