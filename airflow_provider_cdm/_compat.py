@@ -6,10 +6,12 @@ package, which resolves them for Airflow 2.11 and 3.x.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -95,6 +97,7 @@ __all__ = [
     "config_values",
     "delete_xcom",
     "failed_lookup",
+    "ignore_underscore",
     "is_asset",
     "is_from_mapped",
     "is_in_mapped_group",
@@ -113,6 +116,7 @@ __all__ = [
     "task_state_store",
     "template_environment",
     "token_cipher",
+    "trigger_event",
 ]
 
 if not TYPE_CHECKING:
@@ -212,6 +216,24 @@ def token_cipher() -> Any:
 
     fernet = get_fernet()
     return fernet if fernet.is_encrypted else None
+
+
+@dataclass(frozen=True)
+class _UnderscoreFilter:
+    conn_type: str
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record of Airflow's model of connections."""
+        return record.args != (self.conn_type,)
+
+
+def ignore_underscore(conn_type: str) -> None:
+    """Keep Airflow 2 from warning that a connection type contains an underscore.
+
+    It does so at each look-up, in the log of the task, and users cannot change the type.
+    """
+    logger = logging.getLogger("airflow.models.connection.Connection")
+    logger.addFilter(_UnderscoreFilter(conn_type))
 
 
 async def aget_connection(conn_id: str) -> Connection:
@@ -349,6 +371,29 @@ if TYPE_CHECKING or HAS_RETRY_POLICY:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 else:
     RetryDecision, RetryPolicy = None, object
+
+
+class _ShortEvent(TriggerEvent):
+    """An event of Airflow 2 that looks in logs as it is told to."""
+
+    def __init__(self, payload: Any, text: str) -> None:
+        super().__init__(payload)  # type: ignore[no-untyped-call]  # Airflow's events are untyped
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def trigger_event(payload: Any, text: str) -> TriggerEvent:
+    """Return the event of a trigger.
+
+    :param text: the event in a few words. Airflow 2 writes each event into the log of its task, and
+        shows a line in red that contains the word "error", as a payload without an error does.
+    """
+    if find_spec("airflow.sdk") is None:
+        return _ShortEvent(payload, text)
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # as above
+
 
 #: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
 TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")

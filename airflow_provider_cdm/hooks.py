@@ -16,6 +16,7 @@ from airflow_provider_cdm._compat import (
     amask_secret,
     config_values,
     failed_lookup,
+    ignore_underscore,
     mask_secret,
     token_cipher,
 )
@@ -124,6 +125,7 @@ class CdmHook(BaseHook):
         return self._session
 
     def _settings(self) -> Settings:
+        ignore_underscore(CONN_TYPE)
         try:
             connection = self.get_connection(self.cdm_conn_id)
         except AirflowNotFoundException:
@@ -377,6 +379,7 @@ def _read_from_thread(loop: asyncio.AbstractEventLoop, conn_id: str) -> Settings
 
 
 async def _look_up(conn_id: str) -> Settings:
+    ignore_underscore(CONN_TYPE)
     try:
         connection = await aget_connection(conn_id)
     except AirflowNotFoundException:

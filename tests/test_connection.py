@@ -120,7 +120,7 @@ def test_one_error_names_all_missing_fields() -> None:
     [
         ("not json", {}, "not a JSON object"),
         ("[1]", {}, "not a JSON object"),
-        ({}, {"host": "http://cdm.example.eu"}, "plain HTTP"),
+        ({}, {"host": "http://cdm.example.eu"}, "or set Allow Plain HTTP to true"),
         ({"iam_endpoint": "http://iam.example.eu"}, {}, "IAM Endpoint is plain HTTP"),
         ({}, {"host": "ftp://cdm.example.eu"}, "not an http or https address"),
         ({}, {"host": "https://"}, "not an http or https address"),

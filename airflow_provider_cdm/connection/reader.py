@@ -174,7 +174,7 @@ class _Reader:
         elif parts.scheme == "http" and not (self._allow_http or urls.is_loopback(host)):
             self._problems.append(
                 f"{name} is plain HTTP, which would show the password to the network; use https,"
-                ' or set "allow_http": true in Extra'
+                f" or set {label('allow_http')} to true"
             )
         return parts.geturl().rstrip("/")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdm._compat import TriggerEvent
+from airflow_provider_cdm._compat import trigger_event
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api.cluster import Cluster
 from airflow_provider_cdm.client.clusters import ClusterWaiter, RestartWatch
@@ -16,6 +16,7 @@ from airflow_provider_cdm.triggers.base import CdmTrigger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from airflow_provider_cdm._compat import TriggerEvent
     from airflow_provider_cdm.client.session import CdmSession
 
 log = logging.getLogger(__name__)
@@ -66,18 +67,20 @@ class CdmClusterTrigger(CdmTrigger):
         try:
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
             cluster = await session.arun(self._wait(session))
-            event = {"cluster": cluster.to_payload()}
+            event, text = (
+                {"cluster": cluster.to_payload()},
+                f"cluster {cluster.name}: {cluster.state}",
+            )
         except errors.CdmError as error:
-            event = {"error": errors.to_payload(error)}
+            event, text = {"error": errors.to_payload(error)}, type(error).__name__
         except Exception as error:
             log.exception("The wait for cluster %s failed", self.cluster_id)
-            event = {
-                "error": errors.to_payload(errors.CdmError(f"{type(error).__name__}: {error}"))
-            }
+            text = type(error).__name__
+            event = {"error": errors.to_payload(errors.CdmError(f"{text}: {error}"))}
         finally:
             if session is not None:
                 session.close()
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # as above
+        yield trigger_event(event, text)
 
     def _wait(self, session: CdmSession) -> Flow[Cluster]:
         # The task read the state just before it deferred, and a deferral takes a moment.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdm import metrics
 from airflow_provider_cdm._compat import (
     TRIGGERS_HAVE_ON_KILL,
-    TriggerEvent,
     aget_task_state,
     on_kill_seconds,
+    trigger_event,
 )
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.arguments import STALLED_AFTER
@@ -28,6 +28,7 @@ from airflow_provider_cdm.triggers.base import CdmTrigger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from airflow_provider_cdm._compat import TriggerEvent
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.triggers.kill import Kill
     from airflow_provider_cdm.triggers.poller import ClusterPoller
@@ -69,6 +70,12 @@ class SubmissionEvent:
             "error": self.error and errors.to_payload(self.error),
         }
         return payload if self.stall is None else {**payload, "stall": dict(self.stall)}
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return type(self.error).__name__
+        run = self.submission
+        return f"run {run.submission_id}: {run.status}" if run else "no run"
 
     @classmethod
     def stall_in(cls, payload: Any) -> tuple[errors.CdmStalled, Mapping[str, Any]] | None:
@@ -222,7 +229,7 @@ class CdmSubmissionTrigger(CdmTrigger):
                 "The wait for job %r in cluster %s failed", self.job_name, self.cluster_id
             )
             event = SubmissionEvent(error=errors.CdmError(f"{type(error).__name__}: {error}"))
-        yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]  # as above
+        yield trigger_event(event.to_payload(), str(event))
 
     async def _open_session(self) -> CdmSession:
         return await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()

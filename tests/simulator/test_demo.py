@@ -128,6 +128,19 @@ def test_the_connection_is_the_same_as_json_as_uri_and_in_airflow(
     assert extra == json.loads(exported(printed))["extra"]
 
 
+def test_printed_commands_fill_the_dags_folder_of_a_new_airflow(tmp_path: Path) -> None:
+    """The DAGs arrive in the DAGs folder of an Airflow that has none yet, since it is new."""
+    home = tmp_path / "airflow home"
+    with running(tmp_path) as printed:
+        (commands,) = re.findall(r"^dags=.*\n.*$|^cp .*$", printed, re.MULTILINE)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "AIRFLOW_HOME": str(home), "PATH": path}
+        environment.pop("AIRFLOW__CORE__DAGS_FOLDER", None)
+        for _ in range(2):  # also where the folder exists
+            subprocess.run(["sh", "-ec", commands], check=True, env=environment, cwd=tmp_path)
+    assert (home / "dags" / "cdm_demo.py").read_text() == DAGS.read_text()
+
+
 def test_a_second_start(tmp_path: Path) -> None:
     """A folder keeps its password and its changed jobs; the databases are made anew."""
     folder = tmp_path / "mine"

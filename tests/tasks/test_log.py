@@ -122,6 +122,18 @@ def test_reason_is_logged_before_the_frames(
     assert lines(task_log)[-1] == "Disk full"
 
 
+@each_waiter
+def test_no_warning_about_the_type_of_the_connection(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner, log: pytest.LogCaptureFixture
+) -> None:
+    """No look-up of the connection warns of the underscore in its type, which users cannot change;
+    Airflow 2 does so of other types.
+    """
+    add_run(sim, waiter)
+    task_runner.run(WAITERS[waiter])
+    assert "RFC3986" not in log.text
+
+
 def test_frames_are_in_the_debug_log(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:

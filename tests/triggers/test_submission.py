@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
-from airflow_provider_cdm._compat import aget_connection
+from airflow_provider_cdm._compat import FRAMES_COME_FIRST, aget_connection
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -17,11 +19,13 @@ from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, Submi
 JOB = "orders"
 
 
-def run_trigger(trigger: CdmSubmissionTrigger) -> list[Any]:
-    """Run a trigger to its end and return the payloads of its events."""
+def run_trigger(
+    trigger: CdmSubmissionTrigger, part: Callable[[Any], Any] = attrgetter("payload")
+) -> list[Any]:
+    """Run a trigger to its end and return the payloads of its events, or another part of them."""
 
     async def collect() -> list[Any]:
-        return [event.payload async for event in trigger.run()]
+        return [part(event) async for event in trigger.run()]
 
     return asyncio.run(collect())
 
@@ -46,6 +50,21 @@ def test_trigger_yields_one_event_with_the_submission(
         CdmSubmissionTrigger(job_name=JOB, cluster_id=sim.cluster_id, submission_id=number)
     )
     assert SubmissionEvent.unwrap(payload).error_summary == "no space"
+
+
+@pytest.mark.skipif(not FRAMES_COME_FIRST, reason="the log of the task does not show the event")
+@pytest.mark.parametrize("outcome", ["SUCCEEDED", "FAILED"])
+def test_event_is_short_in_the_log(
+    outcome: str, sim: CdmSimulator, cdm_default: dict[str, Any]
+) -> None:
+    """The event, which Airflow 2 writes into the log of the task, says how the run ended, and not
+    "error", for which Airflow 2 shows a line in red.
+    """
+    sim.add_job(JOB, outcome=outcome, error_details="error " * 1000, seconds=60)
+    number = sim.start(JOB).submission_id
+    trigger = CdmSubmissionTrigger(job_name=JOB, cluster_id=sim.cluster_id, submission_id=number)
+    (event,) = run_trigger(trigger, lambda event: event)
+    assert f"fired: {event}" == f"fired: run 1: {outcome}"
 
 
 def test_first_poll_comes_after_five_seconds(
