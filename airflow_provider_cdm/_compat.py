@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_CLEARS_ARE_COUNTED",
     "DEFERRAL_MARGIN",
+    "FORM_HIDES_SECRETS",
     "FRAMES_COME_FIRST",
     "HAS_ASSET_STATE_STORE",
     "HAS_ASSET_WATCHERS",
@@ -522,6 +523,9 @@ def delete_xcom(ti: Any, key: str) -> None:
 #: Airflow 2 prints the frames of a failure before its text; the page of Airflow 3 shows the text
 #: first.
 FRAMES_COME_FIRST = find_spec("airflow.sdk") is None
+
+#: The form of Airflow 2 shows no stored secrets, and its Test button tests what the form shows.
+FORM_HIDES_SECRETS = find_spec("airflow.sdk") is None
 
 
 #: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_cdm import __version__, metrics
 from airflow_provider_cdm._compat import (
+    FORM_HIDES_SECRETS,
     AirflowNotFoundException,
     BaseHook,
     aget_connection,
@@ -261,6 +262,8 @@ class CdmHook(BaseHook):
         except Exception as error:
             # The form has a connection without a name, and Airflow invents one.
             text = str(error).replace(f"The connection {self.cdm_conn_id!r}", "The connection")
+            if FORM_HIDES_SECRETS and f"{LABELS['password']} is missing" in text:
+                text += " The form does not show a stored password; to test it, enter it again."
             return False, f"Failed at: fields of the connection. {text}"
         check = ConnectionTest(session.api)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdm import hooks
+from airflow_provider_cdm._compat import FORM_HIDES_SECRETS
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -64,6 +65,32 @@ def test_working_connection(kind: str, sim: CdmSimulator, run_test: RunTest) -> 
 
 
 SECRET_FIELDS = ("secret_key", "security_token")
+
+
+@pytest.mark.parametrize("name", SECRET_FIELDS)
+def test_hidden_secret_is_not_sent(name: str, sim: CdmSimulator, run_test: RunTest) -> None:
+    """The text that Airflow 2 tests in place of a stored secret is no secret: it would count as a
+    wrong one, and five of those lock an access key.
+    """
+    hidden = {name: "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"}
+    works, text = run_test(changed(CONNECTIONS["temporary keys"](sim), **hidden))
+    label = name.replace("_", " ").title()
+    assert (works, f"{label} is hidden in the form; to test it, enter it again." in text) == (
+        False,
+        True,
+    ), text
+    assert not sim.requests
+
+
+@pytest.mark.skipif(not FORM_HIDES_SECRETS, reason="Airflow tests what is stored")
+def test_password_that_the_form_does_not_show(sim: CdmSimulator, run_test: RunTest) -> None:
+    """The form of Airflow 2 sends no stored password, so the message says to enter it again."""
+    works, text = run_test(changed(CONNECTIONS["password"](sim), password=""))
+    assert not works
+    assert text.endswith(
+        "IAM Password is missing. The form does not show a stored password; to test it, enter it"
+        " again."
+    )
 
 
 def test_without_a_cluster(sim: CdmSimulator, run_test: RunTest) -> None:

@@ -16,7 +16,7 @@ from airflow_provider_cdm.client.settings import (
     Settings,
 )
 from airflow_provider_cdm.connection import regions, urls
-from airflow_provider_cdm.connection.fields import KEYS_CONN_TYPE, LABELS, label
+from airflow_provider_cdm.connection.fields import EXTRA_FIELDS, KEYS_CONN_TYPE, LABELS, label
 
 #: Fields that are sent in a header or in the path of a request.
 _IN_HEADERS = ("access_key", "security_token", "project_id", "cluster_id")
@@ -48,6 +48,11 @@ def settings_from(
     return _Reader(connection, defaults or {}).settings()
 
 
+#: What the form of Airflow 2 has in place of a secret that is stored in the extra, and sends to the
+#: test of the connection.
+_HIDDEN = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+
+
 class _Reader:
     """Reads one connection and collects what is wrong with it."""
 
@@ -56,10 +61,19 @@ class _Reader:
         self._problems: list[str] = []
         self._keys_in_login = getattr(connection, "conn_type", None) == KEYS_CONN_TYPE
         given = self._read_extra(connection.extra)
+        self._refuse_hidden(given)
         # The form writes empty fields as well.
         filled = {name: value for name, value in given.items() if value not in (None, "")}
         self._extra = {**given, **defaults, **filled}
         self._allow_http = self._flag("allow_http", default=False) is True
+
+    def _refuse_hidden(self, given: Mapping[str, Any]) -> None:
+        # A wrong secret counts: Huawei Cloud locks an access key after five of them.
+        self._problems += [
+            f"{field.label} is hidden in the form; to test it, enter it again"
+            for field in EXTRA_FIELDS
+            if given.get(field.name) == _HIDDEN
+        ]
 
     def settings(self) -> Settings:
         region = self._text("region")
