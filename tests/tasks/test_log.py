@@ -134,6 +134,16 @@ def test_no_warning_about_the_type_of_the_connection(
     assert "RFC3986" not in log.text
 
 
+def test_a_start_that_fails_is_not_said_to_have_happened(
+    sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
+) -> None:
+    """Where the job cannot be read, no line says that it is started: the start fails as well."""
+    with pytest.raises(errors.CdmNotFound):
+        task_runner.run(WAITERS["worker"])
+    assert not [line for line in lines(task_log) if "is started" in line]
+    assert f"Job {JOB!r} is not checked before its start: CDM does not show it" in lines(task_log)
+
+
 def test_frames_are_in_the_debug_log(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:

@@ -80,7 +80,7 @@ class JobCheck:
         if self.shown is None:
             # Whether the job exists is for the start to say.
             self.done = True
-            self.log.info("Job %r is started without a check: %s", self.job_name, problem)
+            self.log.info("Job %r is not checked before its start: %s", self.job_name, problem)
             return
         self.job_type = job_type_of(self.shown)
         self._ensure_enabled(cluster_id)
