@@ -78,7 +78,9 @@ EXTRA_FIELDS = (
     ExtraField(
         "connect_timeout", "Connect Timeout", "Seconds to connect. By default 10.", "number"
     ),
-    ExtraField("read_timeout", "Read Timeout", "Seconds without an answer. Default 60.", "number"),
+    ExtraField(
+        "read_timeout", "Read Timeout", "Seconds without an answer. By default 60.", "number"
+    ),
     ExtraField(
         "console_url",
         "Console URL",
@@ -88,7 +90,7 @@ EXTRA_FIELDS = (
     ExtraField(
         "requests_per_minute",
         "Requests per Minute",
-        "Calls of one kind that this user may make in a minute.",
+        "Calls of one kind that this user may make in a minute. By default 100.",
         "integer",
     ),
     ExtraField(

@@ -67,12 +67,11 @@ class CdmClusterTrigger(CdmTrigger):
         try:
             session = await CdmHook(self.cdm_conn_id, project_id=self.project_id).aget_conn()
             cluster = await session.arun(self._wait(session))
-            event, text = (
-                {"cluster": cluster.to_payload()},
-                f"cluster {cluster.name}: {cluster.state}",
-            )
+            event = {"cluster": cluster.to_payload()}
+            text = f"cluster {cluster.name}: {cluster.state}"
         except errors.CdmError as error:
-            event, text = {"error": errors.to_payload(error)}, type(error).__name__
+            event = {"error": errors.to_payload(error)}
+            text = type(error).__name__
         except Exception as error:
             log.exception("The wait for cluster %s failed", self.cluster_id)
             text = type(error).__name__
