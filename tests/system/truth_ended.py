@@ -138,8 +138,9 @@ AFTER_SUCCESS = [
         runs=TWO,
         attempts=2,
         airflow_2={"runs": ONE, "state": "failed", "logged": DOUBT},
-        says="Its first attempt fails before the intent. Airflow 2.11 keeps the journal of the"
-        " deleted DAG run, so there the second attempt is in doubt.",
+        airflow_3_4={"runs": ONE, "state": "failed", "logged": DOUBT},
+        says="Its first attempt fails before the intent. Airflow 2.11 and 3.4 keep the"
+        " journal of the deleted DAG run, so there the second attempt is in doubt.",
     ),
     Row(
         name="success-clear-list",

@@ -39,6 +39,7 @@ class Row(Scenario):
     :param latest: whether a clear asks for the latest version of the DAG, as the UI does when the
         box is ticked; Airflow 2 knows no other one.
     :param airflow_2: fields with other values on Airflow 2.11; ``None`` if it has no such row.
+    :param airflow_3_4: fields with other values on Airflow 3.4, which keeps journals as 2.11 does.
     """
 
     actions: Callable[[Any], None] = field(default=lambda run: run.play())
@@ -56,6 +57,7 @@ class Row(Scenario):
     held: bool = False
     latest: bool = True
     airflow_2: Mapping[str, Any] | None = field(default_factory=dict)
+    airflow_3_4: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_triggerer(self) -> bool:
@@ -82,8 +84,9 @@ class Row(Scenario):
 
     def on(self, series: str) -> Row | None:
         """Return the row as it must be on a series of Airflow, or ``None`` if it has none there."""
-        if not series.startswith("2."):
-            return self
+        major, minor = map(int, series.split(".")[:2])
+        if major >= 3:
+            return replace(self, **self.airflow_3_4) if minor >= 4 else self
         return None if self.airflow_2 is None else replace(self, **self.airflow_2)
 
 
