@@ -398,11 +398,18 @@ def test_the_sensor_waits_where_the_run_is(sim: CdmSimulator, task_runner: TaskR
     assert (result["cluster_id"], result["status"]) == (SECOND, "SUCCEEDED")
 
 
-@pytest.mark.parametrize("first_status", ["900"])
+@pytest.mark.parametrize("late", [False, True], ids=["passed over", "stops before the start"])
 def test_the_job_of_the_standby_cluster_is_checked(
-    sim: CdmSimulator, task_runner: TaskRunner
+    late: bool, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """What is checked before the start is the job of the cluster that takes it."""
+    """What is checked before the start is the job of the cluster that takes it, also after that of
+    the first one.
+    """
+    shown = {"id": FIRST, "name": "cluster-1", "status": "900"}
+    sim.fail("show_cluster", "body", skip=int(late), times=None, body=shown)
+    if late:
+        refusal = {"errCode": "Cdm.0999", "externalMessage": "not available"}
+        sim.fail("start", "status", status=400, body=refusal)
     where = {"name": "fromJobConfig.whereClause", "value": "day = '${dt}'"}
     part = {"configs": [{"name": "fromJobConfig", "inputs": [where]}]}
     sim.add_job(JOB, SECOND, wire={"name": JOB, "from-config-values": part})

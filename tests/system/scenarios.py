@@ -245,8 +245,8 @@ _MARKED = [
     replace(
         _FOREIGN,
         name="running-marked-failed-foreign",
-        # It ends between the polls of a new run after 16 and 32 seconds.
-        seconds=17,
+        # It ends between two looks at a new run, which come after 16 to 20 and 32 to 40 seconds.
+        seconds=25,
         operator={"poll_interval": 120},
     ),
     replace(_FAILED, name="running-marked-success", actions=mark("success"), state="success"),
