@@ -12,7 +12,8 @@ from typing import Any
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.locks import ProcessLock
-from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.client.sansio import offload
+from airflow_provider_cdm.client.session import POOL_SIZE, CdmSession
 from airflow_provider_cdm.simulator import CdmSimulator
 
 HANGS = 60.0
@@ -82,6 +83,13 @@ def test_a_forked_process_has_threads_of_its_own(sim: CdmSimulator, make_session
         asyncio.run(session.arun(session.api.active_run(sim.cluster_id, "orders")))
         return "answered"
 
+    # With fewer threads, a pool makes one more where none is known to be free.
+    begun = threading.Barrier(POOL_SIZE)
+
+    async def begin_all_threads() -> None:
+        await asyncio.gather(*(session.arun(offload(begun.wait)) for _ in range(POOL_SIZE)))
+
+    asyncio.run(begin_all_threads())
     ask()
     assert in_child(ask) == "answered"
 

@@ -193,7 +193,9 @@ def test_what_airflow_says_of_the_attempt() -> None:
     bare_context: Any = {**context, "dag_run": None, "task": SimpleNamespace()}
     bare = Journal(bare_context, context["task"])
     assert (bare.generation.began_at, bare.generation.clear_number) == (None, None)
-    assert bare.generation.retries == 0
+    assert (bare.generation.retries, bare.generation.reschedules) == (0, 0)
+    again = Journal({**bare_context, "task_reschedule_count": 2}, context["task"])
+    assert again.generation.reschedules == 2
 
 
 def test_each_start_of_a_task_has_a_subject() -> None:

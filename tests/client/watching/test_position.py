@@ -183,6 +183,13 @@ def test_status_call_with_several_runs_or_none() -> None:
     assert not shows_nothing_new(position, [run(1), run(2, "RUNNING")])
 
 
+def test_job_without_a_run_is_no_run() -> None:
+    """What CDM shows of a job that has never been executed is neither new, nor waited for."""
+    never = replace(run(None, minute=1), status="NEVER_EXECUTED")
+    look = compare(NEW, history(never), BEGIN)
+    assert (look.ends, look.position) == ((), replace(NEW, total=1))
+
+
 def test_newest_run_of_a_position() -> None:
     """The newest run is the last that ended, or the last old one if none has ended since."""
     assert NEW.newest is None
