@@ -103,7 +103,7 @@ _EXCLUDED = [
 ]
 #: Lines that decide nothing: the options of a decorator, a mark between parameters, imports for
 #: annotations, and whether something is a property, which the type checker knows.
-_SAYS_NOTHING = ("@dataclass(", "@property", "*,", "if TYPE_CHECKING:")
+_SAYS_NOTHING = ("@dataclass(", "@lru_cache(", "@property", "*,", "if TYPE_CHECKING:")
 #: Options of the private fields of a dataclass, and the same mark between parameters on one line.
 _OPTION = re.compile(r"\b(init|repr)=(True|False)|(?<=, )[*/],")
 #: Seconds of processor time that tests may take in addition to five times what they usually take.

@@ -279,6 +279,7 @@ def test_position_stays_small() -> None:
         look = compare(position, History(shown, number), BEGIN)
         assert [each.submission_id for each in look.ends] == [number]
         position = look.position
+    assert (len(position.known), position.to_payload()["version"]) == (50, 1)
     assert len(json.dumps(position.to_payload())) < 3000
     old = [run(each) for each in range(1950, 1940, -1)]
     assert not compare(position, History(old, 1999), BEGIN).ends
@@ -291,6 +292,30 @@ def test_long_history() -> None:
     assert numbers == list(range(19_801, 20_001))
     assert position.missed
     assert fired(position, History([run(20_001), *everything]))[0] == [20_001]
+
+
+@pytest.mark.parametrize(("shown", "total"), [(200, None), (201, 201)])
+def test_total_of_a_long_history(shown: int, total: int | None) -> None:
+    """Where CDM gives no total, that of a history which is cut off is the number of its runs."""
+    everything = [run(number) for number in range(shown, 0, -1)]
+    assert compare(NEW, History(everything, None), BEGIN).position.total == total
+
+
+@pytest.mark.parametrize(("milliseconds", "new"), [(2_000, False), (2_001, True)])
+def test_dates_of_one_run_differ_by_two_seconds(milliseconds: int, new: bool) -> None:
+    """A run that was created at most two seconds after the last old one is that one."""
+    old = Submission("c", JOB, "SUCCEEDED", None, BEGIN - 60_000)
+    position = compare(NEW, history(old), BEGIN).position
+    position = replace(position, known=())
+    later = replace(old, creation_date=BEGIN - 60_000 + milliseconds)
+    assert bool(compare(position, history(later), BEGIN).ends) is new
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(0.0, [7]), (0.5, [])])
+def test_first_look_at_a_run_without_dates(begin: float, expected: list[int]) -> None:
+    """Nobody knows when it ended, so it is old if anything is; by default nothing is."""
+    look = compare(NEW, history(undated(7)), begin) if begin else compare(NEW, history(undated(7)))
+    assert [run.submission_id for run in look.ends] == expected
 
 
 def test_refs_of_a_position_name_the_job() -> None:
