@@ -194,7 +194,8 @@ def test_what_airflow_says_of_the_attempt() -> None:
     bare = Journal(bare_context, context["task"])
     assert (bare.generation.began_at, bare.generation.clear_number) == (None, None)
     assert (bare.generation.retries, bare.generation.reschedules) == (0, 0)
-    again = Journal({**bare_context, "task_reschedule_count": 2}, context["task"])
+    again_context: Any = {**bare_context, "task_reschedule_count": 2}
+    again = Journal(again_context, context["task"])
     assert again.generation.reschedules == 2
 
 
