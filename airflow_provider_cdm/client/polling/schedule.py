@@ -100,8 +100,10 @@ class PollSchedule:
         affordable = len(self._jobs) * 4 * 60 / rate
         # Never more often than requested.
         age = max(job.interval, min(max_age, max(_MIN_STALE, affordable)))
-        due_at = min(job.due_at[Priority.STALE], job.status_at + age)
-        self._put(job, Priority.STALE, max(now, due_at))
+        due_at = job.status_at + age if job.status_at else job.joined_at
+        # An instant that has passed is kept: what is due longest comes first, not what a list shows
+        # first.
+        self._put(job, Priority.STALE, min(job.due_at[Priority.STALE], due_at))
 
     def put_after_status(self, job: PolledJob, now: float, asked_at: float) -> None:
         """Schedule the next polls after a status call was answered."""

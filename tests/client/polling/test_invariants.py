@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
@@ -288,12 +288,15 @@ _UNDATED = Jobs(
     *(120, 0, "load_", "own", "NORMAL_JOB", "undated", True),
     *(300.0, 0.0, 60.0, False, None),
 )
+#: The same for runs of fifty minutes; each look at a job comes when all others have had theirs.
+_UNDATED_FOR_LONG = replace(_UNDATED, poll_interval=5.0, lasts=3000.0)
 _QUICK = dict.fromkeys(KINDS, (0.0, 0.0))
 
 
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "12")))
 @given(scenarios)
 @example(Stress(1, 1, 20, 0, _QUICK, 1, None, 0.0, None, None, [_UNDATED], 0))
+@example(Stress(1, 1, 20, 0, _QUICK, 0, None, 0.0, None, None, [_UNDATED_FOR_LONG], 0))
 def test_every_wait_ends_in_time(stress: Stress) -> None:
     """Each wait ends once, as its run did, within the bounds; no minute has too many calls."""
     simulation = simulate(stress)
