@@ -89,7 +89,6 @@ DECIDING: Mapping[str, Sequence[str]] = {
         "tests/operators/run_job/test_crashes_and_kills.py",
         "tests/operators/run_job/test_run_job.py::test_on_giving_up_stop_removes_run_and_job",
     ),
-    f"{_TASKS}/stop_notes.py": (f"{_ONCE}/test_stops.py",),
     f"{_TASKS}/attempt.py": _ATTEMPT,
     f"{_TASKS}/run_wait.py": _ATTEMPT,
 }
