@@ -375,7 +375,7 @@ else:
 
 
 class _ShortEvent(TriggerEvent):
-    """An event of Airflow 2 that looks in logs as it is told to."""
+    """An event of Airflow 2 that is written to logs in a few words."""
 
     def __init__(self, payload: Any, text: str) -> None:
         super().__init__(payload)  # type: ignore[no-untyped-call]  # Airflow's events are untyped
