@@ -145,16 +145,17 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
 
     monkeypatch.setattr(metrics, "count_call", hang_once_it_runs)
     monkeypatch.setattr(poll_loop, "LAST_POLL", LIMIT)
-    with pytest.raises(errors.CdmWaitTimeout):
-        task_runner.run(
-            lambda: CdmStartJobOperator(
-                task_id="t",
-                job_name="orders",
-                wait_for_completion=True,
-                wait_timeout=60,
-                deferrable=triggerer,
-            )
+
+    def task() -> CdmStartJobOperator:
+        return CdmStartJobOperator(
+            task_id="t",
+            job_name="orders",
+            wait_for_completion=True,
+            wait_timeout=60,
+            deferrable=triggerer,
         )
+
+    assert isinstance(ended(lambda: task_runner.run(task)), errors.CdmWaitTimeout)
     assert outcomes[-1] is None
     assert names.asked[-1][0] == "localhost"
 
