@@ -26,6 +26,12 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": integration,
                 "external-doc-url": "https://support.huaweicloud.com/intl/en-us/cdm/",
+                "logo": "/docs/images/logo.svg",
+                "how-to-guide": [
+                    "/docs/quickstart.md",
+                    "/docs/scheduling.md",
+                    "/docs/operators/index.md",
+                ],
                 "tags": ["service"],
             }
         ],

@@ -32,6 +32,7 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_logo = "images/logo.svg"
 html_static_path: list[str] = []
 
 

@@ -26,6 +26,9 @@ INFO = get_provider_info()
 ROOT = Path(airflow_provider_cdm.__file__).parent
 
 
+REPOSITORY = Path(__file__).parents[1]
+
+
 def run_airflow(*arguments: str) -> str:
     """Run Airflow's command line and return what it printed."""
     process = subprocess.run(
@@ -67,6 +70,13 @@ def test_listed_modules_exist(kind: str) -> None:
     for entry in INFO[kind]:
         for module in entry["python-modules"]:
             importlib.import_module(module)
+
+
+def test_listed_pages_exist() -> None:
+    """The logo and the guides of the provider info are files of the repository."""
+    (integration,) = INFO["integrations"]
+    for path in (integration["logo"], *integration["how-to-guide"]):
+        assert (REPOSITORY / path.removeprefix("/")).is_file(), path
 
 
 @pytest.mark.parametrize(
