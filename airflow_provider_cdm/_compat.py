@@ -123,6 +123,46 @@ __all__ = [
 if not TYPE_CHECKING:
     BaseOperatorMeta = type(BaseOperator)
 
+_AIRFLOW_2 = find_spec("airflow.sdk") is None
+_VERSION = tuple(map(int, airflow_version.split(".")[:2]))
+
+#: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
+#: that had ended.
+ALL_CLEARS_ARE_COUNTED = _VERSION >= (3, 2)
+#: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
+#: task at that instant with a less helpful error; Airflow 3 never does.
+DEFERRAL_MARGIN = 15.0 if _AIRFLOW_2 else 0.0
+#: The form of Airflow 2 shows no stored secrets, and its Test button tests what the form shows.
+FORM_HIDES_SECRETS = _AIRFLOW_2
+#: Airflow 2 prints the frames of a failure before its text; the page of Airflow 3 shows the text
+#: first.
+FRAMES_COME_FIRST = _AIRFLOW_2
+#: Airflow 3.3 and later keep values for an asset, which its watchers can read and write.
+HAS_ASSET_STATE_STORE = _VERSION >= (3, 3)
+#: Airflow 3.0 and later run DAGs when triggers of an ``AssetWatcher`` fire.
+HAS_ASSET_WATCHERS = hasattr(triggers_base, "BaseEventTrigger")
+#: Airflow 3.3 and later know which partition of an asset an event is about.
+HAS_PARTITIONS = _VERSION >= (3, 3)
+#: Airflow 3.3 and later ask the task's retry policy what to do about a failure.
+HAS_RETRY_POLICY = hasattr(BaseOperator, "retry_policy")
+#: Airflow 3.3 and later render the templates of a task that starts in the triggerer.
+STARTS_FROM_TRIGGER = _VERSION >= (3, 3)
+#: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
+TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
+#: Airflow 3.4 and later discard the task state of a task that is cleared, unless the clear says
+#: ``keep_task_state``.
+_CLEARS_DISCARD_STATE = _VERSION >= (3, 4)
+
+if TYPE_CHECKING or HAS_ASSET_WATCHERS:
+    from airflow.triggers.base import BaseEventTrigger
+else:
+    BaseEventTrigger = BaseTrigger
+
+if TYPE_CHECKING or HAS_RETRY_POLICY:
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+else:
+    RetryDecision, RetryPolicy = None, object
+
 
 def is_from_mapped(task: BaseOperator) -> bool:
     """Return whether a task is one of a mapped task, so that its arguments are resolved values."""
@@ -365,15 +405,6 @@ def _variable_in_database(key: str) -> Any:
         return row.val
 
 
-#: Airflow 3.3 and later ask the task's retry policy what to do about a failure.
-HAS_RETRY_POLICY = hasattr(BaseOperator, "retry_policy")
-
-if TYPE_CHECKING or HAS_RETRY_POLICY:
-    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-else:
-    RetryDecision, RetryPolicy = None, object
-
-
 class _ShortEvent(TriggerEvent):
     """An event of Airflow 2 that is written to logs in a few words."""
 
@@ -391,24 +422,9 @@ def trigger_event(payload: Any, text: str) -> TriggerEvent:
     :param text: the event in a few words. Airflow 2 writes each event into the log of its task, and
         shows a line in red that contains the word "error", as a payload without an error does.
     """
-    if find_spec("airflow.sdk") is None:
+    if _AIRFLOW_2:
         return _ShortEvent(payload, text)
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # as above
-
-
-#: Airflow 3.3 and later call ``Trigger.on_kill`` when a user ends a deferred task.
-TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
-
-#: Airflow 3.0 and later run DAGs when triggers of an ``AssetWatcher`` fire.
-HAS_ASSET_WATCHERS = hasattr(triggers_base, "BaseEventTrigger")
-
-if TYPE_CHECKING or HAS_ASSET_WATCHERS:
-    from airflow.triggers.base import BaseEventTrigger
-else:
-    BaseEventTrigger = BaseTrigger
-
-#: Airflow 3.3 and later keep values for an asset, which its watchers can read and write.
-HAS_ASSET_STATE_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 
 
 def asset_state_stores(trigger: BaseTrigger) -> list[Any]:
@@ -439,25 +455,6 @@ async def awrite_asset_state(store: Any, key: str, value: Any) -> None:
 
     await sync_to_async(store.set)(key, value)
 
-
-#: Airflow 3.3 and later know which partition of an asset an event is about.
-HAS_PARTITIONS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
-
-#: Airflow 3.2 and later count all clears in ``DagRun.clear_number``, before only those of a DAG run
-#: that had ended.
-ALL_CLEARS_ARE_COUNTED = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 2)
-
-#: Airflow 3.4 and later discard the task state of a task that is cleared, unless the clear says
-#: ``keep_task_state``.
-_CLEARS_DISCARD_STATE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
-
-#: Seconds before ``execution_timeout`` at which a deferred wait ends. Airflow 2 ends a deferred
-#: task at that instant with a less helpful error; Airflow 3 never does.
-DEFERRAL_MARGIN = 15.0 if find_spec("airflow.sdk") is None else 0.0
-
-
-#: Airflow 3.3 and later render the templates of a task that starts in the triggerer.
-STARTS_FROM_TRIGGER = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 
 #: Seconds before ``execution_timeout`` at which a wait ends that began in the triggerer: there all
 #: versions of Airflow end it at that instant themselves.
@@ -520,14 +517,6 @@ def delete_xcom(ti: Any, key: str) -> None:
     )
 
 
-#: Airflow 2 prints the frames of a failure before its text; the page of Airflow 3 shows the text
-#: first.
-FRAMES_COME_FIRST = find_spec("airflow.sdk") is None
-
-#: The form of Airflow 2 shows no stored secrets, and its Test button tests what the form shows.
-FORM_HIDES_SECRETS = find_spec("airflow.sdk") is None
-
-
 #: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes.
 _ESCALATION_SECONDS = 5
 #: Seconds of a kill that are left for the rest of the task.
@@ -541,7 +530,7 @@ def kill_seconds() -> float:
     killed_task_cleanup_time``. After ``execution_timeout`` neither does.
     """
     after_signal = _ESCALATION_SECONDS - 1.0
-    if find_spec("airflow.sdk") is None:
+    if _AIRFLOW_2:
         cleanup = conf.getfloat("core", "killed_task_cleanup_time", fallback=60.0)
         after_signal = max(after_signal, min(60.0, cleanup) - _KILL_RESERVE)
     # The exception that is being handled where on_kill is called.
