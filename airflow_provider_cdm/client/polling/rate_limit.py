@@ -62,8 +62,9 @@ class RateLimiter:
         self._random = random
         self._burst_share = burst
         self._rate, self._rate_at = 0.0, 0.0
-        #: When the next slot would be if all were evenly spaced; in a burst it comes earlier.
-        self._theoretical_arrival = 0.0
+        #: When the next slot would be if all were evenly spaced; in a burst it comes earlier, by
+        #: as many seconds as the tolerance at most.
+        self._theoretical_arrival = self._tolerance = 0.0
         self._blocked_until = 0.0
         #: The latest slots, as many as the limit.
         self._window: deque[float] = deque()
@@ -77,9 +78,12 @@ class RateLimiter:
     def cap(self, limit: int) -> None:
         """Set the limit, in calls per minute."""
         self.limit = max(1, limit)
-        self._burst = max(1, int(self.limit * self._burst_share))
         self._window = deque(self._window, maxlen=self.limit)
         self._max_rate = self.limit * 60 / _WINDOW
+        burst = max(1, int(self.limit * self._burst_share))
+        # At the full rate. If it grew while the rate is low, and shrank as the rate recovers, the
+        # next slot would move away.
+        self._tolerance = (burst - 1) * 60 / self._max_rate
 
     def rate(self, now: float) -> float:
         """Return the calls per minute that are allowed at present."""
@@ -143,7 +147,7 @@ class RateLimiter:
             self._blocked_until = max(self._blocked_until, now + max(backoff, 1.0))
             # No burst afterwards.
             self._theoretical_arrival = max(
-                self._theoretical_arrival, self._blocked_until + self._tolerance(now)
+                self._theoretical_arrival, self._blocked_until + self._tolerance
             )
 
     def succeeded(self) -> None:
@@ -152,7 +156,7 @@ class RateLimiter:
 
     def _next_slot(self, now: float) -> float:
         self._adjust_to_clock(now)
-        earliest = self._theoretical_arrival - self._tolerance(now)
+        earliest = self._theoretical_arrival - self._tolerance
         return max(now, earliest, self._blocked_until, self._window_free_at())
 
     def _window_free_at(self) -> float:
@@ -162,7 +166,7 @@ class RateLimiter:
     def _take(self, slot: float, now: float) -> float:
         if slot <= self._window_free_at():
             # The window was full; what a burst saved up must not become another burst.
-            self._theoretical_arrival = max(self._theoretical_arrival, slot + self._tolerance(now))
+            self._theoretical_arrival = max(self._theoretical_arrival, slot + self._tolerance)
         self._theoretical_arrival = max(slot, self._theoretical_arrival) + self._spacing(now)
         self._window.append(slot)
         return slot
@@ -171,9 +175,6 @@ class RateLimiter:
         """Return the seconds between two evenly spaced slots."""
         return 60 / self.rate(now)
 
-    def _tolerance(self, now: float) -> float:
-        """Return by how many seconds a burst may be ahead of even spacing."""
-        return (self._burst - 1) * self._spacing(now)
 
     def _adjust_to_clock(self, now: float) -> None:
         """Move all times back if the clock was set back."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import random
 import threading
 from dataclasses import replace
 
@@ -135,6 +137,55 @@ def test_the_back_off_grows_with_each_429_in_a_row() -> None:
     limiter.succeeded()
     limiter.throttled(now)
     assert limiter.next_slot(now) - now == 5.0
+
+
+def test_slots_keep_coming_at_the_lowest_rate() -> None:
+    """After many 429s slots are as far apart as the rate says, also while it recovers."""
+    limiter, now = make_limiter(100), BEGIN
+    for _ in range(8):
+        limiter.throttled(now)
+        now = limiter.next_slot(now)
+    rate = limiter.rate(now)
+    times = use_all(limiter, now, 120)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert max(gaps) <= 60 / rate
+    assert gaps[-1] < gaps[0] / 2
+
+
+def play_hour(number: int, seed: int) -> tuple[float, float]:
+    """Let limiters that know nothing of each other use CDM's quota of 120 calls for an hour.
+
+    :param number: how many there are.
+    :returns: the answered calls of a minute, and how much those of one limiter differ from the
+        mean at most, in percent of it.
+    """
+    rng = random.Random(seed)
+    limiters = [RateLimiter(100, rng.random) for _ in range(number)]
+    slots = [(limiter.reserve(BEGIN + rng.random() * 60), limiter) for limiter in limiters]
+    minute: collections.deque[float] = collections.deque()
+    answered: collections.Counter[RateLimiter] = collections.Counter()
+    while (now := min(slot for slot, _ in slots)) < BEGIN + 2 * 3600:
+        index, limiter = next((i, each) for i, (slot, each) in enumerate(slots) if slot == now)
+        while minute and minute[0] <= now - 60:
+            minute.popleft()
+        if len(minute) >= 120:
+            limiter.throttled(now)
+        else:
+            minute.append(now)
+            limiter.succeeded()
+            answered[limiter] += now >= BEGIN + 3600
+        slots[index] = limiter.reserve(now + 0.05), limiter
+    mean = answered.total() / number
+    differs = max(abs(answered[limiter] / mean - 1) for limiter in limiters)
+    return answered.total() / 60, 100 * differs
+
+
+@pytest.mark.parametrize(("number", "percent"), [(2, 5), (5, 10), (10, 12)])
+def test_processes_that_share_a_quota_get_equal_shares(number: int, percent: float) -> None:
+    """Each of several triggerers and workers gets about the same, and together nearly all."""
+    hours = [play_hour(number, seed) for seed in range(6)]
+    assert sum(rate for rate, _ in hours) / 6 >= 108
+    assert sum(differs for _, differs in hours) / 6 <= percent
 
 
 @pytest.mark.parametrize(
