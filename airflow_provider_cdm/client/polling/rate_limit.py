@@ -175,7 +175,6 @@ class RateLimiter:
         """Return the seconds between two evenly spaced slots."""
         return 60 / self.rate(now)
 
-
     def _adjust_to_clock(self, now: float) -> None:
         """Move all times back if the clock was set back."""
         if (back := self._last_now - now) > SLOT_SECONDS:
