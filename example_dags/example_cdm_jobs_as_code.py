@@ -22,6 +22,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
+    default_args={"retries": 2},
     max_active_runs=1,
     tags=["cdm", "example"],
 ) as dag:

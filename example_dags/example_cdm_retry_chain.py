@@ -19,6 +19,7 @@ if "ChainRetryPolicy" in sdk.__all__:
         ExceptionRetryPolicy,
         RetryRule,
     )
+    from airflow.timetables.interval import CronDataIntervalTimetable
 
     from airflow_provider_cdm.exceptions import CdmSubmissionFailed
     from airflow_provider_cdm.operators import CdmStartJobOperator
@@ -38,7 +39,7 @@ if "ChainRetryPolicy" in sdk.__all__:
 
     with DAG(
         dag_id="example_cdm_retry_chain",
-        schedule="@daily",
+        schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         tags=["cdm", "example"],

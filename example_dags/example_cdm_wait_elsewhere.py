@@ -19,6 +19,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
+    default_args={"retries": 2},
     tags=["cdm", "example"],
 ) as dag:
     # [START howto_wait_elsewhere]

@@ -15,6 +15,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("@daily", timezone="Asia/Shanghai"),
     start_date=pendulum.datetime(2026, 1, 1, tz="Asia/Shanghai"),
     catchup=False,
+    default_args={"retries": 2},
 ) as dag:
     CdmStartJobOperator(
         task_id="move_orders",

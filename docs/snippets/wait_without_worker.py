@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 
-with DAG("wait_without_worker", schedule="@daily", start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+daily = CronDataIntervalTimetable("@daily", timezone="UTC")
+with DAG("wait_without_worker", schedule=daily, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
     # [START wait_without_worker]
     # The run that CDM's scheduler starts after midnight:
     nightly = CdmSubmissionSensor(

@@ -6,7 +6,7 @@ They need the connection that ``python -m airflow_provider_cdm.simulator --demo`
 from __future__ import annotations
 
 # [START howto_demo]
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 # The same class as airflow.sdk.DAG. This import also works in Airflow 2.11.
 from airflow.providers.common.compat.sdk import DAG
@@ -30,6 +30,7 @@ with DAG(
         variables={"dt": "{{ ds }}"},  # replaces ${dt} in the job, for this run only
         wait_for_completion=True,
         deferrable=True,  # wait in the triggerer, without occupying a worker slot
+        retries=2,  # after a killed worker, a retry finds the run that goes on
     )
 # [END howto_demo]
 
@@ -53,6 +54,8 @@ with DAG(
         job_name="orders_history",
         wait_for_completion=True,
         deferrable=True,
+        retries=2,
+        retry_delay=timedelta(seconds=10),
     )
     # The target rejects some rows; the log says why.
     CdmStartJobOperator(
