@@ -43,13 +43,14 @@ AFTER_SUCCESS = [
     Row(
         name="success-clear-1-0-old-version",
         when="after success",
+        detail="the DAG run keeps its version of the DAG",
         act=CLEAR_THIS,
         edit={"retries": 0},
         latest=False,
         runs=TWO,
         attempts=2,
         airflow_2=None,
-        says="The same, where the DAG run keeps its version of the DAG.",
+        says="The job starts again, also with the old version.",
     ),
     Row(
         name="success-clear-3-1",
@@ -132,6 +133,7 @@ AFTER_SUCCESS = [
     Row(
         name="success-deleted-crash",
         when="after success",
+        detail="the first attempt of the new DAG run fails before the intent",
         act=("delete the DAG run, make it anew",),
         edit={"crash": ("before the journal",)},
         retry_delay=1,
@@ -139,8 +141,8 @@ AFTER_SUCCESS = [
         attempts=2,
         airflow_2={"runs": ONE, "state": "failed", "logged": DOUBT},
         airflow_3_4={"runs": ONE, "state": "failed", "logged": DOUBT},
-        says="Its first attempt fails before the intent. Airflow 2.11 and 3.4 keep the"
-        " journal of the deleted DAG run, so there the second attempt is in doubt.",
+        says="Airflow 2.11 and 3.4 keep the journal of the deleted DAG run, so there the second"
+        " attempt is in doubt.",
     ),
     Row(
         name="success-clear-list",
@@ -192,12 +194,13 @@ AFTER_FAILURE = [
     Row(
         name="timeout-clear-0-1",
         when="after failure",
+        detail="the run goes on",
         act=CLEAR_THIS,
         retries=0,
         edit={"retries": 1, "operator": {"wait_timeout": 120}},
         operator={"wait_timeout": 3},
         seconds=LONG,
         attempts=2,
-        says="The run is still active, so it is followed.",
+        says="The run is still active, so the task resumes it.",
     ),
 ]

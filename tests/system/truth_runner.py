@@ -27,6 +27,7 @@ class Row(Scenario):
     """One row of the table: a scenario that is described by its columns.
 
     :param when: state in which the edit and the action happen, a key of ``_WAITS``.
+    :param detail: what distinguishes the row from others with the same state, edit and action.
     :param act: what the user does then, keys of ``_ACTS``, one after the other.
     :param edit: settings of the DAG that are changed before; ``default_retries`` restarts Airflow
         with another ``[core] default_task_retries``.
@@ -47,6 +48,7 @@ class Row(Scenario):
     retry_delay: float = 60
     victim: str = "nobody"
     when: str
+    detail: str = ""
     act: tuple[str, ...]
     edit: Mapping[str, Any] = field(default_factory=dict)
     says: str

@@ -33,7 +33,8 @@ def page() -> str:
             for new, before in zip(*outcomes, strict=True)
         ]
         then = ", then ".join(row.act)
-        lines.append(_line((row.when, row.edited_retries, then, *cells, row.says)))
+        when = "; ".join(filter(None, (row.when, row.detail)))
+        lines.append(_line((when, row.edited_retries, then, *cells, row.says)))
     return "\n".join(lines) + "\n"
 
 

@@ -96,7 +96,7 @@ UP_FOR_RETRY = [
         edit={"retries": 1},
         crash=FAILS_ACTIVE,
         seconds=LONG,
-        says="The retry follows the run.",
+        says="The retry resumes the run.",
     ),
     Row(
         name="retry-failed-1-3",
@@ -140,13 +140,14 @@ UP_FOR_RETRY = [
     Row(
         name="retry-succeeded-other-1-0",
         when="up for retry",
+        detail="the run succeeded after its attempt had failed",
         act=CLEAR_OTHER,
         edit={"retries": 0},
         other=True,
         crash=FAILS_ACTIVE,
         state="failed",
         logged=DOUBT,
-        says="The same, where the run succeeded after its attempt had failed.",
+        says="The same.",
     ),
     Row(
         name="retry-clear",
@@ -170,11 +171,12 @@ UP_FOR_RETRY = [
     Row(
         name="retry-clear-active-1-0",
         when="up for retry",
+        detail="the run goes on",
         act=CLEAR_THIS,
         edit={"retries": 0},
         crash=FAILS_ACTIVE,
         seconds=LONG,
-        says="The run is still active, so it is followed.",
+        says="The run is still active, so the task resumes it.",
     ),
 ]
 RESCHEDULED = [
