@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import types
@@ -18,7 +19,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_cdm import operators, sensors
-from airflow_provider_cdm._compat import STARTS_FROM_TRIGGER
+from airflow_provider_cdm._compat import HAS_ASSET_WATCHERS, STARTS_FROM_TRIGGER
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.settings import Settings
 from airflow_provider_cdm.client.submission import Submission
@@ -29,6 +30,7 @@ from airflow_provider_cdm.links import DEFAULT_CONSOLE_URL
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.tasks.base import CdmTask
+from tests.support.airflow_home import empty_dags_folder
 from tests.support.task_harness import TaskRunner
 from tests.system import truth_table
 
@@ -61,13 +63,26 @@ def test_each_operator_and_sensor_has_a_page() -> None:
     assert described == {*operators.__all__, *sensors.__all__}
 
 
-@pytest.mark.parametrize("name", ["test_with_simulator", "test_with_faults"])
-def test_test_module(name: str) -> None:
-    """The test modules that are shown as templates for users' tests pass."""
+def run_test_module(name: str) -> None:
+    """Run a test module that is shown, as users would."""
     module = DOCS / "snippets" / f"{name}.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", ["test_with_simulator", "test_with_faults"])
+def test_test_module(name: str) -> None:
+    """The test modules that are shown as templates for users' tests pass."""
+    run_test_module(name)
+
+
+@pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="the argument is named as in Airflow 3")
+def test_test_module_of_a_dag(airflow_database: None) -> None:
+    """The test of a whole DAG that is shown passes with the DAG in the DAGs folder."""
+    name = "example_cdm_daily_migration.py"
+    shutil.copy(DOCS.parent / "example_dags" / name, empty_dags_folder())
+    run_test_module("test_with_a_dag")
 
 
 def test_failure_report() -> None:
@@ -86,6 +101,7 @@ def test_failure_report() -> None:
         update_rows=0,
         delete_rows=0,
     )
+    where = "order_date = '${dt}'"
     definition = {
         f"{side}-{key}": value
         for side, link, schema in (("from", "shop", "SALES"), ("to", "warehouse", "DWH"))
@@ -99,6 +115,10 @@ def test_failure_report() -> None:
                         "inputs": [
                             {"name": f"{side}JobConfig.schemaName", "value": schema},
                             {"name": f"{side}JobConfig.tableName", "value": "ORDERS"},
+                            *(
+                                [{"name": "fromJobConfig.whereClause", "value": where}]
+                                * (side == "from")
+                            ),
                         ],
                     }
                 ]
