@@ -1,10 +1,10 @@
 """The CDM client: everything about CDM and IAM that does not depend on Airflow.
 
-Rooms and modules, from the top floor to the bottom; each floor imports only from floors below it
+Packages and modules, from the top layer to the bottom; each imports only from layers below its own
 (``pyproject.toml`` has the contract):
 
 ===== ==================== =======================================================================
-Floor Name                 Purpose
+Layer Name                 Purpose
 ===== ==================== =======================================================================
 10    ``polling``          all waits of a cluster, within the rate limit
 10    ``clusters``         start and stop clusters, and wait until they have
