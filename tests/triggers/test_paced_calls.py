@@ -1,4 +1,4 @@
-"""Calls of the stoppers: within the rate limit, whatever they wait for before they are sent."""
+"""Calls of stoppers and watchers: within the rate limit, whatever they wait for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.api.call import Quota
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.polling import rate_limit
+from airflow_provider_cdm.client.polling.rate_limited_api import PacedApi
 from airflow_provider_cdm.client.sansio import Request, Sleep
 from airflow_provider_cdm.triggers.paced_calls import PacedCalls
 from tests.support.virtual_cluster import (
@@ -76,21 +77,31 @@ class FakeSession:
             self.cluster.now, self._slow = self.cluster.now + 100, ""
 
 
+@pytest.mark.parametrize("who", ["stopper", "watcher"])
 @pytest.mark.parametrize("slow", ["token", "pause"])
-def test_a_slot_is_not_used_when_it_has_expired(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_is_not_used_when_it_has_expired(
+    slow: str, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call that waited for a token, or for its turn, adds to no other minute than that of its
     slot.
     """
     monkeypatch.setattr(rate_limit, "_rate_limits", {})
     session: Any = FakeSession(slow)
 
-    async def make_calls() -> None:
+    call = runs.status("c", "job")
+
+    async def stop() -> None:
         calls = PacedCalls(session, 1)
         for _ in range(4 * LIMIT):
-            await calls.call(runs.status("c", "job"), Quota.STATUS)
+            await calls.call(call, Quota.STATUS)
         calls.close()
 
-    asyncio.run(make_calls())
+    async def watch() -> None:
+        api = PacedApi.wrap(session.api, rate_limit.rate_limits_for(session.settings, session))
+        for _ in range(4 * LIMIT):
+            await session.arun(api.call(call))
+
+    asyncio.run(stop() if who == "stopper" else watch())
     made = session.cluster.calls["status"]
     assert len(made) == 4 * LIMIT
     assert made[-1] > 100
