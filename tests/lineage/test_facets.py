@@ -257,7 +257,9 @@ def test_a_whole_database(events: Events) -> None:
     assert statistics(event) == [{"rowCount": ROWS}, {"rowCount": ROWS}]
 
 
-@pytest.mark.parametrize(("name", "rows"), [("d.s.b", 1), ("d.s.a.b", 2), ("d.s.c", None)])
+@pytest.mark.parametrize(
+    ("name", "rows"), [("d.s.b", 1), ("d.s.a.b", 2), ("d.s.c", None), ("d.s.cb", None)]
+)
 def test_rows_of_a_table_with_a_dot_in_its_name(
     name: str, rows: int | None, openlineage: None
 ) -> None:
@@ -270,6 +272,19 @@ def test_rows_of_a_table_with_a_dot_in_its_name(
     ]
     run = Submission("c", "whole", "SUCCEEDED", 1, tables={"list": tables})
     assert facets._counters(Dataset("n", name), run, 2).get("ROWS_READ") == rows
+
+
+def test_a_table_that_was_not_moved_is_not_named(openlineage: None) -> None:
+    """Of a run whose tables failed in part, only those that were moved count."""
+    from airflow_provider_cdm.lineage import facets
+
+    tables = [
+        {"table": table, "status": status, "counters": {"ROWS_READ": 3}}
+        for table, status in (("a", "SUCCEEDED"), ("b", "FAILED"), ("c", "STOPPED"))
+    ]
+    run = Submission("c", "whole", "FAILED", 1, tables={"list": tables})
+    assert [*facets._tables(run)] == ["a"]
+    assert facets._counters(Dataset("n", "d.s.b"), run, 3) == {}
 
 
 def test_files(events: Events) -> None:

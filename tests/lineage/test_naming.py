@@ -206,6 +206,14 @@ def test_a_query_is_no_part_of_a_name(connector: str, key: str) -> None:
         assert found == name
 
 
+def test_a_query_is_no_part_of_a_namespace() -> None:
+    """What follows a question mark in the name of a bucket or project is cut off as well."""
+    bucket = {"bucketName": "b?token=abc", "inputDirectory": "in"}
+    assert names("obs", bucket, side="from") == [("obs://b", "in")]
+    project = {"projectId": "c48?token=abc"}
+    assert names("dis", {"streamName": "orders"}, project) == [("dis://c48", "orders")]
+
+
 def test_a_link_that_cannot_be_read() -> None:
     """Without its link a table gets no name, because a second name for it would be wrong."""
     assert names("generic-jdbc", TABLE, None) == []

@@ -241,6 +241,8 @@ def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     # One may be stopped just after it was named.
     assert 0 <= named + stopped_in_time - 400 <= 1
     assert (named > 0) is on_kill
+    # Status and history have a quota each; by one of them alone it would be fifty.
+    assert stopped_in_time > 80
     assert sum(triggerer.timed_out for triggerer in crowd.triggerers) == 0
     # The next attempt of a cleared task may follow a run for two minutes before it is stopped.
     assert "may still be active. To stop it" not in crowd.log.text
@@ -296,6 +298,28 @@ def test_short_outage_loses_no_stop(crowd: Crowd, kind: Any) -> None:
     crowd.run(end_in_outage)
     assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
     assert crowd.took < 30
+
+
+def test_outage_in_the_midst_of_stops_is_no_flood(crowd: Crowd) -> None:
+    """When CDM ceases to answer while hundreds of stops are to be sent, those in flight fail, and
+    then one call at a time is made.
+    """
+    crowd.add(400)
+
+    async def end_and_fail() -> None:
+        ending = asyncio.ensure_future(crowd.end())
+        while not crowd.calls()["stop", 200]:  # noqa: ASYNC110 - in virtual time
+            await asyncio.sleep(0.05)
+        sent = crowd.calls().total()
+        crowd.sim.fail("*", "status", times=None, status=503)
+        await asyncio.sleep(15)
+        in_vain = crowd.calls().total() - sent
+        crowd.sim.faults.clear()
+        await ending
+        assert in_vain < 100
+
+    crowd.run(end_and_fail)
+    assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 400}, 0)
 
 
 def test_glitch_of_the_gateway_loses_no_stop(crowd: Crowd) -> None:

@@ -397,6 +397,29 @@ def session(make_session: Callable[..., CdmSession]) -> CdmSession:
     return make_session()
 
 
+def test_a_poller_goes_on_with_what_a_later_wait_finds(
+    sim: CdmSimulator, make_session: Callable[..., CdmSession]
+) -> None:
+    """When a password or the limit was changed in the connection, the poller learns it from the
+    next wait, and there is no second poller.
+    """
+    (trigger,) = start_jobs(sim, 1, seconds=60)
+    before = make_session(password="the one before", requests_per_minute=30)
+    now = make_session(requests_per_minute=60)
+
+    async def join() -> int:
+        with shared_poller(before, sim.cluster_id) as first:
+            assert first._limits.limit == 30
+            with shared_poller(now, sim.cluster_id) as second:
+                assert second is first
+                ended: Submission = await wait_for(second, trigger)
+                assert ended.status == "SUCCEEDED"
+                return second._limits.limit
+
+    assert asyncio.run(join()) == 60
+    assert [request.status for request in sim.requests if request.route == "token"] == [201]
+
+
 def wait_for(poller: ClusterPoller, trigger: CdmSubmissionTrigger, **options: Any) -> Any:
     """Wait for the run of a trigger as the trigger does."""
     run = RunRef(trigger.cluster_id, trigger.job_name, trigger.submission_id)

@@ -174,9 +174,13 @@ class PacedApi(CdmApi):
     def _send(self, call: Call[T], authorization: Authorization) -> Flow[Response]:
         if call.quota is None:
             return (yield from super(PacedApi, self)._send(call, authorization))
-        limiter = self.limits.limiters[call.quota]
-        now = self.exchanger.clock()
-        yield from pause(limiter.reserve(now) - now)
+        limiter, clock = self.limits.limiters[call.quota], self.exchanger.clock
+        usable = False
+        while not usable:
+            slot = limiter.reserve(clock())
+            yield from pause(slot - clock())
+            # The event loop may have been busy, and others may have got a 429.
+            usable = limiter.is_usable(slot, clock())
         try:
             return (yield from super(PacedApi, self)._send(call, authorization))
         except errors.CdmThrottled as error:

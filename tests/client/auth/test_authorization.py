@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
+from airflow_provider_cdm.client.auth import token
 from airflow_provider_cdm.client.auth.token import LOCKOUT_SECONDS
 from airflow_provider_cdm.client.sansio import Request, Response
 from airflow_provider_cdm.client.session import CdmSession
@@ -277,3 +278,15 @@ def test_one_wrong_password_for_many_projects(
             read_status(make_session(password="wr0ng-w0rd", project_id=f"{number:032x}"))
     assert len(sent("token")) == 2
     read_status(make_session())
+
+
+def test_rejections_are_forgotten(
+    make_session: MakeSession, drive: Drive, clock: ManualClock
+) -> None:
+    """A process that lives on does not keep the rejections of all users that it has ever had."""
+    for number in range(20):
+        session = make_session(login=f"user_{number}", password="wr0ng-w0rd")
+        with pytest.raises(errors.CdmAuthError):
+            drive(session, session.api.auth.authorize())
+        clock.advance(7200)
+    assert len(token._guard.rejections) == 1

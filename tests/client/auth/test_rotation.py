@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
-from airflow_provider_cdm.client.auth import rotation
+from airflow_provider_cdm.client.auth import access_key, rotation
 from airflow_provider_cdm.client.auth import token as token_module
 from airflow_provider_cdm.client.auth.rotation import LOOK_UP_PAUSE
 from airflow_provider_cdm.client.session import CdmSession
@@ -371,6 +371,42 @@ def test_old_secrets_go(
     assert NEW in passwords
     assert old_token.value not in kept
     assert len(kept) == 1
+
+
+def test_old_access_keys_go(
+    connection: Connection,
+    open_session: OpenSession,
+    read_status: ReadStatus,
+    sim: CdmSimulator,
+    clock: ManualClock,
+) -> None:
+    """However often an access key is replaced, what is known of the earlier ones is dropped."""
+    connection.change(credentials=KeyCredentials(**KEYS))
+    session = open_session()
+    for number in range(5):
+        read_status(session)
+        keys = {"access_key": f"AKEXAMPLE000000001{number}", "secret_key": f"SKexample{number}"}
+        sim.rotate(access_keys=[keys])
+        connection.change(credentials=KeyCredentials(**keys))
+        clock.advance(LOOK_UP_PAUSE)
+    assert len(access_key._states) == 1
+
+
+def test_what_was_looked_up_goes_with_its_sessions(
+    connection: Connection, open_session: OpenSession, read_status: ReadStatus, sim: CdmSimulator
+) -> None:
+    """The content of a connection, which is a secret, is kept by the sessions that use it."""
+    connection.change(conn_id="of this session")
+    session = open_session()
+    read_status(session)
+    sim.rotate(password=NEW)
+    connection.set_password(NEW)
+    read_status(session)
+    assert "of this session" in rotation._look_ups
+    session.close()
+    del session
+    gc.collect()
+    assert "of this session" not in rotation._look_ups
 
 
 def test_passwords_of_a_user_have_one_budget(

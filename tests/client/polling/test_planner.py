@@ -442,6 +442,24 @@ def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
     assert max(delays) < 45
 
 
+def test_a_steady_stream_of_urgent_jobs_starves_none() -> None:
+    """Of four turns one goes to the job that has been due longest, and of eight turns one may go to
+    a run that only lists show, though more urgent jobs come than there are turns.
+    """
+    queue = PollQueue[PolledJob]()
+    queue.put(PolledJob("routine"), Priority.ROUTINE, 0)
+    queue.put(PolledJob("listed"), Priority.STALE, 0)
+    turns = []
+    for now in range(1, 20):
+        for number in range(2):
+            queue.put(PolledJob(f"ended_{now}_{number}"), Priority.CONFIRM, now)
+        due = queue.pop(now)
+        turns.append(due and due[1])
+    assert turns.index(Priority.ROUTINE) == 3
+    assert turns.index(Priority.STALE) == 7
+    assert turns.count(Priority.CONFIRM) == 17
+
+
 def test_the_job_due_longest_may_be_urgent() -> None:
     """A turn of the job that is due longest counts as urgent if the job is to be confirmed."""
     queue = PollQueue[PolledJob]()
@@ -465,3 +483,19 @@ def test_an_outage_is_forgotten_when_no_wait_remains() -> None:
     assert isinstance(first.outcome, errors.CdmUnavailable)
     assert min(at for at in cluster.calls["status"] if at >= 5000) == pytest.approx(5005)
     assert isinstance(second.outcome, Submission)
+
+
+def test_a_wait_that_joins_an_outage_has_patience_of_its_own() -> None:
+    """An outage ends a wait that began during it as late as any other one: after ten minutes."""
+    cluster = FakeCluster(fault=lambda _, __: UNAVAILABLE)
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for name in ("first", "second"):
+        cluster.add(FakeJob(name, [FakeRun(1, -60.0, 6000.0)]))
+    runs = {name: job.runs[0] for name, job in cluster.jobs.items()}
+    first = simulation.wait_for("first", runs["first"])
+    second = simulation.wait_for("second", runs["second"], at=590)
+    simulation.run(until=3000)
+    assert isinstance(first.outcome, errors.CdmUnavailable)
+    assert isinstance(second.outcome, errors.CdmUnavailable)
+    assert first.ends[0][0] < 700
+    assert 590 + 600 <= second.ends[0][0] < 1300

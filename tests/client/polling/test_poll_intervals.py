@@ -49,9 +49,40 @@ def test_replaced_entries_do_not_pile_up() -> None:
     assert entries < 4 * 2 * 340
 
 
+def test_deadlines_of_waits_that_left_are_forgotten() -> None:
+    """Waits that end long before their deadlines leave nothing in memory until then."""
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(2000):
+        cluster.add(FakeJob(f"job_{index}", [FakeRun(1, -60.0, 9e9)]))
+        wait = simulation.wait_for(f"job_{index}", None, at=float(index), deadline=9e9)
+        simulation.remove(wait, at=index + 4.0)
+    simulation.run(until=HOUR)
+    assert simulation.planner.registry.jobs == {}
+    assert len(simulation.planner.registry._deadlines._heap) < 500
+
+
+def test_a_planner_that_is_closed_gives_back_its_slots() -> None:
+    """The slot that a cluster has reserved goes to another one of the user if its waits leave."""
+    cluster, limits = FakeCluster(), RateLimits(1, lambda: 0.5)
+    simulation = Simulation(cluster, limits, limits)
+    for name in ("leaving", "staying"):
+        cluster.add(FakeJob(name, [FakeRun(1, -60.0, 9e9)]))
+    simulation.remove(simulation.wait_for("leaving", cluster.jobs["leaving"].runs[0]), at=40.0)
+    simulation.at(40.0, simulation.planner.close)
+    simulation.wait_for("staying", cluster.jobs["staying"].runs[0], at=41.0, planner=1)
+    simulation.run(until=120.0)
+    assert cluster.calls["status"] == pytest.approx([5.0, 66.0], abs=1.0)
+    # Only the next look of the one that stays; each counts in how often the others may look.
+    assert sum(map(len, limits.reservations.values())) == 1
+
+
 def test_slow_answers_starve_no_kind_of_call() -> None:
-    """With answers of 20 seconds, threads are scarcer than slots, and each kind gets its share."""
-    cluster = FakeCluster(latency=lambda _, __: 20.0)
+    """With answers of 15 to 45 seconds, threads are scarcer than slots, and each kind gets its
+    share. Answers that all take as long come together, and leave threads to any kind.
+    """
+    rng = random.Random(1)
+    cluster = FakeCluster(latency=lambda _, __: 15 + 30 * rng.random())
     simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
     for index in range(300):
         run = FakeRun(1, -60.0, 9e9)
@@ -64,9 +95,38 @@ def test_slow_answers_starve_no_kind_of_call() -> None:
         to_come.append(simulation.wait_for(f"later_{index}", None, created_from=0.0))
     simulation.run(until=2 * HOUR)
     # Once its run is known, a wait takes turns with the others, which takes 24 calls a minute.
-    assert all(wait.ends and wait.ends[0][0] < 1000 + 900 for wait in to_come)
+    assert all(wait.ends for wait in to_come)
+    assert max(wait.ends[0][0] for wait in to_come) < 1000 + 900
     # Status calls still have most of the threads.
     assert len(cluster.calls["status"]) > 2 * len(cluster.calls["history"])
+
+
+def test_slow_answers_make_no_interval_longer() -> None:
+    """The interval is the time between the begins of two looks, however long the answers take."""
+    cluster = FakeCluster(latency=lambda _, __: 20.0)
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    run = FakeRun(1, -60.0, 9e9)
+    cluster.add(FakeJob("job", [run]))
+    simulation.wait_for("job", run)
+    simulation.run(until=HOUR)
+    assert 115 <= len(cluster.calls["status"]) <= 125
+
+
+def test_the_shortest_interval_of_a_job_counts_while_it_is_waited_for() -> None:
+    """Of several waits for a job, the one that asks for most is served, and the others are not
+    polled as often once it has left.
+    """
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    run = FakeRun(1, -10.0, 9e9)
+    cluster.add(FakeJob("job", [run]))
+    simulation.wait_for("job", run, poll_interval=HOUR)
+    simulation.remove(simulation.wait_for("job", run, poll_interval=30.0), at=4 * HOUR)
+    simulation.run(until=24 * HOUR)
+    calls = cluster.calls["status"]
+    assert 110 <= sum(2 * HOUR <= at < 3 * HOUR for at in calls) <= 130
+    # The first hour after it has left is over when what was scheduled before has passed.
+    assert sum(at >= 5 * HOUR for at in calls) <= 20
 
 
 def test_isolated_failures_do_not_add_up() -> None:

@@ -100,6 +100,14 @@ def test_the_limit_holds_in_any_sequence(limit: int, steps: list[tuple[str, floa
     assert most_in_a_minute(used) <= limit
 
 
+def test_slots_that_were_given_back_expire() -> None:
+    """A slot that nobody used in its time adds to no later minute."""
+    limiter = make_limiter(6)
+    for slot in [limiter.reserve(BEGIN) for _ in range(6)]:
+        limiter.release(slot)
+    assert most_in_a_minute(use_all(limiter, BEGIN + 200, 120)) <= 6
+
+
 def test_a_429_halves_the_rate_for_some_time() -> None:
     """After a 429 there are no slots for some seconds, then half as many, and later all again."""
     limiter = make_limiter(100)

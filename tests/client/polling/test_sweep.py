@@ -275,6 +275,17 @@ def test_a_filter_that_hides_all_jobs_is_not_used_for_some_time() -> None:
     assert sweeps.empty == 0
 
 
+def test_lengths_of_lists_are_forgotten() -> None:
+    """The numbers of pages of lists that are not read any more do not pile up."""
+    sweeps = make_sweeps()
+    for hour in range(50):
+        jobs = make_jobs(20)
+        for job in jobs:
+            job.name = f"load_{hour}_{job.name}"
+        read_one_page(sweeps, jobs, page_of(jobs[0].name, total=1), BEGIN + 3600 * hour)
+    assert len(sweeps.page_counts) == 1
+
+
 def test_an_empty_list_does_not_make_waiting_expensive() -> None:
     """One list that shows no job, though all are there, changes nothing for long."""
     cluster = FakeCluster(
@@ -294,6 +305,46 @@ def test_an_empty_list_does_not_make_waiting_expensive() -> None:
     simulation.run(until=3600)
     # A list of one page about every 30 seconds.
     assert len(cluster.calls["list"]) < 200
+
+
+def test_a_list_that_lacks_jobs_once_is_not_believed() -> None:
+    """Jobs that lists have shown, and that one list lacks, are not looked at one by one."""
+    cluster = FakeCluster(
+        fault=lambda kind, now: (
+            Response(200, {}, b'{"total": 1, "jobs": [{"name": "load_0", "status": "RUNNING"}]}')
+            if kind == "list" and 100 <= now < 130
+            else None
+        )
+    )
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(60):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"load_{index}", [run]))
+        simulation.wait_for(f"load_{index}", run)
+    simulation.run(until=1800)
+    late = [at for at in cluster.calls["status"] if at >= 300]
+    # Each run is looked at every 2.4 minutes, to show its progress.
+    assert len(late) < 60 * 1500 / 120
+
+
+def test_jobs_that_no_list_showed_are_looked_for_again() -> None:
+    """Where lists show jobs after all, after hours for example, they are read again."""
+    cluster = FakeCluster()
+    simulation = Simulation(cluster, RateLimits(100, lambda: 0.5))
+    for index in range(60):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"load_{index}", [run], listed="hidden"))
+        simulation.wait_for(f"load_{index}", run)
+
+    def show() -> None:
+        for job in [*cluster.jobs.values()]:
+            job.listed = "correct"
+            cluster.add(job)
+
+    simulation.at(600, show)
+    simulation.run(until=5 * 3600)
+    in_the_last_hour = [at for at in cluster.calls["status"] if at >= 4 * 3600]
+    assert len(in_the_last_hour) < 60 * 3600 / 120
 
 
 def test_a_wait_with_another_name_does_not_make_the_rest_expensive() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,6 +18,7 @@ from airflow_provider_cdm.client.sansio import Flow, Request, Response
 from airflow_provider_cdm.client.submission import Submission, Verdict
 from airflow_provider_cdm.client.text import LINE_LIMIT
 from airflow_provider_cdm.client.whole_database.collect import with_tables
+from airflow_provider_cdm.client.whole_database.summary import summarize
 from airflow_provider_cdm.client.whole_database.tables import (
     TABLES_SHOWN,
     Table,
@@ -84,6 +86,15 @@ def test_totals(tables: list[Table]) -> None:
     done = [table for state, table in report.tables if state is TableState.DONE]
     for name, total in report.totals().items():
         assert total == sum(table.counters[name] for table in done)
+
+
+def test_counters_that_do_not_apply_are_those_of_the_tables() -> None:
+    """CDM sends -1 for a counter that does not apply to a run; the sum of its tables is better."""
+    run = replace(RUN, counters={"ROWS_READ": 15, "ROWS_WRITTEN": -1})
+    counters = {"ROWS_READ": 7, "ROWS_WRITTEN": 7}
+    tables = [Table(name, "SUCCEEDED", SINCE, SINCE, counters) for name in ("a", "b")]
+    summary = summarize(run, TableReport.of(tables, SINCE))
+    assert summary.counters == {"ROWS_READ": 15, "ROWS_WRITTEN": 14}
 
 
 @pytest.mark.parametrize(
