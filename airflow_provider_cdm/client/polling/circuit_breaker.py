@@ -64,13 +64,19 @@ class CircuitBreaker:
         self.failures, self.probe_at = 0, 0.0
 
 
-def next_probe(jobs: Iterable[PolledJob]) -> PolledJob | None:
-    """Choose the job to probe with: the one polled longest ago.
+def next_probe(jobs: Iterable[PolledJob], random: Callable[[], float]) -> PolledJob | None:
+    """Choose the job to probe with: one that has failed less often than others, polled longest ago.
 
-    Jobs take turns, since the status call of a single job may fail while CDM is healthy.
+    Jobs take turns, since the status calls of some jobs may fail while CDM is healthy; and each of
+    these may take a minute. Those that have not been polled yet come in any order: jobs that were
+    added together may all be broken.
+
+    :param random: function that returns a number in [0, 1).
     """
     return min(
-        (job for job in jobs if not job.in_flight), key=lambda job: job.polled_at, default=None
+        (job for job in jobs if not job.in_flight),
+        key=lambda job: (job.failures, job.polled_at, random()),
+        default=None,
     )
 
 

@@ -82,7 +82,7 @@ class PollPlanner:
         if self._schedule.has_backlog:
             events.append(now)
         if self._breaker.half_open:
-            job = None if self.in_flight.total else next_probe(self.registry.jobs.values())
+            job = None if self.in_flight.total else self._next_probe()
             if job is not None:
                 events.append(max(self._breaker.probe_at, self._reservations.slot(job.quota)))
         elif not self.in_flight.full:
@@ -211,12 +211,15 @@ class PollPlanner:
         return sweep if sweep is not None and sweep.to_read and self.in_flight.may_list else None
 
     def _probe(self, now: float) -> StatusPoll | None:
-        job = next_probe(self.registry.jobs.values())
+        job = self._next_probe()
         if job is None or self.in_flight.total or now < self._breaker.probe_at:
             return None
         if not self._reservations.ready(job.quota, now):
             return None
         return self._status_poll(job, Priority.CONFIRM, now)
+
+    def _next_probe(self) -> PolledJob | None:
+        return next_probe(self.registry.jobs.values(), self._breaker.random)
 
     def _status_poll(self, job: PolledJob, priority: Priority, now: float) -> StatusPoll:
         unschedule(job)

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_cdm.client.polling.rate_limit import RateLimits
-from airflow_provider_cdm.client.sansio import Response
+from airflow_provider_cdm.client.sansio import Response, TransportError
+from airflow_provider_cdm.client.submission import Submission
 from tests.support.virtual_cluster import (
     FakeCluster,
     FakeJob,
@@ -142,6 +143,34 @@ def test_isolated_failures_do_not_add_up() -> None:
         simulation.wait_for(f"hidden_{index}", run)
     simulation.run(until=2 * HOUR)
     assert [wait.outcome for wait in simulation.waits if wait.ends] == []
+
+
+@pytest.mark.parametrize("broken", [40, 200])
+def test_calls_that_hang_end_no_wait_for_other_jobs(broken: int) -> None:
+    """Many jobs whose calls hang for a minute, added before all others, look like a cluster that
+    does not answer only until another job is tried.
+    """
+    rng = random.Random(1)
+    cluster = FakeCluster()
+
+    def hang(_: float) -> TransportError:
+        cluster.elapsed += 60
+        return TransportError("timed out", sent=True)
+
+    simulation = Simulation(cluster, RateLimits(100, rng.random), random=rng.random)
+    for index in range(broken):
+        run = FakeRun(1, -60.0, 9e9)
+        cluster.add(FakeJob(f"broken_{index}", [run], listed="hidden", fault=hang))
+        simulation.wait_for(f"broken_{index}", run)
+    others = []
+    for index in range(100):
+        run = FakeRun(1, -60.0, 900.0 + index)
+        cluster.add(FakeJob(f"other_{index}", [run], listed="hidden"))
+        others.append((simulation.wait_for(f"other_{index}", run), run))
+    simulation.run(until=2 * HOUR)
+    assert [type(wait.outcome) for wait, _ in others] == [Submission] * 100
+    # Half of the threads are for jobs whose last call has not failed.
+    assert max(wait.ends[0][0] - run.ended for wait, run in others) < 400
 
 
 def test_a_large_cluster_gets_a_fair_share_of_the_slots() -> None:
