@@ -143,11 +143,15 @@ class RateLimitedApi(CdmApi):
                 return
         if quota in self.batch.postponed:
             raise self.batch.postponed[quota]
-        now = self.exchanger.clock()
-        slot, reserved = self.limits.limiters[quota].try_reserve(now, self.max_wait)
-        if not reserved:
-            raise self._postpone(quota, slot)
-        yield from pause(slot - now)
+        limiter, clock = self.limits.limiters[quota], self.exchanger.clock
+        slot, reserved = limiter.try_reserve(clock(), self.max_wait)
+        if reserved:
+            yield from pause(slot - clock())
+            # The machine may have been busy, and others may have got a 429.
+            if limiter.is_usable(slot, clock()):
+                return
+            slot = limiter.next_slot(clock())
+        raise self._postpone(quota, slot)
 
     def _postpone(self, quota: Quota, until: float) -> RateLimited:
         return self.batch.postponed.setdefault(quota, RateLimited(quota, until))

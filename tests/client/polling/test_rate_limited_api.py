@@ -105,6 +105,28 @@ def test_each_call_of_a_look_has_a_slot_of_its_own() -> None:
     assert len(look.cluster.calls["status"]) == 1
 
 
+@pytest.mark.parametrize("what", ["a 429", "a busy machine"])
+def test_a_slot_that_expired_while_a_look_paused_for_it(what: str) -> None:
+    """The second call of a look is not made during the back-off of another one, nor in a slot of
+    an earlier minute.
+    """
+    limits = RateLimits(100, lambda: 0.5)
+    look, limiter = Look(limits), limits.limiters[Quota.STATUS]
+    look.read_status("first")
+    while limiter.next_slot(BEGIN) <= BEGIN:
+        limiter.reserve(BEGIN)
+    flow = look.api.call(runs.status("c", "second"))
+    step = next(flow)
+    assert isinstance(step, Sleep)
+    look.cluster.now += step.seconds
+    if what == "a 429":
+        limiter.throttled(BEGIN + look.cluster.now)
+    else:
+        look.cluster.now += 100
+    with pytest.raises(RateLimited):
+        flow.send(None)
+
+
 def test_no_wait_of_a_look_tries_again_what_was_postponed() -> None:
     """After a 429, the other waits for a job neither make the call nor pause for its slot."""
     look = Look(RateLimits(100, lambda: 0.0))
