@@ -22,6 +22,7 @@ NAMES = (
     "triggerer",
     "tasks",
     "without_workers",
+    "connections",
     "starts",
     "calls",
     "bounds",

@@ -11,7 +11,8 @@ import platform
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -130,6 +131,31 @@ def verdict(met: bool) -> str:
 def log(text: str) -> None:
     """Print a line about the progress."""
     print(f"{datetime.now(UTC):%H:%M:%S}  {text}", flush=True)
+
+
+def in_a_fork(
+    work: Callable[[], None], prepare: Callable[[], None] = lambda: None
+) -> tuple[float, float] | None:
+    """Return wall and CPU seconds of some work in a forked process; ``None`` if it fails.
+
+    :param work: what to measure.
+    :param prepare: what the forked process does before, which is not measured.
+    """
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        try:
+            prepare()
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            took = time.perf_counter() - wall, time.process_time() - cpu
+            os.write(writer, json.dumps(took).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else None
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_cdm.client.polling.planner import PollPlanner
 from airflow_provider_cdm.client.polling.rate_limit import REQUESTS_PER_MINUTE, RateLimits
-from benchmarks.common import QUOTA, Result, log, percentile, round_short, table
+from benchmarks.common import QUOTA, Result, log, percentile, round_short, table, verdict
 from tests.support.virtual_cluster import FakeCluster, FakeJob, FakeRun, Simulation
 
 TITLE = "100,000 waits"
@@ -103,6 +103,17 @@ def measure(*, quick: bool) -> Result:
     cases = [(2, 100, 1)] if quick else _CASES
     with ProcessPoolExecutor() as pool:
         return Result("scale", list(pool.map(simulate, *zip(*cases, strict=True))))
+
+
+def goals(result: Result) -> list[tuple[str, str]]:
+    """Return the goal, and whether it was reached."""
+    most = max(row["unfair"] for row in result.rows)
+    return [
+        (
+            "Triggerers of one user that know nothing of each other get equal shares within 10 %",
+            f"{verdict(most <= 10)}, {most:g} % at most",
+        )
+    ]
 
 
 def tables(result: Result) -> str:

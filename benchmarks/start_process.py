@@ -16,10 +16,11 @@ import importlib
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks.common import in_a_fork
 
 #: What Airflow has loaded in the process of a task, and what all providers import from Airflow.
 AIRFLOW = (
@@ -56,25 +57,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
-        print(json.dumps(_in_a_fork(ways[line.strip()])), flush=True)
-
-
-def _in_a_fork(start: Callable[[], None]) -> tuple[float, float] | None:
-    """Return wall and CPU seconds of a start in a forked process."""
-    reader, writer = os.pipe()
-    if not (child := os.fork()):
-        try:
-            wall, cpu = time.perf_counter(), time.process_time()
-            start()
-            took = time.perf_counter() - wall, time.process_time() - cpu
-            os.write(writer, json.dumps(took).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return json.loads(text) if text else None
+        print(json.dumps(in_a_fork(ways[line.strip()])), flush=True)
 
 
 # Ways to start a job
