@@ -156,7 +156,7 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     else:
         text = (
             f"No attempt follows, and {run} may still be active. {_how_to_stop(attempt, run)} A"
-            " clear attaches to it while it is active; after its end, a clear starts the job again,"
+            " clear resumes it while it is active; after its end, a clear starts the job again,"
             " so if it has succeeded by then, mark the task as successful instead. With"
             " on_giving_up='stop' such runs are stopped."
         )

@@ -116,7 +116,7 @@ class EarlierStart:
                 raise
             return record, None
         if not seen.ended:
-            log.info("Attached to %s, which an earlier attempt started: %s.", run, seen.status)
+            log.info("Resumed %s, which an earlier attempt started: %s.", run, seen.status)
             if relation is not Relation.SAME:
                 record = replace(
                     record,
