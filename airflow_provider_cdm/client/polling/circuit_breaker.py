@@ -65,7 +65,8 @@ class CircuitBreaker:
 
 
 def next_probe(jobs: Iterable[PolledJob], random: Callable[[], float]) -> PolledJob | None:
-    """Choose the job to probe with: one that has failed less often than others, polled longest ago.
+    """Choose the job to probe with: one whose last poll has not failed, otherwise the one polled
+    longest ago.
 
     Jobs take turns, since the status calls of some jobs may fail while CDM is healthy; and each of
     these may take a minute. Those that have not been polled yet come in any order: jobs that were
@@ -75,7 +76,7 @@ def next_probe(jobs: Iterable[PolledJob], random: Callable[[], float]) -> Polled
     """
     return min(
         (job for job in jobs if not job.in_flight),
-        key=lambda job: (job.failures, job.polled_at, random()),
+        key=lambda job: (job.failures > 0, job.polled_at, random()),
         default=None,
     )
 

@@ -27,6 +27,9 @@ REQUESTS_PER_MINUTE = 100
 SLOT_SECONDS = 1.0
 #: Seconds from a slot to the one ``limit`` slots later: a minute, plus the time a slot may be late.
 _WINDOW = 60 + SLOT_SECONDS
+#: Seconds by which a clock must have been set back to be noticed. Less is a thread that read it
+#: earlier than another one; and if it was set back by less, the next slot is later by so much.
+_SET_BACK = 30.0
 #: Seconds without calls after the first 429 without ``Retry-After``; doubles with each further one.
 _BACKOFF, _MAX_BACKOFF = 5.0, 60.0
 #: Longest ``Retry-After`` that is honored, in seconds.
@@ -177,13 +180,14 @@ class RateLimiter:
 
     def _adjust_to_clock(self, now: float) -> None:
         """Move all times back if the clock was set back."""
-        if (back := self._last_now - now) > SLOT_SECONDS:
+        if (back := self._last_now - now) > _SET_BACK:
             self._theoretical_arrival -= back
             self._window = deque((slot - back for slot in self._window), self.limit)
             self._blocked_until -= back
             self._rate_at -= back
             self._released.clear()
-        self._last_now = now
+            self._last_now = now
+        self._last_now = max(self._last_now, now)
 
 
 class RateLimits:

@@ -291,12 +291,25 @@ _UNDATED = Jobs(
 #: The same for runs of fifty minutes; each look at a job comes when all others have had theirs.
 _UNDATED_FOR_LONG = replace(_UNDATED, poll_interval=5.0, lasts=3000.0)
 _QUICK = dict.fromkeys(KINDS, (0.0, 0.0))
+#: Polls that pause between two calls have a later clock than those that begin meanwhile.
+_OF_TWO_CALLS = Jobs(
+    *(30, 0, "load_", "to come", "NORMAL_JOB", "correct", False),
+    *(5.0, 60.0, 60.0, False, None),
+)
+_FIVE = replace(_OF_TWO_CALLS, count=5, run="own", joins=0.0)
+_LONGER = replace(_FIVE, count=1, lasts=600.0)
 
 
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "12")))
 @given(scenarios)
 @example(Stress(1, 1, 20, 0, _QUICK, 1, None, 0.0, None, None, [_UNDATED], 0))
 @example(Stress(1, 1, 20, 0, _QUICK, 0, None, 0.0, None, None, [_UNDATED_FOR_LONG], 0))
+@example(
+    Stress(
+        *(1, 1, 20, 2000, _QUICK, 0, None, 0.0, None, (120.0, 0.0)),
+        *([_FIVE, _LONGER, _OF_TWO_CALLS], 0),
+    )
+)
 def test_every_wait_ends_in_time(stress: Stress) -> None:
     """Each wait ends once, as its run did, within the bounds; no minute has too many calls."""
     simulation = simulate(stress)

@@ -258,6 +258,19 @@ def test_a_clock_that_is_set_back_delays_nothing() -> None:
     assert limiter.reserve(BEGIN - 3540) <= BEGIN - 3540 + 6
 
 
+@pytest.mark.parametrize("seconds", [2.0, 5.0, 25.0])
+def test_a_thread_that_read_the_clock_earlier_gets_no_earlier_slot(seconds: float) -> None:
+    """On a busy machine threads reserve slots in another order than that of their clock; this is
+    no clock that was set back, and no minute holds more calls than the limit.
+    """
+    limiter, times, now = make_limiter(20), list[float](), BEGIN
+    for _ in range(100):
+        times.append(limiter.reserve(now))
+        times.append(limiter.reserve(now - seconds))
+        now = max(now, times[-1])
+    assert most_in_a_minute(times) <= 20
+
+
 def test_threads_get_different_slots() -> None:
     """Threads that reserve slots at the same time get different ones."""
     limiter = make_limiter(1000)
