@@ -269,12 +269,12 @@ class _UnderscoreFilter:
 
 
 def ignore_underscore(conn_type: str) -> None:
-    """Keep Airflow 2 from warning that a connection type contains an underscore.
+    """Keep Airflow 2.11 to 3.1 from warning that a connection type contains an underscore.
 
-    It does so at each look-up, in the log of the task, and users cannot change the type.
+    They do so at each look-up, in the log of the task, and users cannot change the type.
     """
-    logger = logging.getLogger("airflow.models.connection.Connection")
-    logger.addFilter(_UnderscoreFilter(conn_type))
+    for name in ("airflow.models.connection.Connection", "airflow.sdk.definitions.connection"):
+        logging.getLogger(name).addFilter(_UnderscoreFilter(conn_type))
 
 
 async def aget_connection(conn_id: str) -> Connection:

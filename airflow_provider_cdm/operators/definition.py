@@ -55,8 +55,9 @@ class DefinitionField(CdmTask):
 
         super().__init__(**kwargs)
         given: Any = os.fspath(definition) if isinstance(definition, os.PathLike) else definition
+        self._maker: _CallableDefinition | None = None
         if callable(given):
-            given = _CallableDefinition(given)
+            given = self._maker = _CallableDefinition(given)
         # Airflow renders a value of another task only if it is another object.
         elif isinstance(given, Mapping | list) and not is_from_mapped(self):
             given = trees.as_tree(given)
@@ -112,9 +113,10 @@ class DefinitionField(CdmTask):
         from airflow_provider_cdm.client.api import definitions
 
         rendered = _as_tree(self.definition)
+        secrets = self._secrets or (self._maker.secrets if self._maker else {})
         for secret in definitions.secret_inputs(rendered):
             if secret["value"] == definitions.MASK:
-                secret["value"] = self._secrets.get(secret["name"], definitions.MASK)
+                secret["value"] = secrets.get(secret["name"], definitions.MASK)
             _mask(secret["value"])
         return rendered
 
@@ -141,12 +143,20 @@ class _CallableDefinition:
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
+        #: Secrets of the definition that was made last. In Airflow 3.0 the task in the context is
+        #: not the one that is executed, but its original.
+        self.secrets: Mapping[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "secrets": {}}
 
     def __call__(self, *, context: Context, jinja_env: Any) -> Any:
-        """Return the definition with its secrets masked; the task that runs keeps them."""
+        """Return the definition with its secrets masked; they are kept here and by the task."""
         made = self._function(context=context, jinja_env=jinja_env)
         task: Any = context["task"]
-        return task._without_secrets(made)  # noqa: SLF001 - of the same field
+        rendered = task._without_secrets(made)  # noqa: SLF001 - of the same field
+        self.secrets = task._secrets  # noqa: SLF001 - as above
+        return rendered
 
 
 class _CheckedPartial:

@@ -58,6 +58,9 @@ class FakeSupervisor:
                 return comms.VariableResult(key=message.key, value=value)
             error_types = importlib.import_module("airflow.sdk.exceptions").ErrorType
             return comms.ErrorResponse(error=error_types.VARIABLE_NOT_FOUND)
+        elif isinstance(message, comms.GetConnection):
+            error_types = importlib.import_module("airflow.sdk.exceptions").ErrorType
+            return comms.ErrorResponse(error=error_types.CONNECTION_NOT_FOUND)
         return None
 
 
