@@ -25,7 +25,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.providers.common.compat import sdk
 
-from airflow_provider_cdm._compat import HAS_ASSET_WATCHERS
+from airflow_provider_cdm._compat import HAS_ASSET_STATE_STORE, HAS_ASSET_WATCHERS
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.connection.reader import settings_from
 from airflow_provider_cdm.exceptions import CdmNotFound, CdmSubmissionFailed, CdmUnavailable
@@ -398,7 +398,9 @@ def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureReque
     check(examples.asset_driven(demo, demo.days[:2], result(done, "count_orders")))
 
 
-@pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no AssetWatcher")
+@pytest.mark.skipif(
+    not HAS_ASSET_STATE_STORE, reason="dag.test() stores no triggers of watchers below Airflow 3.3"
+)
 def test_watch_runs(demo: Demo, request: pytest.FixtureRequest) -> None:
     """A DAG gets the result of a run that CDM's scheduler started, by the trigger of its asset."""
     dag = load("example_cdm_watch_runs")
