@@ -103,6 +103,21 @@ def test_check(run: Run, sim: CdmSimulator, monkeypatch: pytest.MonkeyPatch) -> 
     assert failure(run, "check", "--conn-id", "wrong").startswith("Failed at: credentials")
 
 
+def test_check_for_programs(
+    run: Run, sim: CdmSimulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program reads from JSON whether the connection works; the status says it as well."""
+    result = json.loads(run("check", "--output", "json"))
+    assert result["works"] is True
+    assert result["message"].startswith("The connection works: ")
+    wrong = json.loads(sim.connection_json) | {"password": "not-the-password"}
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(wrong))
+    failure(run, "check", "--conn-id", "wrong", "--output", "json")
+    result = json.loads(capsys.readouterr().out)
+    assert result["works"] is False
+    assert result["message"].startswith("Failed at: credentials")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,8 +126,6 @@ def test_check(run: Run, sim: CdmSimulator, monkeypatch: pytest.MonkeyPatch) -> 
             "CdmNotFound: Job[nope] doesn't exist. Could not read the status of job 'nope'",
         ),
         (("status", JOB, "--conn-id", "nope"), "CdmConfigError: There is no connection 'nope'"),
-        (("start", JOB, "-v", "dt"), "CdmConfigError: --var must have the form NAME=VALUE"),
-        (("start", JOB, "-v", "=1"), "CdmConfigError: --var must have the form NAME=VALUE"),
     ],
 )
 def test_failures(
@@ -134,6 +147,37 @@ def test_wrong_arguments(arguments: tuple[str, ...], run: Run) -> None:
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["dt", "=1"])
+def test_variable_without_a_name_or_a_value(
+    text: str, run: Run, sim: CdmSimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong variable is a wrong argument, so the status is 2, and nothing is started."""
+    sim.add_job(JOB)
+    with pytest.raises(SystemExit) as caught:
+        run("start", JOB, "--var", text)
+    assert caught.value.code == 2
+    assert f"--var: must have the form NAME=VALUE, and not {text!r}" in capsys.readouterr().err
+    assert sim.runs(JOB) == []
+
+
+def test_output_holds_nothing_but_the_result(sim: CdmSimulator, cdm_default: Any) -> None:
+    """What Airflow logs about a connection, here a value that is too short to mask, goes elsewhere.
+
+    It needs a process of its own, since Airflow chooses the stream of its log at the import.
+    """
+    sim.add_job(JOB)
+    connection = json.loads(sim.connection_json)
+    connection["extra"]["domain_name"] = "acme"
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_cdm", "jobs", "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": json.dumps(connection)},
+    )
+    assert [row["job"] for row in json.loads(done.stdout)] == [JOB]
 
 
 def test_help_of_the_simulator(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,14 +29,12 @@ Row = Mapping[str, Any]
 def perform(name: str, options: argparse.Namespace) -> None:
     """Perform a command.
 
+    :param options: its arguments, and the stream for the result as ``out``.
     :raises SystemExit: after a failure; a success returns.
     """
     read_stored_connections()
-    options.out = sys.stdout
     try:
-        # What Airflow logs must not be in the result, which programs read.
-        with redirect_stdout(sys.stderr):
-            _COMMANDS[name](options)
+        _COMMANDS[name](options)
     except (errors.CdmError, AirflowException) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
@@ -45,9 +43,12 @@ def perform(name: str, options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     works, message = CdmHook(options.conn_id).test_connection()
+    if options.output == "json":
+        options.out.write(json.dumps({"works": works, "message": message}, indent=2) + "\n")
+    elif works:
+        options.out.write(f"{message}\n")
     if not works:
         sys.exit(message)
-    options.out.write(f"{message}\n")
 
 
 def _jobs(options: argparse.Namespace) -> None:
@@ -90,7 +91,7 @@ def _status(options: argparse.Namespace) -> None:
 
 def _start(options: argparse.Namespace) -> None:
     hook = _hook(options)
-    run = hook.start_job(options.job_name, dict(_variable(text) for text in options.var))
+    run = hook.start_job(options.job_name, dict(options.var))
     if options.wait:
         session = hook.get_conn()
         follower = Follower(RunRef.of(run))
@@ -98,13 +99,6 @@ def _start(options: argparse.Namespace) -> None:
     _show(options, [_row(run)], "no run")
     if run.ended:
         ensure_succeeded(run)
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise errors.CdmConfigError(f"--var must have the form NAME=VALUE, and not {text!r}.")
-    return name, value
 
 
 def _stop(options: argparse.Namespace) -> None:

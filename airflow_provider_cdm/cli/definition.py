@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 
@@ -27,6 +28,13 @@ def _argument(*flags: str, **options: Any) -> Argument:
     return Argument(flags, options)
 
 
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"must have the form NAME=VALUE, and not {text!r}")
+    return name, value
+
+
 _CONN_ID = _argument("--conn-id", default="cdm_default", help="connection (default: cdm_default)")
 _CLUSTER = _argument("--cluster-id", help="cluster (default: that of the connection)")
 _OUTPUT = _argument(
@@ -39,7 +47,11 @@ _COMMON = (_CONN_ID, _CLUSTER, _OUTPUT)
 _JOB = _argument("job_name", help="name of the job")
 
 COMMANDS = (
-    Command("check", "Test a connection: endpoints, credentials, project, cluster", (_CONN_ID,)),
+    Command(
+        "check",
+        "Test a connection: endpoints, credentials, project, cluster",
+        (_CONN_ID, _OUTPUT),
+    ),
     Command(
         "jobs",
         "List the jobs of a cluster, with the status of their latest run",
@@ -54,6 +66,7 @@ COMMANDS = (
             *(_JOB, *_COMMON),
             _argument(
                 *("-v", "--var"),
+                type=_variable,
                 action="append",
                 default=[],
                 metavar="NAME=VALUE",
@@ -122,9 +135,13 @@ def _performer(name: str) -> Callable[[argparse.Namespace], None]:
     """Return the function that performs a command; what it needs is imported when it is called."""
 
     def perform(options: argparse.Namespace) -> None:
-        from airflow_provider_cdm.cli import commands
+        options.out = sys.stdout
+        # What Airflow logs must not be in the result, which programs read. It chooses the stream of
+        # its log when it is imported first.
+        with redirect_stdout(sys.stderr):
+            from airflow_provider_cdm.cli import commands
 
-        commands.perform(name, options)
+            commands.perform(name, options)
 
     perform.__name__ = name
     return perform

@@ -110,9 +110,9 @@ class CdmStartJobOperator(JobRunOperator):
                 "deferrable=True does not make this task wait, because wait_for_completion=False"
             )
         self.log.info(
-            "Job %r runs on unwatched: this task succeeds however run %s ends. To wait for it, set"
-            " wait_for_completion=True, or add a CdmSubmissionSensor with submission=<task>.output",
-            *(run.job_name, run.submission_id),
+            "Run %s goes on unwatched. To wait for it: wait_for_completion=True, or a"
+            " CdmSubmissionSensor",
+            run.submission_id,
         )
         return result
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_cdm._compat import (
@@ -33,6 +34,27 @@ if TYPE_CHECKING:
 
 #: Where Airflow resumes a task whose trigger failed.
 _TRIGGER_FAILED = "__fail__"
+
+
+def _log_skip(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of a sensor log why it skips the task.
+
+    Airflow does that in a part of the log that its page folds, and only with the name of the
+    argument if it skips by itself.
+    """
+
+    @wraps(method)
+    def wrapper(self: CdmSensor, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except AirflowSkipException as skip:
+            reason = str(skip)
+            if skip.__cause__ and str(skip.__cause__) not in reason:
+                reason = f"{reason} {skip.__cause__}"
+            self.log.warning("%s", reason)
+            raise
+
+    return wrapper
 
 
 class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
@@ -77,6 +99,7 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
             setattr(self, name, value)
 
     @fail_without_retry
+    @_log_skip
     def execute(self, context: Context) -> Any:
         """Wait, by poking or by deferring."""
         self._settle_durations()
@@ -98,6 +121,7 @@ class CdmSensor(DeferrableCdmTask, BaseSensorOperator):
         return self._wait_deferred(context, deadline)
 
     @fail_without_retry
+    @_log_skip
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:

@@ -168,11 +168,14 @@ class CdmSimulator:
 
     @property
     def connection_uri(self) -> str:
-        """:attr:`connection` in Airflow's URI form."""
-        user, password, host = (
-            quote(value, safe="") for value in (self.user, self.password, self.url)
-        )
-        return f"huaweicloud-cdm://{user}:{password}@{host}/?{urlencode(self.connection_extra)}"
+        """:attr:`connection` in Airflow's URI form.
+
+        It names the port by itself, because Airflow 3.3.2 cannot test a stored connection without.
+        """
+        url, _, port = self.url.rpartition(":")
+        user, password, host = (quote(value, safe="") for value in (self.user, self.password, url))
+        query = urlencode(self.connection_extra)
+        return f"huaweicloud-cdm://{user}:{password}@{host}:{port}/?{query}"
 
     # State
 

@@ -306,7 +306,8 @@ class CdmSubmissionTrigger(CdmTrigger):
             if kill.state != "deferred":
                 log.info("The task is now %s", kill.state)
         if kill.state == "deferred":
-            log.info("Cancelled, but the task is still deferred, so nothing is stopped")
+            # After a clear, the next attempt may wait for the run by now.
+            log.info("Cancelled, but the task is deferred, still or again, so nothing is stopped")
         return kill.state != "deferred"
 
     async def _stop(self, kill: Kill, seconds: float) -> None:

@@ -19,8 +19,7 @@ HOME = ROOT / ".screenshots"
 #: A day whose orders can all be moved.
 DAY = DAYS[1]
 #: Airflow masks a password wherever it occurs in a text, so passwords contain no common word.
-_ACCOUNT = """
-domain: acme-retail
+_USERS = """
 users:
   - {name: airflow, password: Not1.of.theirs}
 """
@@ -131,5 +130,5 @@ def _open_log(stack: ExitStack, name: str) -> TextIO:
 def _write_config(data: Path) -> Path:
     demo = CONFIG.read_text()
     config = data / "simulator.yaml"
-    config.write_text(demo.replace("running: 4", f"running: {RUNNING}") + _ACCOUNT)
+    config.write_text(demo.replace("running: 4", f"running: {RUNNING}") + _USERS)
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -171,6 +172,30 @@ def test_failure_means_the_same_in_every_mode(
         task_runner.run(lambda: sensor_of_a_run(sim, **arguments))
     if expected[flag] is SKIPPED and mode == "deferred":
         assert "Skipped because of" in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_log_of_a_skipped_task_says_why(
+    flag: str,
+    mode: str,
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last line of a task that is skipped has the reason and the end of the run, once."""
+    # Airflow 3 writes the log of tasks elsewhere.
+    monkeypatch.setattr(CdmSubmissionSensor, "log", logging.getLogger("tests.task"), raising=False)
+    sim.add_job(JOB, outcome="FAILED", error_summary="no space left", seconds=100)
+    sim.start(JOB)
+    arguments = {**FLAGS[flag], **MODES[mode], "poke_interval": 120, "timeout": 1800}
+    with pytest.raises(SKIPPED):
+        task_runner.run(lambda: sensor_of_a_run(sim, **arguments))
+    messages = [record.getMessage() for record in log.records if record.name == "tests.task"]
+    assert flag in messages[-1]
+    assert messages[-1].splitlines()[-1].startswith("Run 1: FAILED")
+    assert sum("no space left" in message for message in messages) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

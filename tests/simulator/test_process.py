@@ -141,7 +141,7 @@ def test_connection_settings() -> None:
         assert extra["iam_endpoint"] == sim.connection["host"] == sim.url
         assert (extra["cluster_id"], extra["domain_name"]) == (sim.cluster_id, "acme")
         assert json.loads(sim.connection_json) == sim.connection
-        host = f"http%3A%2F%2F127.0.0.1%3A{sim.url[17:]}"
+        host = f"http%3A%2F%2F127.0.0.1:{sim.url[17:]}"
         start = f"huaweicloud-cdm://airflow:{sim.password}@{host}"
         assert sim.connection_uri.startswith(start)
 

@@ -376,7 +376,7 @@ _TRIGGERER = [
         name="triggerer-frozen",
         actions=at_triggerer(freeze_triggerer),
         seconds=50,
-        logged="the task is still deferred, so nothing is stopped",
+        logged="the task is deferred, still or again, so nothing is stopped",
     ),
 ]
 
