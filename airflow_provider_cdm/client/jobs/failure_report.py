@@ -22,7 +22,7 @@ from airflow_provider_cdm.client.whole_database.tables import failure_lines
 from airflow_provider_cdm.date_macros import PLACEHOLDER
 
 #: Lines of CDM's details to show; the rest of a stack trace rarely helps.
-_DETAIL_LINES = 15
+_DETAIL_LINES = 8
 #: Last parts of the names of inputs that say where a job reads or writes.
 _LOCATION_INPUTS = (
     *("bucketName", "database", "schemaName", "tableName", "table", "inputDirectory"),
