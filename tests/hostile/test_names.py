@@ -137,10 +137,12 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
     # So that each poll needs a new connection.
     sim.fail("status", "drop", times=None)
     outcomes: list[int | None] = []
+    # The task runs in this thread, where Airflow 2 expects it; a look-up without end holds it up.
+    held_up = threading.Timer(HANGS, names.go_on)
 
     def hang_once_it_runs(_: Request, status: int | None) -> None:
         outcomes.append(status)
-        if sim.runs("orders"):
+        if sim.runs("orders") and held_up.is_alive():
             names.hang()
 
     monkeypatch.setattr(metrics, "count_call", hang_once_it_runs)
@@ -155,15 +157,13 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
             deferrable=triggerer,
         )
 
-    # In this thread, where Airflow 2 expects its tasks; a look-up that never ends holds it up.
-    hanging = threading.Timer(HANGS, names.go_on)
-    hanging.start()
+    held_up.start()
     try:
         with pytest.raises(errors.CdmWaitTimeout):
             task_runner.run(task)
-        assert hanging.is_alive(), "it does not end"
+        assert held_up.is_alive(), "it does not end"
     finally:
-        hanging.cancel()
+        held_up.cancel()
     assert outcomes[-1] is None
     assert names.asked[-1][0] == "localhost"
 
