@@ -242,10 +242,10 @@ def _assert_report_is_complete(text: str) -> None:
         " UTC to 20",
         "rows: ",
         "see: http://127.0.0.1:",
-        "line(14)\n... 25 more lines in the CDM console",
+        "line(7)\n... 32 more lines in the CDM console",
     ):
         assert part in text
-    assert "line(15)" not in text
+    assert "line(8)" not in text
 
 
 @each_waiter

@@ -274,7 +274,9 @@ def check(recorded: RecordedWait, group: Jobs, stress: Stress, cluster: FakeClus
     if isinstance(outcome, errors.CdmWaitTimeout):
         assert recorded.deadline is not None
         late = at - recorded.deadline
-        assert -0.001 < late < 10.1, f"{late:.3f} s after the deadline: {recorded.job}, {group}"
+        # Of hundreds of waits that reach their deadlines at once, some end in each step.
+        slack = 10.1 + sum(each.count for each in stress.jobs) / 1000
+        assert -0.001 < late < slack, f"{late:.3f} s after the deadline: {recorded.job}, {group}"
         return "timed out"
     assert isinstance(outcome, Submission), outcome
     assert (outcome.submission_id, outcome.status) == (run.number, run.status), outcome
