@@ -152,9 +152,12 @@ def crowd(
 
 
 @both_triggerers
-@pytest.mark.parametrize("count", [400, 1000])
+@pytest.mark.parametrize("count", [400, 950])
 def test_all_runs_are_stopped_within_the_quota(crowd: Crowd, count: int, on_kill: bool) -> None:
-    """400 or 1,000 tasks ended at once: all runs are stopped in seconds, and no call is refused."""
+    """Hundreds of tasks ended at once: all runs are stopped in seconds, and no call is refused.
+
+    A thousand stops take all slots of a minute, so one that comes late would wait for the next.
+    """
     crowd.on_kill = on_kill
     crowd.add(count)
     crowd.run(crowd.end)
