@@ -99,6 +99,7 @@ __all__ = [
     "delete_xcom",
     "failed_lookup",
     "ignore_underscore",
+    "ignore_underscore_in_command",
     "is_asset",
     "is_from_mapped",
     "is_in_mapped_group",
@@ -275,6 +276,26 @@ def ignore_underscore(conn_type: str) -> None:
     """
     for name in ("airflow.models.connection.Connection", "airflow.sdk.definitions.connection"):
         logging.getLogger(name).addFilter(_UnderscoreFilter(conn_type))
+
+
+def ignore_underscore_in_command(conn_type: str) -> None:
+    """Keep Airflow 3.2 and later from printing the same warning in the process of a command.
+
+    There they log with structlog, which has no filters; so the settings of the whole process change.
+    """
+    try:
+        import structlog
+    except ImportError:  # Airflow 2
+        return
+    if not structlog.is_configured():  # Airflow 3.0 and 3.1
+        return
+
+    def drop(_logger: Any, _name: str, event: Any) -> Any:
+        if f"(type: {conn_type}) shall not contain '_'" in str(event.get("event")):
+            raise structlog.DropEvent
+        return event
+
+    structlog.configure(processors=[drop, *structlog.get_config()["processors"]])
 
 
 async def aget_connection(conn_id: str) -> Connection:

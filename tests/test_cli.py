@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from airflow.models import Connection
+from airflow.utils.session import create_session
 
 from airflow_provider_cdm import get_provider_info
 from airflow_provider_cdm.cli import get_airflow_commands, main
@@ -178,6 +180,27 @@ def test_output_holds_nothing_but_the_result(sim: CdmSimulator, cdm_default: Any
         env={**os.environ, "AIRFLOW_CONN_CDM_DEFAULT": json.dumps(connection)},
     )
     assert [row["job"] for row in json.loads(done.stdout)] == [JOB]
+
+
+def test_stored_connection_without_warnings(sim: CdmSimulator, airflow_database: None) -> None:
+    """Airflow warns of the underscore in the type of a stored connection, which users cannot change;
+    a command does not print that.
+    """
+    stored = {"conn_id": "stored", **json.loads(sim.connection_json)}
+    with create_session() as session:
+        session.add(Connection(**{**stored, "extra": json.dumps(stored["extra"])}))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_provider_cdm", "check", "--conn-id", "stored"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter_by(conn_id="stored").delete()
+    assert done.stdout.startswith("The connection works: ")
+    assert "RFC3986" not in done.stderr
 
 
 def test_help_of_the_simulator(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

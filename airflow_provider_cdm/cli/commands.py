@@ -10,13 +10,18 @@ from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_cdm._compat import AirflowException, read_stored_connections
+from airflow_provider_cdm._compat import (
+    AirflowException,
+    ignore_underscore_in_command,
+    read_stored_connections,
+)
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import resources
 from airflow_provider_cdm.client.api.definitions import JOB_TYPES
 from airflow_provider_cdm.client.jobs.failure_report import ensure_succeeded
 from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.submission import RunRef, Submission
+from airflow_provider_cdm.connection.fields import CONN_TYPE
 from airflow_provider_cdm.hooks import CdmHook
 
 #: Most pages of a listing that are read, of a hundred jobs each.
@@ -33,6 +38,7 @@ def perform(name: str, options: argparse.Namespace) -> None:
     :raises SystemExit: after a failure; a success returns.
     """
     read_stored_connections()
+    ignore_underscore_in_command(CONN_TYPE)
     try:
         _COMMANDS[name](options)
     except (errors.CdmError, AirflowException) as error:

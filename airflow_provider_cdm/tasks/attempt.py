@@ -238,7 +238,7 @@ class Attempt:
             run, progress = self.wait.report_stall(*stall)
             self._defer_wait(run, own=own, progress=progress)
         try:
-            return self._conclude(self.wait.run_in(event))
+            return self._conclude(self.wait.run_in(event), own=own)
         except errors.CdmOutcomeUnknown as error:
             if not self.job.is_lost(self, error, self.attached_at):
                 raise
@@ -280,16 +280,19 @@ class Attempt:
         }
 
     def _start_and_wait(self) -> dict[str, Any]:
+        from airflow_provider_cdm.client.jobs.progress import title_of
+
         started = self._start()
         run, ref = started.run, RunRef.of(started.run)
         own = not started.foreign
         self._count_start(started)
         self.own_run = ref if own else None
         address = CdmRunLink.store(self.context, self.session.settings, run)
-        self.log.info("%s: %s. See %s", ref.title, run.status, address)
+        title = title_of(run, foreign=started.foreign)
+        self.log.info("%s: %s. See %s", title, run.status, address)
         self.attached_at = self.server_time() if started.from_earlier_attempt else None
         if run.ended:
-            return self._conclude(run)
+            return self._conclude(run, own=own)
         if not self.options.wait_for_completion:
             self.journal.leave()
             return self.task.leave_run(self.context, replace(run, job_type=self._job_type))
@@ -297,7 +300,7 @@ class Attempt:
             # No poll before: the run was seen active just now.
             self._defer_wait(ref, own=own)
         ended = self.wait.for_run(ref, self.deadline, self.job.definition, own=own)
-        return self._conclude(ended)
+        return self._conclude(ended, own=own)
 
     def _defer_for_other(self, run: RunRef, progress: Mapping[str, Any] | None = None) -> None:
         """Defer until a run that is in the way has ended."""
@@ -399,12 +402,14 @@ class Attempt:
         )
         return self.session.run(start, self.journal.save)
 
-    def _conclude(self, run: Submission) -> dict[str, Any]:
-        """Note the outcome, clean up, and judge the run."""
+    def _conclude(self, run: Submission, *, own: bool) -> dict[str, Any]:
+        """Note the outcome, clean up, and judge the run.
+
+        :param own: whether this task started it.
+        """
         task = self.task
         run = task.with_tables(run)
         stopped = self.attached_at is not None and self._was_stopped_by_us(run, self.attached_at)
-        variables = self._variables_of_run() if run.failed else None
         self.job.dispose(self, run)
         self.journal.conclude(run)
         if stopped:
@@ -414,17 +419,8 @@ class Attempt:
                 RunRef.of(run).title,
             )
             return self.start_and_wait()
-        return task.judge_run(self.context, run, variables)
-
-    def _variables_of_run(self) -> Mapping[str, str] | None:
-        """Return the variables of the run; ``None`` if this task certainly or perhaps did not start
-        it.
-        """
-        try:
-            record = self.journal.record()
-        except errors.CdmJournalError:
-            return None
-        return None if record is None or record.foreign else self.options.variables
+        variables = self.options.variables if own else None
+        return task.judge_run(self.context, run, variables, foreign=not own)
 
     def _was_stopped_by_us(self, run: Submission, attached_at: float) -> bool:
         """Return whether a run that was taken over ended because an earlier attempt stopped it."""

@@ -140,7 +140,12 @@ class RunOutcomeTask(DeferrableCdmTask):
         return session.run(collect.with_tables(session.api, run, self.job_definition))
 
     def judge_run(
-        self, context: Context, run: Submission, variables: Mapping[str, str] | None = None
+        self,
+        context: Context,
+        run: Submission,
+        variables: Mapping[str, str] | None = None,
+        *,
+        foreign: bool = False,
     ) -> dict[str, Any]:
         """Return the result of an ended run, and pass it on to assets and lineage.
 
@@ -148,6 +153,7 @@ class RunOutcomeTask(DeferrableCdmTask):
         took; if it failed, that is the last line of the error.
 
         :param variables: what the run was started with; ``None`` if this task did not start it.
+        :param foreign: whether an operator waited for a run that somebody else started.
         :raises CdmSubmissionFailed: when the run did not succeed; with the failure report.
         :raises CdmThresholdMissed: when it succeeded and missed a threshold.
         """
@@ -161,15 +167,15 @@ class RunOutcomeTask(DeferrableCdmTask):
         if run.verdict is not Verdict.SUCCESS:
             metrics.count_run("failed", context["ti"], run)
             shown = None if variables is None else redact_secrets(variables)
-            failure_report.ensure_succeeded(run, *self._report_context(run), shown)
+            failure_report.ensure_succeeded(run, *self._report_context(run), shown, foreign=foreign)
         try:
-            self.thresholds().check(run)
+            self.thresholds().check(run, foreign=foreign)
         except errors.CdmThresholdMissed:
             metrics.count_run("threshold_missed", context["ti"], run)
             raise
         metrics.count_run("succeeded", context["ti"], run)
         assets.report(context, self.outlets, run, self.partition_key)
-        self.log.info("%s", outcome_line(run))
+        self.log.info("%s", outcome_line(run, foreign=foreign))
         return run.to_dict()
 
     @property

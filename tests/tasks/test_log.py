@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -144,6 +145,23 @@ def test_a_start_that_fails_is_not_said_to_have_happened(
     assert f"Job {JOB!r} is not checked before its start: CDM does not show it" in lines(task_log)
 
 
+def test_wrong_password_is_told_once(
+    sim: CdmSimulator,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check before the start says that credentials were refused, and the error says the rest."""
+    sim.add_job(JOB)
+    wrong = json.loads(sim.connection_json) | {"password": "not-the-password"}
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(wrong))
+    with pytest.raises(errors.CdmAuthError, match="username or password is wrong"):
+        task_runner.run(lambda: WAITERS["worker"](cdm_conn_id="wrong"))
+    shown = lines(task_log)
+    assert f"Job {JOB!r} is not checked before its start: the credentials were refused" in shown
+    assert not [line for line in shown if "password" in line]
+
+
 def test_frames_are_in_the_debug_log(
     sim: CdmSimulator, task_runner: TaskRunner, task_log: pytest.LogCaptureFixture
 ) -> None:
@@ -177,12 +195,30 @@ def test_report_has_the_variables_and_no_secrets(
 def test_report_of_another_run_has_no_variables(
     waiter: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """A run that the task attached to was started with variables that nobody knows."""
+    """A run that the task attached to was started with variables that nobody knows; the last line of
+    the error says that it is not the task's.
+    """
     sim.add_job(JOB, seconds=60, outcome="FAILED")
     sim.start(JOB)
     with pytest.raises(errors.CdmSubmissionFailed) as failure:
         task_runner.run(lambda: WAITERS[waiter](variables={"dt": "x"}, if_running="attach"))
     assert "variables" not in str(failure.value)
+    last = str(failure.value).splitlines()[-1]
+    assert last.startswith("Run 1 (not of this task): FAILED")
+
+
+@pytest.mark.parametrize("waiter", ["worker", "deferred"])
+def test_missed_threshold_of_another_run(
+    waiter: str, sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """The last line of a missed threshold says, too, that the run is not the task's."""
+    sim.add_job(JOB, seconds=60, counters={"ROWS_WRITTEN": 7})
+    sim.start(JOB)
+    limits = {"if_running": "attach", "min_rows_written": 8}
+    with pytest.raises(errors.CdmThresholdMissed) as failure:
+        task_runner.run(lambda: WAITERS[waiter](**limits))
+    last = str(failure.value).splitlines()[-1]
+    assert last.startswith("Run 1 (not of this task): SUCCEEDED, ")
 
 
 @pytest.mark.parametrize("if_running", ["wait", "attach"])
@@ -194,17 +230,19 @@ def test_progress_of_another_run_is_marked(
     task_runner: TaskRunner,
     task_log: pytest.LogCaptureFixture,
 ) -> None:
-    """The log says whose progress it shows, and that a busy job is no failure."""
+    """The log says from the first to the last line whose run it shows, and that a busy job is no
+    failure.
+    """
     sim.add_job(JOB, seconds=60)
     sim.start(JOB)
     task_runner.run(lambda: WAITERS[waiter](if_running=if_running))
     shown = lines(task_log)
     assert any(line.startswith("Run 1 (not of this task): RUNNING") for line in shown)
-    assert not any(line.startswith("Run 1: RUNNING") for line in shown)
+    assert any(line.startswith("Run 1 (not of this task): SUCCEEDED") for line in shown)
+    assert not any(line.startswith("Run 1:") for line in shown)
     assert not any("ould not" in line for line in shown)
     if if_running == "wait":
         assert "Busy with run 1; starts when it is over" in shown
-        assert any(line.startswith("Run 1 (not of this task): SUCCEEDED") for line in shown)
         assert any(line.startswith("Run 2: RUNNING") for line in shown)
 
 

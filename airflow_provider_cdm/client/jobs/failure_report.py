@@ -46,6 +46,8 @@ def ensure_succeeded(
     definition: Mapping[str, Any] | None = None,
     address: str | None = None,
     variables: Mapping[str, str] | None = None,
+    *,
+    foreign: bool = False,
 ) -> Submission:
     """Return the run if it succeeded.
 
@@ -53,11 +55,13 @@ def ensure_succeeded(
     :param address: URL at which a person can see the run.
     :param variables: what the run was started with, if that is known. Values whose name says that
         they are secret are masked here; others must be masked already.
+    :param foreign: whether the task did not start the run.
     :raises CdmSubmissionFailed: for any other run, with a report of the failure.
     """
     if run.verdict is Verdict.SUCCESS:
         return run
-    report = "\n".join([*_report(run, definition, address, variables), outcome_line(run)])
+    last = outcome_line(run, foreign=foreign)
+    report = "\n".join([*_report(run, definition, address, variables), last])
     raise errors.CdmSubmissionFailed(report, run)
 
 

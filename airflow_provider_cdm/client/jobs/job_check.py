@@ -76,7 +76,9 @@ class JobCheck:
             )
             problem = "CDM does not show it"
         except errors.CdmError as error:
-            problem = str(error)
+            # The start will be refused, too, and its error says all about it.
+            refused = error.refuses_credentials
+            problem = "the credentials were refused" if refused else str(error)
         if self.shown is None:
             # Whether the job exists is for the start to say.
             self.done = True

@@ -209,7 +209,7 @@ class ProgressLog:
             self._log.warning(
                 "%s is %s, but nothing has changed for %.0f s. %s Check it in the CDM console. The"
                 " wait continues (fail_when_stalled=True would end it).",
-                *(_name(seen, foreign=self._foreign), seen.status, unchanged, reason),
+                *(title_of(seen, foreign=self._foreign), seen.status, unchanged, reason),
             )
         if not self._reported:
             self._reported = True
@@ -239,7 +239,7 @@ def progress_line(
     :param speed: rows a second.
     :param foreign: whether the task did not start the run.
     """
-    parts = [f"{_name(seen, foreign=foreign)}: {seen.status[:_STATUS_LIMIT]}"]
+    parts = [f"{title_of(seen, foreign=foreign)}: {seen.status[:_STATUS_LIMIT]}"]
     if seen.progress is not None and seen.progress >= 0:
         # Some versions count up to 1, others up to 100; only a value above 1 shows which.
         parts.append(f"{seen.progress:g} %" if seen.progress > 1 else f"progress {seen.progress:g}")
@@ -260,7 +260,7 @@ def outcome_line(run: Submission, *, foreign: bool = False) -> str:
 
     :param foreign: whether the task did not start the run.
     """
-    parts = [f"{_name(run, foreign=foreign)}: {run.status[:_STATUS_LIMIT]}"]
+    parts = [f"{title_of(run, foreign=foreign)}: {run.status[:_STATUS_LIMIT]}"]
     if run.tables and (lost := run.tables["total"] - run.tables["succeeded"]):
         parts.append(f"{lost} of {run.tables['total']} tables not moved")
     written = run.counters.get("ROWS_WRITTEN", run.write_rows)
@@ -274,7 +274,11 @@ def outcome_line(run: Submission, *, foreign: bool = False) -> str:
     return _join(parts)
 
 
-def _name(run: Submission, *, foreign: bool) -> str:
+def title_of(run: Submission, *, foreign: bool) -> str:
+    """Return what each line about a run begins with.
+
+    :param foreign: whether the task did not start the run.
+    """
     return RunRef.of(run).title + (" (not of this task)" if foreign else "")
 
 

@@ -44,9 +44,10 @@ class Thresholds:
             rows_written_equal_read,
         )
 
-    def check(self, run: Submission) -> None:
+    def check(self, run: Submission, *, foreign: bool = False) -> None:
         """Compare the counters of a run with the thresholds.
 
+        :param foreign: whether the task did not start the run.
         :raises CdmThresholdMissed: when any is missed; the error lists all that are.
         """
         read, written, skipped = (_count(run, name) for name in (_READ, _WRITTEN, _SKIPPED))
@@ -65,7 +66,7 @@ class Thresholds:
                 f"{'; '.join(problems)}: {RunRef.of(run)} missed thresholds of this task. The rows"
                 " are in the target, so a retry does not run the job again. Check source and"
                 " target; then mark the task as success, or clear it to run the job again (cluster"
-                f" {run.cluster_id}).\n{outcome_line(run)}",
+                f" {run.cluster_id}).\n{outcome_line(run, foreign=foreign)}",
                 run,
             )
 

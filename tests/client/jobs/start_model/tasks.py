@@ -120,7 +120,9 @@ class ModelOperator:
     def with_tables(self, run: Submission) -> Submission:
         return run
 
-    def judge_run(self, context: Any, run: Submission, variables: Any = None) -> dict[str, Any]:
+    def judge_run(
+        self, context: Any, run: Submission, variables: Any = None, *, foreign: bool = False
+    ) -> dict[str, Any]:
         if run.failed:
             raise errors.CdmSubmissionFailed("failed", run)
         return run.to_dict()
