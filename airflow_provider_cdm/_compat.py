@@ -281,7 +281,7 @@ def ignore_underscore(conn_type: str) -> None:
 def ignore_underscore_in_command(conn_type: str) -> None:
     """Keep Airflow 3.2 and later from printing the same warning in the process of a command.
 
-    There they log with structlog, which has no filters; so the settings of the whole process change.
+    There they log with structlog, which has no filters: the settings of the whole process change.
     """
     try:
         import structlog

@@ -183,8 +183,8 @@ def test_output_holds_nothing_but_the_result(sim: CdmSimulator, cdm_default: Any
 
 
 def test_stored_connection_without_warnings(sim: CdmSimulator, airflow_database: None) -> None:
-    """Airflow warns of the underscore in the type of a stored connection, which users cannot change;
-    a command does not print that.
+    """Airflow warns of the underscore in the type of a stored connection, which users cannot
+    change; a command does not print that.
     """
     stored = {"conn_id": "stored", **json.loads(sim.connection_json)}
     with create_session() as session:

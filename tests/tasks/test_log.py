@@ -151,7 +151,7 @@ def test_wrong_password_is_told_once(
     task_log: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The check before the start says that credentials were refused, and the error says the rest."""
+    """The check before the start says that credentials were refused; the error says the rest."""
     sim.add_job(JOB)
     wrong = json.loads(sim.connection_json) | {"password": "not-the-password"}
     monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(wrong))
@@ -195,8 +195,8 @@ def test_report_has_the_variables_and_no_secrets(
 def test_report_of_another_run_has_no_variables(
     waiter: str, sim: CdmSimulator, task_runner: TaskRunner
 ) -> None:
-    """A run that the task attached to was started with variables that nobody knows; the last line of
-    the error says that it is not the task's.
+    """A run that the task attached to was started with variables that nobody knows; the last line
+    of the error says that it is not the task's.
     """
     sim.add_job(JOB, seconds=60, outcome="FAILED")
     sim.start(JOB)
