@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_cdm import __version__, metrics
 from airflow_provider_cdm._compat import (
     FORM_HIDES_SECRETS,
-    AirflowNotFoundException,
     BaseHook,
-    aget_connection,
     amask_secret,
-    config_values,
-    failed_lookup,
-    ignore_underscore,
     mask_secret,
     token_cipher,
 )
@@ -29,16 +23,14 @@ from airflow_provider_cdm.client.http.retry import RetryPolicy
 from airflow_provider_cdm.client.jobs.start import start_once
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy, StartRequest
 from airflow_provider_cdm.client.submission import newest_first
-from airflow_provider_cdm.client.text import end_sentence
-from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
+from airflow_provider_cdm.connection import DEFAULT_CONN_ID, lookup
 from airflow_provider_cdm.connection.fields import (
-    CONFIG_FIELDS,
     CONN_TYPE,
+    CONN_TYPE_NAME,
     EXTRA_FIELDS,
     LABELS,
     PLACEHOLDERS,
 )
-from airflow_provider_cdm.connection.reader import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,21 +46,7 @@ T = TypeVar("T")
 
 #: Seconds that a test of the connection may take.
 _TEST_SECONDS = 14.0
-#: Seconds for which all triggers share one look-up of a connection. Airflow masks the secrets again
-#: at each look-up, and for every such message its triggerer goes through all of its triggers.
-_SHARED_SECONDS = 5.0
-#: Seconds after which a look-up that has not ended is given up.
-_LOOK_UP_SECONDS = 60.0
 USER_AGENT = f"airflow-provider-cdm/{__version__}"
-
-
-class _Lookup(NamedTuple):
-    loop: asyncio.AbstractEventLoop
-    began: float
-    task: asyncio.Task[Settings]
-
-
-_lookups: dict[str, _Lookup] = {}
 
 
 class CdmHook(BaseHook):
@@ -84,7 +62,7 @@ class CdmHook(BaseHook):
     conn_name_attr = "cdm_conn_id"
     default_conn_name = DEFAULT_CONN_ID
     conn_type = CONN_TYPE
-    hook_name = "Huawei Cloud CDM"
+    hook_name = CONN_TYPE_NAME
 
     #: Arguments of every session besides its settings; tests set the clock and the sleep here.
     session_options: ClassVar[dict[str, Any]] = {}
@@ -120,21 +98,13 @@ class CdmHook(BaseHook):
                 # Masking talks to the supervisor, which a flow must not wait for.
                 asyncio.run_coroutine_threadsafe(amask_secret(secret), loop)
 
-            look_up = partial(_read_from_thread, loop, self.cdm_conn_id)
-            settings = await _read_settings(self.cdm_conn_id)
-            self._session = self._open(settings, mask, look_up=look_up)
+            read_again = partial(lookup.read_settings_from_thread, loop, self.cdm_conn_id)
+            settings = await lookup.aread_settings(self.cdm_conn_id)
+            self._session = self._open(settings, mask, look_up=read_again)
         return self._session
 
     def _settings(self) -> Settings:
-        ignore_underscore(CONN_TYPE)
-        try:
-            connection = self.get_connection(self.cdm_conn_id)
-        except AirflowNotFoundException:
-            raise _not_found(self.cdm_conn_id) from None
-        settings = settings_from(connection, config_values(CONFIG_SECTION, CONFIG_FIELDS))
-        if password := _proxy_password(settings):
-            mask_secret(password)
-        return settings
+        return lookup.read_settings(self.cdm_conn_id, self.get_connection)
 
     def _open(
         self,
@@ -311,84 +281,3 @@ class CdmHook(BaseHook):
             "relabeling": dict(LABELS),
             "placeholders": dict(PLACEHOLDERS),
         }
-
-
-def _not_found(conn_id: str) -> errors.CdmError:
-    """Return the error for a connection that Airflow did not find."""
-    if reason := failed_lookup(conn_id):
-        return errors.CdmUnavailable(
-            f"{end_sentence(reason)} So connection {conn_id!r} could not be looked up. A retry of"
-            " the task looks it up again."
-        )
-    return errors.CdmConfigError(
-        f"There is no connection {conn_id!r}. Add it under Admin > Connections, with the type"
-        f" {CdmHook.hook_name!r}, or pass the id of another one as cdm_conn_id."
-    )
-
-
-def _proxy_password(settings: Settings) -> str | None:
-    """Return the password in the proxy's URL, which Airflow does not mask: it looks at fields."""
-    return urlsplit(settings.proxy).password if settings.proxy else None
-
-
-async def _read_settings(conn_id: str, *, fresh: bool = False) -> Settings:
-    """Read a connection; callers at about the same time share one look-up.
-
-    :param fresh: do not use a look-up that has ended: the connection may have changed since.
-    """
-    loop = asyncio.get_running_loop()
-    recent = _lookups.get(conn_id)
-    if recent is None or recent.loop is not loop or not _can_share(recent, loop.time(), fresh):
-        for name, old in list(_lookups.items()):
-            if old.loop.is_closed():  # its timer never comes
-                _forget_lookup(name, old)
-        recent = _Lookup(loop, loop.time(), loop.create_task(_look_up(conn_id)))
-        _lookups[conn_id] = recent
-        # The secrets of a connection go when nobody uses it.
-        forget = partial(loop.call_later, _SHARED_SECONDS, _forget_lookup, conn_id, recent)
-        recent.task.add_done_callback(lambda _: forget())
-    try:
-        # The cancellation of one trigger must not cancel the look-up of the others.
-        return await asyncio.shield(recent.task)
-    except Exception:
-        # The next trigger tries again: the connection may have been fixed.
-        _forget_lookup(conn_id, recent)
-        raise
-
-
-def _can_share(recent: _Lookup, now: float, fresh: bool) -> bool:
-    if recent.task.done():
-        return not fresh and now <= recent.began + _SHARED_SECONDS
-    return now <= recent.began + _LOOK_UP_SECONDS
-
-
-def _forget_lookup(conn_id: str, lookup: _Lookup) -> None:
-    if _lookups.get(conn_id) is lookup:
-        del _lookups[conn_id]
-
-
-def _read_from_thread(loop: asyncio.AbstractEventLoop, conn_id: str) -> Settings:
-    """Read a connection again, by way of the event loop: Airflow's triggerer answers only there."""
-    reading = _read_settings(conn_id, fresh=True)
-    try:
-        future = asyncio.run_coroutine_threadsafe(reading, loop)
-    except RuntimeError:  # the event loop has ended
-        reading.close()
-        raise
-    try:
-        return future.result(_LOOK_UP_SECONDS)
-    finally:
-        future.cancel()
-
-
-async def _look_up(conn_id: str) -> Settings:
-    ignore_underscore(CONN_TYPE)
-    try:
-        connection = await aget_connection(conn_id)
-    except AirflowNotFoundException:
-        # The look-up blocks, but other triggers with this connection cannot go on either.
-        raise await asyncio.to_thread(_not_found, conn_id) from None
-    settings = settings_from(connection, config_values(CONFIG_SECTION, CONFIG_FIELDS))
-    if password := _proxy_password(settings):
-        await amask_secret(password)
-    return settings

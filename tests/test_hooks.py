@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm import hooks
 from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
+from airflow_provider_cdm.connection import lookup
 from airflow_provider_cdm.hooks import CdmHook
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 
@@ -142,14 +142,14 @@ def test_what_was_looked_up_is_soon_forgotten(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secrets of a connection are not kept for triggers that may never come."""
-    monkeypatch.setattr(hooks, "_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "_SHARED_SECONDS", 0.0)
 
-    async def look_up() -> None:
+    async def read() -> None:
         await CdmHook().aget_conn()
-        while hooks._lookups:  # noqa: ASYNC110 - a timer of the event loop removes it
+        while lookup._shared:  # noqa: ASYNC110 - a timer of the event loop removes it
             await asyncio.sleep(0)
 
-    asyncio.run(look_up())
+    asyncio.run(read())
 
 
 def test_slow_look_up_is_shared_until_it_ends(
@@ -163,10 +163,10 @@ def test_slow_look_up_is_shared_until_it_ends(
         await asyncio.sleep(0)
         return await aget_connection(conn_id)
 
-    monkeypatch.setattr(hooks, "aget_connection", slow)
+    monkeypatch.setattr(lookup, "aget_connection", slow)
 
-    async def look_up() -> None:
-        read = hooks._read_settings
+    async def read() -> None:
+        read = lookup.aread_settings
         await asyncio.gather(*(read("cdm_default", fresh=True) for _ in range(5)))
         assert len(began) == 1
         await read("cdm_default")
@@ -174,4 +174,4 @@ def test_slow_look_up_is_shared_until_it_ends(
         await read("cdm_default", fresh=True)
         assert len(began) == 2
 
-    asyncio.run(look_up())
+    asyncio.run(read())

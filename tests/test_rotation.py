@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdm import hooks
 from airflow_provider_cdm._compat import aget_connection
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.auth import factory
 from airflow_provider_cdm.client.jobs.refusals import REFUSED_SECONDS
+from airflow_provider_cdm.connection import lookup
 from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmClusterSensor, CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
@@ -122,7 +122,7 @@ def look_ups(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]
         times.append(clock.now())
         return await aget_connection(conn_id)
 
-    monkeypatch.setattr(hooks, "aget_connection", counting)
+    monkeypatch.setattr(lookup, "aget_connection", counting)
     return times
 
 
@@ -249,7 +249,7 @@ def test_failed_look_ups_end_no_wait(
             raise RuntimeError("the vault is sealed")
         return await aget_connection(conn_id)
 
-    monkeypatch.setattr(hooks, "aget_connection", failing)
+    monkeypatch.setattr(lookup, "aget_connection", failing)
     rotation.at(100, rotation.change_account)
     rotation.at(100, rotation.change_connection)
     assert run_triggers(triggers) == ["SUCCEEDED"] * 3

@@ -1,6 +1,6 @@
-"""The connection ``huaweicloud_cdm``: its fields, its form, and the settings that it holds."""
+"""The connection ``huaweicloud_cdm``: its fields, its form, its settings, and its look-up."""
 
-__all__ = ["CONFIG_SECTION", "DEFAULT_CONN_ID", "fields", "reader"]
+__all__ = ["CONFIG_SECTION", "DEFAULT_CONN_ID", "fields", "lookup", "reader"]
 
 #: Id of the connection that is used where none is named.
 DEFAULT_CONN_ID = "cdm_default"

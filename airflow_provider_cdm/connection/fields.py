@@ -12,6 +12,8 @@ from typing import Any
 from airflow_provider_cdm.connection import CONFIG_SECTION
 
 CONN_TYPE = "huaweicloud_cdm"
+#: What the form calls it.
+CONN_TYPE_NAME = "Huawei Cloud CDM"
 #: Connections made for apache-airflow-providers-huawei: login and password are a pair of keys.
 KEYS_CONN_TYPE = "huaweicloud"
 

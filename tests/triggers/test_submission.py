@@ -99,7 +99,7 @@ def test_triggers_that_begin_together_look_the_connection_up_once(
         await asyncio.sleep(0)
         return await aget_connection(conn_id)
 
-    monkeypatch.setattr("airflow_provider_cdm.hooks.aget_connection", counting_lookup)
+    monkeypatch.setattr("airflow_provider_cdm.connection.lookup.aget_connection", counting_lookup)
     sim.add_job(JOB, seconds=60)
     number = sim.start(JOB).submission_id
     clock.advance(60)

@@ -17,9 +17,10 @@ from airflow_provider_cdm.client.polling.model import PolledJob, Wait
 from airflow_provider_cdm.client.polling.pace import Pace
 from airflow_provider_cdm.client.polling.polls import ListingPoll, Poll, StatusPoll, Sweep
 from airflow_provider_cdm.client.polling.queue import Priority, unschedule
-from airflow_provider_cdm.client.polling.rate_limit import RateLimits, Reservations
+from airflow_provider_cdm.client.polling.rate_limit import RateLimits
 from airflow_provider_cdm.client.polling.rate_limited_api import CallBatch, RateLimitedApi
 from airflow_provider_cdm.client.polling.registry import WaitRegistry
+from airflow_provider_cdm.client.polling.reservations import Reservations
 from airflow_provider_cdm.client.polling.results import PollResults
 from airflow_provider_cdm.client.polling.schedule import MAX_PER_STEP
 from airflow_provider_cdm.client.polling.sweep import SweepPlanner

@@ -19,10 +19,10 @@ from airflow_provider_cdm.client.polling.rate_limit import (
     SLOT_SECONDS,
     RateLimiter,
     RateLimits,
-    Reservations,
     follow_user,
     rate_limits_for,
 )
+from airflow_provider_cdm.client.polling.reservations import Reservations
 from airflow_provider_cdm.client.settings import KeyCredentials, PasswordCredentials, Settings
 from tests.support.virtual_cluster import BEGIN, most_in_a_minute
 
