@@ -19,7 +19,8 @@ from airflow_provider_cdm.operators import CdmStartJobOperator
 from airflow_provider_cdm.sensors import CdmClusterSensor, CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers import poller as poller_module
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers.event import SubmissionEvent
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 from tests.support.credentials import ACCOUNT, CONNECTIONS, KEYS, PASSWORD
 
 JOB = "orders"

@@ -166,7 +166,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
     ) -> Any:
         """Go on after a deferred wait, which may have ended only to report a stall."""
         from airflow_provider_cdm.client.submission import RunRef
-        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+        from airflow_provider_cdm.triggers.event import SubmissionEvent
 
         noted = SubmissionEvent.stall_in(event)
         if noted is None:
@@ -258,7 +258,7 @@ class CdmSubmissionSensor(RunOutcomeTask, CdmSensor):
             return PokeReturnValue(is_done=True, xcom_value=self.judge_run(context, ended))
 
     def _complete(self, context: Context, event: Any) -> dict[str, Any]:
-        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+        from airflow_provider_cdm.triggers.event import SubmissionEvent
 
         with self._soft_outcomes():
             try:

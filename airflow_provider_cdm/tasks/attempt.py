@@ -212,7 +212,7 @@ class Attempt:
     def resume_start(self, event: Any) -> dict[str, Any]:
         """Go on after a deferred wait for a run that was in the way."""
         from airflow_provider_cdm.client.jobs.progress import outcome_line
-        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+        from airflow_provider_cdm.triggers.event import SubmissionEvent
 
         if (stall := SubmissionEvent.stall_in(event)) is not None:
             run, progress = self.wait.report_stall(*stall)
@@ -232,7 +232,7 @@ class Attempt:
 
         :param own: whether this task started it.
         """
-        from airflow_provider_cdm.triggers.submission import SubmissionEvent
+        from airflow_provider_cdm.triggers.event import SubmissionEvent
 
         if (stall := SubmissionEvent.stall_in(event)) is not None:
             run, progress = self.wait.report_stall(*stall)

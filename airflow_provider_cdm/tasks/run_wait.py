@@ -10,7 +10,7 @@ from airflow_provider_cdm.client.jobs.follower import Follower
 from airflow_provider_cdm.client.jobs.progress import ProgressLog
 from airflow_provider_cdm.client.submission import RunRef, Submission
 from airflow_provider_cdm.client.whole_database.collect import TableProgress
-from airflow_provider_cdm.triggers.submission import SubmissionEvent
+from airflow_provider_cdm.triggers.event import SubmissionEvent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

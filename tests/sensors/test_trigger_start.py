@@ -23,7 +23,7 @@ from airflow_provider_cdm.retry_policy import CdmRetryPolicy
 from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.triggers import CdmSubmissionSensorTrigger, CdmSubmissionTrigger
-from airflow_provider_cdm.triggers.submission import SubmissionEvent
+from airflow_provider_cdm.triggers.event import SubmissionEvent
 from tests.support.task_harness import TaskRunner
 
 JOB = "orders"

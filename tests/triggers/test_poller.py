@@ -29,8 +29,9 @@ from airflow_provider_cdm.sensors import CdmSubmissionSensor
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.simulator.clock import SystemClock
 from airflow_provider_cdm.triggers import poller as poller_module
+from airflow_provider_cdm.triggers.event import SubmissionEvent
 from airflow_provider_cdm.triggers.poller import ClusterPoller, shared_poller
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 JOB = "orders"
 TWO_CLUSTERS = {

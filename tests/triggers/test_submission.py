@@ -14,7 +14,8 @@ from airflow_provider_cdm._compat import FRAMES_COME_FIRST, aget_connection
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.submission import Submission
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
-from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger, SubmissionEvent
+from airflow_provider_cdm.triggers.event import SubmissionEvent
+from airflow_provider_cdm.triggers.submission import CdmSubmissionTrigger
 
 JOB = "orders"
 
