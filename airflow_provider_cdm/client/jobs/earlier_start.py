@@ -125,7 +125,7 @@ class EarlierStart:
                 )
                 yield from save(record.to_payload())
             return record, seen
-        log.info("%s, which an earlier attempt started, ended %s.", run, seen.status)
+        log.info("%s, which an earlier attempt started, ended %s.", run.title, seen.status)
         if relation is Relation.NEW or seen.verdict is not Verdict.SUCCESS:
             return record, None
         if relation is Relation.UNCLEAR:
