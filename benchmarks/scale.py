@@ -28,6 +28,8 @@ _CASES = (
     (1, 1_000, 1),
 )
 _HOUR = 3600.0
+#: Triggerers that may share a user; the documentation advises against more.
+_FEW = 5
 #: Ends per minute of all 100,000 runs, so that each takes 10 hours.
 _ENDS_PER_MINUTE = TOTAL / 600
 
@@ -107,13 +109,14 @@ def measure(*, quick: bool) -> Result:
 
 def goals(result: Result) -> list[tuple[str, str]]:
     """Return the goal, and whether it was reached."""
-    most = max(row["unfair"] for row in result.rows)
-    return [
-        (
-            "Triggerers of one user that know nothing of each other get equal shares within 10 %",
-            f"{verdict(most <= 10)}, {most:g} % at most",
-        )
-    ]
+    few = max(row["unfair"] for row in result.rows if row["triggerers"] <= _FEW)
+    many = max(row["unfair"] for row in result.rows)
+    found = (
+        f"up to {_FEW} triggerers {verdict(few <= 10)}, {few:g} % at most;"
+        f" ten {verdict(many <= 10)}, {many:g} %"
+    )
+    goal = "Triggerers of one user that know nothing of each other get equal shares within 10 %"
+    return [(goal, found)]
 
 
 def tables(result: Result) -> str:

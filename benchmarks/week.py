@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import random
 from collections.abc import Callable
@@ -87,8 +88,11 @@ class Week:
     def _forget(self) -> None:
         """Drop what the simulation has recorded, so that only the planner's memory is left."""
         cluster = self._cluster
-        for records in (*cluster.calls.values(), cluster.all_answered, cluster.all_failed):
-            records.clear()
+        of_accounts = [account.calls.values() for account in cluster.accounts.values()]
+        for times in itertools.chain(cluster.calls.values(), *of_accounts):
+            times.clear()
+        cluster.all_answered.clear()
+        cluster.all_failed.clear()
         cluster.answered.clear()
         cluster.failed.clear()
         waits = self._simulation.waits
