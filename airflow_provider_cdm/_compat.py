@@ -233,7 +233,7 @@ def redact_secrets(values: Mapping[str, str]) -> dict[str, str]:
     return {name: str(value) for name, value in redacted.items()}
 
 
-#: Modules with Airflow's statistics (3.3 and later): of a task's process, and of its servers. The
+#: Modules with Airflow's statistics (3.2 and later): of a task's process, and of its servers. The
 #: triggerer sets up the second one, and the first one only by chance.
 _STATS_MODULES = (
     "airflow.sdk._shared.observability.metrics.stats",
@@ -247,6 +247,11 @@ def stats_client() -> Any:
         module = sys.modules.get(name)
         if getattr(module, "_factory", None) is not None:
             return module
+        # Airflow 3.2 keeps it in a class, and sends nothing if that is used before it is set up.
+        stats = getattr(module, "Stats", None)
+        factory = getattr(stats, "factory", None)
+        if factory is not None and getattr(factory, "__name__", "") != "NoStatsLogger":
+            return stats
     from airflow.providers.common.compat.sdk import Stats
 
     return Stats

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Airflow's statistics: of the process of a task, and of a triggerer (3.3 and later).
+#: Airflow's statistics: of the process of a task, and of a triggerer (3.2 and later).
 MODULES = (
     "airflow.sdk._shared.observability.metrics.stats",
     "airflow._shared.observability.metrics.stats",
@@ -61,7 +61,7 @@ class Metrics:
 def install(metrics: Metrics, monkeypatch: Any, module: str = MODULES[0]) -> None:
     """Make Airflow send metrics to a backend, as its own processes set it up.
 
-    :param module: statistics that are set up; below Airflow 3.3 there is one kind only.
+    :param module: statistics that are set up; below Airflow 3.2 there is one kind only.
     """
     try:
         stats = importlib.import_module(module)
@@ -69,7 +69,10 @@ def install(metrics: Metrics, monkeypatch: Any, module: str = MODULES[0]) -> Non
         monkeypatch.setattr(type(importlib.import_module("airflow.stats").Stats), "instance", None)
         monkeypatch.setattr(importlib.import_module("airflow.stats").Stats, "instance", metrics)
         return
+    in_class = not hasattr(stats, "_factory")  # Airflow 3.2
+    factory, backend = ("factory", "instance") if in_class else ("_factory", "_backend")
     for name in MODULES:
-        monkeypatch.setattr(importlib.import_module(name), "_factory", None)
-        monkeypatch.setattr(importlib.import_module(name), "_backend", None)
-    monkeypatch.setattr(stats, "_factory", lambda: metrics)
+        holder = importlib.import_module(name)
+        monkeypatch.setattr(holder.Stats if in_class else holder, factory, None)
+        monkeypatch.setattr(holder.Stats if in_class else holder, backend, None)
+    monkeypatch.setattr(stats.Stats if in_class else stats, factory, lambda: metrics)
