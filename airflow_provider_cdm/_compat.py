@@ -296,7 +296,8 @@ def ignore_underscore_in_command(conn_type: str) -> None:
         return
 
     def drop(_logger: Any, _name: str, event: Any) -> Any:
-        if f"(type: {conn_type}) shall not contain '_'" in str(event.get("event")):
+        text = str(event.get("event"))
+        if "RFC3986" in text and f"(type: {conn_type})" in text:
             raise structlog.DropEvent
         return event
 
