@@ -99,22 +99,7 @@ class AirflowStack:
     def _start_schedulers(self) -> None:
         if AIRFLOW_3:
             self.spawn("dag-processor", "dag-processor")
-        self._start_scheduler()
-
-    def _start_scheduler(self) -> None:
         self.spawn("scheduler", "scheduler", "--skip-serve-logs")
-
-    def revive_scheduler(self) -> bool:
-        """Start the scheduler again if it has failed, as a deployment does; return whether it had.
-
-        That of Airflow 3.4.0b2 fails at times when it and the API server both deal with a task that
-        was cleared while it ran: a row of the database is there already.
-        """
-        process = self.processes.get("scheduler")
-        if process is None or process.poll() is None:
-            return False
-        self._start_scheduler()
-        return True
 
     def start_triggerer(self, name: str) -> None:
         """Start a triggerer."""

@@ -97,7 +97,7 @@ def _run_all(log: Progress, folder: Path, scenarios: list[Scenario]) -> list[Sce
             for name in rotated:
                 stack.add_connection(name, connection | {"login": name, "password": f"old {name}"})
             log(f"Airflow {version('apache-airflow')} is ready")
-            _run_in_threads(log, runs, stack)
+            _run_in_threads(log, runs)
             for run in runs:
                 run.check()
         finally:
@@ -120,7 +120,7 @@ def _write_dags(folder: Path, scenarios: list[Scenario]) -> Path:
     return dags
 
 
-def _run_in_threads(log: Progress, runs: list[ScenarioRun], stack: AirflowStack) -> None:
+def _run_in_threads(log: Progress, runs: list[ScenarioRun]) -> None:
     threads: list[threading.Thread] = []
     for run in runs:
         threads.append(threading.Thread(target=run.run, daemon=True))
@@ -129,8 +129,6 @@ def _run_in_threads(log: Progress, runs: list[ScenarioRun], stack: AirflowStack)
     logged: set[str] = set()
 
     def all_ended() -> bool:
-        if stack.revive_scheduler():
-            log("The scheduler had failed, and was started again")
         for run, thread in zip(runs, threads, strict=True):
             if not thread.is_alive() and run.name not in logged:
                 logged.add(run.name)
