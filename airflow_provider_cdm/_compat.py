@@ -62,6 +62,7 @@ __all__ = [
     "HAS_ASSET_WATCHERS",
     "HAS_PARTITIONS",
     "HAS_RETRY_POLICY",
+    "KILLED_TASKS_GO_ON",
     "STARTS_FROM_TRIGGER",
     "START_MARGIN",
     "START_TIMEOUT",
@@ -544,7 +545,11 @@ def delete_xcom(ti: Any, key: str) -> None:
     )
 
 
-#: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes.
+#: Whether a task goes on after ``on_kill`` until it is killed for good: for five seconds in Airflow
+#: 3.0 to 3.3, for ``[core] killed_task_cleanup_time`` from 3.4 on. Airflow 2 raises an error in it.
+KILLED_TASKS_GO_ON = not _AIRFLOW_2
+#: Seconds from SIGTERM to SIGKILL in Airflow 3, which no option changes below 3.4; from then on the
+#: same after failed heartbeats, and longer after a clear.
 _ESCALATION_SECONDS = 5
 #: Seconds of a kill that are left for the rest of the task.
 _KILL_RESERVE = 10.0
@@ -553,8 +558,8 @@ _KILL_RESERVE = 10.0
 def kill_seconds() -> float:
     """Return the seconds that ``on_kill`` of a task may take on a worker, at present.
 
-    Airflow 3 kills the process for good five seconds after its signal, Airflow 2 after ``[core]
-    killed_task_cleanup_time``. After ``execution_timeout`` neither does.
+    Airflow 3 kills the process for good five seconds after its signal (3.4 at times later), Airflow
+    2 after ``[core] killed_task_cleanup_time``. After ``execution_timeout`` neither does.
     """
     after_signal = _ESCALATION_SECONDS - 1.0
     if _AIRFLOW_2:

@@ -48,6 +48,7 @@ PUBLIC_NAMES = {
         "CdmError",
         "CdmInUse",
         "CdmJournalError",
+        "CdmKilled",
         "CdmNotFound",
         "CdmNotRunning",
         "CdmOutcomeUnknown",

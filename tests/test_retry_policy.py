@@ -42,6 +42,7 @@ DECISIONS: list[tuple[errors.CdmError, bool]] = [
     (errors.CdmStartUncertain("who knows"), False),
     (errors.CdmWaitTimeout("too long"), False),
     (errors.CdmStalled("still"), False),
+    (errors.CdmKilled(), False),
     (errors.CdmSubmissionFailed("failed", RUN), False),
     (errors.CdmOutcomeUnknown("gone", RUN), False),
     (errors.CdmError("something"), False),

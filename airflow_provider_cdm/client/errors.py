@@ -21,6 +21,7 @@
     │   └── CdmStalled        the run has made no progress for a long time; it continues
     ├── CdmSubmissionFailed   the run ended without success
     │   └── CdmOutcomeUnknown how the run ended can no longer be found out
+    ├── CdmKilled             Airflow kills the task, so it does nothing more
     └── CdmThresholdMissed    the run succeeded, but did not move the required numbers of rows
 
 Every error answers three questions, so that callers need no lists of codes: ``retryable`` (can the
@@ -259,6 +260,17 @@ class CdmSubmissionFailed(CdmError):
 
 class CdmOutcomeUnknown(CdmSubmissionFailed):
     """How the run ended can no longer be found out, so it does not count as a success."""
+
+
+class CdmKilled(CdmError):
+    """Airflow kills the task, so this attempt does nothing more. What became of its run is in the
+    log before this error.
+    """
+
+    default_retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("Killed by Airflow: this attempt does nothing more.")
 
 
 class CdmThresholdMissed(CdmError):

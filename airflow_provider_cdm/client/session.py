@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from airflow_provider_cdm.client.api.client import CdmApi
 from airflow_provider_cdm.client.auth.factory import rotating_auth_for
-from airflow_provider_cdm.client.errors import CdmJournalError
+from airflow_provider_cdm.client.errors import CdmJournalError, CdmKilled
 from airflow_provider_cdm.client.http.retry import Exchanger, RetryPolicy
 from airflow_provider_cdm.client.locks import ProcessLock
 from airflow_provider_cdm.client.sansio import (
@@ -162,6 +162,7 @@ class CdmSession:
         :param flow: flow that has not been started.
         :param save: function that stores the records of the flow; it raises when it cannot.
         :raises CdmError: when the flow fails.
+        :raises CdmKilled: when this thread was interrupted; a record is still saved.
         """
         try:
             step = next(flow)
@@ -169,8 +170,10 @@ class CdmSession:
                 result = None
                 try:
                     if isinstance(step, Sleep):
-                        self._sleep(step.seconds)
+                        self._pause(step.seconds)
                     else:
+                        if not isinstance(step, Save):
+                            self._check_interrupt()
                         result = self._work(step, save)()
                 except (TransportError, CdmJournalError) as failure:
                     step = flow.throw(failure)
@@ -180,6 +183,31 @@ class CdmSession:
             return cast("T", end.value)
         finally:
             flow.close()
+
+    def interrupt(self) -> None:
+        """Make what this thread performs end: a pause at once, all else before its next step.
+
+        A signal handler may call this: it runs in the thread that it has interrupted, and nothing
+        is left half done.
+
+        :raises CdmKilled: out of a pause that a signal handler has interrupted.
+        """
+        self._local.interrupted = True
+        if getattr(self._local, "pausing", False):
+            self._check_interrupt()
+
+    def _check_interrupt(self) -> None:
+        if getattr(self._local, "interrupted", False):
+            raise CdmKilled
+
+    def _pause(self, seconds: float) -> None:
+        self._local.pausing = True
+        try:
+            # After the flag is set, so that an interruption in between is not slept through.
+            self._check_interrupt()
+            self._sleep(seconds)
+        finally:
+            self._local.pausing = False
 
     async def arun(self, flow: Flow[T], save: SaveRecord | None = None) -> T:
         """Perform a flow on the running event loop, without blocking it, and return its result.

@@ -260,7 +260,7 @@ class RunRef:
         """Whether this holds anything that distinguishes the run from other runs of its job."""
         return self.submission_id is not None or self.creation_date is not None
 
-    def is_run(self, submission: Submission) -> bool:
+    def is_run(self, submission: Submission | RunRef) -> bool:
         """Return whether a submission is this run."""
         return self._compare(submission) == 0
 
@@ -272,7 +272,7 @@ class RunRef:
         """Return whether this run was created before a submission."""
         return self._compare(submission) == -1
 
-    def _compare(self, submission: Submission) -> int | None:
+    def _compare(self, submission: Submission | RunRef) -> int | None:
         by_number = by_date = None
         if self.submission_id is not None and submission.submission_id is not None:
             by_number = _sign(self.submission_id - submission.submission_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_cdm._compat import Context
     from airflow_provider_cdm.client.jobs.job_check import JobCheck
-    from airflow_provider_cdm.client.jobs.start_record import StartResult
+    from airflow_provider_cdm.client.jobs.start_record import StartRecord, StartResult
     from airflow_provider_cdm.client.sansio import Flow
     from airflow_provider_cdm.client.session import CdmSession
     from airflow_provider_cdm.tasks.attempt_options import AttemptOptions
@@ -390,6 +390,7 @@ class Attempt:
             # Past the deadline, a start that was lost is settled, but no outage is waited out.
             left = max(0.0, self.deadline - self.session.clock())
             policy = replace(policy, history_timeout=min(policy.history_timeout, left))
+        self._check_kill()
         record = self.journal.record()
         self.cleared = record is not None and self.request.may_follow_a_clear(record)
         self._cluster_id = self.request.in_cluster_of(record).cluster_id
@@ -397,16 +398,32 @@ class Attempt:
             *(self.session.api, self.request, self.journal.last, policy),
             deadline=self.deadline,
             limit=limit,
+            left_running=record is not None and self._left_running(record),
             before_restart=partial(self.job.redefine, self.session, self.request.cluster_id),
             before_start=self._before_start,
         )
         return self.session.run(start, self.journal.save)
+
+    def _left_running(self, record: StartRecord) -> bool:
+        """Return whether the earlier attempt was killed and left its run running, as it was to.
+
+        Then a clear of the running task is a restart of the task, not of the job. If the DAG run
+        has begun again since, the task had ended before it was cleared.
+        """
+        if record.run is None or record.result is not None:
+            return False
+        if self.options.cancel_on_kill and not record.foreign:
+            return False
+        if self.request.generation.began_again_since(record.generation):
+            return False
+        return not self.stop_notes.show_own_end(self.request.at(record.cluster_id).run(record.run))
 
     def _conclude(self, run: Submission, *, own: bool) -> dict[str, Any]:
         """Note the outcome, clean up, and judge the run.
 
         :param own: whether this task started it.
         """
+        self._check_kill()
         task = self.task
         run = task.with_tables(run)
         stopped = self.attached_at is not None and self._was_stopped_by_us(run, self.attached_at)
@@ -421,6 +438,14 @@ class Attempt:
             return self.start_and_wait()
         variables = self.options.variables if own else None
         return task.judge_run(self.context, run, variables, foreign=not own)
+
+    def _check_kill(self) -> None:
+        """Do nothing more after a kill: the next attempt may have begun already.
+
+        :raises CdmKilled: after a kill.
+        """
+        if self.killed:
+            raise errors.CdmKilled
 
     def _was_stopped_by_us(self, run: Submission, attached_at: float) -> bool:
         """Return whether a run that was taken over ended because an earlier attempt stopped it."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdm._compat import kill_seconds
+from airflow_provider_cdm._compat import KILLED_TASKS_GO_ON, kill_seconds
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.api import runs
 from airflow_provider_cdm.client.bounded import NotFinishedError, run_bounded
@@ -37,9 +37,18 @@ _GIVE_UP_SECONDS = 120.0
 
 def kill(attempt: Attempt) -> None:
     """Stop the run of this attempt if it may be active and ``cancel_on_kill`` is on, and say
-    what is known about it.
+    what is known about it. The attempt does nothing more.
+
+    :raises CdmKilled: out of a pause of the attempt, where the process goes on after a kill.
     """
     attempt.killed = True
+    _stop_or_leave_run(attempt)
+    session = vars(attempt).get("session")
+    if KILLED_TASKS_GO_ON and session is not None:
+        session.interrupt()
+
+
+def _stop_or_leave_run(attempt: Attempt) -> None:
     # Nothing may be resolved now: while a task is being killed, Airflow answers no look-ups.
     at_hand = vars(attempt)
     record, run = _record_at_hand(attempt), attempt.own_run
@@ -124,6 +133,9 @@ def give_up(attempt: Attempt, error: Exception) -> None:
     :param attempt: the attempt.
     :param error: what it failed with.
     """
+    if attempt.killed:
+        # The kill has said what became of the run; the next attempt may have it already.
+        return
     task, options = attempt.task, attempt.options
     try:
         timed_out = options.cancel_on_kill and _ended_by_execution_timeout(attempt, error)
@@ -136,7 +148,7 @@ def give_up(attempt: Attempt, error: Exception) -> None:
         ours = record.fingerprint == request.fingerprint
         run = started_run(request, record) if ours else None
         stops = timed_out or (final and options.on_giving_up == "stop")
-        if run is not None and not stops and not attempt.killed:
+        if run is not None and not stops:
             attempt.stop_notes.write(run, None)
         if run is None and (final or timed_out):
             attempt.log.warning(

@@ -153,11 +153,11 @@ class OwnedJob:
         The kill of an earlier attempt may have deleted it at that moment.
 
         :raises CdmNotFound: the given error, when the job exists, so that something else is
-            missing; or when this attempt was killed itself.
+            missing.
         :raises CdmOutcomeUnknown: when a start was sent, so that a run of the job may have been.
         """
         cluster_id, session = attempt.request.cluster_id, attempt.session
-        if attempt.killed or self._shown(session, cluster_id) is not None:
+        if self._shown(session, cluster_id) is not None:
             raise error
         self._times_missing += 1
         if self._times_missing > _CREATIONS:
@@ -184,8 +184,7 @@ class OwnedJob:
             raise error
         if since is not None and attempt.server_time() < since + _KILL_SECONDS:
             return True
-        # A process may live on after its kill, and see what that has done.
-        if not attempt.killed and (record := attempt.journal.record()) is not None:
+        if (record := attempt.journal.record()) is not None:
             # As if no answer had come: no attempt starts the job again, only a cleared task does.
             unknown = replace(record, run=None, sends=max(1, record.sends))
             attempt.journal.save(unknown.to_payload())

@@ -7,7 +7,7 @@ overwrite what the next attempt has written by then.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdm.client.jobs.start_record import key_of
@@ -55,6 +55,10 @@ class StopNote:
             return None
         return cls(run, number, at) if at is None or isinstance(at, int | float) else None
 
+    def is_about(self, run: RunRef) -> bool:
+        """Return whether the note is about a run."""
+        return replace(run, **self.run).is_run(run)
+
 
 class StopNotes:
     """The note of a task instance about its run: the last one counts.
@@ -92,6 +96,16 @@ class StopNotes:
             log.info("How the last attempt left its run cannot be read: %s", error)
             return None
 
+    def show_own_end(self, run: RunRef) -> bool:
+        """Return whether the last attempt was not killed, but left a run alone at its end."""
+        note = self.read()
+        return note is not None and note.is_about(run) and self._is_own_end(note)
+
+    def _is_own_end(self, note: StopNote) -> bool:
+        # The same number: a retry policy of Airflow 3.4 rescheduled this try.
+        last = (self._try_number - 1, self._try_number)
+        return note.asked_at is None and note.try_number in last
+
     def show_our_stop(
         self,
         run: Submission,
@@ -115,12 +129,10 @@ class StopNotes:
         if verdict_of(run.status) is not Verdict.FAILURE or run.status == "FAILURE_ON_SUBMIT":
             return False
         ended_at, note = _ended_at(run, record, now), self.read()
-        if note is not None and RunRef(run.cluster_id, run.job_name, **note.run).is_run(run):
+        if note is not None and note.is_about(RunRef.of(run)):
             if note.asked_at is not None:
                 return -_DATE_TOLERANCE <= ended_at - note.asked_at < STOP_SECONDS
-            # The same number: a retry policy of Airflow 3.4 rescheduled this try.
-            if note.try_number in (self._try_number - 1, self._try_number):
-                # The last attempt was not killed: it ended by itself and left the run alone.
+            if self._is_own_end(note):
                 return False
         stopped = run.status == "STOPPED" or _KILLED in (run.error_summary or "")
         return expected and stopped and ended_at < attached_at + STOP_SECONDS

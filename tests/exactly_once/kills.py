@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pytest
 
+from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.client.session import CdmSession
+from airflow_provider_cdm.simulator import ManualClock
 from airflow_provider_cdm.tasks.journal import TaskStore
 from tests.support.task_harness import TaskRunner
 
@@ -55,15 +58,54 @@ class Kills:
         self._run_and_end(lambda: operator, url_end, kill)
 
     def kill(self, operator: Any) -> NoReturn:
-        """Kill a task as Airflow does: it answers no look-ups while ``on_kill`` runs."""
+        """Kill a task for good."""
+        with suppress(errors.CdmKilled):
+            self.signal(operator)
+        raise Killed
+
+    def signal(self, operator: Any) -> None:
+        """Send a task the signal that it is killed, after which Airflow 3 lets it go on for some
+        seconds; Airflow answers no look-ups while ``on_kill`` runs.
+        """
         with self.monkeypatch.context() as silent:
             for name in ("read", "write", "delete"):
                 silent.setattr(TaskStore, name, self.answer)
             operator.on_kill()
-        raise Killed
+
+    def run_and_signal(self, operator: Any, when: Callable[[], bool], clock: ManualClock) -> None:
+        """Run an attempt of Airflow 3 that gets the signal in a pause, once something is true."""
+        signals: list[Any] = []
+
+        def signal_once() -> None:
+            if not signals and when():
+                signals.append(operator)
+                self.signal(operator)
+
+        clock.subscribe(signal_once)
+        try:
+            with pytest.raises(errors.CdmKilled):
+                self.task_runner.run(lambda: operator)
+        finally:
+            clock.unsubscribe(signal_once)
+        assert signals
+
+    def run_and_signal_after(
+        self, operator: Any, url_end: str, when: Callable[[], bool] = lambda: True
+    ) -> None:
+        """The same, right after the first exchange whose URL has a certain end."""
+
+        def signal() -> None:
+            self.signal(operator)
+
+        self._run_and_end(lambda: operator, url_end, signal, errors.CdmKilled, when)
 
     def _run_and_end(
-        self, make_operator: Callable[[], Any], url_end: str, end: Callable[[], NoReturn]
+        self,
+        make_operator: Callable[[], Any],
+        url_end: str,
+        end: Callable[[], Any],
+        ends_with: type[BaseException] = Killed,
+        when: Callable[[], bool] = lambda: True,
     ) -> None:
         exchange = CdmSession._exchange
         ended: list[Any] = []
@@ -73,12 +115,12 @@ class Kills:
                 return exchange(session, request)
             finally:
                 # A kill itself sends requests.
-                if request.url.endswith(url_end) and not ended:
+                if request.url.endswith(url_end) and not ended and when():
                     ended.append(request)
                     end()
 
         with self.monkeypatch.context() as patch:
             patch.setattr(CdmSession, "_exchange", exchange_and_end)
-            with pytest.raises(Killed):
+            with pytest.raises(ends_with):
                 self.task_runner.run(make_operator)
         self.task_runner.retry()

@@ -80,11 +80,15 @@ class Scenario:
         """Expected crashes of each instance of the task."""
         return len(self.crash)
 
+    @property
+    def has_own_pool(self) -> bool:
+        """Whether a pool is closed for a moment when the task is cleared."""
+        return bool(self.operator.get("deferrable"))
+
     def plan(self) -> dict[str, Any]:
         """Return the settings for its DAG file."""
         names = ("name", "retries", "retry_delay", "mapped", "crash", "victim", "operator")
-        # A pool of its own, since the stack closes it for a moment when the task is cleared.
-        pool = self.name if self.operator.get("deferrable") else "default_pool"
+        pool = self.name if self.has_own_pool else "default_pool"
         return {name: getattr(self, name) for name in names} | {"pool": pool}
 
 

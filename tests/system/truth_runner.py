@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.support.airflow_settings import AIRFLOW_3
+from tests.support.airflow_settings import AIRFLOW_3, SLOTS
 from tests.system.scenario_runner import (
     LOGICAL_DATE,
     RUN,
@@ -19,6 +19,8 @@ from tests.system.scenario_runner import (
 )
 
 SENSOR, OTHER = "watch", "other"
+#: A clear whose attempt has to queue until the run has ended.
+CLEAR_WITH_CLOSED_POOL = "clear this task while its pool is full"
 ENDED = ("success", "failed", "upstream_failed")
 
 
@@ -70,6 +72,11 @@ class Row(Scenario):
     def crashes(self) -> int:
         """Expected crashes of each instance of the task."""
         return len(self.crash) + len(self.edit.get("crash", ()))
+
+    @property
+    def has_own_pool(self) -> bool:
+        """Whether a pool is closed for a moment when the task is cleared."""
+        return super().has_own_pool or CLEAR_WITH_CLOSED_POOL in self.act
 
     @property
     def edited_retries(self) -> str:
@@ -182,6 +189,13 @@ class RowRun(ScenarioRun):
         tasks = [TASK, *([SENSOR] if self.scenario.sensor else [])]
         self._clear(*tasks, **options)
 
+    def clear_with_closed_pool(self) -> None:
+        """Clear the task, and let its next attempt begin only once its run has succeeded."""
+        self.stack.set_pool(self.name, 0)
+        self.clear_this()
+        self.wait_for_run(1, "SUCCEEDED")
+        self.stack.set_pool(self.name, SLOTS)
+
     def clear_sensor(self) -> None:
         """Clear the sensor alone."""
         self._clear(SENSOR)
@@ -255,6 +269,7 @@ _ACTS: dict[str, Callable[[RowRun], None]] = {
     "retry": lambda _: None,
     "clear this task": RowRun.clear_this,
     "clear it again": RowRun.clear_this,
+    CLEAR_WITH_CLOSED_POOL: RowRun.clear_with_closed_pool,
     "clear this task alone": lambda run: run.clear_this(reset_dag_runs=False),
     "clear the sensor": RowRun.clear_sensor,
     "clear another task": RowRun.clear_other,

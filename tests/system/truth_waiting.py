@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.system.truth_runner import Row
+from tests.system.truth_runner import CLEAR_WITH_CLOSED_POOL, Row
 from tests.system.truth_terms import (
     CLEAR_OTHER,
     CLEAR_RUN,
@@ -41,6 +41,26 @@ WHILE_WAITING = [
         seconds=LONG,
         attempts=1,
         says="The task goes on.",
+    ),
+    Row(
+        name="running-clear-left",
+        when="while running",
+        detail="`cancel_on_kill` is off",
+        act=CLEAR_THIS,
+        operator={"cancel_on_kill": False},
+        seconds=LONG,
+        attempts=2,
+        says="The run is left running, and the next attempt resumes it.",
+    ),
+    Row(
+        name="running-clear-left-ended",
+        when="while running",
+        detail="`cancel_on_kill` is off",
+        act=(CLEAR_WITH_CLOSED_POOL,),
+        operator={"cancel_on_kill": False},
+        seconds=LONG,
+        attempts=2,
+        says="The run succeeds before the next attempt begins, which takes the success over.",
     ),
     Row(
         name="running-clear-run",

@@ -35,6 +35,8 @@ class EarlierStart:
     :param policy: time limits of the protocol.
     :param deadline: when to stop looking at the run of the earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
+    :param left_running: whether a clear has ended the earlier attempt while its run was active, and
+        was not to stop it; then the success of that run is the task's, also after the clear.
     """
 
     api: CdmApi
@@ -42,6 +44,7 @@ class EarlierStart:
     policy: StartPolicy
     deadline: float | None = None
     limit: str = "wait_timeout"
+    left_running: bool = False
 
     def settle(self, record: StartRecord) -> Flow[tuple[StartRecord, Submission | None]]:
         """Continue where the earlier attempt stopped.
@@ -118,20 +121,27 @@ class EarlierStart:
         if not seen.ended:
             log.info("Resumed %s, which an earlier attempt started: %s.", run, seen.status)
             if relation is not Relation.SAME:
-                record = replace(
-                    record,
-                    generation=self.request.generation,
-                    attempt_id=self.request.attempt_id,
-                )
-                yield from save(record.to_payload())
+                record = yield from self._adopt(record)
             return record, seen
         log.info("%s, which an earlier attempt started, ended %s.", run.title, seen.status)
-        if relation is Relation.NEW or seen.verdict is not Verdict.SUCCESS:
+        if seen.verdict is not Verdict.SUCCESS:
             return record, None
+        if relation is Relation.NEW:
+            if not self.left_running:
+                return record, None
+            log.info("It was left running when the task was cleared, so nothing is started again.")
+            record = yield from self._adopt(record)
         if relation is Relation.UNCLEAR:
             yield from save(record.ended_well(seen).to_payload())
             raise self._in_doubt(run)
         return record, seen
+
+    def _adopt(self, record: StartRecord) -> Flow[StartRecord]:
+        """Make the run of a record that of this attempt, so that a retry knows it as its own."""
+        generation, attempt_id = self.request.generation, self.request.attempt_id
+        record = replace(record, generation=generation, attempt_id=attempt_id)
+        yield from save(record.to_payload())
+        return record
 
     def _in_doubt(self, run: RunRef) -> errors.CdmStartUncertain:
         """Return what ends an attempt that may be a retry or the first one after a clear."""

@@ -49,6 +49,7 @@ def start_once(
     *,
     deadline: float | None = None,
     limit: str = "wait_timeout",
+    left_running: bool = False,
     before_restart: Callable[[], Flow[None]] | None = None,
     before_start: Callable[[str], Flow[None]] | None = None,
 ) -> Flow[StartResult]:
@@ -60,6 +61,8 @@ def start_once(
     :param policy: time limits of the protocol.
     :param deadline: when to stop looking at the run of an earlier attempt, epoch seconds.
     :param limit: name of the task's argument that set the deadline.
+    :param left_running: whether a clear has ended the earlier attempt while its run was active, and
+        was not to stop it.
     :param before_restart: flow to perform before a start that follows an earlier one.
     :param before_start: flow to perform before any start, for the cluster that it goes to; what it
         raises ends the attempt without a start.
@@ -77,7 +80,8 @@ def start_once(
         from airflow_provider_cdm.client.jobs.earlier_start import EarlierStart
 
         # What was begun in one of the clusters is settled there, before anything else.
-        earlier = EarlierStart(api, request.in_cluster_of(record), policy, deadline, limit)
+        here = request.in_cluster_of(record)
+        earlier = EarlierStart(api, here, policy, deadline, limit, left_running)
         if record.fingerprint != earlier.request.fingerprint:
             record = yield from earlier.settle_other_arguments(record)
         if record is not None:

@@ -63,9 +63,7 @@ class Generation:
         """Return how this attempt relates to an earlier one of the same task instance."""
         if self.max_tries != earlier.max_tries:
             return Relation.NEW
-        began_again = None not in (self.began_at, earlier.began_at) and (
-            self.began_at != earlier.began_at
-        )
+        began_again = self.began_again_since(earlier)
         rescheduled = self.reschedules > earlier.reschedules and not began_again
         if self.try_number < earlier.try_number + (not rescheduled):
             # Tries only grow within a DAG run: it was deleted and created again.
@@ -78,6 +76,11 @@ class Generation:
         if began_again or (may_be_cleared and (any_clear or not self.counts_all_clears)):
             return Relation.UNCLEAR
         return Relation.SAME
+
+    def began_again_since(self, earlier: Generation) -> bool:
+        """Return whether the DAG run, with all its tasks, ended and began again since."""
+        known = None not in (self.began_at, earlier.began_at)
+        return known and self.began_at != earlier.began_at
 
 
 @dataclass(frozen=True, slots=True)

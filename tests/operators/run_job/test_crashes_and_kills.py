@@ -154,7 +154,7 @@ def test_retry_runs_the_job_again_when_the_killed_process_survives(
             task.on_kill()
 
     clock.subscribe(kill)
-    with pytest.raises(errors.CdmSubmissionFailed):
+    with pytest.raises((errors.CdmKilled, errors.CdmSubmissionFailed)):
         task_runner.run(lambda: task)
     task_runner.retry()
     assert task_runner.run(migrate)["submission_id"] == 2
