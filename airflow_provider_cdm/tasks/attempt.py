@@ -152,8 +152,13 @@ class Attempt:
 
     @cached_property
     def session(self) -> CdmSession:
-        """The session of the task's connection."""
-        return self.task.hook.get_conn()
+        """The session of the task's connection.
+
+        :raises CdmKilled: when the attempt was killed before: the kill could not interrupt it.
+        """
+        session = self.task.hook.get_conn()
+        self._check_kill()
+        return session
 
     @cached_property
     def request(self) -> StartRequest:

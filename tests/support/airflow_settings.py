@@ -47,6 +47,10 @@ _AIRFLOW_2 = {
 _AIRFLOW_3 = {
     "API__SECRET_KEY": _SECRET,
     "API_AUTH__JWT_SECRET": _SECRET * 2,
+    # Airflow 3.4 may notice the end of a killed task only after this time. It sends no heartbeats
+    # for the task meanwhile, and a scheduler that misses them ends with an error if the task was
+    # cleared.
+    "CORE__KILLED_TASK_CLEANUP_TIME": "5",
     "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
     "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
     "DAG_PROCESSOR__REFRESH_INTERVAL": "5",

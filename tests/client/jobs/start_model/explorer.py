@@ -76,6 +76,7 @@ class Explorer:
             changing=rng.random() < 0.2,
             standby=self.standby,
             clocks=rng.choice([(), (-3600.0, -170.0, 170.0, 3600.0)]),
+            cancel_on_kill=rng.random() < 0.7,
         )
 
     def _attempts(self, task: Task, generation: int) -> Iterator[bool]:
@@ -139,13 +140,14 @@ class Explorer:
         task.cleared_at = cdm.now
         if cdm.rng.random() < 0.2:
             cdm.note("DAG run created again")
-            task.dag_run_began = cdm.now
+            task.dag_run_began, task.dag_run_goes_on = cdm.now, False
             if task.managed:
                 task.store.content.clear()
                 task.poisoned = False
             return Generation(1, task.retries, 0, task.retries)
         cdm.note("clear")
-        if cdm.rng.random() < 0.7:
+        task.dag_run_goes_on = cdm.rng.random() >= 0.7
+        if not task.dag_run_goes_on:
             # The DAG run had ended, so it begins again.
             task.dag_run_began = cdm.now
         if cdm.rng.random() < 0.3:

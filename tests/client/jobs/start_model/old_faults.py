@@ -81,6 +81,10 @@ def _names_joined_by_underscores(_: Any) -> Any:
     return name
 
 
+def _killed_attempts_go_on(_: Any) -> Any:
+    return kills._stop_or_leave_run
+
+
 def _other_arguments_start_anew(_: Any) -> Any:
     def settle(*_: Any, **__: Any) -> Any:
         yield from ()
@@ -299,5 +303,13 @@ OLD_FAULTS = [
         "_may_be_misdated",
         "doubled",
         _wrong_dates_are_other_runs,
+    ),
+    OldFault(
+        17,
+        "a killed attempt goes on",
+        kills,
+        "kill",
+        "sent a start after the kill",
+        _killed_attempts_go_on,
     ),
 ]

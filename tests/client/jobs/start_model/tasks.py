@@ -103,6 +103,9 @@ class ModelSession:
     def run(self, flow: Generator[Any, Any, Any], save: Any = None) -> Any:
         return self.task.drive(self.task, flow, save)
 
+    def interrupt(self) -> None:
+        self.task.interrupted = True
+
 
 class ModelOperator:
     """What an attempt uses of its operator."""
@@ -144,10 +147,12 @@ class Task:
     :param interrupts: how often its process dies or is killed, at each step.
     :param changing: whether its variables, or its definition, are others in each attempt.
     :param standby: whether it names a stand-by cluster.
+    :param cancel_on_kill: whether a kill stops its run.
     :param clocks: seconds by which the clocks of workers may be ahead.
     :param cleared_at: when it was cleared last.
     :param began_at: when the first attempt since then began.
     :param dag_run_began: when its DAG run began, or began again.
+    :param dag_run_goes_on: whether it had not ended at the last clear.
     :param poisoned: whether its journal holds something that is no record.
     """
 
@@ -165,18 +170,22 @@ class Task:
     retries: int = 0
     changing: bool = False
     standby: bool = False
+    cancel_on_kill: bool = True
     clocks: tuple[float, ...] = ()
     managed: bool = True
     generation: int = 0
     cleared_at: float = 0.0
     began_at: float = 0.0
     dag_run_began: float = 0.0
+    dag_run_goes_on: bool = False
     poisoned: bool = False
     ever_poisoned: bool = False
     airflow: Generation = field(default_factory=Generation)
     owner: Owner = field(init=False)
     wire: Wire = field(init=False)
     _attempt: Attempt | None = None
+    #: Whether a kill has interrupted the attempt, whose process lives on.
+    interrupted: bool = False
     _killed_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -198,7 +207,7 @@ class Task:
             context["task_state_store"] = self.store
         # Each attempt may be on another worker.
         session = ModelSession(self, cdm.rng.choice([0.0, 0.0, *self.clocks]))
-        began, self._killed_at = cdm.now, None
+        began, self._killed_at, self.interrupted = cdm.now, None, False
         store = self.store
         store.step, store.written, store.failed = self.maybe_interrupt, self._written, self._failed
         try:
@@ -226,6 +235,7 @@ class Task:
             poll_interval=30,
             wait_limit=(self.wait_timeout, "wait_timeout"),
             if_running=cast("Any", self.if_running),
+            cancel_on_kill=self.cancel_on_kill,
             on_giving_up=cast("Any", self.on_giving_up),
             standby_cluster_ids=[STANDBY] if self.standby else None,
         )
@@ -304,6 +314,9 @@ class Task:
             # A late effect of a start from before a clear is like a run of somebody else.
             late = run.owner != self.owner and cdm.take(self.owner, run)
             return None if late else f"other arguments: {run}"
+        if ours and not self.cancel_on_kill and self.dag_run_goes_on:
+            cdm.note("took a run that was left")
+            return None
         if ours and not attach and not cdm.is_blind(self.owner):
             return f"started nothing after a clear, but took {run}"
         if attach and run.ends > self.began_at:
@@ -351,13 +364,20 @@ class Task:
             cdm.note("kill")
             self._killed_at = cdm.now
             kills.kill(self._attempt)
+            if cdm.rng.random() < 0.5:
+                cdm.note("life after a kill")
+                return
         else:
             cdm.note("crash")
         raise Crash
 
     def perform(self, step: Any, save: Any) -> Any:
         """Perform a step of a flow."""
+        if self.interrupted and not isinstance(step, Save):
+            raise errors.CdmKilled
         if isinstance(step, Request):
+            if self._killed_at is not None and step.url.endswith("/start"):
+                self.cdm.problems.append("sent a start after the kill")
             return self.wire.exchange(step, self.owner)
         if isinstance(step, Sleep):
             self.cdm.pass_time(step.seconds)
