@@ -216,6 +216,20 @@ def test_limit_9_person_who_stops_the_run_right_after_a_clear(
     assert task_runner.run(migrate)["submission_id"] == 2
 
 
+def test_limit_10_clear_that_arrives_after_the_success(
+    sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner
+) -> None:
+    """A success that was noted before the kill looks like one before the clear."""
+
+    def leave_running() -> Any:
+        return migrate(cancel_on_kill=False)
+
+    task_runner.run(leave_running)
+    task_runner.clear(running=True)
+    assert task_runner.run(leave_running)["submission_id"] == 2
+    assert databases.count_rows() == 2 * ROWS
+
+
 def test_other_limits_need_what_they_name(
     sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
