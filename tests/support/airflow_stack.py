@@ -340,10 +340,13 @@ class AirflowStack:
     # Observations
 
     def tasks(self, dag: str, task: str) -> dict[int, Task]:
-        """Return the instances of a task by map index."""
+        """Return the instances of a task by map index, each with its last attempt: Airflow 3.4
+        keeps those before as well.
+        """
         rows = self.query(
             f"SELECT {MAP_INDEX}, state, try_number, triggerer_id FROM task_instance"
-            ' LEFT JOIN "trigger" ON "trigger".id = trigger_id WHERE dag_id = ? AND task_id = ?',
+            ' LEFT JOIN "trigger" ON "trigger".id = trigger_id WHERE dag_id = ? AND task_id = ?'
+            " ORDER BY try_number",
             *(dag, task),
         )
         return {index: Task(state or "", attempt, by) for index, state, attempt, by in rows}
