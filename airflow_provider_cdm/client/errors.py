@@ -270,7 +270,10 @@ class CdmKilled(CdmError):
     default_retryable = True
 
     def __init__(self) -> None:
-        super().__init__("Killed by Airflow: this attempt does nothing more.")
+        super().__init__(
+            "Ended by Airflow: the task was cleared or marked, or its worker shuts down. The lines"
+            " before say what became of its run."
+        )
 
 
 class CdmThresholdMissed(CdmError):

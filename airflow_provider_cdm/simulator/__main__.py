@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import shlex
 import signal
 import sys
@@ -30,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _serve(options, stop)
     except (MissingExtraError, ValueError, OSError) as exc:
-        lines = str(exc).replace("\n", "\n  ")
+        text = str(exc)
+        if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+            text += "\nAnother simulator may be running; --port chooses another port."
+        lines = text.replace("\n", "\n  ")
         sys.stderr.write(f"The simulator cannot start:\n  {lines}\n")
         return 2
 

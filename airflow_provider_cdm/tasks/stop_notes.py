@@ -83,7 +83,8 @@ class StopNotes:
         try:
             self._store.write(content)
         except Exception as error:
-            log.info("How this attempt left %s could not be noted: %s", run, error)
+            # Airflow 3 refuses it where the task was cleared, and its answer would fill the log.
+            log.debug("How this attempt left %s could not be noted: %s", run, error)
         else:
             if self._trail is not None:
                 self._trail.add()

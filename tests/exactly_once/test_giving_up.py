@@ -175,3 +175,24 @@ def test_journal_that_cannot_be_read_hides_no_failure(
     monkeypatch.setattr(TaskStore, "read", fail_after_the_start)
     run_until_wait_timeout(task_runner)
     assert "Whether a run of this task is still active is unknown" in task_log.text
+
+
+@pytest.mark.parametrize("ending", ["STOPPED", "SUCCEEDED"])
+def test_error_does_not_call_an_ended_run_active(
+    ending: str, sim: CdmSimulator, task_runner: TaskRunner, clock: ManualClock
+) -> None:
+    """Where the run of an earlier attempt has ended, and another one is in the way, nobody is told
+    to stop the former: that would stop the latter.
+    """
+    run_until_wait_timeout(task_runner)
+    if ending == "STOPPED":
+        sim.stop(JOB)
+    clock.advance(60)
+    assert sim.runs(JOB)[-1].status == ending
+    sim.start(JOB, variables={"dt": "2025-01-04"})
+    task_runner.clear()
+    with pytest.raises(errors.CdmAlreadyRunning, match="busy with run 2") as refusal:
+        task_runner.run(migrate)
+    assert "may still be active" not in str(refusal.value)
+    clock.advance(60)
+    assert task_runner.run(migrate)["submission_id"] == 3

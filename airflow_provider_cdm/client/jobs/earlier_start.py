@@ -125,16 +125,23 @@ class EarlierStart:
             return record, seen
         log.info("%s, which an earlier attempt started, ended %s.", run.title, seen.status)
         if seen.verdict is not Verdict.SUCCESS:
-            return record, None
+            return (yield from self._note_end(record.ended_badly(seen))), None
         if relation is Relation.NEW:
             if not self.left_running:
-                return record, None
+                return (yield from self._note_end(record.ended_well(seen))), None
             log.info("It was left running when the task was cleared, so nothing is started again.")
             record = yield from self._adopt(record)
         if relation is Relation.UNCLEAR:
-            yield from save(record.ended_well(seen).to_payload())
+            yield from self._note_end(record.ended_well(seen))
             raise self._in_doubt(run)
         return record, seen
+
+    def _note_end(self, record: StartRecord) -> Flow[StartRecord]:
+        """Save that the run of a record has ended, so that nobody is told to stop it: a call that
+        stops a job stops whichever run of it is active.
+        """
+        yield from save(record.to_payload())
+        return record
 
     def _adopt(self, record: StartRecord) -> Flow[StartRecord]:
         """Make the run of a record that of this attempt, so that a retry knows it as its own."""

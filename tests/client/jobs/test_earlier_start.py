@@ -167,18 +167,21 @@ def test_run_that_has_succeeded_since(generation: Generation, settling: Play) ->
         assert [record["result"]["status"] for record in attempt.saved] == ["SUCCEEDED"]
     else:
         record, seen = attempt.settle(KNOWN)
-        assert record == KNOWN
+        assert (record.run, record.generation) == (KNOWN.run, KNOWN.generation)
         assert (seen and seen.status) == ("SUCCEEDED" if generation is RETRY else None)
-        assert attempt.saved == []
+        # A retry returns the run, and notes its result then.
+        saved = [record["result"]["status"] for record in attempt.saved]
+        assert saved == ([] if generation is RETRY else ["SUCCEEDED"])
 
 
 @each
 @pytest.mark.parametrize("status", ["FAILED", "STOPPED", "FAILURE_ON_SUBMIT"])
 def test_run_that_has_failed_since(generation: Generation, status: str, settling: Play) -> None:
-    """The job is started again."""
+    """The job is started again, after a run that is known to have ended."""
     attempt = settling(generation, [[run(status)]])
-    assert attempt.settle(KNOWN) == (KNOWN, None)
-    assert attempt.saved == []
+    record, seen = attempt.settle(KNOWN)
+    assert (record.run, record.baseline, seen) == (None, KNOWN.run, None)
+    assert attempt.saved == [record.to_payload()]
 
 
 @each
@@ -264,4 +267,19 @@ def test_failed_run_of_other_arguments(change: Any, kept: bool, settling: Play) 
     attempt = settling(RETRY, [[{**run("FAILED"), "job-name": change.get("job_name", "orders")}]])
     earlier = replace(OTHER, **change)
     record = attempt.settle(earlier, others=True)
-    assert record == (replace(earlier, fingerprint=REQUEST.fingerprint) if kept else None)
+    ended = replace(earlier, fingerprint=REQUEST.fingerprint, run=None, baseline=earlier.run)
+    assert (record and (record.fingerprint, record.run, record.baseline)) == (
+        (ended.fingerprint, ended.run, ended.baseline) if kept else None
+    )
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
+def test_run_that_was_left_running_at_a_clear(status: str, settling: Play) -> None:
+    """Its success is taken over, and is the result of a retry from now on; after its failure the
+    job is started again.
+    """
+    attempt = settling(CLEARED, [[run(status)]])
+    record, seen = attempt.settle(KNOWN, left_running=True)
+    assert (seen and seen.status) == (status if status == "SUCCEEDED" else None)
+    assert (record.generation == CLEARED) == (status == "SUCCEEDED")
+    assert attempt.saved == [record.to_payload()]
