@@ -417,6 +417,9 @@ class Attempt:
         """
         if record.run is None or record.result is not None:
             return False
+        if not self.options.wait_for_completion:
+            # Its journal is the same after its end.
+            return False
         if self.options.cancel_on_kill and not record.foreign:
             return False
         if self.request.generation.began_again_since(record.generation):

@@ -169,3 +169,15 @@ def test_clear_after_an_attempt_that_ended_by_itself_starts_the_job_again(
     clock.advance(60)
     assert task_runner.run(lambda: migrate(cancel_on_kill=False))["submission_id"] == 2
     assert len(sim.runs(JOB)) == 2
+
+
+def test_clear_of_a_task_that_only_starts_starts_the_job_again(
+    sim: CdmSimulator, clock: ManualClock, task_runner: TaskRunner
+) -> None:
+    """Nobody has killed a task that did not wait, so a clear asks for a new run."""
+    options = {"cancel_on_kill": False, "wait_for_completion": False}
+    task_runner.run(lambda: migrate(**options))
+    clock.advance(60)
+    task_runner.clear(running=True)
+    assert task_runner.run(lambda: migrate(**options))["submission_id"] == 2
+    assert len(sim.runs(JOB)) == 2
