@@ -29,6 +29,7 @@ class OldFault:
     :param holder: class or module whose attribute is replaced.
     :param shows: part of the violation that the model must report.
     :param replacement: returns the new value, given the present one.
+    :param first_seed: where to begin to look for the violation, if it is rare.
     """
 
     row: int
@@ -37,6 +38,7 @@ class OldFault:
     name: str
     shows: str
     replacement: Callable[[Any], Any]
+    first_seed: int = 0
 
     def __str__(self) -> str:
         return f"{self.row}: {self.title}"
@@ -279,6 +281,7 @@ OLD_FAULTS = [
         "_compare",
         "took",
         _numbers_alone_order_runs,
+        2000,
     ),
     OldFault(
         15,
