@@ -265,15 +265,19 @@ class CdmOutcomeUnknown(CdmSubmissionFailed):
 class CdmKilled(CdmError):
     """Airflow kills the task, so this attempt does nothing more. What became of its run is in the
     log before this error.
+
+    :param message: see :class:`CdmError`.
     """
 
     default_retryable = True
 
-    def __init__(self) -> None:
-        super().__init__(
-            "Ended by Airflow: the task was cleared or marked, or its worker shuts down. The lines"
-            " before say what became of its run."
-        )
+    def __init__(
+        self,
+        message: str = "Ended by Airflow: the task was cleared or marked, or its worker shuts down."
+        " The lines before say what became of its run.",
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
 
 
 class CdmThresholdMissed(CdmError):
