@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_cdm._compat import KILLED_TASKS_GO_ON
 from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
+from airflow_provider_cdm.tasks.journal import TaskStore
 from tests.exactly_once.kills import Kills
 from tests.exactly_once.task import JOB, MODES, count_starts, each_mode, migrate
 from tests.support.order_databases import ROWS, OrderDatabases
@@ -53,6 +54,23 @@ def test_task_that_is_killed_before_the_start_sends_none(
     """A kill between two calls ends the task before the next call."""
     kills.run_and_signal_after(migrate(), url_end)
     assert count_starts(sim) == 0
+
+
+@on_airflow_3
+def test_task_that_is_killed_before_it_has_a_session_sends_nothing(
+    sim: CdmSimulator, task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while the journal is read for the first time is not forgotten."""
+    operator, read = migrate(), TaskStore.read
+
+    def read_and_kill(store: TaskStore) -> Any:
+        operator.on_kill()
+        return read(store)
+
+    monkeypatch.setattr(TaskStore, "read", read_and_kill)
+    with pytest.raises(errors.CdmKilled):
+        task_runner.run(lambda: operator)
+    assert sim.requests == []
 
 
 @on_airflow_3
