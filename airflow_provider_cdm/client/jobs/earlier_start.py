@@ -137,8 +137,8 @@ class EarlierStart:
         return record, seen
 
     def _note_end(self, record: StartRecord) -> Flow[StartRecord]:
-        """Save that the run of a record has ended, so that nobody is told to stop it: a call that
-        stops a job stops whichever run of it is active.
+        """Save that the run of a record has ended, so that no error asks people to stop it: a call
+        that stops a job stops whichever run of it is active.
         """
         yield from save(record.to_payload())
         return record
