@@ -86,7 +86,21 @@ def tests(session: nox.Session) -> None:
     options.add_argument(
         "--python", metavar="VERSION", help="such as 3.12 (default: the best that is installed)"
     )
+    options.add_argument(
+        "--long",
+        dest="tests",
+        action="store_const",
+        const="long",
+        help="the tests that take long, which are left out otherwise",
+    )
+    options.add_argument(
+        "--all", dest="tests", action="store_const", const="long or not long", help="all tests"
+    )
     chosen, arguments = options.parse_known_args(session.posargs)
+    # Who names a test wants it, however long it takes.
+    named = any(argument.startswith("tests/") for argument in arguments)
+    tests = chosen.tests or ("long or not long" if named else "not long")
+    arguments = ["-m", tests, *arguments]
     Suite(airflow=chosen.airflow, python=chosen.python, arguments=arguments).run(session)
 
 

@@ -164,6 +164,7 @@ def test_variable_without_a_name_or_a_value(
     assert sim.runs(JOB) == []
 
 
+@pytest.mark.long
 def test_output_holds_nothing_but_the_result(sim: CdmSimulator, cdm_default: Any) -> None:
     """What Airflow logs about a connection, here a value that is too short to mask, goes elsewhere.
 
@@ -182,6 +183,7 @@ def test_output_holds_nothing_but_the_result(sim: CdmSimulator, cdm_default: Any
     assert [row["job"] for row in json.loads(done.stdout)] == [JOB]
 
 
+@pytest.mark.long
 def test_stored_connection_without_warnings(sim: CdmSimulator, airflow_database: None) -> None:
     """Airflow warns of the underscore in the type of a stored connection, which users cannot
     change; a command does not print that.
@@ -221,6 +223,7 @@ def test_airflow_gets_the_same_commands() -> None:
     ]
 
 
+@pytest.mark.long
 def test_declaring_the_commands_imports_nothing() -> None:
     """Every airflow command asks for the commands, so that must not import what performs them."""
     program = (

@@ -71,12 +71,14 @@ def run_test_module(name: str) -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["test_with_simulator", "test_with_faults"])
 def test_test_module(name: str) -> None:
     """The test modules that are shown as templates for users' tests pass."""
     run_test_module(name)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="the argument is named as in Airflow 3")
 def test_test_module_of_a_dag(airflow_database: None) -> None:
     """The test of a whole DAG that is shown passes with the DAG in the DAGs folder."""

@@ -140,6 +140,7 @@ def test_a_failing_day(deferrable: bool, demo: Demo) -> None:
     assert demo.warehouse.orders() == []
 
 
+@pytest.mark.long
 @MODES
 def test_a_retry_after_repair(deferrable: bool, demo: Demo) -> None:
     """If the cause is fixed between two attempts, the second one moves the rows, once."""
@@ -173,6 +174,7 @@ def test_start_then_wait(demo: Demo) -> None:
     assert len(demo.warehouse.orders()) == examples.ROWS
 
 
+@pytest.mark.long
 def test_every_mode_returns_the_same(demo: Demo) -> None:
     """The result has the same keys and values in every mode, except for the run's own figures."""
     daily, two_tasks = "example_cdm_daily_migration", "example_cdm_start_then_wait"
@@ -201,6 +203,7 @@ def test_every_mode_returns_the_same(demo: Demo) -> None:
     assert len({each["submission_id"] for each in returned}) == 5
 
 
+@pytest.mark.long
 @MODES
 def test_side_by_side(deferrable: bool, demo: Demo) -> None:
     """Each day has its own job, created from the file with its date and deleted afterwards."""
@@ -214,6 +217,7 @@ def test_side_by_side(deferrable: bool, demo: Demo) -> None:
     assert demo.sim.jobs() == before
 
 
+@pytest.mark.long
 @MODES
 def test_whole_database(deferrable: bool, demo: Demo) -> None:
     """All tables are moved, and the result lists each of them."""
@@ -234,6 +238,7 @@ def test_whole_database(deferrable: bool, demo: Demo) -> None:
     assert demo.sim.runs("shop_nightly")[-1].status == "SUCCEEDED"
 
 
+@pytest.mark.long
 @MODES
 def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
     """The cluster is started, used and stopped again, also if the migration fails."""
@@ -251,6 +256,7 @@ def test_a_cluster_for_a_while(deferrable: bool, demo: Demo) -> None:
     assert demo.warehouse.orders() == demo.shop.orders(demo.days[0])
 
 
+@pytest.mark.long
 @MODES
 def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
     """Each table is moved by its own job in each DAG run, and no job remains."""
@@ -264,6 +270,7 @@ def test_a_list_of_tables(deferrable: bool, demo: Demo) -> None:
     assert len(creations) == 2 * (1 + len(examples.TABLES))
 
 
+@pytest.mark.long
 def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
     """A DAG waits for the run that another DAG started for the same day, not for an earlier one."""
     demo.sim.add_job("orders_daily", seconds=5)  # still active when the other DAG starts
@@ -281,6 +288,7 @@ def test_wait_elsewhere(demo: Demo, deferrals: list[Any]) -> None:
 PASSWORD = "Pa55word-of-the-archive"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", ["conn.archive.password", "var.value.archive_text"])
 def test_jobs_as_code(
     source: str, demo: Demo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -384,6 +392,7 @@ def triggering(demo: Demo) -> Iterator[None]:
     sa.event.remove(DagRun, "after_insert", consume)
 
 
+@pytest.mark.long
 @MODES
 def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureRequest) -> None:
     """A DAG that is scheduled on the asset reads the row counts of all runs."""
@@ -398,6 +407,7 @@ def test_asset_driven(deferrable: bool, demo: Demo, request: pytest.FixtureReque
     check(examples.asset_driven(demo, demo.days[:2], result(done, "count_orders")))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not HAS_ASSET_STATE_STORE, reason="dag.test() stores no triggers of watchers below Airflow 3.3"
 )

@@ -114,6 +114,7 @@ def state_of(tmp_path: Path, sim: CdmSimulator) -> Callable[[str, datetime], str
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", [BEFORE, "after"])
 def test_rows_of_the_day(
     which: str, state_of: Callable[[str, datetime], str], tmp_path: Path

@@ -88,6 +88,7 @@ def test_listed_classes_exist(path: str) -> None:
     assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
+@pytest.mark.long
 def test_airflow_lists_the_provider_and_accepts_its_connection(airflow_database: None) -> None:
     """``airflow providers list`` shows the provider, and ``connections add`` accepts its connection
     type.
@@ -290,6 +291,7 @@ def test_a_start_imports_no_more_than_it_needs() -> None:
     assert [name for name in modules if name.startswith(NOT_FOR_A_START)] == []
 
 
+@pytest.mark.long
 @needs_task_state_store
 def test_preload_imports_what_a_start_needs() -> None:
     """After ``airflow_provider_cdm.preload``, a start imports nothing of this package, and not
@@ -300,6 +302,7 @@ def test_preload_imports_what_a_start_needs() -> None:
     assert [name for name in added if name.startswith(tops)] == []
 
 
+@pytest.mark.long
 def test_local_settings_of_the_documentation(tmp_path: Path) -> None:
     """Airflow starts with the file that the documentation shows, and has then imported what tasks
     of this package run.
@@ -327,6 +330,7 @@ WATCHER_MODULES = {"client", "client.arguments", "client.errors", "client.text"}
 }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no AssetWatcher")
 def test_parsing_a_watcher_imports_nothing_that_watches() -> None:
     """A DAG file with an asset watcher loads its arguments, and none of the other triggers."""

@@ -163,6 +163,7 @@ def run_triggers(triggers: list[CdmSubmissionTrigger]) -> list[Any]:
     return ends
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("late", [-5.0, 60.0, 600.0], ids=["before", "soon after", "late"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_deferred_waits_go_on(
@@ -181,6 +182,7 @@ def test_deferred_waits_go_on(
     assert 2 <= len(look_ups) <= 2 + max(late, 0) / 30 + 1
 
 
+@pytest.mark.long
 def test_two_hundred_waits_share_a_look_up(
     make_rotation: MakeRotation, look_ups: list[float]
 ) -> None:
@@ -220,6 +222,7 @@ def test_waits_fail_when_nothing_changes(
     assert not [secret for secret in (PASSWORD, KEYS["secret_key"]) if secret in shown]
 
 
+@pytest.mark.long
 def test_waits_outlast_a_locked_account(make_rotation: MakeRotation) -> None:
     """Where others have locked the account, the new password is tried again when that is over."""
     rotation = make_rotation("password")

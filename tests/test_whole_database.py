@@ -119,6 +119,7 @@ def test_all_tables_well(path: str, sim: CdmSimulator, task_runner: Any, log: An
     assert definition_calls(sim) == 1
 
 
+@pytest.mark.long
 @each_path
 def test_a_run_whose_tables_move_does_not_stall(
     path: str, sim: CdmSimulator, task_runner: Any, monkeypatch: pytest.MonkeyPatch

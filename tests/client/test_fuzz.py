@@ -225,6 +225,7 @@ def _check(server: FakeServer, make_flow: MakeFlow, user: Settings) -> None:
         StartRecord.from_payload(server.record)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(VISITS))
 def test_any_response_of_cdm(name: str) -> None:
     """Whatever CDM responds, each call and flow ends with a valid result or an error of ours."""

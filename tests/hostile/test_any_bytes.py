@@ -125,6 +125,7 @@ SLOW: dict[str, Respond] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", [*ENDLESS, *BOMBS])
 def test_endless(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response of any length needs limited memory, and is an error of this package."""
@@ -201,6 +202,7 @@ def _bytes(draw: st.DrawFn) -> bytes:
     return data[:cut]
 
 
+@pytest.mark.long
 def test_any_bytes(server: ByteServer) -> None:
     """Whatever bytes arrive, the call ends with a valid result or an error of this package."""
 

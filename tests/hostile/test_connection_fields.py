@@ -151,6 +151,7 @@ _VALUES = st.recursive(
 _NAMES = st.sampled_from([field.name for field in EXTRA_FIELDS])
 
 
+@pytest.mark.long
 @given(
     extra=st.dictionaries(_NAMES | st.text(max_size=3), _VALUES, max_size=5),
     fields=st.dictionaries(

@@ -127,6 +127,7 @@ def test_an_exchange_ends(way: str, triggerer: bool, names: Names) -> None:
     assert names.asked[0][0] == ("proxy.test" if proxy else "cdm.test")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("triggerer", [False, True], ids=["worker", "triggerer"])
 def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runner: Any,
                      monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:  # fmt: skip
@@ -168,6 +169,7 @@ def test_a_wait_ends(triggerer: bool, sim: CdmSimulator, names: Names, task_runn
     assert names.asked[-1][0] == "localhost"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("triggerer", [False, True], ids=["worker", "triggerer"])
 def test_a_start_ends(
     triggerer: bool,

@@ -38,6 +38,7 @@ def server() -> Iterator[ByteServer]:
     server.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", SLOW)
 def test_a_wait_ends_while_a_look_is_under_way(
     what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch

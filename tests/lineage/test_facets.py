@@ -482,6 +482,7 @@ def test_a_task_without_a_run(openlineage: None) -> None:
     assert task.get_openlineage_facets_on_failure(None).run_facets == {}
 
 
+@pytest.mark.long
 def test_nothing_is_imported() -> None:
     """Operators and sensors do not import OpenLineage, which may not be installed."""
     code = (

@@ -338,6 +338,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.dictionaries(PARTS, JUNK), st.none() | st.dictionaries(PARTS, JUNK))
 def test_any_definition(job: dict[str, Any], link: dict[str, Any] | None) -> None:
     """Whatever a server shows as job and link, nothing is raised, and all names are text."""

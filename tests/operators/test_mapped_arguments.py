@@ -103,6 +103,7 @@ def password_of(sim: CdmSimulator, link: str) -> str:
     return str({each["name"]: each["value"] for each in inputs}["linkConfig.password"])
 
 
+@pytest.mark.long
 def test_secret_of_a_function_is_no_plain_text(
     sim: CdmSimulator, run_dag: Callable[..., Outcome]
 ) -> None:

@@ -224,6 +224,7 @@ def test_a_start_without_an_answer_is_settled_in_its_cluster(
     assert count_runs(sim) == [1, 0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_start_that_cannot_be_settled_goes_nowhere_else(
     when: Any, sim: CdmSimulator, task_runner: TaskRunner

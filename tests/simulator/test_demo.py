@@ -77,6 +77,7 @@ def command_line(printed: str) -> list[str]:
     return shlex.split(line)
 
 
+@pytest.mark.long
 def test_command_brings_databases_jobs_and_dags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_command_brings_databases_jobs_and_dags(
         assert (folder / "cdm_demo.py").read_text() == DAGS.read_text()
 
 
+@pytest.mark.long
 def test_the_connection_is_the_same_as_json_as_uri_and_in_airflow(
     tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_the_connection_is_the_same_as_json_as_uri_and_in_airflow(
     assert all(len(value) >= 5 for value in extra.values())
 
 
+@pytest.mark.long
 def test_printed_commands_fill_the_dags_folder_of_a_new_airflow(tmp_path: Path) -> None:
     """The DAGs arrive in the DAGs folder of an Airflow that has none yet, since it is new."""
     home = tmp_path / "airflow home"
@@ -146,6 +149,7 @@ def test_printed_commands_fill_the_dags_folder_of_a_new_airflow(tmp_path: Path) 
     assert (home / "dags" / "cdm_demo.py").read_text() == DAGS.read_text()
 
 
+@pytest.mark.long
 def test_a_second_start(tmp_path: Path) -> None:
     """A folder keeps its password and its changed jobs; the databases are made anew."""
     folder = tmp_path / "mine"
@@ -166,6 +170,7 @@ def test_a_second_start(tmp_path: Path) -> None:
     assert {json.loads(exported(each))["password"] for each in (first, second)} == {password}
 
 
+@pytest.mark.long
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     """A folder with files that are not a demo's is refused, and nothing in it is changed."""
     (tmp_path / "source.db").write_text("production data")
@@ -176,6 +181,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"source.db", "simulator.yaml"}
 
 
+@pytest.mark.long
 def test_a_port_that_is_in_use_changes_no_database(tmp_path: Path) -> None:
     """If the simulator cannot start, the databases of the folder stay as they are."""
     with running(tmp_path):
@@ -230,6 +236,7 @@ def run(dag: Any, day: date) -> Any:
     return dag.test(**{key: logical_date})
 
 
+@pytest.mark.long
 def test_dag_moves_exactly_the_days_that_are_named(demo: tuple[CdmSimulator, Databases]) -> None:
     """The schedule of the copied DAG is the three days, and each is moved once and completely."""
     simulator, databases = demo
@@ -241,6 +248,7 @@ def test_dag_moves_exactly_the_days_that_are_named(demo: tuple[CdmSimulator, Dat
     assert len(simulator.runs("orders_daily")) == len(MOVED_DAYS)
 
 
+@pytest.mark.long
 def test_dag_by_hand(demo: tuple[CdmSimulator, Databases]) -> None:
     """The whole database and the history arrive in the mirror; the failing job moves nothing."""
     simulator, databases = demo

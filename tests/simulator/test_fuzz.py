@@ -361,6 +361,7 @@ def shared() -> Iterator[tuple[CdmSimulator, Cdm, ManualClock]]:
         yield parts
 
 
+@pytest.mark.long
 @fuzz
 @given(st.lists(any_request(), min_size=1, max_size=4))
 @example(

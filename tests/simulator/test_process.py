@@ -151,6 +151,7 @@ def test_connection_settings() -> None:
 pytest_plugins = ["pytester"]
 
 
+@pytest.mark.long
 def test_pytest_plugin(pytester: pytest.Pytester) -> None:
     """The fixtures provide a configured simulator for each test, and a connection to it."""
     pytester.makeconftest('pytest_plugins = ["airflow_provider_cdm.simulator.pytest_plugin"]')

@@ -71,6 +71,7 @@ def call_every_route(sim: CdmSimulator, waiting: str) -> None:
     assert sim.runs(waiting)[0].active
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["source", "target"])
 @pytest.mark.parametrize("job", ["rows", "tables", "script"])
 def test_no_route_waits_for_a_database(

@@ -78,6 +78,7 @@ def test_faults(kind: Any, when: Any) -> None:
             )
 
 
+@pytest.mark.long
 def test_a_hanging_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that is not answered ends by the client's time limit, and the simulator then stops."""
     with CdmSimulator(TLS) as sim:

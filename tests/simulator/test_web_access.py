@@ -234,6 +234,7 @@ def test_large_body_is_refused(sim: CdmSimulator, cdm: Cdm) -> None:
     assert sim.runs("load") == []
 
 
+@pytest.mark.long
 def test_log_is_bounded(sim: CdmSimulator, cdm: Cdm) -> None:
     """The log keeps no body above 1 MB, and of the others the last 64 MB."""
     cdm.start("load", {"a": "x" * 2_000_000})

@@ -151,6 +151,7 @@ def crowd(
     return Crowd(sim, clock, monkeypatch, log)
 
 
+@pytest.mark.long
 @both_triggerers
 @pytest.mark.parametrize("count", [400, 950])
 def test_all_runs_are_stopped_within_the_quota(crowd: Crowd, count: int, on_kill: bool) -> None:
@@ -167,6 +168,7 @@ def test_all_runs_are_stopped_within_the_quota(crowd: Crowd, count: int, on_kill
     assert "may still be active" not in crowd.log.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("latency", "seconds", "lost"), [(1.0, 5, 0), (6.0, 65, 0), (20, 290, 80)])
 def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float, lost: int) -> None:
     """With answers that take long, the stops take longer; those for which five minutes are not
@@ -186,6 +188,7 @@ def test_slow_answers_lose_no_stop(crowd: Crowd, latency: float, seconds: float,
     assert named <= lost
 
 
+@pytest.mark.long
 def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
     """The runs of ten clusters are stopped as fast as those of one; no call is made for a run about
     which a list tells.
@@ -198,6 +201,7 @@ def test_runs_of_many_clusters_share_the_quota(crowd: Crowd) -> None:
     assert crowd.took < 5
 
 
+@pytest.mark.long
 def test_runs_that_somebody_else_started_are_not_stopped(crowd: Crowd) -> None:
     """Where our run has ended a moment ago and somebody started the job again, nothing is stopped,
     however many tasks are ended at the same time.
@@ -221,6 +225,7 @@ def test_runs_that_somebody_else_started_are_not_stopped(crowd: Crowd) -> None:
     assert crowd.refused() == 0
 
 
+@pytest.mark.long
 @both_triggerers
 def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     crowd: Crowd, on_kill: bool
@@ -251,6 +256,7 @@ def test_runs_that_no_list_tells_about_are_looked_at_one_by_one(
     assert "may still be active. To stop it" not in crowd.log.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("route", "status"), [("status", 503), ("submissions", 503), ("list_jobs", 403)]
 )
@@ -269,6 +275,7 @@ def test_calls_that_fail_are_done_without(crowd: Crowd, route: str, status: int)
     assert (crowd.statuses(), crowd.refused()) == ({"STOPPED": 60}, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quotas", [{**DOCUMENTED, "stop": 150}])
 def test_quota_that_others_have_used_up_is_waited_for(crowd: Crowd) -> None:
     """Where the quota of stops is used up, the rest of ours waits for it, with few calls."""
@@ -284,6 +291,7 @@ def test_quota_that_others_have_used_up_is_waited_for(crowd: Crowd) -> None:
     assert crowd.refused() < 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["status", "drop", "reset"])
 def test_short_outage_loses_no_stop(crowd: Crowd, kind: Any) -> None:
     """Failures of the server or the network are repeated within the time, without a flood."""
@@ -303,6 +311,7 @@ def test_short_outage_loses_no_stop(crowd: Crowd, kind: Any) -> None:
     assert crowd.took < 30
 
 
+@pytest.mark.long
 def test_outage_in_the_midst_of_stops_is_no_flood(crowd: Crowd) -> None:
     """When CDM ceases to answer while hundreds of stops are to be sent, those in flight fail, and
     then one call at a time is made.
@@ -381,6 +390,7 @@ def test_end_of_the_triggerer_stops_no_run_of_a_deferred_task(crowd: Crowd, on_k
     assert crowd.calls() == {}
 
 
+@pytest.mark.long
 @both_triggerers
 def test_end_of_the_triggerer_loses_no_stop_that_is_under_way(crowd: Crowd, on_kill: bool) -> None:
     """Tasks that were ended just before the triggerer ends: their runs are stopped, or named."""
@@ -399,6 +409,7 @@ def test_end_of_the_triggerer_loses_no_stop_that_is_under_way(crowd: Crowd, on_k
     assert named == 0
 
 
+@pytest.mark.long
 def test_jobs_that_belong_to_tasks_are_deleted_within_the_quota(crowd: Crowd) -> None:
     """The jobs of ``CdmRunJobOperator`` are deleted after their runs have been stopped: first all
     stops, then as many deletions as the quota allows.

@@ -112,6 +112,7 @@ def test_many_waits_keep_within_the_quota(sim: CdmSimulator, cdm_default: dict[s
     assert calls_by_route(sim)["list_jobs"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [TWO_CLUSTERS])
 def test_clusters_of_one_user_share_the_quota(
     sim: CdmSimulator, cdm_default: dict[str, Any]
@@ -130,6 +131,7 @@ def most_calls_in_a_minute(sim: CdmSimulator, route: str) -> int:
     return max(sum(begin <= at < begin + 60 for at in times) for begin in times)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [{"quotas": {"status": 30, "list_jobs": 30}}])
 def test_a_smaller_quota_slows_polling_down(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """If CDM allows less than documented, polls become less frequent, and no wait fails."""
@@ -196,6 +198,7 @@ def test_waits_on_one_job_share_calls(sim: CdmSimulator, cdm_default: dict[str, 
     assert abs(calls[0] - calls[1]) <= 1
 
 
+@pytest.mark.long
 def test_batch_jobs_have_a_listing_of_their_own(
     sim: CdmSimulator, cdm_default: dict[str, Any]
 ) -> None:
@@ -210,6 +213,7 @@ def test_batch_jobs_have_a_listing_of_their_own(
     assert types["BATCH_JOB"] > types["NORMAL_JOB"] > 0
 
 
+@pytest.mark.long
 def test_a_listing_ends_no_wait(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """If a listing shows every job as failed, status calls still find the truth."""
     triggers = start_jobs(sim, 40)
@@ -219,6 +223,7 @@ def test_a_listing_ends_no_wait(sim: CdmSimulator, cdm_default: dict[str, Any]) 
     assert calls_by_route(sim)["list_jobs"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answer", ["status", "body", "drop"])
 def test_jobs_are_polled_without_listings(
     answer: Any, sim: CdmSimulator, cdm_default: dict[str, Any]
@@ -232,6 +237,7 @@ def test_jobs_are_polled_without_listings(
     assert calls_by_route(sim)["list_jobs"] < 20
 
 
+@pytest.mark.long
 def test_a_broken_job_affects_no_other(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """The wait for a job without a readable status fails; waits for other jobs succeed."""
     triggers = start_jobs(sim, 5, seconds=3000)
@@ -239,6 +245,7 @@ def test_a_broken_job_affects_no_other(sim: CdmSimulator, cdm_default: dict[str,
     assert statuses(triggers) == {"SUCCEEDED": 4, "CdmUnavailable": 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [TWO_CLUSTERS])
 def test_a_broken_cluster_affects_no_other(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """While one cluster does not answer, waits on another one of the same user succeed."""
@@ -257,6 +264,7 @@ def test_a_broken_cluster_affects_no_other(sim: CdmSimulator, cdm_default: dict[
     assert len(failed) < 2 * len(broken) + 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clock", [SystemClock()], ids=["real time"])
 def test_a_hanging_call_affects_no_other(
     sim: CdmSimulator, cdm_default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -427,6 +435,7 @@ def wait_for(poller: ClusterPoller, trigger: CdmSubmissionTrigger, **options: An
     return poller.wait(Follower(run), poll_interval=30, **options)
 
 
+@pytest.mark.long
 def test_log_lines_of_a_wait_go_to_its_own_log(sim: CdmSimulator, session: CdmSession) -> None:
     """Each poll runs in the context of its wait, by which Airflow assigns log lines to tasks."""
     current_job: contextvars.ContextVar[str] = contextvars.ContextVar("job", default="none")

@@ -425,6 +425,7 @@ def test_more_ends_than_the_history_shows(
     assert "At least 7 run(s) of job 'orders' may have ended without an event" in log.text
 
 
+@pytest.mark.long
 @needs_watchers
 @pytest.mark.parametrize(
     "fault",
@@ -518,6 +519,7 @@ def test_death_between_two_events(sim: CdmSimulator, play: Play) -> None:
     assert watching.numbers(1) == [1, 2, 3]
 
 
+@pytest.mark.long
 @needs_watchers
 def test_job_that_comes_and_goes(sim: CdmSimulator, play: Play) -> None:
     """A job that does not exist is looked for at most every five minutes, and found again."""
@@ -543,6 +545,7 @@ def test_job_that_comes_and_goes(sim: CdmSimulator, play: Play) -> None:
     assert play(story).numbers() == [1, 2]
 
 
+@pytest.mark.long
 @needs_watchers
 def test_password_is_replaced(
     sim: CdmSimulator, play: Play, monkeypatch: pytest.MonkeyPatch
@@ -727,6 +730,7 @@ def test_watcher_uses_the_calls_of_a_wait(sim: CdmSimulator, play: Play) -> None
     assert play(story).numbers() == [1]
 
 
+@pytest.mark.long
 @needs_watchers
 @pytest.mark.parametrize("config", [{"quotas": "documented"}])
 def test_watchers_keep_the_rate_limits_and_starve_no_wait(sim: CdmSimulator, play: Play) -> None:

@@ -288,6 +288,7 @@ def test_cancellation_stops_the_run_of_an_ended_task_below_airflow_3_3(
     assert sim.runs(JOB)[-1].status == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "body", "repeated"),
     [
@@ -317,6 +318,7 @@ def test_kill_without_permission_is_not_repeated(
     assert (len(stops) > 2) is repeated
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [503, 429, 401, 403])
 def test_kill_that_stops_nothing_ends_within_its_time(
     status: int,

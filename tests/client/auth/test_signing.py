@@ -43,6 +43,7 @@ def test_known_signatures(method: str, target: str, body: bytes | None, signatur
     assert sign(request, KEYS, NOW).headers["Authorization"].endswith(f"Signature={signature}")
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @example(method="GET", name="%00", query={}, body=None, token=None)
 @given(

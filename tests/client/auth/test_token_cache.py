@@ -197,6 +197,7 @@ print(session.run(session.api.auth.authorize()).value)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [{"token_seconds": 5e9}], ids=["tokens for real clocks"])
 def test_twenty_processes_at_once(sim: CdmSimulator, folder: Path, sent: Sent) -> None:
     """Twenty processes that need a token at the same time make one call to IAM."""

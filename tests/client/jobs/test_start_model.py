@@ -63,28 +63,39 @@ def without_log() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+def play(explorer: Explorer, schedules: int) -> None:
+    """Play schedules, none of which may have a problem."""
+    for seed in range(schedules):
+        problems = explorer.play(seed)
+        assert not problems, problems[0]
+
+
+def test_a_sample_of_schedules() -> None:
+    """A tenth of the schedules of the next test, which takes long."""
+    play(Explorer(), SCHEDULES // 10)
+
+
+@pytest.mark.long
 def test_never_doubled_never_mistaken() -> None:
     """No schedule starts a run twice, loses a start, or wrongly takes a run for ours."""
     explorer = Explorer()
-    for seed in range(SCHEDULES):
-        problems = explorer.play(seed)
-        assert not problems, problems[0]
+    play(explorer, SCHEDULES)
     missing = [name for name in OCCURRENCES if not explorer.seen[name]]
     assert not missing, explorer.seen
     # The documented limit: a run that somebody else starts during a lost start may be taken.
     assert explorer.seen["mistook another's run for ours"] < 0.1 * SCHEDULES
 
 
+@pytest.mark.long
 def test_a_standby_cluster_doubles_nothing() -> None:
     """The same with a stand-by cluster, while clusters stop and answer nothing useful then."""
     explorer = Explorer(standby=True)
-    for seed in range(SCHEDULES // 2):
-        problems = explorer.play(seed)
-        assert not problems, problems[0]
+    play(explorer, SCHEDULES // 2)
     missing = [name for name in STANDBY_OCCURRENCES if not explorer.seen[name]]
     assert not missing, explorer.seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", OLD_FAULTS, ids=str)
 def test_an_old_fault_is_detected(fault: OldFault) -> None:
     """The model detects each fault that the product once had."""
@@ -100,6 +111,7 @@ def test_an_intent_saved_after_the_start_is_detected() -> None:
     assert any("doubled" in problem for problem in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settle", [0.0, 5.0])
 def test_a_short_settling_time_is_detected(settle: float) -> None:
     """The model detects the second run of an implementation that ignores late effects."""

@@ -146,6 +146,7 @@ def test_look_is_repeated_when_the_stop_is_late(
     assert sim.runs(JOB)[-1].status == "RUNNING"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [{"quotas": "documented"}])
 def test_400_workers_stop_as_many_runs_as_all_quotas_tell_about(
     sim: CdmSimulator, clock: ManualClock, make_session: Callable[..., CdmSession]

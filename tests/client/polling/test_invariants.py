@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
@@ -302,6 +303,7 @@ _FIVE = replace(_OF_TWO_CALLS, count=5, run="own", joins=0.0)
 _LONGER = replace(_FIVE, count=1, lasts=600.0)
 
 
+@pytest.mark.long
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "12")))
 @given(scenarios)
 @example(Stress(1, 1, 20, 0, _QUICK, 1, None, 0.0, None, None, [_UNDATED], 0))

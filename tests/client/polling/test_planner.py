@@ -222,10 +222,23 @@ def _check_unavailable(recorded: RecordedWait, ended_at: float, cluster: FakeClu
         assert any(ended_at - 700 <= at <= ended_at - 540 for at in cluster.all_failed)
 
 
+@settings(max_examples=6)
+@given(scenarios)
+def test_a_sample_of_scenarios(scenario: Scenario) -> None:
+    """Some scenarios of the next test, which takes long."""
+    play(scenario)
+
+
+@pytest.mark.long
 @settings(max_examples=int(os.environ.get("CDM_PLANNER_SCENARIOS", "60")))
 @given(scenarios)
 def test_every_wait_ends_once_and_correctly(scenario: Scenario) -> None:
     """No wait ends wrongly despite removals, outages, 429, deleted jobs, later runs."""
+    play(scenario)
+
+
+def play(scenario: Scenario) -> None:
+    """Play a scenario and check how each of its waits ended, and that the limits were kept."""
     simulation = simulate(scenario)
     for recorded in simulation.waits:
         event(check(recorded, simulation.cluster))
@@ -273,6 +286,7 @@ def test_a_hanging_call_delays_no_deadline(begin: float) -> None:
     assert simulation.planner.in_flight.total == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("others", ["a later run", "a wait for a run to come"])
 @pytest.mark.parametrize("planners", [1, 10])
 def test_a_poll_of_two_calls_does_not_starve(planners: int, others: str) -> None:
@@ -303,6 +317,7 @@ def test_a_poll_of_two_calls_does_not_starve(planners: int, others: str) -> None
     assert wait.ends[0][0] < 600 + 600
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 8, 40, 100, 1000])
 def test_ends_are_seen_in_time(count: int) -> None:
     """Without faults, the end of a run is seen within little more than the poll interval."""
@@ -323,6 +338,7 @@ def test_ends_are_seen_in_time(count: int) -> None:
 LONG = 1.0 if "CDM_PLANNER_SCENARIOS" in os.environ else 1 / 3
 
 
+@pytest.mark.long
 def test_ten_thousand_waits() -> None:
     """Of ten thousand runs some end, which is seen soon and within the rate limits."""
     rng = random.Random(7)
@@ -348,6 +364,7 @@ def test_ten_thousand_waits() -> None:
     assert sum(map(len, cluster.calls.values())) < 12_000 * LONG
 
 
+@pytest.mark.long
 def test_two_triggerers_share_a_quota() -> None:
     """Each could use up the quota; CDM throttles them, and each ends up with about half of it."""
     rng = random.Random(3)
@@ -385,6 +402,7 @@ def _count_answered(planner: PollPlanner, answered: list[int], index: int) -> No
     planner.completed = count  # type: ignore[method-assign]
 
 
+@pytest.mark.long
 def test_urgent_polls_go_first_and_starve_none() -> None:
     """Runs that no listing shows are polled while a hundred ends a minute are to be confirmed."""
     rng = random.Random(5)
@@ -404,6 +422,7 @@ def test_urgent_polls_go_first_and_starve_none() -> None:
     assert max(wait.ends[0][0] for wait in hidden) < 3000 + 600
 
 
+@pytest.mark.long
 def test_ends_are_confirmed_before_routine_polls_of_other_clusters() -> None:
     """Ends are seen soon although the routine polls of twenty clusters would fill the quota."""
     rng = random.Random(11)
@@ -422,6 +441,7 @@ def test_ends_are_confirmed_before_routine_polls_of_other_clusters() -> None:
     assert max(wait.ends[0][0] - ended for wait, ended in ends[:200]) < 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jobs", [6, 50])
 def test_many_clusters_with_few_jobs_each(jobs: int) -> None:
     """When status calls queue for slots, listings are read for few jobs too, without queueing."""

@@ -36,6 +36,7 @@ def test_a_long_interval_is_kept(interval: float, jobs: int) -> None:
     assert jobs * 5 <= len(late) <= jobs * (20 * HOUR / interval + 1)
 
 
+@pytest.mark.long
 def test_replaced_entries_do_not_pile_up() -> None:
     """The schedule of some hundred waits stays as small as they are, however long they wait."""
     cluster = FakeCluster()
@@ -78,6 +79,7 @@ def test_a_planner_that_is_closed_gives_back_its_slots() -> None:
     assert sum(map(len, limits.reservations.values())) == 1
 
 
+@pytest.mark.long
 def test_slow_answers_starve_no_kind_of_call() -> None:
     """With answers of 15 to 45 seconds, threads are scarcer than slots, and each kind gets its
     share. Answers that all take as long come together, and leave threads to any kind.
@@ -130,6 +132,7 @@ def test_the_shortest_interval_of_a_job_counts_while_it_is_waited_for() -> None:
     assert sum(at >= 5 * HOUR for at in calls) <= 20
 
 
+@pytest.mark.long
 def test_isolated_failures_do_not_add_up() -> None:
     """With some failing calls, runs that are polled seldom are not given up: CDM answers."""
     rng = random.Random(10)
@@ -173,6 +176,7 @@ def test_calls_that_hang_end_no_wait_for_other_jobs(broken: int) -> None:
     assert max(wait.ends[0][0] - run.ended for wait, run in others) < 400
 
 
+@pytest.mark.long
 def test_a_large_cluster_gets_a_fair_share_of_the_slots() -> None:
     """Clusters take turns, but of two slots one goes to the look that has been due for longest.
 
@@ -196,6 +200,7 @@ def test_a_large_cluster_gets_a_fair_share_of_the_slots() -> None:
     assert max(max(gaps) for job, gaps in looks.items() if not job.startswith("0_")) < 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("waits", "clusters", "interval"), [(100, 5, 5.0), (100, 5, 10.0), (50, 10, 10.0), (20, 1, 5.0)]
 )

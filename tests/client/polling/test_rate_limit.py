@@ -230,6 +230,7 @@ def test_pollers_of_one_user_take_turns() -> None:
     assert used[second] > 0.45 * used[first]
 
 
+@pytest.mark.long
 def test_urgent_calls_go_first_and_starve_none() -> None:
     """Of twenty-one pollers with a slot each, the urgent one gets three of four turns."""
     limits = RateLimits(100, lambda: 0.5)

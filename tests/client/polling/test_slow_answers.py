@@ -74,6 +74,7 @@ class Load:
 SLOW = always(30.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("waits", "jobs", "seconds"),
     [(40, 40, 1800), (64, 1000, 1800), (100, 100, 1800), (100, 1000, 1800), (300, 300, HOUR)],
@@ -88,6 +89,7 @@ def test_a_slow_list_is_no_worse_than_none(waits: int, jobs: int, seconds: float
     assert slow[2] < 1.25 * none[2] + 12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("latency", "p95"),
     [
@@ -104,6 +106,7 @@ def test_latency_that_changes(latency: Latency, p95: float) -> None:
     assert load.delays()[1] < p95
 
 
+@pytest.mark.long
 def test_a_list_that_became_quick_is_used_again() -> None:
     """A slow list is tried again after ten minutes, without delaying anything meanwhile."""
     load = Load(100, 100, {"list": lambda now: 60.0 if now < 600 else 0.1})
@@ -117,6 +120,7 @@ def test_a_list_that_became_quick_is_used_again() -> None:
     assert sum(1800 < at < 2700 for at in calls["status"]) < 500
 
 
+@pytest.mark.long
 def test_slow_looks_with_a_quick_list() -> None:
     """Looks of 20 s are made for ends, since the list shows what is active."""
     p50, p95, _ = Load(300, 300, {"status": always(20.0)}).delays()
@@ -124,6 +128,7 @@ def test_slow_looks_with_a_quick_list() -> None:
     assert p95 < 20 + 30
 
 
+@pytest.mark.long
 def test_slow_looks_and_a_slow_list() -> None:
     """Pages are read in parallel, and what an answer shows counts from when it was asked for."""
     slow = {kind: always(20.0) for kind in ("status", "history", "list")}
@@ -133,6 +138,7 @@ def test_slow_looks_and_a_slow_list() -> None:
     assert p95 < 140
 
 
+@pytest.mark.long
 def test_a_slow_history_delays_no_status() -> None:
     """Waits that need the history hold their share of the threads, and no more."""
     load = Load(60, 60, {"history": SLOW})
@@ -150,6 +156,7 @@ def test_a_slow_history_delays_no_status() -> None:
     assert max(delays) < 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["list", "status"])
 def test_one_slow_cluster_among_quick_ones(kind: str) -> None:
     """A slow cluster delays no waits on the others, though all are of one user."""

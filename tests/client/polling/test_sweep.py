@@ -327,6 +327,7 @@ def test_a_list_that_lacks_jobs_once_is_not_believed() -> None:
     assert len(late) < 60 * 1500 / 120
 
 
+@pytest.mark.long
 def test_jobs_that_no_list_showed_are_looked_for_again() -> None:
     """Where lists show jobs after all, after hours for example, they are read again."""
     cluster = FakeCluster()
@@ -347,6 +348,7 @@ def test_jobs_that_no_list_showed_are_looked_for_again() -> None:
     assert len(in_the_last_hour) < 60 * 3600 / 120
 
 
+@pytest.mark.long
 def test_a_wait_with_another_name_does_not_make_the_rest_expensive() -> None:
     """Without a common beginning of all names the list may be too long; then it is not read again
     and again to its first page.
@@ -423,6 +425,7 @@ def _waits_with_throttled_pages(share: float) -> tuple[list[float], FakeCluster]
     return sorted(at - ended for at, ended in ends), cluster
 
 
+@pytest.mark.long
 def test_a_throttled_page_does_not_end_its_sweep() -> None:
     """With several triggerers of a user, some pages get 429: they are read again, and no others."""
     delays, cluster = _waits_with_throttled_pages(0.05)
@@ -432,6 +435,7 @@ def test_a_throttled_page_does_not_end_its_sweep() -> None:
     assert len(cluster.calls["list"]) > 30 * 30
 
 
+@pytest.mark.long
 def test_listings_that_are_always_throttled_are_given_up() -> None:
     """If every page gets 429, status calls do without the list, and it is tried now and then."""
     delays, cluster = _waits_with_throttled_pages(1.0)

@@ -203,6 +203,7 @@ def collect(answer: Callable[[Request], Response], run: Submission = RUN) -> Any
     return FakeServer([answer], "/cdm/job/").run(visit, USERS["keys"])
 
 
+@pytest.mark.long
 @given(drawn=SUB_JOBS, listed_as=st.sampled_from(["NORMAL_JOB", "BATCH_JOB"]))
 def test_no_failed_table_is_overlooked(drawn: list[Any], listed_as: str) -> None:
     """The run succeeded if and only if all of its own tables did."""
@@ -313,6 +314,7 @@ def test_a_later_run() -> None:
         collect(answer)
 
 
+@pytest.mark.long
 def test_a_listing_without_an_end() -> None:
     """A listing that always has one more page is an error."""
     page = {"jobs": [sub_job("t", "SUCCEEDED", SINCE)] * 100, "total": 10**9}

@@ -131,6 +131,7 @@ def classified_by_name(
     return {each.job.name: each for each in classify(jobs, Parent.of(run, definition))}
 
 
+@pytest.mark.long
 @given(case=cases(), data=st.data())
 def test_where_all_is_shown_nothing_is_doubtful(case: Case, data: st.DataObject) -> None:
     """Each sub-job is one, no other job counts, and the order of the jobs does not matter."""
@@ -143,6 +144,7 @@ def test_where_all_is_shown_nothing_is_doubtful(case: Case, data: st.DataObject)
     assert classified_by_name(data.draw(st.permutations(jobs)), case.definition) == found
 
 
+@pytest.mark.long
 @given(case=cases(f"{LETTERS}%.,|"), data=st.data())
 def test_a_sub_job_always_counts(case: Case, data: st.DataObject) -> None:
     """Whatever CDM does not show of the jobs and the run, no sub-job is overlooked."""

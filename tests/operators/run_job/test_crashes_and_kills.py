@@ -61,6 +61,7 @@ class ProcessKiller:
             raise Killed
 
 
+@pytest.mark.long
 @each_mode
 def test_retry_after_a_crash_at_any_step_moves_the_rows_once(
     mode: dict[str, Any],
