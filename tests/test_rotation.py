@@ -259,6 +259,7 @@ def test_failed_look_ups_end_no_wait(
     assert run_triggers(triggers) == ["SUCCEEDED"] * 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_glitch_of_the_gateway_ends_no_wait(

@@ -241,6 +241,7 @@ def test_a_success_of_an_earlier_run_hides_nothing(
     assert "1 failed (parts)" in str(error)
 
 
+@pytest.mark.long
 @each_path
 def test_many_tables(path: str, sim: CdmSimulator, task_runner: Any) -> None:
     """Of 250 tables the result lists as many as an XCom should contain, failed ones first."""

@@ -47,6 +47,7 @@ def test_refusals_without_an_active_run_end_at_the_deadline(
     assert count_starts(sim) == 7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("poll_interval", "starts"), [(1, 65), (30, 25)])
 @pytest.mark.parametrize("if_running", ["wait", "attach"])
 def test_refusals_without_an_active_run_end_without_a_deadline(

@@ -142,6 +142,7 @@ def test_endless(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch)
     assert peak < 8 * LIMIT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", SLOW)
 def test_slow(what: str, server: ByteServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A response that arrives too slowly ends at the time limit, in whichever part it is slow."""

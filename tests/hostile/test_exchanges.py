@@ -91,6 +91,7 @@ SLOW_BEGINNINGS: dict[str, Respond] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["CONNECT", "TLS", "TLS to the proxy"])
 @pytest.mark.parametrize("what", SLOW_BEGINNINGS)
 def test_slow_beginnings(

@@ -32,6 +32,9 @@ from tests.support import lineage_dag
 from tests.support.airflow_home import empty_dags_folder
 from tests.support.connection import Conn
 
+# A DAG of Airflow runs in a process of its own.
+pytestmark = pytest.mark.long
+
 #: A clone of OpenLineage's repository (folder ``spec``), to validate events against its schemas.
 SPEC = os.environ.get("OPENLINEAGE_SPEC")
 ROWS = 7

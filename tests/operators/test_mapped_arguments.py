@@ -119,6 +119,7 @@ def test_secret_of_a_function_is_no_plain_text(
     assert SECRET not in json.dumps(outcome.rendered_fields)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
 def test_secret_of_a_function_that_makes_the_definition_is_not_shown(
     native: bool, sim: CdmSimulator, run_dag: Callable[..., Outcome]

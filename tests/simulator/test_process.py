@@ -25,6 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_line(number: signal.Signals) -> None:
     """The process prints its URL and a connection, serves, and exits with 0 after a signal."""
@@ -78,6 +79,7 @@ def test_port_in_use() -> None:
     assert "--port" in process.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", ["jinja2", "starlette", "uvicorn"])
 def test_missing_extra(package: str) -> None:
     """If a package of the extra is missing, the error message says what to install."""

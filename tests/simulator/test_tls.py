@@ -129,6 +129,7 @@ def test_a_certificate_without_tls() -> None:
         CdmSimulator({"certificate": "cdm.pem"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("named", [True, False])
 def test_command_line(named: bool, tmp_path: Path) -> None:
     """``--tls`` serves HTTPS; the connection that it prints names the certificate."""

@@ -69,6 +69,7 @@ def event_of(events: list[Event], task: str) -> Event:
     return event
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["worker", "deferred", "sensor", "deferred_sensor"])
 def test_event_carries_the_result_of_the_run(task: str, events: list[Event]) -> None:
     """In every mode the event of an outlet carries the result of the run."""
@@ -79,6 +80,7 @@ def test_event_carries_the_result_of_the_run(task: str, events: list[Event]) -> 
     assert event.extra["counters"].items() >= COUNTERS.items()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HAS_PARTITIONS, reason="Airflow 3.3 introduced partitions")
 @pytest.mark.parametrize("task", ["filled", "filled_sensor"])
 def test_event_names_the_partition(task: str, events: list[Event]) -> None:
@@ -104,11 +106,13 @@ def test_partition_key_that_cannot_be_used(
     assert not sim.runs("orders")
 
 
+@pytest.mark.long
 def test_event_of_a_deleted_job_carries_the_result(events: list[Event]) -> None:
     """The event carries the result even when the task has deleted its job."""
     assert event_of(events, "own_job").extra["status"] == "SUCCEEDED"
 
 
+@pytest.mark.long
 def test_each_mapped_task_instance_has_an_event_of_its_own_run(events: list[Event]) -> None:
     """Each mapped task instance has an event with the result of its own run."""
     mapped = [event for event in events if event.task == "mapped"]
@@ -117,6 +121,7 @@ def test_each_mapped_task_instance_has_an_event_of_its_own_run(events: list[Even
     assert {event.extra["counters"]["ROWS_WRITTEN"] for event in mapped} == {7}
 
 
+@pytest.mark.long
 def test_event_of_a_task_that_does_not_wait_claims_no_rows(events: list[Event]) -> None:
     """The event of a task that only starts a run names the run, but no final status and no rows."""
     extra = event_of(events, "start_only").extra
@@ -127,12 +132,14 @@ def test_event_of_a_task_that_does_not_wait_claims_no_rows(events: list[Event]) 
     assert extra["status"] != "SUCCEEDED"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["failing", "missed"])
 def test_failed_task_creates_no_event(task: str, events: list[Event]) -> None:
     """A task that fails creates no event."""
     assert task not in {event.task for event in events}
 
 
+@pytest.mark.long
 def test_event_of_a_whole_database_job_carries_totals(events: list[Event]) -> None:
     """The event of a whole-database job carries the sums and the number of tables, but not the
     tables.
@@ -142,6 +149,7 @@ def test_event_of_a_whole_database_job_carries_totals(events: list[Event]) -> No
     assert extra["counters"]["ROWS_WRITTEN"] == 2 * COUNTERS["ROWS_WRITTEN"]
 
 
+@pytest.mark.long
 def test_alias_is_resolved_by_the_dag(events: list[Event]) -> None:
     """The DAG receives the result and decides which asset an alias stands for."""
     event = event_of(events, "alias")

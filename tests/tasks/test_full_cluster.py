@@ -29,6 +29,7 @@ def start(**arguments: Any) -> CdmStartJobOperator:
     return CdmStartJobOperator(task_id="t", job_name="short", **arguments)
 
 
+@pytest.mark.long
 @each_status
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_stall_in_a_full_cluster_names_cause_and_setting(

@@ -71,6 +71,7 @@ def test_called_once_for_each_stall(mode: str, sim: CdmSimulator, task_runner: T
     assert len(sim.runs(JOB)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["deferred", "deferred sensor"])
 def test_deadline_outlasts_a_report(mode: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """A deferral after a report has the deadline, the run, and the owner of the first one."""
@@ -117,6 +118,7 @@ def test_called_before_the_wait_ends(mode: str, sim: CdmSimulator, task_runner: 
     assert len(told) == 1
 
 
+@pytest.mark.long
 @each_mode
 def test_a_callback_that_fails(mode: str, sim: CdmSimulator, task_runner: TaskRunner) -> None:
     """What a callback raises is logged, the others are called, and the wait goes on."""

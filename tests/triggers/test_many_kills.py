@@ -347,6 +347,7 @@ def test_glitch_of_the_gateway_loses_no_stop(crowd: Crowd) -> None:
     assert crowd.statuses() == {"STOPPED": 40}
 
 
+@pytest.mark.long
 @both_triggerers
 @pytest.mark.parametrize("state", ["failed", None], ids=["marked failed", "cleared"])
 def test_run_that_is_not_stopped_is_named_with_how_to_stop_it(

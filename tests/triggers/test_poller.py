@@ -102,6 +102,7 @@ def statuses(triggers: list[CdmSubmissionTrigger]) -> Counter[str]:
     return results
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [{"quotas": "documented"}])
 def test_many_waits_keep_within_the_quota(sim: CdmSimulator, cdm_default: dict[str, Any]) -> None:
     """Three hundred waits on one cluster get no 429, and need few calls."""

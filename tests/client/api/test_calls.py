@@ -164,6 +164,7 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.long
 @given(NAMES)
 @example(".")
 @example("..")

@@ -188,6 +188,7 @@ def play_hour(number: int, seed: int) -> tuple[float, float]:
     return answered.total() / 60, 100 * differs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "percent"), [(2, 5), (5, 10), (10, 12)])
 def test_processes_that_share_a_quota_get_equal_shares(number: int, percent: float) -> None:
     """Each of several triggerers and workers gets about the same, and together nearly all."""
