@@ -14,12 +14,13 @@ from airflow_provider_cdm.client.text import base64_parts
 
 #: Longest token that is masked as a whole, in characters.
 _SHORT = 100
-#: Length of a piece, in characters. Two of them hold 238 bits.
-_PIECE = 20
+#: Length of a piece, in characters. Each holds 95 bits, which nobody guesses. The masker takes time
+#: for every character.
+_PIECE = 16
 #: How far from the end of a token pieces are looked for, in characters.
 _END = 1_000
 #: Two pieces; preferably of characters that no encoding of text changes.
-_RUNS = [re.compile(f"(?=({kind}{{{2 * _PIECE}}}))") for kind in ("[A-Za-z0-9]", ".")]
+_RUNS = [re.compile(f"{kind}{{{2 * _PIECE}}}") for kind in ("[A-Za-z0-9]", ".")]
 #: Fewest different characters of such a run; in padding there are fewer.
 _FEWEST = 12
 
@@ -31,21 +32,22 @@ def texts_to_mask(token: str) -> list[str]:
     compute or guess, and without which no service accepts the token. They are side by side, so
     that a line break, which hides one of them from the masker, leaves the other. They are masked as
     they are, which is also how they look in URLs, JSON and HTML, and one of them as Base64 and
-    hexadecimal: the masker compiles all that it knows again for each text.
+    hexadecimal: the masker compiles all that it knows again for each text. So the short ones come
+    first.
 
     :param token: value of the header ``X-Auth-Token``.
     """
     pieces = _pieces(token)
     spelled = (each for piece in pieces for each in (piece, quote(piece), quote(piece, safe="")))
     content = pieces[-1].encode("utf-8", "replace")
-    return sorted({*spelled, *base64_parts(content), content.hex()})
+    return sorted({*spelled, *base64_parts(content), content.hex()}, key=len)
 
 
 def _pieces(token: str) -> list[str]:
     if len(token) > _SHORT:
-        for runs in _RUNS:
-            found = [match[1] for match in runs.finditer(token[-_END:])]
-            for run in reversed(found):
-                if len(set(run)) >= _FEWEST:
-                    return [run[:_PIECE], run[_PIECE:]]
+        for run in _RUNS:
+            for end in range(len(token), max(len(token) - _END, 2 * _PIECE), -1):
+                found = token[end - 2 * _PIECE : end]
+                if run.fullmatch(found) and len(set(found)) >= _FEWEST:
+                    return [found[:_PIECE], found[_PIECE:]]
     return [token]

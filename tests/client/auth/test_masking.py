@@ -21,7 +21,7 @@ from airflow_provider_cdm.simulator import CdmSimulator
 
 RNG = random.Random(18)
 #: Characters that must be missing from what is left of a token, each of which holds 6 bits.
-MISSING = 20
+MISSING = 16
 
 
 def token_of(length: int) -> str:
