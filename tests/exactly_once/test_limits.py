@@ -230,6 +230,29 @@ def test_limit_10_clear_that_arrives_after_the_success(
     assert databases.count_rows() == 2 * ROWS
 
 
+@pytest.mark.parametrize("ended", [True, False], ids=["run has ended", "run is active"])
+def test_limit_10_clear_before_the_start_is_settled(
+    ended: bool,
+    sim: CdmSimulator,
+    databases: OrderDatabases,
+    task_runner: TaskRunner,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run of a start without an answer is taken over after a clear only while it is active."""
+
+    def leave_running() -> Any:
+        return migrate(cancel_on_kill=False)
+
+    sim.add_job(JOB, seconds=20)
+    send_start = die_at("/start", task_runner, leave_running(), monkeypatch)
+    send_start()
+    task_runner.clear(running=True)
+    clock.advance(30 if ended else 5)
+    assert task_runner.run(leave_running)["submission_id"] == (2 if ended else 1)
+    assert databases.count_rows() == (2 * ROWS if ended else ROWS)
+
+
 def test_other_limits_need_what_they_name(
     sim: CdmSimulator, databases: OrderDatabases, task_runner: TaskRunner, clock: ManualClock
 ) -> None:
