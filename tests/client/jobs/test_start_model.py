@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 
 from airflow_provider_cdm.client.jobs.start_record import StartPolicy
-from airflow_provider_cdm.tasks import attempt
+from airflow_provider_cdm.tasks import attempt, kills
 from tests.client.jobs.start_model.explorer import Explorer
 from tests.client.jobs.start_model.old_faults import OLD_FAULTS, OldFault
 from tests.client.jobs.start_model.tasks import drive_and_save_too_late
@@ -53,6 +53,12 @@ STANDBY_OCCURRENCES = [
     *("refused by a stopped cluster", "started", "ended well", "crash", "kill", "clear"),
     *("started in the stand-by cluster", "lost: start", "late effect", "refused: start"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def airflow_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let killed tasks go on, as the model does, whichever Airflow is installed."""
+    monkeypatch.setattr(kills, "KILLED_TASKS_GO_ON", True)
 
 
 @pytest.fixture(autouse=True)
