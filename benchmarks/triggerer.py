@@ -42,6 +42,8 @@ CLASSES = {
 PLACES = {"loop": "a bare loop", "triggerer": "Airflow's triggerer"}
 PROBE = "benchmarks.baseline_triggers.LagProbe"
 GOAL_CPU, GOAL_KB, GOAL_LAG_MS = 5.0, 10.0, 10.0
+#: What Airflow's triggerer itself takes grows with the waits, so ours is what comes on top of it.
+GOAL_OVER_IDLE = 1.5
 
 
 @dataclass(frozen=True)
@@ -341,12 +343,18 @@ def goals(result: Result) -> list[tuple[str, str]]:
         cpu, kb, lag = sum(row["cpu_percent"].values()), _kb_per_wait(result, row), row["lag_ms"][1]
         idle = _other(result, row, "idle")
         idle_cpu, idle_lag = sum(idle["cpu_percent"].values()), idle["lag_ms"][1]
+        over_idle = round_short(cpu - idle_cpu)
+        if row["where"] == "loop":
+            goal_cpu, reached = f"under {GOAL_CPU:g} % of a core", cpu < GOAL_CPU
+        else:
+            goal_cpu = f"at most {GOAL_OVER_IDLE:g} points of CPU over idle triggers"
+            reached = over_idle <= GOAL_OVER_IDLE
         goal = (
-            f"{row['waits']:,} waits in {PLACES[row['where']]}: under {GOAL_CPU:g} % of a core,"
+            f"{row['waits']:,} waits in {PLACES[row['where']]}: {goal_cpu},"
             f" under {GOAL_KB:g} KB a wait, loop lag p99 under {GOAL_LAG_MS:g} ms"
         )
         outcome = (
-            f"CPU {verdict(cpu < GOAL_CPU)}, {round_short(cpu):g} %;"
+            f"CPU {verdict(reached)}, {round_short(cpu):g} %, {over_idle:g} over idle triggers;"
             f" memory {verdict(kb < GOAL_KB)}, {kb:g} KB;"
             f" lag {verdict(lag < GOAL_LAG_MS)}, {lag:.1f} ms (idle triggers:"
             f" {round_short(idle_cpu):g} % and {idle_lag:.1f} ms)"
