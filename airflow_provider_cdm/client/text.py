@@ -160,8 +160,11 @@ def _sanitize_escape(escape: re.Match[str]) -> str:
 
 
 def _parse_int(digits: str) -> int | None:
-    # The length comes first, since Python refuses to convert thousands of digits.
-    return int(digits) if len(digits) <= 19 and abs(int(digits)) < _NUMBER_LIMIT else None
+    # A list of jobs has thousands of numbers, nearly all of them short.
+    if len(digits) < 19:
+        return int(digits)
+    # Python refuses to convert thousands of digits.
+    return int(digits) if len(digits) == 19 and abs(int(digits)) < _NUMBER_LIMIT else None
 
 
 def _parse_float(digits: str) -> float | None:

@@ -41,7 +41,7 @@ class ListedJob:
 
         :raises ValueError: when it is not an object with a name.
         """
-        name = data.get("name") if isinstance(data, Mapping) else None
+        name = data.get("name") if isinstance(data, dict) else None
         if not isinstance(name, str) or not name:
             raise ValueError("a job has no name")
         status = data.get("status")

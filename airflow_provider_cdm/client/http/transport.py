@@ -69,7 +69,8 @@ def _try_exchange(
     except Exception as error:
         reason, obstacle = _reason_of_preparing(error), _obstacle(error, proxied=False)
         return TransportError(reason, sent=False, obstacle=obstacle)
-    secrets = tuple(_proxy_secrets(select_proxy(request.url, options["proxies"])))
+    proxies = options["proxies"]
+    secrets = tuple(_proxy_secrets(select_proxy(request.url, proxies))) if proxies else ()
     timeout = (min(settings.connect_timeout, seconds), min(settings.read_timeout, seconds))
     deadline = Deadline(seconds)
     too_slow = f"the response took longer than {seconds:g} s"

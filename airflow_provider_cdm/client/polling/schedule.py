@@ -103,7 +103,8 @@ class PollSchedule:
         due_at = job.status_at + age if job.status_at else job.joined_at
         # An instant that has passed is kept: what is due longest comes first, not what a list shows
         # first.
-        self._put(job, Priority.STALE, min(job.due_at[Priority.STALE], due_at))
+        if due_at < job.due_at[Priority.STALE]:
+            self._put(job, Priority.STALE, due_at)
 
     def put_after_status(self, job: PolledJob, now: float, asked_at: float) -> None:
         """Schedule the next polls after a status call was answered."""
