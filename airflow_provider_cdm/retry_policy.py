@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_cdm._compat import RetryDecision, RetryPolicy
+from airflow_provider_cdm._compat import AirflowFailException, RetryDecision, RetryPolicy
 from airflow_provider_cdm.client.errors import CdmError, CdmOutcomeUnknown, CdmSubmissionFailed
 
 if TYPE_CHECKING:
@@ -84,6 +84,24 @@ def action_of(policy: RetryPolicy, error: Exception, context: Context) -> str:
     return "default" if action == "reschedule" and _is_used_up(decision, context) else action
 
 
+def as_policy_says(error: CdmError, policy: Any) -> CdmError:
+    """Return the error in the class that makes Airflow below 3.3 do what the policy says."""
+    if isinstance(error, AirflowFailException) or not (
+        isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
+    ):
+        return error
+    return _with_fail_exception(error)
+
+
+def as_final(error: CdmError) -> CdmError:
+    """Return an error that no retry can fix as an ``AirflowFailException`` as well, which Airflow
+    never retries; other errors as they are.
+    """
+    if isinstance(error, AirflowFailException) or not error.final:
+        return error
+    return _with_fail_exception(error).with_traceback(error.__traceback__)
+
+
 def _is_used_up(decision: Any, context: Context) -> bool:
     """Return whether a task has been rescheduled as often, or for as long, as a decision allows."""
     most, longest = decision.max_reschedules, decision.reschedule_timeout
@@ -97,3 +115,21 @@ def _retry_delay(context: Context | None) -> float:
     """Return the task's own delay, in seconds."""
     delay = getattr(context["task"], "retry_delay", None) if context else None
     return delay.total_seconds() if isinstance(delay, timedelta) else 0.0
+
+
+def _with_fail_exception(error: CdmError) -> CdmError:
+    """Return the same error as an instance of its own class and of ``AirflowFailException``."""
+    cls = _as_fail_exception(type(error))
+    final = cls.__new__(cls)
+    final.args = error.args
+    final.__dict__.update(error.__dict__)
+    return final
+
+
+def _as_fail_exception(cls: type[CdmError]) -> type[CdmError]:
+    def reduce(self: CdmError) -> tuple[Any, ...]:
+        rebuild, (_, *rest) = CdmError.__reduce__(self)
+        return rebuild, (cls, *rest)
+
+    body = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce}
+    return type(cls.__name__, (cls, AirflowFailException), body)

@@ -24,7 +24,7 @@ from airflow_provider_cdm._compat import (
 from airflow_provider_cdm.client import arguments
 from airflow_provider_cdm.client.errors import CdmConfigError, CdmError, CdmOutcomeUnknown
 from airflow_provider_cdm.connection import CONFIG_SECTION, DEFAULT_CONN_ID
-from airflow_provider_cdm.retry_policy import CdmRetryPolicy, action_of
+from airflow_provider_cdm.retry_policy import CdmRetryPolicy, action_of, as_final, as_policy_says
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -317,31 +317,13 @@ def fail_without_retry(method: F) -> F:
                 from airflow_provider_cdm import metrics
 
                 metrics.count_run("unknown", self, error.submission)
-            failure = error if HAS_RETRY_POLICY else _with_policy(error, self.retry_policy)
+            failure = error if HAS_RETRY_POLICY else as_policy_says(error, self.retry_policy)
         if FRAMES_COME_FIRST:
             self.log.error("%s", str(failure).partition("\n")[0])
         # Out here, so that the error is not chained to itself.
         raise failure.with_traceback(None) from None
 
     return cast("F", wrapper)
-
-
-def _with_policy(error: CdmError, policy: Any) -> CdmError:
-    """Return the error in the class that makes Airflow below 3.3 do what the policy says."""
-    if isinstance(error, AirflowFailException) or not (
-        isinstance(policy, CdmRetryPolicy) and policy.is_final(error)
-    ):
-        return error
-    return _with_fail_exception(error)
-
-
-def as_final(error: CdmError) -> CdmError:
-    """Return an error that no retry can fix as an ``AirflowFailException`` as well, which Airflow
-    never retries; other errors as they are.
-    """
-    if isinstance(error, AirflowFailException) or not error.final:
-        return error
-    return _with_fail_exception(error).with_traceback(error.__traceback__)
 
 
 def configured_poll_interval() -> float | None:
@@ -369,21 +351,3 @@ def is_known_later(value: Any) -> bool:
     """Return whether the value of an argument is known only when the task runs."""
     is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
     return is_template or is_reference(value) or callable(value)
-
-
-def _with_fail_exception(error: CdmError) -> CdmError:
-    """Return the same error as an instance of its own class and of ``AirflowFailException``."""
-    cls = _as_fail_exception(type(error))
-    final = cls.__new__(cls)
-    final.args = error.args
-    final.__dict__.update(error.__dict__)
-    return final
-
-
-def _as_fail_exception(cls: type[CdmError]) -> type[CdmError]:
-    def reduce(self: CdmError) -> tuple[Any, ...]:
-        rebuild, (_, *rest) = CdmError.__reduce__(self)
-        return rebuild, (cls, *rest)
-
-    body = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce}
-    return type(cls.__name__, (cls, AirflowFailException), body)
