@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import subprocess
@@ -124,3 +125,15 @@ def test_environment(
             run_uv(session, "pip", "install", *to, "--no-deps", *target, *packages)
         made_for.write_text(stamp)
     return folder, python
+
+
+def install_wheel(session: nox.Session, wheel: Path, environment: Path, python: str) -> None:
+    """Install a wheel, unless the same one is installed: other tests may be using it just now."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    installed = environment / "wheel.txt"
+    if installed.exists() and installed.read_text() == digest:
+        return
+    installed.unlink(missing_ok=True)
+    options = ("--python", python, "--no-deps", "--reinstall")
+    run_uv(session, "pip", "install", *options, str(wheel))
+    installed.write_text(digest)

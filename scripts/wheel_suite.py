@@ -18,6 +18,7 @@ from scripts.environments import (
     EXCLUDE_NEWER,
     ROOT,
     find_python,
+    install_wheel,
     lowest_versions,
     pythons_for,
     run_uv,
@@ -77,9 +78,8 @@ class Suite:
         with tempfile.TemporaryDirectory(prefix="cdm-test-") as temporary:
             folder = Path(temporary)
             run_uv(session, "build", "--wheel", "--out-dir", temporary, str(ROOT))
-            (wheel,) = map(str, folder.glob("*.whl"))
-            options = ("--python", python, "--no-deps", "--reinstall")
-            run_uv(session, "pip", "install", *options, wheel)
+            (wheel,) = folder.glob("*.whl")
+            install_wheel(session, wheel, environment, python)
             for name in ("tests", "demo", "example_dags", "docs", "benchmarks"):
                 shutil.copytree(ROOT / name, folder / name)
             for file in (ROOT / "pyproject.toml", *ROOT.glob("*.md")):
