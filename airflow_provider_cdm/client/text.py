@@ -18,6 +18,9 @@ from urllib.parse import quote, quote_plus
 
 #: Numbers from here on are read as ``None``; no field of CDM has such values.
 _NUMBER_LIMIT = 1e18
+#: Most levels of objects and lists. Python reads ten thousand, but functions that walk through them
+#: come to an end after some hundred.
+_MAX_LEVELS = 100
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # The same as escape sequences in JSON. Valid sequences are matched as well, so that none is read
 # from its middle.
@@ -137,12 +140,12 @@ def format_duration(seconds: float) -> str:
 def read_json(body: bytes) -> Any:
     """Read JSON, with texts sanitized and numbers from 10^18 on, NaN and Infinity as ``None``.
 
-    :raises ValueError: when the body is not JSON.
+    :raises ValueError: when the body is not JSON, or nested more deeply than any answer of CDM.
     """
     try:
         # JSON is UTF-8; some servers put a byte order mark in front.
         text = body.decode("utf-8-sig")
-        return json.loads(
+        data = json.loads(
             _ESCAPES.sub(_sanitize_escape, text) if "\\" in text else text,
             parse_int=_parse_int,
             parse_float=_parse_float,
@@ -150,6 +153,24 @@ def read_json(body: bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if text.count("{") + text.count("[") > _MAX_LEVELS and _is_deep(data):
+        raise ValueError("nested too deeply")
+    return data
+
+
+def _is_deep(data: Any) -> bool:
+    """Return whether a value has more levels than CDM's answers."""
+    level = [[data]]
+    for _ in range(_MAX_LEVELS + 1):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if container.__class__ is dict else container)
+            if item.__class__ is dict or item.__class__ is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _sanitize_escape(escape: re.Match[str]) -> str:

@@ -67,9 +67,21 @@ def test_unsafe_values_are_replaced(written: str, read: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b"[" * 100_000, '"ü"'.encode("latin-1"), b'"\x00"', b"[1,]"]
+    "body",
+    [
+        *(b"", b"{", b"\xff", b"[" * 100_000, '"ü"'.encode("latin-1"), b'"\x00"', b"[1,]"),
+        *(b"[" * levels + b"]" * levels for levels in (101, 5_000)),
+        b'{"a":[' * 51 + b"]}" * 51,
+    ],
 )
 def test_not_json(body: bytes) -> None:
-    """Everything that is not JSON is a ValueError."""
+    """Everything that is not JSON, or nested more deeply than any answer, is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         read_json(body)
+
+
+def test_nested_json() -> None:
+    """What is nested a hundred times is read, and so are brackets in texts and side by side."""
+    assert read_json(b"[" * 100 + b"]" * 100)
+    assert read_json(json.dumps(["[" * 200]).encode()) == ["[" * 200]
+    assert read_json(json.dumps([[{}]] * 200).encode()) == [[{}]] * 200

@@ -334,6 +334,22 @@ def test_forms_of_disabled(
     assert len(sim.runs(JOB)) == starts
 
 
+@pytest.mark.parametrize("mode", [MODES["on the worker"], MODES["deferred"]], ids=["worker", "def"])
+def test_definition_that_is_nested_without_end(
+    mode: dict[str, Any], sim: CdmSimulator, task_runner: TaskRunner
+) -> None:
+    """It counts as unreadable: whatever walked through it would run out of stack."""
+    nested: Any = "x"
+    for _ in range(1_000):
+        nested = {"a": [nested]}
+    body = {"jobs": [{"name": JOB, "from-config-values": {"configs": []}, "other": nested}]}
+    add_job(sim, outcome="FAILED")
+    sim.fail("show_job", "body", body=body, times=None)
+    with pytest.raises(errors.CdmSubmissionFailed):
+        task_runner.run(lambda: start(variables={"dt": DAY}, **mode))
+    assert [run.status for run in sim.runs(JOB)] == ["FAILED"]
+
+
 @pytest.mark.parametrize(
     ("count", "more"), [(19, ""), (20, ""), (21, " and 1 more"), (25, " and 5 more")]
 )

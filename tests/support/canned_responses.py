@@ -140,7 +140,7 @@ _JUNK_VALUES: list[Any] = [
     *("RUNNING", "SUCCEEDED", "FAILED", "UNKNOWN", "NEVER_EXECUTED", "2099-01-01T00:00:00Z"),
     *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2099-01-01", "2099-W01-1"),
     *(
-        RawJson("[" * 200 + "]" * 200),
+        *(RawJson("[" * levels + "]" * levels) for levels in (200, 2_000)),
         RawJson("[" * 100_000),
         RawJson("undefined"),
         RawJson("01"),
