@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class _Reader:
     def _instance(
         self, shape: type, by_key: dict[str, Field[Any]], items: dict[str, object], prefix: str
     ) -> Any:
-        hints = typing.get_type_hints(shape)
+        hints = _type_hints(shape)
         before = len(self._problems)
         values: dict[str, Any] = {}
         for key, field in by_key.items():
@@ -155,6 +156,12 @@ class _Reader:
         except ValueError as exc:
             self._problems.append(f"{prefix.rstrip('.')}: {exc}")
             return None
+
+
+@functools.cache
+def _type_hints(shape: type) -> dict[str, Any]:
+    # Evaluating them takes half of the time in which a simulator starts.
+    return typing.get_type_hints(shape)
 
 
 def _shown(data: object) -> str:
