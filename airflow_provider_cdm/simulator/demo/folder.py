@@ -85,7 +85,7 @@ airflow connections add cdm_default --conn-uri {shlex.quote(connection_uri)}
 
 2. Copy these DAGs to your DAGs folder, and unpause them:
 
-dags="$(airflow config get-value core dags_folder)"
+dags="$(airflow config get-value core dags_folder | tail -n 1)"
 mkdir -p "$dags" && cp {shlex.quote(str(self.dags))} "$dags"
 
 cdm_demo_daily moves the orders of {_listed(MOVED_DAYS)}, and of no other day.
