@@ -225,9 +225,10 @@ def test_any_answer_is_a_value_or_our_error(call: str, body: bytes) -> None:
 
 
 def test_deeply_nested_messages() -> None:
-    """A deeply nested validation-result raises nothing but our error."""
-    body = b'{"validation-result": ' + b"[" * 900 + b"]" * 900 + b"}"
-    assert read("stop", body) is None
+    """A nested validation-result is no problem; one that is nested without an end is no answer."""
+    assert read("stop", b'{"validation-result": ' + b"[" * 90 + b"]" * 90 + b"}") is None
+    with pytest.raises(errors.CdmBadResponse):
+        read("stop", b'{"validation-result": ' + b"[" * 900 + b"]" * 900 + b"}")
 
 
 @given(JSON)
