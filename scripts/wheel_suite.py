@@ -96,7 +96,10 @@ class Suite:
     def _workers(self) -> Sequence[str]:
         # Slow tests share what they start, and run their scenarios at the same time themselves.
         slow = any(self.variables.get(name) or os.environ.get(name) for name in SLOW_TESTS)
-        return () if slow else ("-n", "auto", "--dist", "worksteal")
+        if slow:
+            return ()
+        # One more than there are cores: now and then a test waits.
+        return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 
     def _environment(self, session: nox.Session) -> tuple[Path, str]:
         """Return a kept environment without the wheel, and the path of its Python."""

@@ -30,6 +30,7 @@ def set_clock_after(
     sim.clock.subscribe(watch)  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 @each_jump
 def test_lost_start_gets_its_full_time_to_show(
     jump: float,

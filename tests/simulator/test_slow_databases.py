@@ -107,6 +107,7 @@ def test_advance_waits_for_the_rows_and_no_route_does(
     assert warehouse.rows() == shop.rows()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stop", "kill", "reset", "exit"])
 def test_waiting_rows_are_not_inserted_after_an_end(
     config: dict[str, Any], warehouse: Database, how: str

@@ -251,6 +251,7 @@ json_like = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(value=json_like, path=st.sampled_from(["", "name", "from-config-values", INPUT]))
 def test_any_definition_is_checked_or_rejected(value: Any, path: str) -> None:
     """Whatever a definition contains, it is read as something that JSON can hold, or rejected."""

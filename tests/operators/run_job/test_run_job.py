@@ -230,6 +230,7 @@ def test_first_attempt_does_not_read_the_job(sim: CdmSimulator, task_runner: Tas
     assert "show_job" not in [request.route for request in sim.requests]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("block", "message"),
     [
