@@ -160,7 +160,7 @@ def read_json(body: bytes) -> Any:
 
 def _is_deep(data: Any) -> bool:
     """Return whether a value has more levels than CDM's answers."""
-    level = [[data]]
+    level: list[Any] = [[data]]
     for _ in range(_MAX_LEVELS + 1):
         level = [
             item
