@@ -17,6 +17,8 @@ from tests.client.jobs.start_model.cdm import JOB, Cdm, Job, Owner, Run
 from tests.client.jobs.start_model.tasks import IDS, Driver, Task, drive
 
 T = TypeVar("T")
+#: Under which the context of a task has its store.
+_STORE = "task_state_store"
 
 
 @dataclass
@@ -163,13 +165,17 @@ class Explorer:
 
 @contextmanager
 def _on_one_thread(variables: Store) -> Iterator[None]:
-    """Let journals be kept in these Variables, and a kill do its work on the present thread."""
+    """Let journals be kept in these Variables, and a kill do its work on the present thread.
+
+    A task with a store of its own uses it, also where Airflow 3.4, which discards it, is installed.
+    """
 
     def at_once(work: Callable[[], T], seconds: float) -> T:
         return work()
 
     with (
         mock.patch.object(journal, "VariableStore", return_value=variables),
+        mock.patch.object(journal, "task_state_store", lambda context: context.get(_STORE)),
         mock.patch.object(kills, "run_bounded", at_once),
     ):
         yield
