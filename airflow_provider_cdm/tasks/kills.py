@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds of a kill that a note of the stop may take; Airflow may not answer.
 _NOTE_SECONDS = 0.5
+#: Seconds for which a kill waits until a line is in the log.
+_LOG_SECONDS = 0.5
 #: Seconds for which a task that gives up tries to stop its run.
 _GIVE_UP_SECONDS = 120.0
 
@@ -56,7 +58,7 @@ def _stop_or_leave_run(attempt: Attempt) -> None:
         run = started_run(attempt.request.in_cluster_of(record), record)
     if run is not None:
         if not attempt.options.cancel_on_kill:
-            attempt.log.warning("Killed; %s is left running (cancel_on_kill is off)", run)
+            _say(attempt.log.warning, "Killed; %s is left running (cancel_on_kill is off)", run)
             return
         noted = attempt.journal.stored
         seconds = kill_seconds()
@@ -67,12 +69,13 @@ def _stop_or_leave_run(attempt: Attempt) -> None:
     elif record is not None and record.open:
         _kill_unknown_run(attempt, at_hand["session"], record)
     elif record is not None and record.run is not None and record.result is None:
-        attempt.log.warning(
+        _say(
+            attempt.log.warning,
             "Killed; %s is left running: this task did not start it",
             attempt.request.in_cluster_of(record).run(record.run),
         )
     else:
-        attempt.log.info("Killed; no start of this task is under way, so nothing is stopped")
+        _say(attempt.log.info, "Killed; no start of this task is under way, so nothing is stopped")
 
 
 def _record_at_hand(attempt: Attempt) -> StartRecord | None:
@@ -85,13 +88,14 @@ def _record_at_hand(attempt: Attempt) -> StartRecord | None:
 def _kill_unknown_run(attempt: Attempt, session: CdmSession, record: StartRecord) -> None:
     """Say that the job may have been started, and stop its run if that shows at once."""
     request = attempt.request.in_cluster_of(record)
-    attempt.log.warning(
+    _say(
+        attempt.log.warning,
         "Killed while a start of job %r in cluster %s was not settled: the job may have been"
         " started. The next attempt, or a cleared task, looks for its run first. %s",
         *(request.job_name, request.cluster_id, _how_to_stop(attempt, request.run(None))),
     )
     if not attempt.options.cancel_on_kill:
-        attempt.log.warning("It is not stopped (cancel_on_kill is off)")
+        _say(attempt.log.warning, "It is not stopped (cancel_on_kill is off)")
         return
 
     def find_and_stop() -> None:
@@ -116,11 +120,18 @@ def _within_kill_time(
     try:
         run_bounded(work, seconds)
     except NotFinishedError:
-        attempt.log.error(  # noqa: TRY400 - the traceback of a timeout says nothing
+        _say(
+            attempt.log.error,
             "Killed; CDM did not confirm within %.0f s that it stops %s, which may still be active."
             " %s",
             *(seconds, run, _how_to_stop(attempt, run)),
         )
+
+
+def _say(log: Callable[..., None], text: str, *args: object) -> None:
+    """Log in a thread: this one, which a signal interrupted, may hold the lock of the log."""
+    with suppress(NotFinishedError):
+        run_bounded(partial(log, text, *args), _LOG_SECONDS)
 
 
 def _how_to_stop(attempt: Attempt, run: RunRef) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +13,14 @@ from airflow_provider_cdm.client import errors
 from airflow_provider_cdm.simulator import CdmSimulator, ManualClock
 from airflow_provider_cdm.tasks.journal import TaskStore
 from tests.exactly_once.kills import Kills
-from tests.exactly_once.task import JOB, MODES, count_starts, each_mode, migrate
+from tests.exactly_once.task import (
+    JOB,
+    MODES,
+    count_starts,
+    each_mode,
+    migrate,
+    run_until_wait_timeout,
+)
 from tests.support.order_databases import ROWS, OrderDatabases
 from tests.support.task_harness import TaskRunner
 
@@ -199,3 +208,25 @@ def test_clear_of_a_task_that_only_starts_starts_the_job_again(
     task_runner.clear(running=True)
     assert task_runner.run(lambda: migrate(**options))["submission_id"] == 2
     assert len(sim.runs(JOB)) == 2
+
+
+@pytest.mark.parametrize("cancel_on_kill", [True, False])
+def test_kill_does_not_log_in_the_thread_that_it_interrupted(
+    cancel_on_kill: bool,
+    task_runner: TaskRunner,
+    task_log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal may come while this thread writes to the log; it would wait for itself for ever."""
+    operator = run_until_wait_timeout(task_runner, cancel_on_kill=cancel_on_kill)
+    emit, by = task_log.handler.emit, []
+
+    def note_thread(record: logging.LogRecord) -> None:
+        by.append(threading.current_thread())
+        emit(record)
+
+    monkeypatch.setattr(task_log.handler, "emit", note_thread)
+    operator.on_kill()
+    assert by
+    assert threading.main_thread() not in by
+    assert ("asked CDM to stop it" if cancel_on_kill else "is left running") in task_log.text
