@@ -18,8 +18,8 @@ from urllib.parse import quote, quote_plus
 
 #: Numbers from here on are read as ``None``; no field of CDM has such values.
 _NUMBER_LIMIT = 1e18
-#: Most levels of objects and lists. Python reads ten thousand, but functions that walk through them
-#: come to an end after some hundred.
+#: Most levels of objects and lists. Python reads JSON with ten thousand levels, but a recursive
+#: function that goes through so many raises RecursionError.
 _MAX_LEVELS = 100
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # The same as escape sequences in JSON. Valid sequences are matched as well, so that none is read
